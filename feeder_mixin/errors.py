@@ -1,0 +1,49 @@
+"""Errors that feeder_mixin raises; every one derives from `FeederError`.
+
+Each docstring says who should act and how. None derives from ``ValueError``: freqtrade's strategy
+wrapper logs a ``ValueError`` as one warning line and goes on, which would hide ours.
+"""
+
+
+class FeederError(Exception):
+    """Base of all errors of this package."""
+
+
+class SettingsError(FeederError):
+    """A setting, option or config file is wrong: the user mends it and starts again."""
+
+
+class SchemaError(FeederError):
+    """A parameter record is not valid: write it anew (tune again) or correct the writer."""
+
+
+class StoreError(FeederError):
+    """The parameter store refused or could not answer; results stay in the outbox."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store can't be reached now: start it or wait; the operation may be retried."""
+
+
+class StoreConflictError(StoreError):
+    """The store holds other content under the same key: a second writer is at work."""
+
+
+class StoreCorruptError(StoreError):
+    """The store answered with something unreadable: the operator inspects it."""
+
+
+class CandleError(FeederError):
+    """Candles are missing, damaged or too few: download them again or correct ``--datadir``."""
+
+
+class ModelError(FeederError):
+    """A model can't be built or asked from these inputs: a defect or damaged model file."""
+
+
+class TuningError(FeederError):
+    """A tuning run failed: the message says why; finished trials are kept."""
+
+
+class BusyError(TuningError):
+    """Another process holds what this one needs: wait for it to end, or stop it."""

@@ -1,0 +1,1 @@
+"""Candles, features and labels: one code for tuner and bot."""

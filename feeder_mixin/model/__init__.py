@@ -1,0 +1,1 @@
+"""The quantile model and how it is judged."""

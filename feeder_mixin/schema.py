@@ -1,0 +1,395 @@
+"""Every parameter, metric, tag and bucket name, once; and the record that carries them.
+
+Both halves import this module: the tuner writes `ParameterRecord` objects, the bot reads them. A
+record is taken whole or rejected whole, and the reason names pair, field, value and range. Nothing
+here does I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
+
+from feeder_mixin.errors import SchemaError, SettingsError
+
+MEASUREMENT: Final = "optimized_parameters"
+PROVENANCE_MEASUREMENT: Final = "optimization_runs"
+PROVENANCE_FIELD: Final = "provenance"
+MODEL_TYPE: Final = "lightgbm_quantile"
+TAGS: Final = ("feeder_id", "pair", "optimized_for", "model_type")
+
+NANOSECONDS: Final = 1_000_000_000
+LATEST_TIME_NS: Final = 9_223_372_036_854_775_806
+"""Largest time that both backends can hold (InfluxDB's limit; BIGINT's is one more)."""
+
+_FEEDER_ID = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One tunable parameter: its range (both ends included), default and LightGBM name."""
+
+    name: str
+    low: float
+    high: float
+    default: float
+    lightgbm_name: str
+    description: str
+    is_integer: bool = False
+    is_log: bool = False
+
+    @property
+    def range_text(self) -> str:
+        """Return the range as shown to users, for example ``0.001 to 0.1``."""
+        return f"{self.low:g} to {self.high:g}"
+
+    def problem(self, value: object) -> str | None:
+        """Return why `value` can't be this parameter, or None when it can."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"{self.name}={value!r} is not a number (expected {self.range_text})"
+        if not math.isfinite(value):
+            return f"{self.name}={value!r} is not finite (expected {self.range_text})"
+        if not self.low <= value <= self.high:
+            return f"{self.name}={value!r} is outside {self.range_text}"
+        if self.is_integer and value != int(value):
+            return f"{self.name}={value!r} is not a whole number (expected {self.range_text})"
+        return None
+
+    def restore(self, value: float) -> float:
+        """Return a stored float as the parameter's own type: ``int`` where it is whole."""
+        return int(value) if self.is_integer else float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One field of a record beside the parameters; always a float in a store."""
+
+    name: str
+    unit: str
+    description: str
+
+
+PARAMETERS: Final = (
+    Parameter(
+        "learning_rate",
+        0.001,
+        0.1,
+        0.01,
+        "learning_rate",
+        "shrinkage of each tree's contribution",
+        is_log=True,
+    ),
+    Parameter("n_estimators", 100, 1000, 100, "n_estimators", "number of trees", is_integer=True),
+    Parameter("num_leaves", 15, 63, 15, "num_leaves", "leaves per tree", is_integer=True),
+    Parameter("max_depth", 3, 12, 4, "max_depth", "depth limit of a tree", is_integer=True),
+    Parameter(
+        "min_child_samples",
+        10,
+        50,
+        50,
+        "min_child_samples",
+        "training rows a leaf needs",
+        is_integer=True,
+    ),
+    Parameter("reg_alpha", 0.0, 1.0, 0.0, "reg_alpha", "L1 penalty on split gains"),
+    Parameter("reg_lambda", 0.0, 1.0, 1.0, "reg_lambda", "L2 penalty on split gains"),
+    Parameter(
+        "quantile_alpha",
+        0.05,
+        0.20,
+        0.10,
+        "alpha",
+        "quantile level: accepted share of candles worse than predicted",
+    ),
+    Parameter(
+        "feature_fraction", 0.6, 1.0, 0.6, "colsample_bytree", "share of features each tree sees"
+    ),
+    Parameter(
+        "bagging_fraction", 0.6, 1.0, 0.7, "subsample", "share of rows each tree sees (every tree)"
+    ),
+)
+
+METRICS: Final = (
+    Metric("backtested_mae", "ratio", "MAE of all out-of-sample walk-forward predictions together"),
+    Metric("validation_mae", "ratio", "mean over the walk-forward folds of each fold's MAE"),
+    Metric("train_mae", "ratio", "MAE on the final training window"),
+    Metric("test_mae", "ratio", "MAE on the last, untouched window"),
+    Metric("safety_accuracy", "share", "test candles where predicted and realised safety agree"),
+    Metric("false_positive_rate", "share", "predicted safe among realised unsafe test candles"),
+    Metric("false_negative_rate", "share", "predicted unsafe among realised safe test candles"),
+    Metric("training_samples", "rows", "rows the final model was trained on, after thinning"),
+    Metric("optimization_trials", "trials", "trials run, pruned ones included"),
+    Metric("best_trial", "number", "number of the trial that won, from 0"),
+    Metric("optimization_time", "s", "wall time of the search"),
+    Metric("defaults_won", "0/1", "1 when the winner is the default set"),
+    Metric("beats_rule", "0/1", "0 when nothing beat the ATR rule: the bot emits no safe there"),
+    Metric("horizon_candles", "candles", "how far the label looks ahead"),
+    Metric("timeframe_s", "s", "length of a candle"),
+    Metric("candles_from_s", "s since epoch", "open of the pair's first candle used"),
+    Metric("candles_to_s", "s since epoch", "open of the pair's last candle used"),
+    Metric("context_hash", "48-bit integer", "identity of the context pairs"),
+    Metric("feature_hash", "48-bit integer", "identity of the feature set and model recipe"),
+    Metric("skill", "share", "1 - pinball / pinball of the ATR rule, test window"),
+    Metric("skill_se", "share", "standard error of skill, by blocks of a day"),
+    Metric("exceedance", "share", "test candles whose excursion was below the prediction"),
+    Metric("predicted_safe_share", "share", "test candles predicted safe"),
+    Metric("realised_safe_share", "share", "test candles realised safe: the base rate"),
+    Metric("max_adverse_ratio", "ratio", "tolerance used for the safety metrics"),
+)
+
+PARAMETER_NAMES: Final = tuple(p.name for p in PARAMETERS)
+METRIC_NAMES: Final = tuple(m.name for m in METRICS)
+FIELD_NAMES: Final = (*PARAMETER_NAMES, *METRIC_NAMES)
+PARAMETER_BY_NAME: Final[Mapping[str, Parameter]] = MappingProxyType(
+    {p.name: p for p in PARAMETERS}
+)
+
+
+def default_parameters() -> dict[str, float]:
+    """Return the ten defaults by name, integers as ``int``."""
+    return {p.name: p.restore(p.default) for p in PARAMETERS}
+
+
+def parameter_problems(values: Mapping[str, object]) -> list[str]:
+    """Return what keeps `values` from being a valid parameter set; empty when nothing does.
+
+    A missing name gives ``NAME is missing``. Names that are no parameter are left alone: a record
+    carries metrics, and may carry fields of a later version.
+    """
+    problems = []
+    for parameter in PARAMETERS:
+        if values.get(parameter.name) is None:
+            problems.append(f"{parameter.name} is missing (expected {parameter.range_text})")
+        elif problem := parameter.problem(values[parameter.name]):
+            problems.append(problem)
+    return problems
+
+
+def check_feeder_id(feeder_id: str) -> str:
+    """Return `feeder_id`, or raise `SettingsError` when it has other than letters, digits, _, -."""
+    if not _FEEDER_ID.fullmatch(feeder_id):
+        raise SettingsError(
+            f"feeder id {feeder_id!r} is not valid: use letters, digits, '_' and '-' only"
+        )
+    return feeder_id
+
+
+def bucket_name(feeder_id: str) -> str:
+    """Return the InfluxDB bucket of a feeder, for example ``OPTUNA_FEEDER75A``."""
+    return f"OPTUNA_{check_feeder_id(feeder_id).upper()}"
+
+
+def hash48(*parts: str) -> int:
+    """Return a 48-bit integer that identifies `parts`; exact in a float, unlike 64 bits."""
+    digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+def format_time_ns(time_ns: int) -> str:
+    """Return nanoseconds since the epoch as RFC 3339 in UTC with nine decimals.
+
+    Examples
+    --------
+    >>> format_time_ns(1_767_225_600_000_000_001)
+    '2026-01-01T00:00:00.000000001Z'
+    """
+    seconds, nanoseconds = divmod(time_ns, NANOSECONDS)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+
+
+def parse_time_ns(text: str) -> int:
+    """Return an RFC 3339 time as nanoseconds since the epoch; a time without zone is an error.
+
+    Examples
+    --------
+    >>> parse_time_ns("2026-01-01T00:00:00.000000001Z")
+    1767225600000000001
+    """
+    match = re.fullmatch(r"([^.]*?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", text.strip())
+    if match is None:
+        raise SettingsError(
+            f"time {text!r} is not RFC 3339 with a zone (expected for example 2026-01-01T00:00:00Z)"
+        )
+    whole, fraction, zone = match.groups()
+    try:
+        moment = datetime.fromisoformat(whole + ("+00:00" if zone == "Z" else zone))
+    except ValueError as error:
+        raise SettingsError(f"time {text!r} is not RFC 3339: {error}") from error
+    return int(moment.timestamp()) * NANOSECONDS + int((fraction or "0").ljust(9, "0"))
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterRecord:
+    """One tuned parameter set of one pair, with its metrics; immutable and always valid.
+
+    Attributes
+    ----------
+    feeder_id, pair
+        Whose parameters these are; the pair in freqtrade's spelling.
+    time_ns
+        When the record was made: nanoseconds since the epoch, UTC. Unique per feeder and pair.
+    parameters
+        The ten parameters by name, in range; integers as ``int``.
+    metrics
+        Finite floats by name. A metric that could not be computed is absent.
+    provenance
+        Free textual facts (context pairs, versions, seed, host), stored beside the floats.
+
+    Raises
+    ------
+    SchemaError
+        On construction from anything incomplete, out of range or not finite.
+    """
+
+    feeder_id: str
+    pair: str
+    time_ns: int
+    parameters: Mapping[str, float]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
+    model_type: str = MODEL_TYPE
+
+    def __post_init__(self) -> None:
+        problems = parameter_problems(self.parameters)
+        problems += [
+            f"{name} is no parameter" for name in self.parameters if name not in PARAMETER_BY_NAME
+        ]
+        for name, value in self.metrics.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                problems.append(f"{name}={value!r} is not a number")
+            elif not math.isfinite(value):
+                problems.append(f"{name}={value!r} is not finite")
+        if not 0 <= self.time_ns <= LATEST_TIME_NS:
+            problems.append(f"time_ns={self.time_ns!r} is outside 0 to {LATEST_TIME_NS}")
+        if problems:
+            raise SchemaError(f"{self.feeder_id} {self.pair}: {'; '.join(problems)}")
+        restored = {p.name: p.restore(self.parameters[p.name]) for p in PARAMETERS}
+        floats = {name: float(value) for name, value in sorted(self.metrics.items())}
+        object.__setattr__(self, "parameters", MappingProxyType(restored))
+        object.__setattr__(self, "metrics", MappingProxyType(floats))
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by plain dicts: a ``MappingProxyType`` can't be pickled."""
+        return (
+            ParameterRecord,
+            (
+                self.feeder_id,
+                self.pair,
+                self.time_ns,
+                dict(self.parameters),
+                dict(self.metrics),
+                dict(self.provenance),
+                self.model_type,
+            ),
+        )
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return the tags by name, as every backend stores them."""
+        return {
+            "feeder_id": self.feeder_id,
+            "pair": self.pair,
+            "optimized_for": self.feeder_id,
+            "model_type": self.model_type,
+        }
+
+    @property
+    def fields(self) -> dict[str, float]:
+        """Return parameters and metrics as floats: what a store holds."""
+        return {
+            name: float(value) for name, value in (*self.parameters.items(), *self.metrics.items())
+        }
+
+    @property
+    def provenance_json(self) -> str:
+        """Return the provenance as one JSON document with sorted keys."""
+        return json.dumps(dict(self.provenance), sort_keys=True)
+
+    def same_content(self, other: ParameterRecord) -> bool:
+        """Return whether both carry the same values at whatever time."""
+        return (
+            self.tags == other.tags
+            and self.fields == other.fields
+            and self.provenance_json == other.provenance_json
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the form that ``show --json`` prints."""
+        return {
+            "feeder_id": self.feeder_id,
+            "pair": self.pair,
+            "time": format_time_ns(self.time_ns),
+            "model_type": self.model_type,
+            "parameters": dict(self.parameters),
+            "metrics": dict(self.metrics),
+            "provenance": dict(self.provenance),
+        }
+
+
+def build_record(
+    feeder_id: str,
+    pair: str,
+    time_ns: int,
+    fields: Mapping[str, float | None],
+    provenance: str | None = None,
+    model_type: str = MODEL_TYPE,
+) -> ParameterRecord:
+    """Return the record that stored `fields` make; absent and unknown fields are told apart.
+
+    Unknown names are dropped (a later version may write more); None means absent.
+
+    Raises
+    ------
+    SchemaError
+        When a parameter is missing, not finite, out of range or not whole.
+    """
+    present = {name: value for name, value in fields.items() if value is not None}
+    try:
+        document = json.loads(provenance) if provenance else {}
+    except json.JSONDecodeError as error:
+        raise SchemaError(f"{feeder_id} {pair}: provenance is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise SchemaError(f"{feeder_id} {pair}: provenance is not a JSON object")
+    return ParameterRecord(
+        feeder_id,
+        pair,
+        time_ns,
+        {name: present[name] for name in PARAMETER_NAMES if name in present},
+        {name: present[name] for name in METRIC_NAMES if name in present},
+        document,
+        model_type,
+    )
+
+
+def missing_parameters(fields: Mapping[str, float | None]) -> list[str]:
+    """Return the names of the parameters that stored `fields` lack: empty for a complete record."""
+    return [name for name in PARAMETER_NAMES if fields.get(name) is None]
+
+
+def mismatch_reason(
+    record: ParameterRecord, *, horizon_candles: int, timeframe_s: int
+) -> str | None:
+    """Return why a record can't serve a feeder of this horizon and timeframe, or None.
+
+    A record without the fact (written by an older or foreign writer) is not refused for it.
+    """
+    for name, expected in (("horizon_candles", horizon_candles), ("timeframe_s", timeframe_s)):
+        stored = record.metrics.get(name)
+        if stored is not None and stored != expected:
+            return f"{record.pair}: {name}={stored:g}, but this feeder has {expected}"
+    return None
+
+
+def describe_fields(names: Iterable[str] = FIELD_NAMES) -> dict[str, str]:
+    """Return name -> one-line description, for help texts and tables."""
+    texts = {p.name: f"{p.description} ({p.range_text}, default {p.default:g})" for p in PARAMETERS}
+    texts |= {m.name: f"{m.description} [{m.unit}]" for m in METRICS}
+    return {name: texts[name] for name in names}

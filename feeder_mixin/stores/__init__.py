@@ -1,0 +1,1 @@
+"""Homes of parameter records: one contract, several backends."""

@@ -1,0 +1,186 @@
+"""The contract of a parameter store, and the selection rules that every backend shares.
+
+A backend only moves points: it appends records and returns raw points, newest first. What counts
+as the latest record is decided here, once, by `select_latest`.
+
+Thread-safety: a store object is used by one thread at a time; make one per thread. Ownership: the
+caller closes what it opened (`close`, or ``with``). Records are immutable and never updated in
+place: stores are append only, a rollback writes the old values as a new record.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+from feeder_mixin.errors import SchemaError
+from feeder_mixin.schema import (
+    MODEL_TYPE,
+    NANOSECONDS,
+    ParameterRecord,
+    build_record,
+    format_time_ns,
+    missing_parameters,
+)
+
+MAX_AGE_DAYS: Final = 90.0
+"""Records older than this are expired: they no longer count as latest."""
+
+PASSED_OVER_LIMIT: Final = 5
+"""How many newer points per pair a backend reads beside the latest complete one, to report them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPoint:
+    """One raw point as a backend holds it: possibly incomplete, out of range or in the future."""
+
+    pair: str
+    time_ns: int
+    fields: Mapping[str, float | None]
+    provenance: str | None = None
+    model_type: str = MODEL_TYPE
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Why one stored point was passed over or rejected."""
+
+    pair: str
+    time_ns: int
+    field: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.pair} at {format_time_ns(self.time_ns)}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """What a store holds for a feeder now.
+
+    Attributes
+    ----------
+    records
+        Pair -> newest complete, valid record.
+    rejected
+        Pair -> why its newest complete record is invalid. Older ones are not tried in its place.
+    notes
+        Newer points that were passed over: incomplete, dated in the future, or of a field type
+        that can't be read.
+    expired
+        Pair -> time of a record that is too old.
+    """
+
+    records: Mapping[str, ParameterRecord] = field(default_factory=dict)
+    rejected: Mapping[str, Note] = field(default_factory=dict)
+    notes: Sequence[Note] = ()
+    expired: Mapping[str, int] = field(default_factory=dict)
+
+
+def now_ns() -> int:
+    """Return the current time in nanoseconds since the epoch."""
+    return time.time_ns()
+
+
+def select_latest(
+    feeder_id: str, points: Iterable[StoredPoint], *, now: int, max_age_days: float
+) -> Latest:
+    """Return the latest record of every pair in `points`, by the rules that all backends share.
+
+    Per pair, newest first: a point in the future or without all ten parameters is noted and passed
+    over; the first complete one is the latest. It is rejected when a value is invalid, expired when
+    older than `max_age_days`.
+    """
+    records: dict[str, ParameterRecord] = {}
+    rejected: dict[str, Note] = {}
+    expired: dict[str, int] = {}
+    notes: list[Note] = []
+    oldest = now - int(max_age_days * 86_400 * NANOSECONDS)
+    for point in sorted(points, key=lambda p: (p.pair, -p.time_ns)):
+        if point.pair in records or point.pair in rejected or point.pair in expired:
+            continue
+        if point.time_ns > now:
+            ahead_s = (point.time_ns - now) / NANOSECONDS
+            reason = f"dated {ahead_s:.0f} s in the future (a writer with a wrong clock or zone?)"
+            notes.append(Note(point.pair, point.time_ns, "time", reason))
+        elif missing := missing_parameters(point.fields):
+            reason = f"incomplete: {', '.join(missing)} missing"
+            notes.append(Note(point.pair, point.time_ns, missing[0], reason))
+        elif point.time_ns < oldest:
+            expired[point.pair] = point.time_ns
+        else:
+            try:
+                records[point.pair] = build_record(
+                    feeder_id,
+                    point.pair,
+                    point.time_ns,
+                    point.fields,
+                    point.provenance,
+                    point.model_type,
+                )
+            except SchemaError as error:
+                rejected[point.pair] = Note(point.pair, point.time_ns, None, str(error))
+    return Latest(records, rejected, tuple(notes), expired)
+
+
+class ParameterStore(ABC):
+    """Append-only home of parameter records; see the module docstring for the rules.
+
+    Every method raises `StoreUnavailableError` when the backend can't be reached in time,
+    `StoreError` when it refuses, `StoreCorruptError` when its answer can't be understood. Messages
+    name the store by `description`, which never contains a secret.
+    """
+
+    description: str
+    """The store as shown to users: kind and place, without secrets."""
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Return when the store can be reached and this feeder's place in it can be read."""
+
+    @abstractmethod
+    def write(self, records: Sequence[ParameterRecord]) -> None:
+        """Append `records`, each whole or not at all; read them back before returning.
+
+        A record equal in feeder, pair, time and content to a stored one is already delivered and
+        does nothing. Other content under the same key raises `StoreConflictError`. When some were
+        written and another was refused, the error names the refused one, and calling again with
+        the same records is harmless.
+        """
+
+    @abstractmethod
+    def latest(
+        self,
+        feeder_id: str,
+        pairs: Sequence[str] | None = None,
+        *,
+        max_age_days: float = MAX_AGE_DAYS,
+        now: int | None = None,
+    ) -> Latest:
+        """Return the latest record of every pair (all of the feeder's, when `pairs` is None).
+
+        A pair without any point is absent from all four parts of the answer.
+        """
+
+    @abstractmethod
+    def history(self, feeder_id: str, pair: str, limit: int | None = None) -> list[StoredPoint]:
+        """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free connections; the store can't be used afterwards. Calling again does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

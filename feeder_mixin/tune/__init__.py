@@ -1,0 +1,1 @@
+"""The search for a pair's parameters: folds, study, journal, workers."""
