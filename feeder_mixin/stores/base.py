@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from feeder_mixin.errors import SchemaError
+from feeder_mixin.errors import SchemaError, StoreError
 from feeder_mixin.schema import (
+    FIELD_NAMES,
     MODEL_TYPE,
     NANOSECONDS,
     ParameterRecord,
@@ -43,6 +44,20 @@ class StoredPoint:
     fields: Mapping[str, float | None]
     provenance: str | None = None
     model_type: str = MODEL_TYPE
+
+    def build_record(self, feeder_id: str) -> ParameterRecord:
+        """Return the record this point makes, or raise `SchemaError` saying what keeps it from one."""
+        return build_record(
+            feeder_id, self.pair, self.time_ns, self.fields, self.provenance, self.model_type
+        )
+
+    def holds(self, record: ParameterRecord) -> bool:
+        """Return whether this point carries exactly the key and content of `record`."""
+        try:
+            stored = self.build_record(record.feeder_id)
+        except SchemaError:
+            return False
+        return stored.time_ns == record.time_ns and stored.same_content(record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +101,22 @@ def now_ns() -> int:
     return time.time_ns()
 
 
+def describe_key(record: ParameterRecord) -> str:
+    """Return how messages name a record: feeder, pair and time."""
+    return f"{record.feeder_id} {record.pair} at {format_time_ns(record.time_ns)}"
+
+
+def check_known_fields(records: Iterable[ParameterRecord]) -> None:
+    """Raise `StoreError` when a record carries a metric that the schema does not name.
+
+    A reader would drop it, so it could never be read back as it was written.
+    """
+    for record in records:
+        if unknown := sorted(set(record.fields).difference(FIELD_NAMES)):
+            names = ", ".join(unknown)
+            raise StoreError(f"{describe_key(record)}: the schema has no field {names}")
+
+
 def select_latest(
     feeder_id: str, points: Iterable[StoredPoint], *, now: int, max_age_days: float
 ) -> Latest:
@@ -114,14 +145,7 @@ def select_latest(
             expired[point.pair] = point.time_ns
         else:
             try:
-                records[point.pair] = build_record(
-                    feeder_id,
-                    point.pair,
-                    point.time_ns,
-                    point.fields,
-                    point.provenance,
-                    point.model_type,
-                )
+                records[point.pair] = point.build_record(feeder_id)
             except SchemaError as error:
                 rejected[point.pair] = Note(point.pair, point.time_ns, None, str(error))
     return Latest(records, rejected, tuple(notes), expired)

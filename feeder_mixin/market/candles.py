@@ -1,0 +1,201 @@
+"""Candles from disk, through freqtrade's own data handlers, checked before anything uses them.
+
+freqtrade's loader repairs silently: it reads naive dates as UTC, drops duplicates and fills gaps.
+For training, each of these is an error or a warning instead, so the raw frame is taken from the
+handler and checked here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+from freqtrade.data.history import get_datahandler
+from freqtrade.data.history.datahandlers.idatahandler import IDataHandler
+from freqtrade.enums import CandleType
+from freqtrade.exchange import timeframe_to_seconds
+
+from feeder_mixin.errors import CandleError, SettingsError
+
+logger = logging.getLogger(__name__)
+
+PRICE_COLUMNS: Final = ("open", "high", "low", "close")
+COLUMNS: Final = (*PRICE_COLUMNS, "volume")
+
+
+@dataclass(frozen=True, slots=True)
+class Candles:
+    """One pair's checked candles on a regular grid.
+
+    Attributes
+    ----------
+    frame
+        Columns open, high, low, close, volume by candle open (UTC); missing candles are NaN rows.
+    n_missing, longest_gap
+        Candles missing inside the range, and the longest run of them.
+    """
+
+    pair: str
+    frame: pd.DataFrame
+    n_missing: int = 0
+    longest_gap: int = 0
+
+    @property
+    def first_s(self) -> int:
+        """Return the open of the first candle in seconds since the epoch."""
+        return int(self.frame.index[0].timestamp())
+
+    @property
+    def last_s(self) -> int:
+        """Return the open of the last candle in seconds since the epoch."""
+        return int(self.frame.index[-1].timestamp())
+
+    def content_hash(self) -> str:
+        """Return a hash of dates and values: equal candles, equal hash."""
+        digest = hashlib.blake2b(digest_size=12)
+        digest.update(f"{self.first_s} {self.last_s}".encode())
+        digest.update(np.ascontiguousarray(self.frame.to_numpy(np.float64)).tobytes())
+        return digest.hexdigest()
+
+
+def timeframe_seconds(timeframe: str) -> int:
+    """Return the length of a candle in seconds, or raise `SettingsError` for an unknown name."""
+    try:
+        return int(timeframe_to_seconds(timeframe))
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise SettingsError(
+            f"timeframe {timeframe!r} is not one freqtrade knows: {error}"
+        ) from error
+
+
+def load_candles(
+    datadir: Path, pair: str, timeframe: str, candle_type: str, data_format: str
+) -> Candles:
+    """Return a pair's checked candles from a freqtrade data folder.
+
+    Parameters
+    ----------
+    datadir
+        The exchange's folder, for example ``user_data/data/binance``.
+    candle_type
+        ``futures`` or ``spot``.
+    data_format
+        freqtrade's ``dataformat_ohlcv``.
+
+    Raises
+    ------
+    CandleError
+        When the file is missing or damaged; the message names file, pair and what is wrong.
+    """
+    kind = CandleType.from_string(candle_type)
+    handler = get_datahandler(datadir, data_format)
+    path = candle_path(handler, datadir, pair, timeframe, kind)
+    if not path.exists():
+        raise CandleError(
+            f"{pair}: no {timeframe} candles: {path} does not exist. Download them with "
+            f"`freqtrade download-data --pairs {pair} --timeframes {timeframe}` or point --datadir "
+            "at a freqtrade data folder"
+        )
+    _check_dates_have_zone(pair, path)
+    raw = handler._ohlcv_load(pair, timeframe, timerange=None, candle_type=kind)
+    if raw.empty:
+        raise CandleError(f"{pair}: {path} holds no readable candles; download them again")
+    return check_candles(pair, raw, timeframe, source=str(path))
+
+
+def candle_path(
+    handler: IDataHandler, datadir: Path, pair: str, timeframe: str, kind: CandleType
+) -> Path:
+    """Return where freqtrade keeps these candles."""
+    return Path(handler._pair_data_filename(datadir, pair, timeframe, kind))
+
+
+def _check_dates_have_zone(pair: str, path: Path) -> None:
+    # The handler turns naive dates into UTC without a word; only the file itself still knows.
+    if path.suffix not in {".feather", ".parquet"}:
+        return  # the other formats hold integers since the epoch
+    try:
+        dataset = pa.dataset.dataset(path, format=path.suffix[1:])
+        kind = dataset.schema.field("date").type
+    except (KeyError, pa.ArrowException) as error:
+        raise CandleError(f"{pair}: {path} is not a readable candle file: {error}") from error
+    if pa.types.is_timestamp(kind) and kind.tz is None:
+        raise CandleError(
+            f"{pair}: dates in {path} have no time zone; expected UTC. Write them as "
+            "datetime64[ns, UTC] (a naive local time would shift every candle)"
+        )
+
+
+def check_candles(pair: str, raw: pd.DataFrame, timeframe: str, *, source: str) -> Candles:
+    """Return raw candles on a regular grid, or raise `CandleError` for what can't be trusted.
+
+    Dates must be UTC, ascending, unique and on the timeframe's grid; prices finite, positive and
+    low <= open, close <= high; volume finite and not negative. Gaps are a warning: they become NaN
+    rows, and rows whose features or label span one are dropped later.
+    """
+    step_s = timeframe_seconds(timeframe)
+    dates = pd.DatetimeIndex(raw["date"])
+    if dates.tz is None:
+        raise CandleError(f"{pair}: dates in {source} have no time zone; expected UTC")
+    opens = dates.tz_convert("UTC").as_unit("s").asi8
+    steps = np.diff(opens)
+    if duplicates := int((steps == 0).sum()):
+        where = dates[1:][steps == 0][0]
+        raise CandleError(f"{pair}: {duplicates} duplicate dates in {source}, first {where}")
+    if (steps < 0).any():
+        where = dates[1:][steps < 0][0]
+        raise CandleError(f"{pair}: dates in {source} are not ascending, first at {where}")
+    if (steps % step_s).any() or (opens[:1] % step_s).any():
+        usual = int(np.median(steps)) if len(steps) else 0
+        raise CandleError(
+            f"{pair}: {source} is not {timeframe}: candles are {usual} s apart, expected {step_s} s"
+        )
+    if len(steps) and int(np.median(steps)) != step_s:
+        raise CandleError(
+            f"{pair}: {source} is not {timeframe}: candles are mostly {int(np.median(steps))} s "
+            f"apart, expected {step_s} s"
+        )
+    _check_values(pair, raw, dates, source)
+    grid = pd.date_range(dates[0], dates[-1], freq=pd.Timedelta(seconds=step_s), name="date")
+    frame = raw.set_index(dates)[list(COLUMNS)].astype(np.float64).reindex(grid)
+    gaps = steps[steps > step_s] // step_s - 1
+    candles = Candles(pair, frame, int(gaps.sum()), int(gaps.max(initial=0)))
+    if candles.n_missing:
+        logger.warning(
+            "Candles are missing: rows whose features or label span them are dropped pair=%s "
+            "missing=%d gaps=%d longest_candles=%d source=%s",
+            pair,
+            candles.n_missing,
+            len(gaps),
+            candles.longest_gap,
+            source,
+        )
+    return candles
+
+
+def _check_values(pair: str, raw: pd.DataFrame, dates: pd.DatetimeIndex, source: str) -> None:
+    values = raw[list(COLUMNS)].to_numpy(np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise CandleError(
+            f"{pair}: {int(bad.any(axis=1).sum())} candles with NaN or infinity in {source}, first "
+            f"{COLUMNS[column]}={values[row, column]} at {dates[row]}"
+        )
+    opening, high, low, close, volume = values.T
+    wrong = (low > np.minimum(opening, close)) | (high < np.maximum(opening, close))
+    wrong |= (low <= 0) | (volume < 0)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise CandleError(
+            f"{pair}: {int(wrong.sum())} candles with impossible values in {source}, first at "
+            f"{dates[row]}: open={opening[row]} high={high[row]} low={low[row]} close={close[row]} "
+            f"volume={volume[row]} (expected 0 < low <= open, close <= high and volume >= 0)"
+        )

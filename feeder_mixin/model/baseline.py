@@ -1,0 +1,37 @@
+"""The reference that a model must beat: the ATR rule, one line of arithmetic."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feeder_mixin.errors import ModelError
+from feeder_mixin.market.features import labels
+from feeder_mixin.market.labels import Side
+from feeder_mixin.model.rows import DAY_S, open_seconds, select_rows, train_stop_s
+
+RULE_DAYS: Final = 90
+
+
+def atr_rule_constant(
+    table: pd.DataFrame, side: Side, cut_s: int, alpha: float, horizon: int, timeframe_s: int
+) -> float:
+    """Return c of ``q = c * ATR14/close``: the alpha-quantile of excursion / (ATR14/close).
+
+    Taken over the rows of the last 90 days before the cut whose label ended by then.
+    """
+    y = labels(table, side)
+    rows = select_rows(
+        open_seconds(table),
+        np.isfinite(y),
+        start_s=cut_s - RULE_DAYS * DAY_S,
+        stop_s=train_stop_s(cut_s, horizon, timeframe_s),
+        timeframe_s=timeframe_s,
+    )
+    if not len(rows):
+        raise ModelError(f"no finished label in the {RULE_DAYS} days before the cut {cut_s}")
+    ratio: NDArray[np.float64] = y[rows] / table["atr_ratio"].to_numpy(np.float64)[rows]
+    return float(np.quantile(ratio, alpha))

@@ -1,0 +1,125 @@
+"""How a quantile forecast is judged: pinball loss, skill, exceedance, safety rates.
+
+Definitions are those of the README's glossary. A rate whose denominator is empty is absent, never
+0. Every function has a slow, obvious twin in the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feeder_mixin.errors import ModelError
+from feeder_mixin.model.rows import DAY_S
+
+Array = NDArray[np.float64]
+
+
+def check_same_length(**arrays: Array) -> None:
+    """Raise `ModelError` unless all arrays are one-dimensional, of equal length and not empty."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) != 1 or any(len(shape) != 1 for shape in shapes.values()):
+        raise ModelError(f"arrays must share one length, got {shapes}")
+    if not next(iter(arrays.values())).size:
+        raise ModelError(f"no rows to score, got {shapes}")
+
+
+def pinball_losses(excursion: Array, q: Array, alpha: float) -> Array:
+    """Return the pinball loss of every row, in the unit of the label; lower is better.
+
+    References
+    ----------
+    Koenker and Bassett (1978), Regression Quantiles.
+    """
+    error = excursion - q
+    losses: Array = np.maximum(alpha * error, (alpha - 1.0) * error)
+    return losses
+
+
+def pinball_loss(excursion: Array, q: Array, alpha: float) -> float:
+    """Return the mean pinball loss of quantile forecasts of level `alpha`."""
+    check_same_length(excursion=excursion, q=q)
+    return float(np.mean(pinball_losses(excursion, q, alpha)))
+
+
+def skill(excursion: Array, q: Array, reference: Array, alpha: float) -> float:
+    """Return ``1 - pinball(q) / pinball(reference)``: above 0 is better than the reference."""
+    check_same_length(excursion=excursion, q=q, reference=reference)
+    return 1.0 - pinball_loss(excursion, q, alpha) / pinball_loss(excursion, reference, alpha)
+
+
+def mean_absolute_error(excursion: Array, q: Array) -> float:
+    """Return ``mean(|excursion - q|)``, kept because users compare it; skill decides."""
+    check_same_length(excursion=excursion, q=q)
+    return float(np.mean(np.abs(excursion - q)))
+
+
+def exceedance(excursion: Array, q: Array) -> float:
+    """Return the share of rows whose excursion was below the forecast; nominal value: alpha."""
+    check_same_length(excursion=excursion, q=q)
+    return float(np.mean(excursion < q))
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyRates:
+    """Shares in 0 to 1; positive class = safe. None where the denominator is empty."""
+
+    accuracy: float
+    false_positive_rate: float | None
+    false_negative_rate: float | None
+    predicted_safe_share: float
+    realised_safe_share: float
+
+
+def safety_rates(excursion: Array, q: Array, max_adverse_ratio: float) -> SafetyRates:
+    """Return how predicted safety (``q >= -max_adverse_ratio``) compares with realised safety."""
+    check_same_length(excursion=excursion, q=q)
+    predicted, realised = q >= -max_adverse_ratio, excursion >= -max_adverse_ratio
+    return SafetyRates(
+        accuracy=float(np.mean(predicted == realised)),
+        false_positive_rate=float(np.mean(predicted[~realised])) if (~realised).any() else None,
+        false_negative_rate=float(np.mean(~predicted[realised])) if realised.any() else None,
+        predicted_safe_share=float(np.mean(predicted)),
+        realised_safe_share=float(np.mean(realised)),
+    )
+
+
+def day_block_sums(values: Array, opens_s: NDArray[np.int64]) -> Array:
+    """Return the sums of `values` by UTC day, in order: the blocks of paired comparisons.
+
+    Labels overlap and volatility clusters, so rows are far from independent; days nearly are.
+    """
+    _, day = np.unique(opens_s // DAY_S, return_inverse=True)
+    return np.bincount(day, weights=values).astype(np.float64)
+
+
+def ratio_with_error(numerator: Array, denominator: Array) -> tuple[float, float]:
+    """Return ``sum(numerator) / sum(denominator)`` over blocks, and its standard error.
+
+    Linearised ratio estimator over independent blocks (Cochran, Sampling Techniques, chapter 6).
+    The error is infinite with fewer than two blocks: one day proves nothing.
+
+    Parameters
+    ----------
+    numerator, denominator : shape (n_blocks,)
+    """
+    check_same_length(numerator=numerator, denominator=denominator)
+    n_blocks, total = len(numerator), float(denominator.sum())
+    ratio = float(numerator.sum()) / total
+    if n_blocks < 2:
+        return ratio, float("inf")
+    residual = numerator - ratio * denominator
+    variance = n_blocks / (n_blocks - 1) * float(np.sum(residual**2))
+    return ratio, variance**0.5 / total
+
+
+def skill_with_error(
+    excursion: Array, q: Array, reference: Array, alpha: float, opens_s: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the skill over a reference and its standard error by blocks of a day."""
+    check_same_length(excursion=excursion, q=q, reference=reference)
+    loss = day_block_sums(pinball_losses(excursion, q, alpha), opens_s)
+    reference_loss = day_block_sums(pinball_losses(excursion, reference, alpha), opens_s)
+    return ratio_with_error(reference_loss - loss, reference_loss)

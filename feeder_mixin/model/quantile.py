@@ -1,0 +1,341 @@
+"""From ten parameters to a quantile model: the one place that knows LightGBM's names.
+
+``q = scale(x) * (own(x) + pooled(x)) / 2``: `own` is the pair's LGBMRegressor, built from its ten
+parameters and trained on excursion / scale; `pooled` is one model of all context pairs and both
+sides, the same for every parameter set. What is fixed beside the ten parameters stands here, with
+what it was measured to do (ten pairs, five windows, level 0.10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import lightgbm as lgb
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feeder_mixin.errors import ModelError
+from feeder_mixin.market.features import labels, tree_features
+from feeder_mixin.market.labels import SIDES, Side
+from feeder_mixin.model.rows import (
+    DAY_S,
+    open_seconds,
+    recency_weights,
+    select_rows,
+    train_stop_s,
+)
+from feeder_mixin.model.scale import LabelScale, fit_scale
+from feeder_mixin.schema import PARAMETERS
+
+Params = dict[str, Any]
+
+DATASET_PARAMS: Final[Mapping[str, Any]] = {
+    "max_bin": 31,  # 63 and 255 score the same and cost more
+    "feature_pre_filter": False,  # or a Dataset could not be shared by trials of other leaf sizes
+    "verbosity": -1,
+}
+FIXED_PARAMS: Final[Mapping[str, Any]] = {
+    **DATASET_PARAMS,
+    "objective": "quantile",
+    "num_threads": 1,  # more threads than free cores are catastrophically slower; pairs go parallel
+    "deterministic": True,
+    "force_col_wise": True,  # or LightGBM times both layouts at every fit, and may pick either
+}
+PAIR_EVERY: Final = 10  # every 5th row scores the same (5.70 against 5.71)
+PAIR_HALF_LIFE_DAYS: Final = 45.0  # recency cuts the bias of the exceedance: 10.67 to 10.22 %
+SERVED_SEED: Final = 1  # of every model that serves: a restart must give the same trees
+GOLDEN_RATIO: Final = 0.6180339887498949
+POOLED_EVERY: Final = 20
+POOLED_ALPHAS: Final = (0.05, 0.10, 0.15, 0.20)
+POOLED_PARAMS: Final[Mapping[str, Any]] = {
+    **FIXED_PARAMS,
+    "learning_rate": 0.015,
+    "num_leaves": 15,
+    "max_depth": 5,
+    "min_child_samples": 50,
+    "reg_lambda": 1.0,
+    "feature_fraction": 0.6,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+}
+POOLED_TREES: Final = 150
+OWN_WEIGHT: Final = 0.5
+"""Share of the pair's own model in the average; own alone 5.75, both 5.95 % skill."""
+
+
+def lightgbm_params(parameters: Mapping[str, float], seed: int) -> Params:
+    """Return the ten parameters under LightGBM's sklearn names, with all that is fixed beside them.
+
+    ``subsample_freq`` = 1 is written out: without it LightGBM ignores ``subsample``.
+    """
+    named = {p.lightgbm_name: p.restore(parameters[p.name]) for p in PARAMETERS}
+    return {**FIXED_PARAMS, **named, "subsample_freq": 1, "random_state": seed}
+
+
+def booster_params(parameters: Mapping[str, float], seed: int) -> Params:
+    """Return the same for ``lgb.Booster``: the tree count is the number of updates there."""
+    params = lightgbm_params(parameters, seed)
+    del params["n_estimators"]
+    return params
+
+
+def make_regressor(parameters: Mapping[str, float], seed: int) -> lgb.LGBMRegressor:
+    """Return the unfitted LGBMRegressor of a parameter set."""
+    params = lightgbm_params(parameters, seed)
+    params["n_jobs"] = params.pop("num_threads")
+    return lgb.LGBMRegressor(**params)
+
+
+def make_dataset(
+    x: NDArray[np.float32], z: NDArray[np.float64], weight: NDArray[np.float64] | None = None
+) -> lgb.Dataset:
+    """Return a constructed Dataset that trials share; its raw data is freed.
+
+    Without raw data a lost reuse is an error of LightGBM, not a silent rebuild.
+    """
+    dataset = lgb.Dataset(x, z, weight=weight, params=dict(DATASET_PARAMS), free_raw_data=True)
+    return dataset.construct()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """What the pair's own trees are trained on: inputs, label / scale, weights.
+
+    `rows` are positions in the table; `weight` halves every `PAIR_HALF_LIFE_DAYS`.
+    """
+
+    x: NDArray[np.float32]
+    z: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    rows: NDArray[np.int64]
+
+    def sampled_by_weight(self, share: float) -> TrainingRows:
+        """Return the rows that stay when recency thins them instead of weighting them.
+
+        Kept is the newest rows' `share`, and less of older ones: the same weighted distribution on
+        fewer rows, and LightGBM's quantile leaves cost half without weights. Multiples of the
+        golden ratio spread the kept rows evenly.
+        """
+        fraction = np.modf(np.arange(len(self.rows)) * GOLDEN_RATIO)[0]
+        keep = fraction < share * self.weight
+        return TrainingRows(self.x[keep], self.z[keep], np.ones(keep.sum()), self.rows[keep])
+
+
+@dataclass(frozen=True, slots=True)
+class SharedModels:
+    """What a cut gives to every parameter set: the label scale and the pooled trees.
+
+    Attributes
+    ----------
+    pooled
+        Quantile level -> pooled Booster; empty where history was too short for one.
+    """
+
+    cut_s: int
+    scale: LabelScale
+    pooled: Mapping[float, lgb.Booster]
+
+    def pooled_z(
+        self,
+        table: pd.DataFrame,
+        log_scale: NDArray[np.float64],
+        side: Side,
+        alphas: Sequence[float] = POOLED_ALPHAS,
+    ) -> NDArray[np.float64] | None:
+        """Return the pooled forecasts of excursion / scale, shape (len(alphas), n_rows), or None."""
+        if not self.pooled:
+            return None
+        x = _with_side(tree_features(table, log_scale, side), side)
+        return np.stack([self.pooled[alpha].predict(x) for alpha in alphas])
+
+
+def _with_side(x: NDArray[np.float32], side: Side) -> NDArray[np.float32]:
+    flag = np.full((len(x), 1), float(side == "short"), np.float32)
+    return np.hstack([x, flag])
+
+
+def fit_shared(
+    tables: Mapping[str, pd.DataFrame], cut_s: int, horizon: int, timeframe_s: int
+) -> SharedModels:
+    """Return scale and pooled trees, fitted on all rows whose label ended by the cut.
+
+    Parameters
+    ----------
+    tables
+        Pair -> `build_table`: the context pairs, and the pair to be served.
+    """
+    scale = fit_scale(tables, cut_s, horizon, timeframe_s)
+    stop_s = train_stop_s(cut_s, horizon, timeframe_s)
+    parts = []
+    for pair in sorted(tables):
+        table = tables[pair]
+        for side in SIDES:
+            y = labels(table, side)
+            rows = select_rows(
+                open_seconds(table),
+                np.isfinite(y),
+                start_s=0,
+                stop_s=stop_s,
+                timeframe_s=timeframe_s,
+                every=POOLED_EVERY,
+            )
+            if len(rows):
+                part = table.iloc[rows]
+                log_scale = scale.log_scale(pair, part)
+                x = _with_side(tree_features(part, log_scale, side), side)
+                parts.append((x, y[rows] / np.exp(log_scale)))
+    if scale.is_fallback or not parts:
+        return SharedModels(cut_s, scale, {})
+    dataset = make_dataset(
+        np.concatenate([x for x, _ in parts]), np.concatenate([z for _, z in parts])
+    )
+    pooled = {
+        alpha: lgb.train(
+            {**POOLED_PARAMS, "alpha": alpha, "seed": SERVED_SEED}, dataset, POOLED_TREES
+        )
+        for alpha in POOLED_ALPHAS
+    }
+    return SharedModels(cut_s, scale, pooled)
+
+
+def training_rows(
+    table: pd.DataFrame,
+    log_scale: NDArray[np.float64],
+    side: Side,
+    *,
+    cut_s: int,
+    train_days: float,
+    horizon: int,
+    timeframe_s: int,
+    drop_days: float = 0.0,
+    offset: int = 0,
+) -> TrainingRows:
+    """Return what the pair's own trees learn from: `train_days` before the cut, thinned, weighted.
+
+    Parameters
+    ----------
+    table, log_scale
+        The pair's rows and their log scale at this cut.
+    drop_days, offset
+        Leave out the first days of the window, and take other rows of the thinning: a redraw.
+    """
+    y, opens_s = labels(table, side), open_seconds(table)
+    rows = select_rows(
+        opens_s,
+        np.isfinite(y),
+        start_s=int(cut_s - (train_days - drop_days) * DAY_S),
+        stop_s=train_stop_s(cut_s, horizon, timeframe_s),
+        timeframe_s=timeframe_s,
+        every=PAIR_EVERY,
+        offset=offset,
+    )
+    if not len(rows):
+        raise ModelError(f"no finished label in the {train_days:g} days before the cut {cut_s}")
+    x = tree_features(table.iloc[rows], log_scale[rows], side)
+    z = y[rows] / np.exp(log_scale[rows])
+    return TrainingRows(x, z, recency_weights(opens_s[rows], cut_s, PAIR_HALF_LIFE_DAYS), rows)
+
+
+def bracket(alpha: float) -> tuple[int, float]:
+    """Return the index of the fitted level at or below `alpha`, and the share of the next one."""
+    left = (
+        int(np.clip(np.searchsorted(POOLED_ALPHAS, alpha, "right"), 1, len(POOLED_ALPHAS) - 1)) - 1
+    )
+    low, high = POOLED_ALPHAS[left], POOLED_ALPHAS[left + 1]
+    return left, (alpha - low) / (high - low)
+
+
+def interpolate_alpha(
+    by_alpha: NDArray[np.float64] | None, alpha: float
+) -> NDArray[np.float64] | None:
+    """Return the pooled forecasts at any level between the fitted ones, linearly.
+
+    Parameters
+    ----------
+    by_alpha : shape (len(POOLED_ALPHAS), n_rows)
+    """
+    if by_alpha is None:
+        return None
+    left, share = bracket(alpha)
+    between: NDArray[np.float64] = (1 - share) * by_alpha[left] + share * by_alpha[left + 1]
+    return between
+
+
+def combine(
+    own_z: NDArray[np.float64], pooled_z: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """Return the served forecast of excursion / scale: own and pooled trees averaged."""
+    if pooled_z is None:
+        return own_z
+    return OWN_WEIGHT * own_z + (1 - OWN_WEIGHT) * pooled_z
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyModel:
+    """The model that serves a pair and side from a cut on; immutable once built.
+
+    Attributes
+    ----------
+    own
+        Booster of the pair's LGBMRegressor. Never trained further.
+    """
+
+    pair: str
+    side: Side
+    alpha: float
+    shared: SharedModels
+    own: lgb.Booster
+
+    def predict(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        """Return ``safety_q`` of every row: the excursion's quantile, a ratio, negative = adverse.
+
+        Parameters
+        ----------
+        table
+            Rows of the pair's `market.features.build_table`.
+        """
+        if table.empty:
+            return np.empty(0)
+        log_scale = self.shared.scale.log_scale(self.pair, table)
+        own = self.own.predict(tree_features(table, log_scale, self.side))
+        left, share = bracket(self.alpha)
+        alphas = POOLED_ALPHAS[left : left + 2]
+        pooled = self.shared.pooled_z(table, log_scale, self.side, alphas)
+        between = None if pooled is None else (1 - share) * pooled[0] + share * pooled[1]
+        forecast: NDArray[np.float64] = combine(own, between) * np.exp(log_scale)
+        return forecast
+
+
+def fit_safety_model(
+    pair: str,
+    table: pd.DataFrame,
+    side: Side,
+    parameters: Mapping[str, float],
+    shared: SharedModels,
+    *,
+    train_days: float,
+    horizon: int,
+    timeframe_s: int,
+) -> tuple[SafetyModel, NDArray[np.int64]]:
+    """Return the model that serves a pair, and the table positions of the rows it learned from.
+
+    Trained the same way everywhere: on `train_days` before the cut of `shared`, on labels that
+    ended by then.
+    """
+    log_scale = shared.scale.log_scale(pair, table)
+    training = training_rows(
+        table,
+        log_scale,
+        side,
+        cut_s=shared.cut_s,
+        train_days=train_days,
+        horizon=horizon,
+        timeframe_s=timeframe_s,
+    )
+    regressor = make_regressor(parameters, SERVED_SEED)
+    regressor.fit(training.x, training.z, sample_weight=training.weight)
+    model = SafetyModel(pair, side, parameters["quantile_alpha"], shared, regressor.booster_)
+    return model, training.rows

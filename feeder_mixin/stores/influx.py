@@ -1,0 +1,385 @@
+"""Parameter store in InfluxDB 2: writes by line protocol, reads by InfluxQL, both by its client.
+
+Opened by `feeder_mixin.stores.url`, imported only there. What must stay true: all fields of a
+record are one point; a read goes to ``/query`` as JSON, because Flux loses newer floats without an
+error where an older shard holds integers (measured 2026-11-22; Flux is also ten times slower); an
+error inside a 200 is raised; identifiers in a query are the schema's, all else is a bound value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import urllib3
+from influxdb_client import InfluxDBClient, Point, WritePrecision
+from influxdb_client.client.write_api import SYNCHRONOUS, WriteApi
+from influxdb_client.rest import ApiException
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from feeder_mixin.errors import (
+    SettingsError,
+    StoreConflictError,
+    StoreCorruptError,
+    StoreError,
+    StoreUnavailableError,
+)
+from feeder_mixin.schema import (
+    MEASUREMENT,
+    PROVENANCE_FIELD,
+    PROVENANCE_MEASUREMENT,
+    ParameterRecord,
+    bucket_name,
+    missing_parameters,
+)
+from feeder_mixin.stores import influxql
+from feeder_mixin.stores.base import (
+    MAX_AGE_DAYS,
+    PASSED_OVER_LIMIT,
+    Latest,
+    ParameterStore,
+    StoredPoint,
+    check_known_fields,
+    describe_key,
+    now_ns,
+    select_latest,
+)
+
+DEFAULT_TIMEOUT_S: Final = 10.0
+DEFAULT_ATTEMPTS: Final = 3
+
+_UNAVAILABLE_STATUS: Final = (429, 502, 503, 504)
+_UNSAFE_TAG: Final = re.compile(r"[\x00-\x1f\x7f\\]")
+_TYPE_CONFLICT: Final = re.compile(
+    r'input field \\*"(\w+)\\*" on measurement \\*"\w+\\*" is type (\w+), already exists as type (\w+)'
+)
+
+
+class InfluxStore(ParameterStore):
+    """Records in one bucket per feeder; see `ParameterStore` for the contract.
+
+    Parameters
+    ----------
+    server
+        ``http://host:8086`` or ``https://...``, with the proxy's path when there is one.
+    org, token
+        InfluxDB organisation and API token. A bot's token needs to read its feeder's bucket, an
+        optimizer's to read and write it.
+    feeder_ids
+        Whose buckets `ping` reads; without any it only asks whether the server is there.
+    timeout_s, attempts
+        Longest wait for one answer, and how often a request is tried when the server can't be
+        reached or is overloaded; waits of at most two seconds lie between.
+
+    Notes
+    -----
+    InfluxDB has no transaction: of two writers with the same feeder, pair and time at the same
+    instant, the later wins, and the earlier's read-back says so. Text that a foreign writer put in
+    a field beside floats reads as absent.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        org: str,
+        token: str,
+        feeder_ids: Sequence[str] = (),
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        attempts: int = DEFAULT_ATTEMPTS,
+    ) -> None:
+        if not token.isascii() or not token.isprintable() or " " in token:
+            # http.client would refuse it as a header, and repeat it in its message.
+            raise SettingsError("the store token has a space or a character that no token has")
+        self.description = f"influxdb {server} org={org}"
+        self._org = org
+        self._feeder_ids = tuple(feeder_ids)
+        self._client = InfluxDBClient(server, token, org=org, timeout=round(timeout_s * 1000))
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(StoreUnavailableError),
+            stop=stop_after_attempt(attempts),
+            wait=wait_random_exponential(multiplier=0.2, max=2.0),
+            reraise=True,
+        )
+
+    def ping(self) -> None:
+        """Return when every feeder's bucket can be read, or the server is there without feeders."""
+        if not self._feeder_ids:
+            self._call(lambda: self._client.api_client.call_api("/ping", "GET"), bucket="")
+        for feeder_id in self._feeder_ids:
+            self._ask(feeder_id, influxql.ask_any(feeder_id))
+
+    def create_bucket(self, feeder_id: str) -> bool:
+        """Make the feeder's bucket, kept for ever; return False when it was already there.
+
+        Needs a token with the organisation's rights. Calling again does nothing.
+        """
+        bucket, buckets = bucket_name(feeder_id), self._client.buckets_api()
+        found = self._call(lambda: buckets.find_buckets(name=bucket), bucket).buckets
+        if found:
+            return False
+        self._call(lambda: buckets.create_bucket(bucket_name=bucket, org=self._org), bucket)
+        return True
+
+    def write(self, records: Sequence[ParameterRecord]) -> None:
+        """Append `records` as one point each, in requests of a few; see `ParameterStore.write`."""
+        check_known_fields(records)
+        for record in records:
+            self._check_tags(record)
+        by_feeder: dict[str, list[ParameterRecord]] = defaultdict(list)
+        # By time, so that one range read per batch finds little else.
+        for record in sorted(records, key=lambda r: r.time_ns):
+            by_feeder[record.feeder_id].append(record)
+        for feeder_id, own in by_feeder.items():
+            for start in range(0, len(own), influxql.BATCH):
+                self._write_batch(feeder_id, own[start : start + influxql.BATCH])
+
+    def latest(
+        self,
+        feeder_id: str,
+        pairs: Sequence[str] | None = None,
+        *,
+        max_age_days: float = MAX_AGE_DAYS,
+        now: int | None = None,
+    ) -> Latest:
+        """Return the latest record of every pair, by one request; see `ParameterStore.latest`."""
+        now = now_ns() if now is None else now
+        answer = self._ask(feeder_id, influxql.ask_latest(feeder_id, pairs, now))
+        points = self._with_provenance(feeder_id, answer, PASSED_OVER_LIMIT)
+        if pairs is not None:
+            wanted = set(pairs)
+            points = [point for point in points if point.pair in wanted]
+        return select_latest(feeder_id, points, now=now, max_age_days=max_age_days)
+
+    def history(self, feeder_id: str, pair: str, limit: int | None = None) -> list[StoredPoint]:
+        """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
+        answer = self._ask(feeder_id, influxql.ask_history(feeder_id, pair, limit))
+        points = self._with_provenance(feeder_id, answer, limit)
+        return sorted(points, key=lambda point: -point.time_ns)
+
+    def close(self) -> None:
+        """Close connections; calling again does nothing."""
+        self._client.close()
+
+    def _write_batch(self, feeder_id: str, records: Sequence[ParameterRecord]) -> None:
+        """Write what is not stored yet and read it back; records of one feeder, by time."""
+        bucket = bucket_name(feeder_id)
+        self._check_repeated_keys(records)
+        stored = self._stored(feeder_id, records)
+        new = [record for record in records if not self._is_delivered(record, stored)]
+        if not new:
+            return
+        writer = self._client.write_api(write_options=SYNCHRONOUS)
+        try:
+            # Provenance first: when only one of the two gets through, no reader sees a record.
+            for make_point in (_provenance_point, _parameter_point):
+                self._send(writer, bucket, [make_point(record) for record in new])
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            # A refusal of some lines leaves the others written: say which ones are not.
+            stored = self._stored(feeder_id, new)
+            lost = [r for r in new if not self._is_delivered(r, stored)]
+            names = ", ".join(map(describe_key, lost)) or "their provenance"
+            raise type(error)(f"{error}; not stored: {names}") from error
+        stored = self._stored(feeder_id, new)
+        for record in new:
+            if not self._is_delivered(record, stored):
+                raise StoreError(
+                    f"{self.description}: {describe_key(record)} was accepted but can't be read "
+                    f"back from {bucket}"
+                )
+
+    def _stored(
+        self, feeder_id: str, records: Sequence[ParameterRecord]
+    ) -> dict[tuple[str, int], list[StoredPoint]]:
+        """Return what is stored under the keys of `records`."""
+        pairs, times = [r.pair for r in records], [r.time_ns for r in records]
+        question = influxql.ask_between(feeder_id, pairs, min(times), max(times))
+        answer = self._ask(feeder_id, question)
+        stored = defaultdict(list)
+        for point in self._with_provenance(feeder_id, answer, None):
+            stored[point.pair, point.time_ns].append(point)
+        return dict(stored)
+
+    def _is_delivered(
+        self, record: ParameterRecord, stored: dict[tuple[str, int], list[StoredPoint]]
+    ) -> bool:
+        """Return whether `record` is stored whole; raise when its key holds other content."""
+        points = stored.get((record.pair, record.time_ns), [])
+        if not points:
+            return False
+        if any(point.holds(record) for point in points):
+            return True
+        text = record.provenance_json
+        if any(p.provenance is None and replace(p, provenance=text).holds(record) for p in points):
+            return False  # a writer died between the two; writing again completes it
+        raise StoreConflictError(
+            f"{self.description}: {describe_key(record)} is already stored with other content "
+            "(is a second writer at work?)"
+        )
+
+    def _check_repeated_keys(self, records: Iterable[ParameterRecord]) -> None:
+        """Raise when two of `records` share a key: the server would merge them into a mixture."""
+        by_key: dict[tuple[str, int], ParameterRecord] = {}
+        for record in records:
+            first = by_key.setdefault((record.pair, record.time_ns), record)
+            if not first.same_content(record):
+                raise StoreConflictError(
+                    f"{self.description}: {describe_key(record)} is to be written with two contents"
+                )
+
+    def _check_tags(self, record: ParameterRecord) -> None:
+        """Raise when line protocol would change a tag: its escapes are not reversible."""
+        bucket_name(record.feeder_id)
+        for name, value in record.tags.items():
+            if not value or _UNSAFE_TAG.search(value):
+                raise StoreError(
+                    f"{self.description}: {name}={value!r} can't be stored (empty, or with a "
+                    "backslash or control character)"
+                )
+
+    def _with_provenance(
+        self, feeder_id: str, answer: influxql.Answer, limit: int | None
+    ) -> list[StoredPoint]:
+        """Return the points with their documents; ask again where `limit` cut one off."""
+        points = []
+        for point in answer.points:
+            documents = answer.provenance.get(point.pair, {})
+            text = documents.get(point.time_ns)
+            is_cut = text is None and limit is not None and len(documents) >= limit
+            if is_cut and not missing_parameters(point.fields):
+                question = influxql.ask_between(
+                    feeder_id, [point.pair], point.time_ns, point.time_ns
+                )
+                found = self._ask(feeder_id, question).provenance
+                text = found.get(point.pair, {}).get(point.time_ns)
+            points.append(replace(point, provenance=text))
+        return points
+
+    def _ask(self, feeder_id: str, question: influxql.Question) -> influxql.Answer:
+        """Return the answer to a question about one feeder."""
+        bucket = bucket_name(feeder_id)
+        parameters = {
+            "db": bucket,
+            "q": ";".join(question.statements),
+            "params": json.dumps(question.values),
+            "epoch": "ns",
+        }
+        answer = self._call(
+            lambda: self._client.api_client.call_api(
+                "/query",
+                "GET",
+                query_params=list(parameters.items()),
+                header_params={"Accept": "application/json"},
+                response_type="object",
+                _return_http_data_only=True,
+            ),
+            bucket,
+        )
+        return self._parse(answer, bucket, len(question.statements))
+
+    def _parse(self, answer: object, bucket: str, expected: int) -> influxql.Answer:
+        """Return the points in an answer of ``/query``; raise the errors that a 200 can hold."""
+        results = answer.get("results") if isinstance(answer, dict) else None
+        try:
+            for result in results or ():
+                if "error" in result:
+                    raise self._query_error(str(result["error"]), bucket)
+            if results is None or len(results) != expected:
+                raise StoreCorruptError(f"{self.description}: the answer lacks results")
+            return influxql.read_results(results)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreCorruptError(
+                f"{self.description}: the answer to /query can't be read: {error!r}"
+            ) from error
+
+    def _query_error(self, text: str, bucket: str) -> StoreError:
+        if text.startswith("database not found"):
+            return StoreError(self._bucket_missing(bucket))
+        return StoreError(f"{self.description}: bucket {bucket}: {text}")
+
+    def _bucket_missing(self, bucket: str) -> str:
+        return (
+            f"{self.description}: bucket {bucket} is missing, or the token has no right to read "
+            "it: `feeder init-store` makes it"
+        )
+
+    def _send(self, writer: WriteApi, bucket: str, points: list[Point]) -> None:
+        self._call(lambda: writer.write(bucket, self._org, points), bucket)
+
+    def _call(self, request: Callable[[], Any], bucket: str) -> Any:  # noqa: ANN401  (the client has no types)
+        """Return what `request` does, tried again while the server is unavailable."""
+        return self._retrying(self._call_once, request, bucket)
+
+    def _call_once(self, request: Callable[[], Any], bucket: str) -> Any:  # noqa: ANN401
+        try:
+            return request()
+        except ApiException as error:
+            raise self._api_error(error, bucket) from error
+        except urllib3.exceptions.HTTPError as error:
+            text = " ".join(str(error).split())
+            raise StoreUnavailableError(
+                f"{self.description}: can't be reached: {text} (is the server running?)"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise StoreCorruptError(f"{self.description}: the answer is not UTF-8") from error
+
+    def _api_error(self, error: ApiException, bucket: str) -> StoreError:
+        """Return our error for a refused request, saying what to do."""
+        status, text = error.status, _server_text(error)
+        if status == 401:
+            advice = "the token is wrong: check FEEDER_STORE_TOKEN or FEEDER_STORE_TOKEN_FILE"
+        elif status == 403:
+            advice = f"the token has no right to do this in bucket {bucket}"
+        elif status == 404:
+            return StoreError(self._bucket_missing(bucket))
+        elif conflict := _TYPE_CONFLICT.search(text):
+            name, ours, theirs = conflict.groups()
+            advice = (
+                f"bucket {bucket}: field {name} is {theirs} there, ours is {ours}: stop the foreign "
+                "writer; float writes work again in the bucket's next shard"
+            )
+        elif not status:
+            advice = f"no secure connection: check the URL and the certificate: {text}"
+        else:
+            advice = f"bucket {bucket}: status {status}: {text}"
+        kind = StoreUnavailableError if status in _UNAVAILABLE_STATUS else StoreError
+        return kind(f"{self.description}: {advice}")
+
+
+def _make_point(measurement: str, record: ParameterRecord, fields: Mapping[str, object]) -> Point:
+    point = Point(measurement).time(record.time_ns, WritePrecision.NS)
+    for name, value in record.tags.items():
+        point.tag(name, value)
+    for name, value in fields.items():
+        point.field(name, value)
+    return point
+
+
+def _parameter_point(record: ParameterRecord) -> Point:
+    """Return all fields of a record as one point: written and read whole."""
+    return _make_point(MEASUREMENT, record, record.fields)
+
+
+def _provenance_point(record: ParameterRecord) -> Point:
+    return _make_point(PROVENANCE_MEASUREMENT, record, {PROVENANCE_FIELD: record.provenance_json})
+
+
+def _server_text(error: ApiException) -> str:
+    """Return the message in a refusal's body, which is JSON or plain text."""
+    try:
+        body = json.loads(error.body)
+        text = body.get("message") or body.get("error") or error.body
+    except (TypeError, ValueError, AttributeError):
+        text = error.body or error.reason
+    return " ".join(str(text).split())[:500]

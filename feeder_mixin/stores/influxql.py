@@ -1,0 +1,138 @@
+"""InfluxQL that the InfluxDB store asks, and reading the answers: pure text in, values out.
+
+Called by `feeder_mixin.stores.influx` only; names no client. What must stay true: identifiers are
+the schema's, times and limits are integers, and everything that a user or a foreign writer can
+choose is a bound value (``$name``), never part of the text.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from feeder_mixin.schema import (
+    FIELD_NAMES,
+    MEASUREMENT,
+    MODEL_TYPE,
+    PARAMETER_NAMES,
+    PROVENANCE_FIELD,
+    PROVENANCE_MEASUREMENT,
+)
+from feeder_mixin.stores.base import PASSED_OVER_LIMIT, StoredPoint
+
+BATCH: Final = 20
+"""Records per request, and pairs named in one: keeps a GET's URL below 8 kB, a proxy's limit."""
+
+_LOWEST: Final = -sys.float_info.max
+"""Every float is at least this, so comparing with it only drops rows that lack the field."""
+
+_BOTH: Final = (MEASUREMENT, PROVENANCE_MEASUREMENT)
+_IS_COMPLETE: Final = " AND ".join(f"{name} >= $lowest" for name in PARAMETER_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Statements to be asked in one request, and the values bound in them."""
+
+    statements: tuple[str, ...]
+    values: Mapping[str, object]
+
+
+@dataclass(slots=True)
+class Answer:
+    """Points, and provenance documents by pair and time."""
+
+    points: list[StoredPoint] = field(default_factory=list)
+    provenance: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+
+
+def ask_any(feeder_id: str) -> Question:
+    """Return the cheapest question that shows whether the feeder's points can be read."""
+    condition, values = _where(feeder_id, None)
+    return Question((_select((MEASUREMENT,), condition, limit=1),), values)
+
+
+def ask_latest(feeder_id: str, pairs: Sequence[str] | None, now: int) -> Question:
+    """Return the question for each pair's newest few points and its newest complete one.
+
+    The first statement has no bound on time: future points are to be seen, and expired ones named.
+    More pairs than `BATCH` are not named: the caller picks from all of the feeder's.
+    """
+    condition, values = _where(feeder_id, pairs)
+    newest = _select(_BOTH, condition, limit=PASSED_OVER_LIMIT)
+    complete = _select((MEASUREMENT,), f"{condition} AND time <= {now} AND {_IS_COMPLETE}", limit=1)
+    return Question((newest, complete), {**values, "lowest": _LOWEST})
+
+
+def ask_history(feeder_id: str, pair: str, limit: int | None) -> Question:
+    """Return the question for a pair's newest `limit` points, all of them when that is None."""
+    condition, values = _where(feeder_id, [pair])
+    return Question((_select(_BOTH, condition, limit=limit),), values)
+
+
+def ask_between(feeder_id: str, pairs: Sequence[str], first_ns: int, last_ns: int) -> Question:
+    """Return the question for every point of at most `BATCH` pairs, both times included."""
+    condition, values = _where(feeder_id, pairs)
+    return Question(
+        (_select(_BOTH, f"{condition} AND time >= {first_ns} AND time <= {last_ns}"),), values
+    )
+
+
+def read_results(results: Iterable[Mapping[str, Any]]) -> Answer:
+    """Return the points in the ``results`` of an answer, each once.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When the answer has another form than InfluxQL's, or was cut short.
+    """
+    answer = Answer()
+    points: dict[tuple[str, int, str], StoredPoint] = {}
+    for series in (one for result in results for one in result.get("series", ())):
+        if series.get("partial"):
+            raise ValueError("the server cut the answer short")
+        pair = series["tags"]["pair"]
+        for values in series["values"]:
+            row = dict(zip(series["columns"], values, strict=True))
+            time_ns = int(row["time"])
+            if series["name"] == PROVENANCE_MEASUREMENT:
+                answer.provenance[pair][time_ns] = str(row[PROVENANCE_FIELD])
+                continue
+            fields = {name: _as_float(row.get(name)) for name in FIELD_NAMES}
+            model_type = row.get("model_type") or MODEL_TYPE
+            points[pair, time_ns, model_type] = StoredPoint(pair, time_ns, fields, None, model_type)
+    answer.points = list(points.values())
+    return answer
+
+
+def _select(measurements: Iterable[str], condition: str, *, limit: int | None = None) -> str:
+    """Return a statement for every field, by pair, newest first; `limit` counts per pair.
+
+    With two measurements each has its own rows, so each its own limit.
+    """
+    columns = ",".join((*FIELD_NAMES, PROVENANCE_FIELD, "model_type"))
+    cut = "" if limit is None else f" LIMIT {limit:d}"
+    return (
+        f"SELECT {columns} FROM {','.join(measurements)} WHERE {condition} "  # noqa: S608
+        f"GROUP BY pair ORDER BY time DESC{cut}"
+    )
+
+
+def _where(feeder_id: str, pairs: Sequence[str] | None) -> tuple[str, dict[str, object]]:
+    """Return the condition for a feeder's points and its bound values."""
+    condition = "feeder_id = $feeder_id AND pair != ''"
+    values: dict[str, object] = {"feeder_id": feeder_id}
+    wanted = sorted(set(pairs or ()))
+    if not 0 < len(wanted) <= BATCH:
+        return condition, values
+    named = {f"pair{i}": pair for i, pair in enumerate(wanted)}
+    either = " OR ".join(f"pair = ${name}" for name in named)
+    return f"{condition} AND ({either})", values | named
+
+
+def _as_float(value: Any) -> Any:  # noqa: ANN401  (whatever a foreign writer stored)
+    """Return a number as float (JSON writes 4.0 as 4); anything else as it is, to be rejected."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,0 +1,165 @@
+"""Results wait here, on disk, until the parameter store has them.
+
+The tuner puts every record here before it tries the store, so that a store that is down, a full
+disk over there or a kill loses nothing. What must stay true: a record is entered under the key it
+will have for ever; it counts as delivered only after the store confirmed it; delivering again is
+harmless, because stores take an equal record as already delivered.
+
+The records lie in the same table as in a SQLite store. They stay after delivery: their keys are
+what a later record must not take. A second table holds the keys of the delivered ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from feeder_mixin.errors import SchemaError, StoreConflictError, StoreError, StoreUnavailableError
+from feeder_mixin.schema import ParameterRecord
+from feeder_mixin.stores.base import ParameterStore, StoredPoint
+from feeder_mixin.stores.sql import TABLE, SqlStore
+
+_DELIVERED: Final = sa.Table(
+    "delivered",
+    sa.MetaData(),
+    sa.Column("feeder_id", sa.Text, primary_key=True),
+    sa.Column("pair", sa.Text, primary_key=True),
+    sa.Column("time_ns", sa.BigInteger, primary_key=True, autoincrement=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What a delivery did.
+
+    Attributes
+    ----------
+    records
+        Confirmed by the store in this delivery, in order.
+    remaining
+        How many records still wait, the refused ones included.
+    error
+        Why some remain, as users read it; None when nothing remains. `StoreUnavailableError` when
+        the store could not be reached, in which case the rest was not tried.
+    """
+
+    records: tuple[ParameterRecord, ...]
+    remaining: int
+    error: StoreError | None
+
+    def check(self) -> None:
+        """Raise `error` when there is one."""
+        if self.error is not None:
+            raise self.error
+
+
+class Outbox:
+    """Records on their way to a store, in one local SQLite file.
+
+    Any number of processes may put and deliver at once. The file and its folder are made by the
+    first `put`.
+
+    Raises
+    ------
+    StoreError
+        By every method, when the file itself can't be used (disk full, read-only, damaged).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = SqlStore(path)
+        self._file.description = f"outbox {path}"
+
+    def put(self, record: ParameterRecord) -> ParameterRecord:
+        """Enter `record` and return it as entered, once it is safe on disk.
+
+        Where another record was entered under the same feeder, pair and time, delivered or not,
+        the time is moved on by one nanosecond until it is free. An equal one is not entered twice.
+        """
+        while True:
+            try:
+                self._file.write([record])
+            except StoreConflictError:
+                record = replace(record, time_ns=record.time_ns + 1)
+            else:
+                return record
+
+    def pending(self) -> list[ParameterRecord]:
+        """Return the records not yet delivered, oldest first.
+
+        Raises
+        ------
+        SchemaError
+            When one is no valid record any more; `deliver` passes over such a one.
+        """
+        return [point.build_record(feeder_id) for feeder_id, point in self._load_pending()]
+
+    def deliver(self, store: ParameterStore) -> Delivered:
+        """Hand every pending record to `store`, oldest first, and return what came of it.
+
+        A store that can't be reached ends the delivery. A record that it refuses stays, is tried
+        again at the next delivery, and holds up no other. Errors of the store are returned, not
+        raised.
+        """
+        waiting = self._load_pending()
+        delivered: list[ParameterRecord] = []
+        refusals: list[StoreError | SchemaError] = []
+        for feeder_id, point in waiting:
+            try:
+                record = point.build_record(feeder_id)
+                store.write([record])
+            except StoreUnavailableError as error:
+                refusals.append(error)
+                break
+            except (StoreError, SchemaError) as error:
+                refusals.append(error)
+                continue
+            self._mark_delivered(record)
+            delivered.append(record)
+        remaining = len(waiting) - len(delivered)
+        feeders = sorted({feeder_id for feeder_id, _point in waiting})
+        return Delivered(tuple(delivered), remaining, _make_error(refusals, remaining, feeders))
+
+    def close(self) -> None:
+        """Free what is held; calling again does nothing."""
+        self._file.close()
+
+    def _load_pending(self) -> list[tuple[str, StoredPoint]]:
+        """Return feeder and raw point of what is not delivered, oldest first."""
+        with self._file.read_connection() as connection:
+            columns = self._file.columns(connection)
+            if connection is None or not columns:
+                return []
+            query = sa.select(*columns).order_by(TABLE.c.time_ns, TABLE.c.feeder_id, TABLE.c.pair)
+            if sa.inspect(connection).has_table(_DELIVERED.name):
+                same = [TABLE.c[key.name] == key for key in _DELIVERED.primary_key]
+                query = query.where(~sa.exists().where(*same))
+            rows = connection.execute(query).mappings().all()
+        return [(row["feeder_id"], self._file.read_point(row)) for row in rows]
+
+    def _mark_delivered(self, record: ParameterRecord) -> None:
+        key = {column.name: getattr(record, column.name) for column in _DELIVERED.primary_key}
+        with self._file.write_connection() as connection:
+            _DELIVERED.create(connection, checkfirst=True)
+            connection.execute(insert(_DELIVERED).on_conflict_do_nothing(), key)
+
+
+def _make_error(
+    refusals: list[StoreError | SchemaError], remaining: int, feeders: list[str]
+) -> StoreError | None:
+    """Return one error for all `refusals`, the last's class, naming what to do."""
+    if not refusals:
+        return None
+    last = refusals[-1]
+    reasons = "; ".join(dict.fromkeys(map(str, refusals)))
+    kind = type(last) if isinstance(last, StoreUnavailableError) else StoreError
+    noun = "record waits" if remaining == 1 else "records wait"
+    error = kind(
+        f"{remaining} {noun} in the outbox, nothing is lost: {reasons}. Deliver with "
+        f"`feeder flush --feeder {' '.join(feeders)}`"
+    )
+    error.__cause__ = last
+    return error

@@ -1,0 +1,275 @@
+"""The contract of every store, run against each backend by the `store` fixture."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from feeder_mixin.errors import FeederError, SchemaError, StoreConflictError, StoreError
+from feeder_mixin.schema import (
+    LATEST_TIME_NS,
+    METRIC_NAMES,
+    NANOSECONDS,
+    PARAMETERS,
+    ParameterRecord,
+    default_parameters,
+)
+from feeder_mixin.stores.base import PASSED_OVER_LIMIT, Latest
+
+PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
+DAY_NS = 86_400 * NANOSECONDS
+FLOATS = {name: float(value) for name, value in default_parameters().items()}
+HALF = {name: FLOATS[name] for name in ("learning_rate", "n_estimators", "num_leaves")}
+HOSTILE = ["a'b", 'a"b', "a,b=c d", "x'; DROP TABLE optimized_parameters; --", "日本/USDT", "$pair0"]
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+records_of_floats = st.tuples(
+    st.fixed_dictionaries(
+        {
+            p.name: st.integers(int(p.low), int(p.high))
+            if p.is_integer
+            else st.floats(p.low, p.high)
+            for p in PARAMETERS
+        }
+    ),
+    st.dictionaries(st.sampled_from(METRIC_NAMES), finite),
+)
+
+
+def test_latest_of_written_record_is_equal(backend, store, make_record, now):
+    """A written record comes back whole: parameters, metrics, provenance, time."""
+    record = make_record(backend.feeder, PAIR, now - 1)
+    store.write([record])
+    assert store.latest(backend.feeder, now=now) == Latest({PAIR: record})
+
+
+def test_write_any_floats_reads_back_to_the_last_digit(backend, store, now):
+    """Whatever finite floats a record has, a reader gets the same bits."""
+    times = count(now - DAY_NS)
+
+    @settings(
+        max_examples=25,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(records_of_floats)
+    def check(values):
+        record = ParameterRecord(backend.feeder, PAIR, next(times), *values)
+        store.write([record])
+        assert store.latest(backend.feeder, now=now).records[PAIR] == record
+
+    check()
+
+
+def test_latest_of_empty_store_is_empty(backend, store, now):
+    """A store without points has no records, notes or errors, and answers a ping."""
+    store.ping()
+    assert store.latest(backend.feeder, now=now) == Latest()
+    assert store.history(backend.feeder, PAIR) == []
+
+
+def test_latest_takes_newest_record_not_newest_values(backend, store, make_record, now):
+    """A newer record replaces an older one whole: metrics it lacks are not mixed in."""
+    older = make_record(backend.feeder, PAIR, now - 2, num_leaves=40)
+    newer = replace(make_record(backend.feeder, PAIR, now - 1), metrics={"skill": 0.5})
+    store.write([newer, older])
+    assert store.latest(backend.feeder, now=now).records == {PAIR: newer}
+
+
+def test_latest_half_written_newest_point_is_passed_over_and_noted(
+    backend, store, make_record, now
+):
+    """An incomplete point never becomes the latest, and a note names its missing fields."""
+    record = make_record(backend.feeder, PAIR, now - DAY_NS)
+    store.write([record])
+    backend.write_raw(backend.feeder, PAIR, now - 1, HALF)
+    latest = store.latest(backend.feeder, now=now)
+    assert latest.records == {PAIR: record}
+    assert [(note.pair, note.time_ns, note.field) for note in latest.notes] == [
+        (PAIR, now - 1, "max_depth")
+    ]
+    assert "bagging_fraction" in latest.notes[0].reason
+
+
+def test_latest_behind_many_incomplete_points_is_found(backend, store, make_record, now):
+    """However many broken points are newer, the newest complete record is found, with its text."""
+    record = make_record(backend.feeder, PAIR, now - DAY_NS)
+    store.write([make_record(backend.feeder, PAIR, now - 2 * DAY_NS), record])
+    for age in range(1, 2 * PASSED_OVER_LIMIT + 1):
+        backend.write_raw(backend.feeder, PAIR, now - age, HALF)
+    latest = store.latest(backend.feeder, now=now)
+    assert latest.records == {PAIR: record}
+    assert len(latest.notes) == PASSED_OVER_LIMIT
+
+
+def test_latest_future_records_are_noted_and_passed_over(backend, store, make_record, now):
+    """A record dated in the future does not count, and is reported however far it is off."""
+    record = make_record(backend.feeder, PAIR, now)
+    future = [make_record(backend.feeder, PAIR, now + 7 * 3600 * NANOSECONDS)]
+    future += [make_record(backend.feeder, PAIR, LATEST_TIME_NS - i) for i in range(6)]
+    store.write([record, *future])
+    latest = store.latest(backend.feeder, now=now)
+    assert latest.records == {PAIR: record}
+    assert {note.time_ns for note in latest.notes} <= {point.time_ns for point in future}
+    assert len(latest.notes) == PASSED_OVER_LIMIT
+    assert all("in the future" in note.reason for note in latest.notes)
+
+
+def test_latest_of_old_record_is_expired(backend, store, make_record, now):
+    """A record older than the limit is named as expired, not used and not forgotten."""
+    store.write([make_record(backend.feeder, PAIR, now - 91 * DAY_NS)])
+    assert store.latest(backend.feeder, now=now) == Latest(expired={PAIR: now - 91 * DAY_NS})
+    assert PAIR in store.latest(backend.feeder, now=now, max_age_days=92).records
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(5.0, id="too_large"),
+        pytest.param(-1e300, id="hugely_negative"),
+        pytest.param(1e300, id="huge"),
+    ],
+)
+def test_latest_complete_record_out_of_range_is_rejected(backend, store, make_record, now, value):
+    """An invalid newest record is rejected with its field; the older valid one is not tried."""
+    store.write([make_record(backend.feeder, PAIR, now - 9), make_record(backend.feeder, OTHER)])
+    backend.write_raw(backend.feeder, PAIR, now - 8, FLOATS | {"reg_alpha": value})
+    for age in range(1, PASSED_OVER_LIMIT + 2):
+        backend.write_raw(backend.feeder, PAIR, now - age, HALF)
+    latest = store.latest(backend.feeder, now=now)
+    assert set(latest.records) == {OTHER}
+    assert "reg_alpha" in latest.rejected[PAIR].reason
+    assert "0 to 1" in latest.rejected[PAIR].reason
+
+
+def test_write_equal_record_again_does_nothing(backend, store, make_record):
+    """A repeated delivery is harmless and leaves one point."""
+    record = make_record(backend.feeder)
+    store.write([record])
+    store.write([record, record])
+    assert len(store.history(backend.feeder, PAIR)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"metrics": {"skill": 0.25}}, id="fields"),
+        pytest.param({"provenance": {"seed": 8}}, id="provenance"),
+    ],
+)
+def test_write_other_content_under_same_key_conflicts(backend, store, make_record, now, change):
+    """A second writer's record of equal time is refused, and the first stays as it was."""
+    record = make_record(backend.feeder)
+    store.write([record])
+    with pytest.raises(StoreConflictError, match=r"BTC/USDT:USDT at 20\d\d-.*other content"):
+        store.write([replace(record, **change)])
+    assert store.latest(backend.feeder, now=now).records == {PAIR: record}
+
+
+def test_write_two_contents_of_one_key_in_one_call_conflicts(backend, store, make_record, now):
+    """Two contents under one key in one call never end as a mixture of both."""
+    record = make_record(backend.feeder)
+    other = replace(record, metrics={"skill": 0.25})
+    with pytest.raises(StoreConflictError):
+        store.write([record, other])
+    assert store.latest(backend.feeder, now=now).records in ({}, {PAIR: record})
+
+
+def test_write_metric_unknown_to_schema_is_refused(backend, store, make_record):
+    """A metric that no reader would return is refused with its name."""
+    record = replace(make_record(backend.feeder), metrics={"profit": 1.0})
+    with pytest.raises(StoreError, match="no field profit"):
+        store.write([record])
+    assert store.history(backend.feeder, PAIR) == []
+
+
+def test_record_with_nan_is_refused(backend, make_record):
+    """NaN can't reach a store: the record is refused when it is made."""
+    with pytest.raises(SchemaError, match="skill"):
+        replace(make_record(backend.feeder), metrics={"skill": float("nan")})
+
+
+def test_history_is_newest_first_and_limited(backend, store, make_record, now):
+    """History returns a pair's own points newest first, at most `limit`, with provenance."""
+    times = [now - 3, now - 1, now - 2]
+    store.write([make_record(backend.feeder, PAIR, time) for time in times])
+    store.write([make_record(backend.feeder, OTHER, now)])
+    history = store.history(backend.feeder, PAIR)
+    assert [point.time_ns for point in history] == [now - 1, now - 2, now - 3]
+    assert store.history(backend.feeder, PAIR, 2) == history[:2]
+    assert history[2].build_record(backend.feeder) == make_record(backend.feeder, PAIR, now - 3)
+
+
+def test_reads_of_unknown_feeder_or_pair_are_empty(backend, store, make_record, now):
+    """Another feeder in the same place, and a pair without points, have nothing."""
+    store.write([make_record(backend.feeder)])
+    stranger = backend.feeder.upper()
+    assert store.latest(stranger, now=now) == Latest()
+    assert store.history(stranger, PAIR) == []
+    assert store.history(backend.feeder, OTHER) == []
+    assert store.latest(backend.feeder, [OTHER], now=now) == Latest()
+    assert store.latest(backend.feeder, [], now=now) == Latest()
+
+
+@pytest.mark.parametrize("pair", [pytest.param(p, id=f"pair{i}") for i, p in enumerate(HOSTILE)])
+def test_hostile_pair_is_only_a_name(backend, store, make_record, now, pair):
+    """A pair full of quotes, commas or statements is stored and read as that text."""
+    record, hostile = make_record(backend.feeder), make_record(backend.feeder, pair)
+    store.write([record, hostile])
+    assert store.latest(backend.feeder, now=now).records == {PAIR: record, pair: hostile}
+    assert store.latest(backend.feeder, [pair], now=now).records == {pair: hostile}
+    assert len(store.history(backend.feeder, pair)) == 1
+    assert store.history(backend.feeder, f"{pair}' OR 'a'='a") == []
+
+
+def test_hostile_feeder_is_refused(backend, store, make_record, now):
+    """A feeder id that is no identifier never reaches the backend."""
+    hostile = "x'; DROP TABLE optimized_parameters; --"
+    for call in (
+        lambda: store.latest(hostile, now=now),
+        lambda: store.history(hostile, PAIR),
+        lambda: store.write([make_record(hostile)]),
+    ):
+        with pytest.raises(FeederError, match="not valid"):
+            call()
+
+
+def test_latest_of_400_pairs_finds_each(backend, store, make_record, now):
+    """Many pairs are written and read at once, all or by name."""
+    records = [make_record(backend.feeder, f"P{i}/USDT:USDT", now - i) for i in range(400)]
+    store.write(records)
+    assert store.latest(backend.feeder, now=now).records == {r.pair: r for r in records}
+    wanted = [record.pair for record in records[:50]]
+    assert set(store.latest(backend.feeder, wanted, now=now).records) == set(wanted)
+
+
+def test_write_by_threads_at_once_loses_nothing(backend, make_record, now):
+    """First writers at the same time, on their own stores, all succeed; equal records merge."""
+    shared = make_record(backend.feeder, PAIR, now)
+
+    def write(worker):
+        with backend.open() as store:
+            for i in range(5):
+                store.write([make_record(backend.feeder, f"W{worker}/USDT", now - i), shared])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    with backend.open() as store:
+        assert [len(store.history(backend.feeder, f"W{w}/USDT")) for w in range(4)] == [5] * 4
+        assert len(store.history(backend.feeder, PAIR)) == 1
+
+
+def test_close_twice_does_nothing(store):
+    """Closing again is harmless."""
+    store.close()
+    store.close()
+
+
+def test_description_names_the_place_without_secret(backend, store):
+    """The description names the kind of store and repeats no secret."""
+    assert store.description.startswith(backend.name)
+    assert "token" not in store.description + repr(store)
