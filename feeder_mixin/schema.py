@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from feeder_mixin.errors import SchemaError, SettingsError
+from feeder_mixin.settings import check_feeder_id
 
 MEASUREMENT: Final = "optimized_parameters"
 PROVENANCE_MEASUREMENT: Final = "optimization_runs"
@@ -28,8 +29,6 @@ TAGS: Final = ("feeder_id", "pair", "optimized_for", "model_type")
 NANOSECONDS: Final = 1_000_000_000
 LATEST_TIME_NS: Final = 9_223_372_036_854_775_806
 """Largest time that both backends can hold (InfluxDB's limit; BIGINT's is one more)."""
-
-_FEEDER_ID = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +169,6 @@ def parameter_problems(values: Mapping[str, object]) -> list[str]:
         elif problem := parameter.problem(values[parameter.name]):
             problems.append(problem)
     return problems
-
-
-def check_feeder_id(feeder_id: str) -> str:
-    """Return `feeder_id`, or raise `SettingsError` when it has other than letters, digits, _, -."""
-    if not _FEEDER_ID.fullmatch(feeder_id):
-        raise SettingsError(
-            f"feeder id {feeder_id!r} is not valid: use letters, digits, '_' and '-' only"
-        )
-    return feeder_id
 
 
 def bucket_name(feeder_id: str) -> str:

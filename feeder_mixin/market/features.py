@@ -24,17 +24,14 @@ import pandas as pd
 import talib
 from numpy.typing import NDArray
 
-from feeder_mixin.market.labels import LABEL_COLUMNS, Side, adverse_excursions
+from feeder_mixin.market.labels import LABEL_COLUMNS, adverse_excursions
 from feeder_mixin.schema import hash48
+from feeder_mixin.settings import BTC_PAIR, Side
 
 DAY: Final = 288
 WEEK: Final = 7 * DAY
 """Windows named after what they are at 5m, in candles."""
 
-MAX_HORIZON_CANDLES: Final = DAY
-"""The seasonal features look at what followed a day ago, so the horizon must have ended by then."""
-
-BTC_PAIR: Final = "BTC/USDT:USDT"
 ATR_PERIOD: Final = 14
 SEASON_DAYS: Final = 21
 WARMUP_CANDLES: Final = 14 * DAY + ATR_PERIOD
@@ -157,7 +154,7 @@ def own_features(candles: pd.DataFrame, horizon: int) -> pd.DataFrame:
     candles
         open, high, low, close, volume on a regular UTC grid; missing candles are NaN rows.
     horizon
-        Candles the label looks ahead, 1 to `MAX_HORIZON_CANDLES`.
+        Candles the label looks ahead, 1 to `settings.MAX_HORIZON_CANDLES`.
 
     Returns
     -------
@@ -272,8 +269,8 @@ def _clock(
         "ny_cos": np.cos(angle),
         "ny_sin2": np.sin(2 * angle),
         "ny_cos2": np.cos(2 * angle),
-        "ny_weekend": weekend * 1.0,
-        "ny_sunday": (weekday == 6) * 1.0,
+        "ny_weekend": weekend.astype(np.float64),
+        "ny_sunday": (weekday == 6).astype(np.float64),
         "ny_weekend_sin": np.sin(angle) * weekend,
         "ny_weekend_cos": np.cos(angle) * weekend,
     }

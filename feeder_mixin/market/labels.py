@@ -6,12 +6,10 @@ bot for a decision about the current candle.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import pandas as pd
 
-Side = Literal["long", "short"]
-SIDES: Final[tuple[Side, Side]] = ("long", "short")
 LABEL_COLUMNS: Final = {"long": "excursion_long", "short": "excursion_short"}
 
 

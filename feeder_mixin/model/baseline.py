@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import ModelError
 from feeder_mixin.market.features import labels
-from feeder_mixin.market.labels import Side
 from feeder_mixin.model.rows import DAY_S, open_seconds, select_rows, train_stop_s
+from feeder_mixin.settings import Side
 
 RULE_DAYS: Final = 90
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import ModelError
 from feeder_mixin.market.features import labels, tree_features
-from feeder_mixin.market.labels import SIDES, Side
 from feeder_mixin.model.rows import (
     DAY_S,
     open_seconds,
@@ -29,6 +28,7 @@ from feeder_mixin.model.rows import (
 )
 from feeder_mixin.model.scale import LabelScale, fit_scale
 from feeder_mixin.schema import PARAMETERS
+from feeder_mixin.settings import SIDES, Side
 
 Params = dict[str, Any]
 
@@ -90,13 +90,24 @@ def make_regressor(parameters: Mapping[str, float], seed: int) -> lgb.LGBMRegres
 
 
 def make_dataset(
-    x: NDArray[np.float32], z: NDArray[np.float64], weight: NDArray[np.float64] | None = None
+    x: NDArray[np.float32],
+    z: NDArray[np.float64],
+    weight: NDArray[np.float64] | None = None,
+    reference: lgb.Dataset | None = None,
 ) -> lgb.Dataset:
     """Return a constructed Dataset that trials share; its raw data is freed.
 
-    Without raw data a lost reuse is an error of LightGBM, not a silent rebuild.
+    Without raw data a lost reuse is an error of LightGBM, not a silent rebuild. A `reference` gives
+    its bins: for rows that are scored, not trained on.
     """
-    dataset = lgb.Dataset(x, z, weight=weight, params=dict(DATASET_PARAMS), free_raw_data=True)
+    dataset = lgb.Dataset(
+        x,
+        z,
+        weight=weight,
+        reference=reference,
+        params=dict(DATASET_PARAMS),
+        free_raw_data=True,
+    )
     return dataset.construct()
 
 

@@ -20,8 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feeder_mixin.market.features import SCALE_FEATURES, labels
-from feeder_mixin.market.labels import SIDES
 from feeder_mixin.model.rows import open_seconds, recency_weights, select_rows, train_stop_s
+from feeder_mixin.settings import SIDES
 
 SCALE_EVERY: Final = 6
 HALF_LIFE_DAYS: Final = 120.0
@@ -107,7 +107,7 @@ def fit_scale(
     for pair, (x, target, weight) in parts.items():
         z = np.column_stack([(x - mean) / std, np.ones(len(x))])
         equations[pair] = (z * weight[:, None]).T @ np.column_stack([z, target]) / weight.sum()
-    pooled = np.mean(list(equations.values()), axis=0)
+    pooled: NDArray[np.float64] = np.mean(list(equations.values()), axis=0)
     ridge = RIDGE * np.diag([1.0] * n_features + [0.0])
     coefficients = {}
     for pair in tables:

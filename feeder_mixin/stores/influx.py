@@ -151,7 +151,7 @@ class InfluxStore(ParameterStore):
         max_age_days: float = MAX_AGE_DAYS,
         now: int | None = None,
     ) -> Latest:
-        """Return the latest record of every pair, by one request; see `ParameterStore.latest`."""
+        """Return the latest record of every pair, by two requests; see `ParameterStore.latest`."""
         now = now_ns() if now is None else now
         answer = self._ask(feeder_id, influxql.ask_latest(feeder_id, pairs, now))
         points = self._with_provenance(feeder_id, answer, PASSED_OVER_LIMIT)
@@ -267,14 +267,24 @@ class InfluxStore(ParameterStore):
         return points
 
     def _ask(self, feeder_id: str, question: influxql.Question) -> influxql.Answer:
-        """Return the answer to a question about one feeder."""
+        """Return the answer to a question about one feeder.
+
+        One request per statement: to several at once in a missing bucket the server only says
+        "not executed".
+        """
         bucket = bucket_name(feeder_id)
-        parameters = {
-            "db": bucket,
-            "q": ";".join(question.statements),
-            "params": json.dumps(question.values),
-            "epoch": "ns",
-        }
+        values = json.dumps(question.values)
+        results = [self._query(bucket, text, values) for text in question.statements]
+        try:
+            return influxql.read_results(results)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreCorruptError(
+                f"{self.description}: the answer to /query can't be read: {error!r}"
+            ) from error
+
+    def _query(self, bucket: str, statement: str, values: str) -> dict[str, Any]:
+        """Return the one result of a statement; raise the error that a 200 can hold."""
+        parameters = {"db": bucket, "q": statement, "params": values, "epoch": "ns"}
         answer = self._call(
             lambda: self._client.api_client.call_api(
                 "/query",
@@ -286,22 +296,12 @@ class InfluxStore(ParameterStore):
             ),
             bucket,
         )
-        return self._parse(answer, bucket, len(question.statements))
-
-    def _parse(self, answer: object, bucket: str, expected: int) -> influxql.Answer:
-        """Return the points in an answer of ``/query``; raise the errors that a 200 can hold."""
-        results = answer.get("results") if isinstance(answer, dict) else None
-        try:
-            for result in results or ():
-                if "error" in result:
-                    raise self._query_error(str(result["error"]), bucket)
-            if results is None or len(results) != expected:
-                raise StoreCorruptError(f"{self.description}: the answer lacks results")
-            return influxql.read_results(results)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise StoreCorruptError(
-                f"{self.description}: the answer to /query can't be read: {error!r}"
-            ) from error
+        match answer:
+            case {"results": [{"error": text}]}:
+                raise self._query_error(str(text), bucket)
+            case {"results": [dict() as result]}:
+                return result
+        raise StoreCorruptError(f"{self.description}: the answer to /query is not InfluxQL's JSON")
 
     def _query_error(self, text: str, bucket: str) -> StoreError:
         if text.startswith("database not found"):
@@ -336,7 +336,8 @@ class InfluxStore(ParameterStore):
 
     def _api_error(self, error: ApiException, bucket: str) -> StoreError:
         """Return our error for a refused request, saying what to do."""
-        status, text = error.status, _server_text(error)
+        status: int | None = error.status
+        text = _server_text(error)
         if status == 401:
             advice = "the token is wrong: check FEEDER_STORE_TOKEN or FEEDER_STORE_TOKEN_FILE"
         elif status == 403:
@@ -359,8 +360,8 @@ class InfluxStore(ParameterStore):
 
 def _make_point(measurement: str, record: ParameterRecord, fields: Mapping[str, object]) -> Point:
     point = Point(measurement).time(record.time_ns, WritePrecision.NS)
-    for name, value in record.tags.items():
-        point.tag(name, value)
+    for tag, text in record.tags.items():
+        point.tag(tag, text)
     for name, value in fields.items():
         point.field(name, value)
     return point

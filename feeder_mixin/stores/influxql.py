@@ -35,7 +35,7 @@ _IS_COMPLETE: Final = " AND ".join(f"{name} >= $lowest" for name in PARAMETER_NA
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Statements to be asked in one request, and the values bound in them."""
+    """Statements whose answers belong together, and the values bound in them."""
 
     statements: tuple[str, ...]
     values: Mapping[str, object]

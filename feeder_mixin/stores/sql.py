@@ -37,8 +37,8 @@ from feeder_mixin.schema import (
     PROVENANCE_FIELD,
     TAGS,
     ParameterRecord,
-    check_feeder_id,
 )
+from feeder_mixin.settings import check_feeder_id
 from feeder_mixin.stores.base import (
     MAX_AGE_DAYS,
     PASSED_OVER_LIMIT,

@@ -186,6 +186,14 @@ class Journal:
                 (_dump(result), run_id),
             )
 
+    def reopen(self, run_id: int) -> None:
+        """Open a finished run again: more trials were asked for."""
+        with self._errors():
+            self._db.execute(
+                "UPDATE runs SET state = 'open', result = NULL WHERE id = ? AND state = 'finished'",
+                (run_id,),
+            )
+
     def close_runs(self, run_ids: Sequence[int]) -> None:
         """Close finished runs: the command that asked for them has ended."""
         with self._transaction():

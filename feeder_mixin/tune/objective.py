@@ -1,7 +1,7 @@
 """What a trial costs and is worth: folds grown in lockstep on Datasets built once.
 
-`build_draw` turns a pair's table and the shared models of every cut into a `Draw`: one Dataset per
-fold for training and one for scoring, built once and used by all trials. `grow` trains one
+`build_draw` turns a pair's table into a `Draw`: one Dataset per fold for training and one for
+scoring, built once and used by all trials. `grow` trains one
 parameter set on all folds side by side and returns its learning curve over all folds together, so
 that one fit scores every tree count at once.
 
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError
 from feeder_mixin.market.features import labels, tree_features
-from feeder_mixin.market.labels import Side
 from feeder_mixin.model.folds import Window
 from feeder_mixin.model.metrics import pinball_losses
 from feeder_mixin.model.quantile import (
@@ -34,6 +33,7 @@ from feeder_mixin.model.quantile import (
 )
 from feeder_mixin.model.rows import open_seconds, select_rows
 from feeder_mixin.schema import PARAMETER_BY_NAME
+from feeder_mixin.settings import Side
 
 Array = NDArray[np.float64]
 
@@ -41,7 +41,9 @@ SCORE_EVERY: Final = 5
 """Labels overlap by 30 candles: every 5th row of a fold scores as well as all of them."""
 
 SEARCH_SHARE: Final = 0.5
-"""Share of the newest training rows that the search keeps; older ones are thinned by recency."""
+REDRAW_SHARE: Final = 1.0
+"""Share of the newest training rows that a draw keeps; older ones are thinned by recency. The bot
+weights them instead: 1.0 keeps the same weighted distribution at a third of the cost of a tree."""
 
 TREES: Final = PARAMETER_BY_NAME["n_estimators"]
 MIN_TREES: Final = int(TREES.low)
@@ -58,25 +60,37 @@ PRUNE_AT: Final = (20, 60)
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
-    """One fold of a draw: shared Datasets, and what turns trees' output into a score.
+class FoldRows:
+    """What every draw of a fold shares: the scored rows, and the scale of all rows at its cut.
 
     Attributes
     ----------
-    excursion, scale : shape (n_rows,)
-        Label and label scale of the scored rows.
+    log_scale : shape (n_table_rows,)
+        Log label scale of every row of the pair's table.
+    x : shape (n_rows, n_features)
+        Trees' inputs of the scored rows.
+    excursion, scale, opens_s : shape (n_rows,)
+        Label, label scale and candle open of the scored rows.
     pooled_z : shape (n_alphas, n_rows) or None
         Pooled forecasts of excursion / scale at `POOLED_ALPHAS`.
-    opens_s : shape (n_rows,)
-        Candle opens of the scored rows.
     """
+
+    window: Window
+    log_scale: Array
+    x: NDArray[np.float32]
+    excursion: Array
+    scale: Array
+    opens_s: NDArray[np.int64]
+    pooled_z: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold of a draw: Datasets built once, shared by all trials."""
 
     train: lgb.Dataset
     valid: lgb.Dataset
-    excursion: Array
-    scale: Array
-    pooled_z: Array | None
-    opens_s: NDArray[np.int64]
+    scored: FoldRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,54 +136,26 @@ class PrunedError(Exception):
         self.loss = loss
 
 
-def build_draw(
+def build_fold_rows(
     pair: str,
     table: pd.DataFrame,
     side: Side,
     windows: Sequence[Window],
     shared: Mapping[int, SharedModels],
-    *,
-    train_days: float,
-    horizon: int,
     timeframe_s: int,
-    seed: int,
-    sample_by_weight: bool = False,
-    drop_days: float = 0.0,
-    offset: int = 0,
-) -> Draw:
-    """Return the folds of a draw, each Dataset built once.
+) -> list[FoldRows]:
+    """Return the scored rows of every fold.
 
     Parameters
     ----------
     shared
         Model cut in seconds -> scale and pooled trees of that cut.
-    sample_by_weight
-        Thin rows by recency instead of weighting them: for the search, where speed counts. The
-        redraws, which name the winner, train on what the bot trains on.
-    seed, drop_days, offset
-        What a redraw changes: LightGBM's seed, days left out at the front of every training
-        window, and which rows the thinning keeps.
     """
     opens_s, y = open_seconds(table), labels(table, side)
-    folds, n_kept, n_rows = [], 0, 0
+    folds = []
     for window in windows:
         models = shared[window.cut_s]
         log_scale = models.scale.log_scale(pair, table)
-        training = training_rows(
-            table,
-            log_scale,
-            side,
-            cut_s=window.cut_s,
-            train_days=train_days,
-            horizon=horizon,
-            timeframe_s=timeframe_s,
-            drop_days=drop_days,
-            offset=offset,
-        )
-        n_rows += len(training.rows)
-        if sample_by_weight:
-            training = training.sampled_by_weight(SEARCH_SHARE)
-        n_kept += len(training.rows)
         rows = select_rows(
             opens_s,
             np.isfinite(y),
@@ -181,13 +167,63 @@ def build_draw(
         if not len(rows):
             raise CandleError(f"{pair}: a fold has no row with features and label (gaps?)")
         part = table.iloc[rows]
-        weight = None if sample_by_weight else training.weight
-        train = make_dataset(training.x, training.z, weight)
-        x = tree_features(part, log_scale[rows], side)
-        valid = lgb.Dataset(x, np.zeros(len(rows)), reference=train, free_raw_data=True).construct()
-        pooled_z = models.pooled_z(part, log_scale[rows], side)
-        folds.append(Fold(train, valid, y[rows], np.exp(log_scale[rows]), pooled_z, opens_s[rows]))
-    return Draw(tuple(folds), seed, n_kept / n_rows)
+        folds.append(
+            FoldRows(
+                window,
+                log_scale,
+                tree_features(part, log_scale[rows], side),
+                y[rows],
+                np.exp(log_scale[rows]),
+                opens_s[rows],
+                models.pooled_z(part, log_scale[rows], side),
+            )
+        )
+    return folds
+
+
+def build_draw(
+    table: pd.DataFrame,
+    side: Side,
+    folds: Sequence[FoldRows],
+    *,
+    train_days: float,
+    horizon: int,
+    timeframe_s: int,
+    seed: int,
+    share: float,
+    drop_days: float = 0.0,
+    offset: int = 0,
+) -> Draw:
+    """Return the folds of a draw, each Dataset built once.
+
+    Parameters
+    ----------
+    share
+        Of the newest training rows kept; older ones are thinned by recency instead of weighted.
+    seed, drop_days, offset
+        What a redraw changes: LightGBM's seed, days left out at the front of every training
+        window, and which rows the thinning keeps.
+    """
+    built, n_kept, n_rows = [], 0, 0
+    for rows in folds:
+        training = training_rows(
+            table,
+            rows.log_scale,
+            side,
+            cut_s=rows.window.cut_s,
+            train_days=train_days,
+            horizon=horizon,
+            timeframe_s=timeframe_s,
+            drop_days=drop_days,
+            offset=offset,
+        )
+        kept = training.sampled_by_weight(share)
+        n_rows += len(training.rows)
+        n_kept += len(kept.rows)
+        train = make_dataset(kept.x, kept.z)
+        valid = make_dataset(rows.x, np.zeros(len(rows.x)), reference=train)
+        built.append(Fold(train, valid, rows))
+    return Draw(tuple(built), seed, n_kept / n_rows)
 
 
 class _FoldBooster:
@@ -196,8 +232,8 @@ class _FoldBooster:
     def __init__(self, fold: Fold, params: Mapping[str, Any], alpha: float) -> None:
         self._booster = lgb.Booster(dict(params), fold.train)
         self._booster.add_valid(fold.valid, "scored")
-        self._fold = fold
-        self._pooled = interpolate_alpha(fold.pooled_z, alpha)
+        self._scale = fold.scored.scale
+        self._pooled = interpolate_alpha(fold.scored.pooled_z, alpha)
         self._own_z: Array = np.empty(0)
 
     def update(self, n_trees: int) -> None:
@@ -208,7 +244,7 @@ class _FoldBooster:
         # LightGBM keeps the scores of a validation set up to date tree by tree; a metric function
         # is the public way to read them.
         self._booster.eval_valid(self._read)
-        return combine(self._own_z, self._pooled) * self._fold.scale
+        return combine(self._own_z, self._pooled) * self._scale
 
     def _read(self, scores: Array, _dataset: lgb.Dataset) -> tuple[str, float, bool]:
         self._own_z = scores.copy()
@@ -241,7 +277,7 @@ def grow(
     params = {**booster_params(parameters, draw.seed), "metric": "none"}
     params["min_child_samples"] = max(1, round(params["min_child_samples"] * draw.leaf_share))
     boosters = [_FoldBooster(fold, params, alpha) for fold in draw.folds]
-    excursion = np.concatenate([fold.excursion for fold in draw.folds])
+    excursion = np.concatenate([fold.scored.excursion for fold in draw.folds])
     trees: list[int] = []
     losses: list[float] = []
     forecasts = np.empty(0)

@@ -5,8 +5,8 @@ the default parameters at the trial's own quantile level, minus one: below 0 is 
 defaults. Plain skill over the ATR rule would drift to the lowest level, because it rises as the
 level falls (8.4 % at 0.05, 6.8 at 0.10, 4.9 at 0.20, with the same model).
 
-The best few of the search are then redrawn: trained on what the bot trains on (other seed, other
-rows of the thinning, first day dropped) and compared with the defaults by blocks of a day.
+The best few of the search are then redrawn (other seed, other and twice as many rows of the
+thinning, first day dropped) and compared with the defaults by blocks of a day.
 Differences of a point are noise, so a winner must be better than the defaults beyond its standard
 error; among near-ties the smaller model wins.
 
@@ -28,13 +28,22 @@ import optuna
 import pandas as pd
 from numpy.typing import NDArray
 
-from feeder_mixin.market.labels import Side
 from feeder_mixin.model.folds import Layout
 from feeder_mixin.model.metrics import day_block_sums, pinball_losses, ratio_with_error
 from feeder_mixin.model.quantile import POOLED_ALPHAS, SharedModels
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
+from feeder_mixin.settings import Side
 from feeder_mixin.tune.journal import Journal
-from feeder_mixin.tune.objective import Curve, Draw, PrunedError, build_draw, grow
+from feeder_mixin.tune.objective import (
+    REDRAW_SHARE,
+    SEARCH_SHARE,
+    Curve,
+    Draw,
+    PrunedError,
+    build_draw,
+    build_fold_rows,
+    grow,
+)
 
 Array = NDArray[np.float64]
 ParameterSet = dict[str, float]
@@ -342,8 +351,8 @@ class Redraws:
     def __init__(self, draws: Sequence[Draw], journal: Journal, run_id: int) -> None:
         self._draws, self._journal, self._run_id = draws, journal, run_id
         self._kept = {d["key"]: d for d in journal.trials(run_id, REDRAW).values()}
-        self.excursion = np.concatenate([f.excursion for f in draws[0].folds])
-        self.opens_s = np.concatenate([f.opens_s for f in draws[0].folds])
+        self.excursion = np.concatenate([f.scored.excursion for f in draws[0].folds])
+        self.opens_s = np.concatenate([f.scored.opens_s for f in draws[0].folds])
 
     def day_losses(self, parameters: Mapping[str, float]) -> Array:
         """Return the pinball loss summed by day, over all redraws together, shape (n_days,)."""
@@ -443,18 +452,20 @@ def run_study(
     """
     started = time.monotonic()
 
+    rows = build_fold_rows(
+        settings.pair, table, settings.side, layout.folds, shared, settings.timeframe_s
+    )
+
     def draw(number: int) -> Draw:
         return build_draw(
-            settings.pair,
             table,
             settings.side,
-            layout.folds,
-            shared,
+            rows,
             train_days=settings.train_days,
             horizon=settings.horizon,
             timeframe_s=settings.timeframe_s,
             seed=derive_seed(settings.seed, settings.feeder_id, settings.pair, "draw", number),
-            sample_by_weight=number == 0,
+            share=REDRAW_SHARE if number else SEARCH_SHARE,
             drop_days=min(number, 1),
             offset=3 * number,
         )

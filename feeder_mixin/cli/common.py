@@ -1,0 +1,109 @@
+"""What every sub-command shares: options, logging, consoles, settings and store of a feeder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from feeder_mixin.errors import SettingsError
+from feeder_mixin.settings import FeederSettings, load_settings
+from feeder_mixin.stores.base import ParameterStore
+from feeder_mixin.stores.url import choose_store_url, masked_store_url, open_store
+
+PLAIN_WIDTH: Final = 150
+"""Width of tables where there is no terminal to ask."""
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console on stdout or stderr; wide where it is no terminal, so nothing is cut."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def set_up_logging(console: Console, *, verbose: bool) -> None:
+    """Send logs to stderr, above a progress display if there is one."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("feeder_mixin").setLevel(level)
+
+
+def feeder_options() -> argparse.ArgumentParser:
+    """Return the parent parser of every sub-command about feeders."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--feeder",
+        nargs="+",
+        required=True,
+        metavar="F",
+        help="feeder ids, or 'all' for every feeder with a config in config/",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the feeder's config (config/F.json)"
+    )
+    parser.add_argument(
+        "--userdir", type=Path, metavar="DIR", help="freqtrade's user_data folder (user_data)"
+    )
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        help="parameter store: sqlite:///FILE, postgresql+psycopg://..., influxdb+http(s)://...?org=NAME "
+        "(FEEDER_STORE_URL, then feeder.store_url, then sqlite:///user_data/feeder_params.sqlite)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    return parser
+
+
+def chosen_feeders(arguments: argparse.Namespace) -> list[FeederSettings]:
+    """Return the settings of the feeders named on the command line, each checked."""
+    ids: Sequence[str] = arguments.feeder
+    if "all" in ids:
+        ids = [path.stem for path in sorted(Path("config").glob("*.json")) if path.stem != "base"]
+        if not ids:
+            raise SettingsError("--feeder all: no feeder has a config in config/")
+    if arguments.config is not None and len(ids) > 1:
+        raise SettingsError(f"--config goes with one feeder, got {', '.join(ids)}")
+    return [load_settings(i, arguments.config, arguments.userdir) for i in dict.fromkeys(ids)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenStore:
+    """An open store, and how it was chosen."""
+
+    store: ParameterStore
+    url: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{self.url} (from {self.origin})"
+
+
+@contextmanager
+def feeder_store(settings: FeederSettings, arguments: argparse.Namespace) -> Iterator[ChosenStore]:
+    """Open the store that option, environment, config or default name, and close it again."""
+    url, origin = choose_store_url(arguments.store, os.environ, settings.store_url)
+    with open_store(url, root=settings.root, feeder_ids=[settings.feeder_id]) as store:
+        yield ChosenStore(store, masked_store_url(url), origin)
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document to stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,59 @@
+"""The ``feeder`` command: a table of sub-commands, exit codes, nothing else.
+
+Exit codes: 0 every pair got an answer; 1 failed (store, disk, another optimizer); 2 usage, settings
+or unusable candles; 3 some pairs failed and others did not; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from feeder_mixin.cli import optimize, show
+from feeder_mixin.cli.common import make_console, set_up_logging
+from feeder_mixin.errors import CandleError, FeederError, SettingsError
+
+logger = logging.getLogger(__name__)
+
+GROUPS = (optimize, show)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser with every sub-command."""
+    parser = argparse.ArgumentParser(
+        prog="feeder", description="Tune, store and inspect the parameters of freqtrade feeders."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for group in GROUPS:
+        group.add_parsers(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command and return its exit code."""
+    arguments = make_parser().parse_args(argv)
+    console = make_console(stderr=True)
+    set_up_logging(console, verbose=arguments.verbose)
+    try:
+        code: int = arguments.run(arguments)
+    except (SettingsError, CandleError) as error:
+        console.print(f"feeder {arguments.command}: {error}", markup=False)
+        return 2
+    except FeederError as error:
+        console.print(f"feeder {arguments.command}: {error}", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print(
+            f"feeder {arguments.command}: stopped; finished trials and pairs are kept, the same "
+            "command goes on",
+            markup=False,
+        )
+        return 130
+    return code
+
+
+def run() -> None:
+    """Entry point of the ``feeder`` script."""
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""``feeder optimize`` and ``feeder flush``: tune pairs, deliver what waits."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from feeder_mixin.cli.common import (
+    ChosenStore,
+    chosen_feeders,
+    feeder_options,
+    feeder_store,
+    make_console,
+    print_json,
+)
+from feeder_mixin.errors import SettingsError
+from feeder_mixin.schema import describe_fields
+from feeder_mixin.settings import FeederSettings
+
+if TYPE_CHECKING:
+    from feeder_mixin.tune.run import RunOptions, RunSummary
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this group's sub-commands."""
+    fields = describe_fields()
+    names = "\n".join(f"  {name:<22}{text}" for name, text in fields.items())
+    optimize = commands.add_parser(
+        "optimize",
+        parents=[feeder_options()],
+        help="tune every pair of a feeder and store one record a pair",
+        description="Tune every pair of a feeder and store one record a pair. Interrupted, the same "
+        "command goes on where it stopped.",
+        epilog=f"fields of a record:\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_optimize_options(optimize)
+    optimize.set_defaults(run=run_optimize)
+    flush = commands.add_parser(
+        "flush",
+        parents=[feeder_options()],
+        help="deliver results that could not be written to the store",
+    )
+    flush.set_defaults(run=run_flush)
+
+
+def add_optimize_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``optimize`` beside those that all commands share."""
+    parser.add_argument("--pairs", nargs="+", default=[], metavar="P", help="only these pairs")
+    parser.add_argument(
+        "--n-trials", type=int, default=100, metavar="N", help="trials a pair (100)"
+    )
+    parser.add_argument(
+        "--days-back",
+        type=float,
+        default=180.0,
+        metavar="D",
+        help="labelled days for folds and test window, back from the pair's last candle (180)",
+    )
+    parser.add_argument(
+        "--timeout", type=float, metavar="S", help="seconds for the searches of all pairs together"
+    )
+    parser.add_argument("--jobs", type=int, metavar="J", help="worker processes (free cores)")
+    parser.add_argument(
+        "--datadir",
+        type=Path,
+        metavar="DIR",
+        help="freqtrade data folder; without it user_data/data/EXCHANGE, downloaded where missing",
+    )
+    parser.add_argument(
+        "--fix",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="keep a parameter at a value; may be repeated",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search (0)")
+    parser.add_argument(
+        "--promote",
+        choices=["always"],
+        default="always",
+        help="when a tuned record reaches bots: always",
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="drop an unfinished run instead of going on with it"
+    )
+
+
+def parse_fixes(texts: list[str]) -> dict[str, float]:
+    """Return name -> value of ``--fix`` options, or raise `SettingsError`."""
+    fixes = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        try:
+            fixes[name] = float(value)
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise SettingsError(f"--fix {text}: expected NAME=VALUE with a number")
+    return fixes
+
+
+def run_optimize(arguments: argparse.Namespace) -> int:
+    """Tune the chosen feeders one after the other; return the exit code."""
+    # Imported here, so that `feeder show` does not wait for LightGBM and Optuna.
+    from feeder_mixin.tune.executors import available_cores
+    from feeder_mixin.tune.run import RunOptions, check_options
+
+    options = RunOptions(
+        pairs=tuple(arguments.pairs),
+        n_trials=arguments.n_trials,
+        days_back=arguments.days_back,
+        timeout_s=arguments.timeout,
+        jobs=available_cores() if arguments.jobs is None else arguments.jobs,
+        datadir=arguments.datadir,
+        fixes=parse_fixes(arguments.fix),
+        seed=arguments.seed,
+        fresh=arguments.fresh,
+    )
+    feeders = chosen_feeders(arguments)
+    for settings in feeders:
+        check_options(settings, options)
+    documents, codes = [], []
+    for settings in feeders:
+        document, code = _optimize_one(settings, options, arguments)
+        documents.append(document)
+        codes.append(code)
+    if arguments.json:
+        print_json(documents)
+    return codes[0] if len(set(codes)) == 1 else (1 if 1 in codes else 3)
+
+
+def _optimize_one(
+    settings: FeederSettings, options: RunOptions, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], int]:
+    from feeder_mixin.cli.progress import make_progress
+    from feeder_mixin.market.history import download_missing
+    from feeder_mixin.tune.run import check_options, run_feeder
+
+    errors = make_console(stderr=True)
+    pairs = check_options(settings, options)
+    if options.datadir is None:
+        download_missing(settings, pairs, days=options.days_back + settings.train_days)
+    with (
+        feeder_store(settings, arguments) as chosen,
+        make_progress(errors, settings.feeder_id) as progress,
+    ):
+        errors.print(
+            f"{settings.feeder_id} {settings.side}: {len(pairs)} pairs, {options.n_trials} trials "
+            f"each, {options.jobs} jobs, seed {options.seed}, store {chosen}",
+            markup=False,
+        )
+        summary = run_feeder(settings, options, chosen.store, progress)
+    if not arguments.json:
+        _print_summary(make_console(), settings, chosen, summary)
+    for pair, error in summary.failures.items():
+        errors.print(f"{pair} failed: {error}", markup=False)
+    if summary.store_error is not None:
+        errors.print(
+            f"{summary.store_error}\n{summary.n_undelivered} results wait in "
+            f"{settings.state_dir / 'outbox.sqlite'}; write them later with: "
+            f"feeder flush --feeder {settings.feeder_id}",
+            markup=False,
+        )
+    document = {
+        "feeder_id": settings.feeder_id,
+        "store": chosen.url,
+        "delivered": summary.store_error is None,
+        "pairs": {
+            pair: {**summary.records[pair].to_dict(), "test_window": result["scores"]}
+            for pair, result in summary.results.items()
+        },
+        "failures": {pair: str(error) for pair, error in summary.failures.items()},
+    }
+    return document, summary.exit_code
+
+
+def _print_summary(
+    console: Console, settings: FeederSettings, chosen: ChosenStore, summary: RunSummary
+) -> None:
+    from feeder_mixin.reports.tables import closing_table, feeder_notes, verdicts
+
+    if not summary.results:
+        return
+    ordered = {pair: summary.results[pair] for pair in settings.pairs if pair in summary.results}
+    console.print(closing_table(ordered))
+    for line in (*verdicts(ordered), *feeder_notes(ordered)):
+        console.print(line, markup=False)
+    if summary.store_error is None:
+        console.print(
+            f"{len(ordered)} records are in {chosen}; "
+            f"see them with: feeder show --feeder {settings.feeder_id}",
+            markup=False,
+        )
+
+
+def run_flush(arguments: argparse.Namespace) -> int:
+    """Deliver the outbox of every chosen feeder; return the exit code."""
+    from feeder_mixin.stores.outbox import Outbox
+
+    documents, code = [], 0
+    for settings in chosen_feeders(arguments):
+        outbox = Outbox(settings.state_dir / "outbox.sqlite")
+        with feeder_store(settings, arguments) as chosen:
+            delivered = outbox.deliver(chosen.store)
+        outbox.close()
+        code = max(code, int(delivered.error is not None))
+        documents.append(
+            {
+                "feeder_id": settings.feeder_id,
+                "store": chosen.url,
+                "delivered": len(delivered.records),
+                "remaining": delivered.remaining,
+                "error": None if delivered.error is None else str(delivered.error),
+            }
+        )
+        if not arguments.json:
+            console = make_console(stderr=delivered.error is not None)
+            reason = "" if delivered.error is None else f": {delivered.error}"
+            console.print(
+                f"{settings.feeder_id}: {len(delivered.records)} records delivered to {chosen}, "
+                f"{delivered.remaining} remain{reason}",
+                markup=False,
+            )
+    if arguments.json:
+        print_json(documents)
+    return code

@@ -1,0 +1,120 @@
+"""``feeder show``, ``feeder history`` and ``feeder settings``: what is stored, what is set."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from feeder_mixin.cli.common import (
+    chosen_feeders,
+    feeder_options,
+    feeder_store,
+    make_console,
+    print_json,
+)
+from feeder_mixin.reports.records import record_table
+from feeder_mixin.schema import format_time_ns, parameter_problems
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this group's sub-commands."""
+    show = commands.add_parser(
+        "show", parents=[feeder_options()], help="print the latest record of every pair"
+    )
+    show.add_argument("--pairs", nargs="+", metavar="P", help="only these pairs")
+    show.set_defaults(run=run_show)
+    history = commands.add_parser(
+        "history", parents=[feeder_options()], help="print a pair's stored records, newest first"
+    )
+    history.add_argument("--pairs", nargs="+", metavar="P", help="only these pairs")
+    history.add_argument("--limit", type=int, default=20, metavar="N", help="records a pair (20)")
+    history.set_defaults(run=run_history)
+    settings = commands.add_parser(
+        "settings", parents=[feeder_options()], help="print a feeder's settings"
+    )
+    settings.set_defaults(run=run_settings)
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Print the latest records; notes on what was passed over go to stderr."""
+    console, errors = make_console(), make_console(stderr=True)
+    documents = []
+    for settings in chosen_feeders(arguments):
+        wanted = arguments.pairs or settings.pairs
+        with feeder_store(settings, arguments) as chosen:
+            latest = chosen.store.latest(settings.feeder_id, wanted)
+        records = [latest.records[pair] for pair in wanted if pair in latest.records]
+        documents += [record.to_dict() for record in records]
+        for note in (*latest.notes, *latest.rejected.values()):
+            errors.print(f"passed over: {note}", markup=False)
+        for pair, time_ns in latest.expired.items():
+            errors.print(f"expired: {pair} at {format_time_ns(time_ns)}", markup=False)
+        missing = [p for p in wanted if p not in latest.records]
+        if missing:
+            errors.print(
+                f"{settings.feeder_id}: no record for {', '.join(missing)} in {chosen}; make one "
+                f"with: feeder optimize --feeder {settings.feeder_id}",
+                markup=False,
+            )
+        if records and not arguments.json:
+            console.print(f"{settings.feeder_id} {settings.side}, store {chosen}", markup=False)
+            console.print(record_table(records))
+    if arguments.json:
+        print_json(documents)
+    return 0
+
+
+def run_history(arguments: argparse.Namespace) -> int:
+    """Print stored records newest first, invalid ones with the reason."""
+    console = make_console()
+    documents = []
+    for settings in chosen_feeders(arguments):
+        with feeder_store(settings, arguments) as chosen:
+            for pair in arguments.pairs or settings.pairs:
+                for point in chosen.store.history(settings.feeder_id, pair, arguments.limit):
+                    problems = parameter_problems(point.fields)
+                    documents.append(
+                        {
+                            "feeder_id": settings.feeder_id,
+                            "pair": pair,
+                            "time": format_time_ns(point.time_ns),
+                            "valid": not problems,
+                            "problems": problems,
+                            "fields": dict(point.fields),
+                        }
+                    )
+                    if not arguments.json:
+                        skill = point.fields.get("skill")
+                        state = "; ".join(problems) or "valid"
+                        shown = "" if skill is None else f" test skill {100 * skill:.1f} %"
+                        console.print(
+                            f"{settings.feeder_id} {pair} {format_time_ns(point.time_ns)} "
+                            f"{state}{shown}",
+                            markup=False,
+                        )
+    if arguments.json:
+        print_json(documents)
+    return 0
+
+
+def run_settings(arguments: argparse.Namespace) -> int:
+    """Print every setting of the chosen feeders, and the store with where it was named."""
+    console = make_console()
+    documents = []
+    for settings in chosen_feeders(arguments):
+        with feeder_store(settings, arguments) as chosen:
+            shown = {name: _plain(value) for name, value in asdict(settings).items()}
+            shown |= {"store_url": chosen.url, "store_url_from": chosen.origin}
+        documents.append(shown)
+        if not arguments.json:
+            for name, value in shown.items():
+                console.print(f"{name}: {value}", markup=False)
+    if arguments.json:
+        print_json(documents)
+    return 0
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, int | float | str):
+        return value
+    return list(value) if isinstance(value, tuple) else str(value)

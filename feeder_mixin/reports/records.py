@@ -1,0 +1,52 @@
+"""Stored records as a table; light imports, because ``feeder show`` should start at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from rich.table import Table
+
+from feeder_mixin.schema import METRICS, PARAMETERS, ParameterRecord, format_time_ns
+
+_PERCENT_METRICS: Final = frozenset(m.name for m in METRICS if m.unit in {"share", "ratio"})
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a ratio as percent, ``-`` where it is absent.
+
+    Examples
+    --------
+    >>> percent(0.0678), percent(None)
+    ('6.8', '-')
+    """
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def record_table(records: Sequence[ParameterRecord]) -> Table:
+    """Return records side by side: one column a pair, parameters above metrics."""
+    table = Table(title_justify="left")
+    table.add_column("", no_wrap=True)
+    for record in records:
+        table.add_column(record.pair, justify="right", no_wrap=True)
+    table.add_row("time", *(format_time_ns(r.time_ns)[:19] + "Z" for r in records))
+    table.add_section()
+    for parameter in PARAMETERS:
+        table.add_row(parameter.name, *(f"{r.parameters[parameter.name]:.6g}" for r in records))
+    table.add_section()
+    for metric in METRICS:
+        if any(metric.name in r.metrics for r in records):
+            cells = (_cell(metric.name, r.metrics.get(metric.name)) for r in records)
+            table.add_row(metric.name, *cells)
+    return table
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if name in {"candles_from_s", "candles_to_s"}:
+        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M}"
+    if name in _PERCENT_METRICS:
+        return f"{percent(value, 3 if name.endswith('mae') else 2)} %"
+    return f"{value:.0f}" if value == int(value) else f"{value:.4g}"

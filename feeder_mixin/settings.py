@@ -1,0 +1,242 @@
+"""Settings of one feeder: read from a freqtrade config, checked once, frozen.
+
+A feeder is a freqtrade config with a ``feeder`` block that has a ``side``; its id is ``bot_name``.
+Relative paths are anchored at the parent of freqtrade's ``user_data_dir``, not at the working
+directory, so that bot, tuner and timer see the same files wherever they are started.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from feeder_mixin.errors import SettingsError
+
+Side = Literal["long", "short"]
+SIDES: Final[tuple[Side, Side]] = ("long", "short")
+
+BTC_PAIR: Final = "BTC/USDT:USDT"
+MAX_HORIZON_CANDLES: Final = 288
+"""The seasonal features look at what followed a day ago, so the horizon must have ended by then."""
+
+_FEEDER_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+DEFAULT_CONTEXT_PAIRS: Final = 10
+"""How many of a feeder's own pairs are context by default, beside BTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeederSettings:
+    """Everything a feeder's config decides; an unknown key in its ``feeder`` block is an error.
+
+    Attributes
+    ----------
+    pairs
+        The exchange's ``pair_whitelist``, in freqtrade's spelling.
+    horizon_candles
+        Candles the label looks ahead.
+    max_adverse_ratio
+        A candle is predicted safe when the predicted excursion is not below minus this ratio.
+    context_pairs
+        Pairs that features and scale look across, sorted.
+    train_days, retrain_hours, last_good_max_days
+        Training window of a pair's trees; how often models are due; age limit of the last good copy
+        (None: no limit).
+    root
+        Anchor of relative paths: parent of `user_data_dir`.
+    """
+
+    feeder_id: str
+    side: Side
+    pairs: tuple[str, ...]
+    timeframe: str
+    exchange: str
+    candle_type: str
+    data_format: str
+    user_data_dir: Path
+    config_path: Path
+    horizon_candles: int = 30
+    max_adverse_ratio: float = 0.01
+    context_pairs: tuple[str, ...] = ()
+    store_url: str | None = None
+    train_days: float = 150.0
+    retrain_hours: float = 24.0
+    last_good_max_days: float | None = None
+
+    @property
+    def root(self) -> Path:
+        """Return the folder that relative paths start from."""
+        return self.user_data_dir.parent
+
+    @property
+    def state_dir(self) -> Path:
+        """Return the folder of this feeder's journal, outbox and locks."""
+        return self.user_data_dir / "feeder_state" / self.feeder_id
+
+    @property
+    def default_datadir(self) -> Path:
+        """Return freqtrade's own data folder of the exchange."""
+        return self.user_data_dir / "data" / self.exchange
+
+
+def _whole(low: int, high: int) -> Callable[[object], str | None]:
+    def check(value: object) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            return f"a whole number from {low} to {high}"
+        return None
+
+    return check
+
+
+def _above_zero(high: float) -> Callable[[object], str | None]:
+    def check(value: object) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= high:
+            return f"a number above 0, at most {high:g}"
+        return None
+
+    return check
+
+
+def _side(value: object) -> str | None:
+    return None if value in SIDES else "'long' or 'short'"
+
+
+def _pairs(value: object) -> str | None:
+    if isinstance(value, list) and value and all(isinstance(pair, str) for pair in value):
+        return None
+    return "a list of pairs such as 'BTC/USDT:USDT'"
+
+
+def _text(value: object) -> str | None:
+    return None if isinstance(value, str) and value else "a text"
+
+
+_FEEDER_KEYS: Final[Mapping[str, Callable[[object], str | None]]] = {
+    "side": _side,
+    "horizon_candles": _whole(1, MAX_HORIZON_CANDLES),
+    "max_adverse_ratio": _above_zero(1.0),
+    "context_pairs": _pairs,
+    "store_url": _text,
+    "train_days": _above_zero(3650.0),
+    "retrain_hours": _above_zero(24.0 * 365),
+    "last_good_max_days": _above_zero(3650.0),
+}
+"""The fixed keys of the ``feeder`` block, and what each value must be."""
+
+
+def check_feeder_id(feeder_id: str) -> str:
+    """Return `feeder_id`, or raise `SettingsError` when it has other than letters, digits, _, -."""
+    if not _FEEDER_ID.fullmatch(feeder_id):
+        raise SettingsError(
+            f"feeder id {feeder_id!r} is not valid: use letters, digits, '_' and '-' only"
+        )
+    return feeder_id
+
+
+def load_settings(
+    feeder_id: str, config_path: Path | None = None, user_data_dir: Path | None = None
+) -> FeederSettings:
+    """Return the settings of a feeder from `config_path`, else from ``config/<feeder_id>.json``.
+
+    Raises
+    ------
+    SettingsError
+        When there is no such config, it can't be read, or a value is missing or wrong.
+    """
+    check_feeder_id(feeder_id)
+    path = config_path or Path("config") / f"{feeder_id}.json"
+    if not path.is_file():
+        known = sorted(p.stem for p in Path("config").glob("*.json") if p.stem != "base")
+        hint = f" Feeders with a config here: {', '.join(known)}." if known else ""
+        raise SettingsError(
+            f"feeder {feeder_id!r} has no config: {path} does not exist.{hint} "
+            "Name another file with --config"
+        )
+    config = _read_config(path)
+    name = config.get("bot_name")
+    if name != feeder_id:
+        raise SettingsError(
+            f"{path}: bot_name is {name!r}, expected {feeder_id!r}: the id of a feeder is its bot_name"
+        )
+    chosen = user_data_dir or Path(config.get("user_data_dir") or "user_data")
+    return build_settings(config, path, chosen.absolute())
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    # Imported here: freqtrade's configuration costs over a second, and only this function needs it.
+    from freqtrade.configuration.environment_vars import environment_vars_to_dict
+    from freqtrade.configuration.load_config import load_from_files
+    from freqtrade.exceptions import FreqtradeException
+    from freqtrade.misc import deep_merge_dicts
+
+    try:
+        config: dict[str, Any] = load_from_files([str(path)])
+    except (FreqtradeException, OSError) as error:
+        raise SettingsError(f"config {path} can't be read: {error}") from error
+    if not isinstance(config, dict):
+        raise SettingsError(f"config {path} is not a JSON object")
+    merged: dict[str, Any] = deep_merge_dicts(environment_vars_to_dict(), config)
+    return merged
+
+
+def build_settings(config: Mapping[str, Any], path: Path, user_data_dir: Path) -> FeederSettings:
+    """Return the settings that a merged freqtrade config makes.
+
+    Raises
+    ------
+    SettingsError
+        Naming the key, the value and what was expected.
+    """
+    block = config.get("feeder")
+    if not isinstance(block, dict) or "side" not in block:
+        raise SettingsError(
+            f'{path}: no feeder block with a side; expected "feeder": {{"side": "long"}} or short'
+        )
+    for key, value in block.items():
+        if key not in _FEEDER_KEYS:
+            close = difflib.get_close_matches(key, _FEEDER_KEYS, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise SettingsError(
+                f"{path}: unknown key feeder.{key}{hint} (known: {', '.join(_FEEDER_KEYS)})"
+            )
+        if expected := _FEEDER_KEYS[key](value):
+            raise SettingsError(f"{path}: feeder.{key}={value!r}, expected {expected}")
+    exchange = config.get("exchange")
+    pairs = exchange.get("pair_whitelist") if isinstance(exchange, dict) else None
+    if not isinstance(exchange, dict) or not exchange.get("name"):
+        raise SettingsError(f"{path}: exchange.name is missing")
+    if problem := _pairs(pairs):
+        raise SettingsError(f"{path}: exchange.pair_whitelist={pairs!r}, expected {problem}")
+    own_pairs = tuple(cast("list[str]", pairs))
+    if wild := [pair for pair in own_pairs if not _is_plain_pair(pair)]:
+        raise SettingsError(
+            f"{path}: exchange.pair_whitelist has {wild[0]!r}; a feeder needs each pair spelled out, "
+            "such as 'BTC/USDT:USDT'"
+        )
+    timeframe = config.get("timeframe")
+    if not isinstance(timeframe, str):
+        raise SettingsError(f"{path}: timeframe={timeframe!r}, expected a text such as '5m'")
+    context = block.get("context_pairs") or [*own_pairs[:DEFAULT_CONTEXT_PAIRS], BTC_PAIR]
+    futures = config.get("trading_mode", "spot") == "futures"
+    return FeederSettings(
+        feeder_id=str(config["bot_name"]),
+        side=cast("Side", block["side"]),
+        pairs=tuple(dict.fromkeys(own_pairs)),
+        timeframe=timeframe,
+        exchange=str(exchange["name"]),
+        candle_type="futures" if futures else "spot",
+        data_format=str(config.get("dataformat_ohlcv", "feather")),
+        user_data_dir=user_data_dir,
+        config_path=path,
+        context_pairs=tuple(sorted(set(context))),
+        **{key: value for key, value in block.items() if key not in {"side", "context_pairs"}},
+    )
+
+
+def _is_plain_pair(pair: str) -> bool:
+    base, _, quote = pair.partition("/")
+    return bool(base and quote) and all(c.isalnum() or c in "/:-_" for c in pair)

@@ -1,0 +1,138 @@
+"""Worker processes: pairs in parallel, one thread each, and a dead worker takes nothing with it.
+
+One single-process executor per job: when a process dies, only its own executor breaks, and only
+its task is tried again, once. Started by spawn, because a fork after OpenMP was used hangs.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
+from types import TracebackType
+from typing import Any, Final, Self
+
+from feeder_mixin.errors import TuningError
+
+logger = logging.getLogger(__name__)
+
+_TRIES: Final = 2
+_POLL_S: Final = 0.5
+_ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_NICENESS: Final = 10
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use and that are idle, at least 1."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, round((usable or 1) - os.getloadavg()[0]))
+
+
+def _start_worker(initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    # Ctrl-C goes to the whole group of a terminal; only the parent answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICENESS)  # a bot on the same host goes first
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    initializer(*arguments)
+
+
+def _end_with_parent() -> None:
+    # Killed parents can't stop their workers; an orphan would tune on beside the next run.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+class WorkerPool:
+    """Runs tasks on `jobs` worker processes, each set up once by `initializer`."""
+
+    def __init__(
+        self, jobs: int, initializer: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        for name in _ONE_THREAD:  # read by the libraries at import, in the worker
+            os.environ[name] = "1"
+        self._setup = (initializer, arguments)
+        self._idle = [self._make_executor() for _ in range(jobs)]
+        self._busy: dict[Future[Any], tuple[ProcessPoolExecutor, str]] = {}
+
+    def _make_executor(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=self._setup,
+        )
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        tasks: Mapping[str, tuple[Any, ...]],
+        while_waiting: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield task key and result, or the exception raised instead, as tasks end.
+
+        Parameters
+        ----------
+        function
+            Importable by name; called in a worker with the task's arguments.
+        while_waiting
+            Called about twice a second.
+        """
+        waiting = deque(tasks)
+        deaths = dict.fromkeys(tasks, 0)
+        while waiting or self._busy:
+            while waiting and self._idle:
+                key, executor = waiting.popleft(), self._idle.pop()
+                self._busy[executor.submit(function, *tasks[key])] = executor, key
+            done, _ = wait(self._busy, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            while_waiting()
+            for future in done:
+                executor, key = self._busy.pop(future)
+                error = future.exception()
+                if not isinstance(error, BrokenProcessPool):
+                    self._idle.append(executor)
+                    yield key, error if error is not None else future.result()
+                    continue
+                executor.shutdown(wait=False)
+                self._idle.append(self._make_executor())
+                deaths[key] += 1
+                logger.warning("A worker process died task=%s death=%d", key, deaths[key])
+                if deaths[key] < _TRIES:
+                    waiting.append(key)
+                else:
+                    yield (
+                        key,
+                        TuningError(
+                            f"{key}: its worker process died {_TRIES} times (out of memory?); "
+                            "finished trials are kept"
+                        ),
+                    )
+
+    def kill(self) -> None:
+        """End all workers at once; what they finished is in the journal."""
+        executors = [*self._idle, *(executor for executor, _ in self._busy.values())]
+        for executor in executors:
+            for process in list((executor._processes or {}).values()):
+                process.kill()
+            executor.shutdown(wait=False, cancel_futures=True)
+        self._busy.clear()
+        self._idle.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()

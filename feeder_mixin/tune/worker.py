@@ -1,0 +1,208 @@
+"""What runs in a worker process: plan a pair, fit the shared models of a cut, tune a pair.
+
+Set up once per process with the context candles (`start`); tasks then carry only what differs. No
+task touches the parameter store: results go back to the parent and into the journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from feeder_mixin.errors import CandleError, FeederError
+from feeder_mixin.market.context import Market
+from feeder_mixin.market.features import FEATURE_HASH, WARMUP_CANDLES, labels
+from feeder_mixin.model.folds import MIN_LABELLED_DAYS, Layout, plan_layout
+from feeder_mixin.model.quantile import SharedModels, fit_shared
+from feeder_mixin.model.rows import DAY_S, open_seconds
+from feeder_mixin.schema import default_parameters, hash48
+from feeder_mixin.tune.evaluate import (
+    DEFAULTS,
+    RUNNING,
+    TUNED,
+    Evaluator,
+    compare_on_test,
+    record_metrics,
+    scores_to_json,
+)
+from feeder_mixin.tune.journal import Journal
+from feeder_mixin.tune.study import (
+    ParameterSet,
+    StudyResult,
+    StudySettings,
+    run_study,
+    warm_start_sets,
+)
+
+_market: list[Market] = []
+"""This process's market, set by `start`."""
+
+
+def start(context: Mapping[str, pd.DataFrame], horizon: int, timeframe_s: int) -> None:
+    """Set up this process."""
+    _market[:] = [Market(context, horizon, timeframe_s)]
+
+
+@dataclass(frozen=True, slots=True)
+class PairTask:
+    """Everything a worker needs to tune one pair.
+
+    Attributes
+    ----------
+    candles
+        The pair's candles, or None when it is a context pair and the worker has them.
+    shared
+        Model cut in seconds -> shared models, or None when they are this pair's alone.
+    own, others
+        Parameters that stood in the store when the run began: the pair's, the other pairs'.
+    """
+
+    settings: StudySettings
+    layout: Layout
+    candles: pd.DataFrame | None
+    shared: Mapping[int, SharedModels] | None
+    journal_path: Path
+    run_id: int
+    n_trials: int
+    own: ParameterSet | None
+    others: Sequence[ParameterSet]
+    budget_s: float | None
+    provenance: Mapping[str, Any]
+
+
+def _build_table(pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
+    market = _market[0]
+    if candles is not None:
+        return market.build(candles)
+    table = market.context_tables.get(pair)
+    return market.build(market.context[pair]) if table is None else table
+
+
+def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layout:
+    """Return the walk-forward layout of a pair.
+
+    Raises
+    ------
+    CandleError
+        When too few rows with complete features and label remain, naming how many are needed.
+    """
+    market = _market[0]
+    table = _build_table(pair, candles)
+    frame = market.context[pair] if candles is None else candles
+    warmup_days = WARMUP_CANDLES * market.timeframe_s / DAY_S
+    usable_days = int(np.isfinite(labels(table, "long")).sum()) * market.timeframe_s / DAY_S
+    if usable_days < MIN_LABELLED_DAYS:
+        raise CandleError(
+            f"{pair}: too few candles: {len(frame)} give {usable_days:.1f} days with features and "
+            f"label, needed are {MIN_LABELLED_DAYS:g} beside {warmup_days:.1f} days of warm-up, that "
+            f"is {int((MIN_LABELLED_DAYS + warmup_days) * DAY_S / market.timeframe_s)} candles "
+            "without gaps"
+        )
+    try:
+        return plan_layout(
+            int(open_seconds(table)[0]),
+            int(frame.index[-1].timestamp()),
+            days_back=days_back,
+            horizon=market.horizon,
+            timeframe_s=market.timeframe_s,
+            needed_warmup_days=warmup_days,
+        )
+    except CandleError as error:
+        raise CandleError(f"{pair}: {error}") from error
+
+
+def fit_cut(cut_s: int) -> SharedModels:
+    """Return scale and pooled trees of the context pairs at a cut."""
+    market = _market[0]
+    return fit_shared(market.context_tables, cut_s, market.horizon, market.timeframe_s)
+
+
+def tune_pair(task: PairTask) -> dict[str, Any]:
+    """Return the result document of a pair, kept in the journal before it is returned."""
+    s = task.settings
+    started = time.monotonic()
+    table = _build_table(s.pair, task.candles)
+    shared = task.shared
+    if shared is None:
+        tables = {**_market[0].context_tables, s.pair: table}
+        shared = {
+            cut_s: fit_shared(tables, cut_s, s.horizon, s.timeframe_s)
+            for cut_s in task.layout.cuts_s
+        }
+    with Journal(task.journal_path) as journal:
+        try:
+            study = run_study(
+                s,
+                table,
+                task.layout,
+                shared,
+                n_trials=task.n_trials,
+                warm_start=warm_start_sets(s, task.own, task.others),
+                journal=journal,
+                run_id=task.run_id,
+                budget_s=task.budget_s,
+            )
+            result = _judge(task, table, shared, study, started)
+        except FeederError as error:
+            message = str(error) if s.pair in str(error) else f"{s.pair}: {error}"
+            raise type(error)(message) from error
+        journal.finish(task.run_id, result)
+    return result
+
+
+def _judge(
+    task: PairTask,
+    table: pd.DataFrame,
+    shared: Mapping[int, SharedModels],
+    study: StudyResult,
+    started: float,
+) -> dict[str, Any]:
+    s = task.settings
+    evaluator = Evaluator(s, table, shared)
+    contenders = {DEFAULTS: s.start, **({RUNNING: task.own} if task.own else {})}
+    contenders[TUNED] = study.parameters
+    scores = compare_on_test(evaluator, task.layout, contenders, s.table_alpha)
+    metrics = record_metrics(evaluator, task.layout, study.parameters, s.start)
+    frame = _market[0].context[s.pair] if task.candles is None else task.candles
+    metrics |= {
+        "optimization_trials": float(len(study.trials)),
+        "best_trial": float(study.winner.number),
+        "optimization_time": time.monotonic() - started,
+        "defaults_won": float(study.parameters == default_parameters()),
+        "horizon_candles": float(s.horizon),
+        "timeframe_s": float(s.timeframe_s),
+        "candles_from_s": frame.index[0].timestamp(),
+        "candles_to_s": frame.index[-1].timestamp(),
+        "context_hash": float(hash48(*sorted(_market[0].context))),
+        "feature_hash": float(FEATURE_HASH),
+        "max_adverse_ratio": s.max_adverse_ratio,
+    }
+    return {
+        "pair": s.pair,
+        "time_ns": time.time_ns(),
+        "parameters": study.parameters,
+        "metrics": metrics,
+        "provenance": dict(task.provenance),
+        "scores": scores_to_json(scores),
+        "alpha": s.table_alpha,
+        "importances": dict(study.importances),
+        "n_pruned": sum(trial.pruned for trial in study.trials),
+        "evidence": [
+            {"trial": e.trial.number, "gain": e.gain, "error": e.error} for e in study.evidence
+        ],
+        "search_s": study.search_s,
+        "scale_is_fallback": shared[task.layout.test.cut_s].scale.is_fallback,
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that decide what trees are grown."""
+    names = ("feeder-mixin", "lightgbm", "optuna", "numpy", "pandas", "ta-lib")
+    return {name: version(name) for name in names}

@@ -1,0 +1,424 @@
+"""What only the InfluxDB store has: its requests, its server's answers and refusals.
+
+Most tests ask a local HTTP server that gives a real server's recorded answers
+(`recorded_influx.json`); those marked `external_service` ask a real one.
+"""
+
+import json
+import logging
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import tenacity
+from influxdb_client.client.write_api import SYNCHRONOUS
+
+from feeder_mixin.errors import (
+    SettingsError,
+    StoreConflictError,
+    StoreCorruptError,
+    StoreError,
+    StoreUnavailableError,
+)
+from feeder_mixin.schema import (
+    FIELD_NAMES,
+    MEASUREMENT,
+    NANOSECONDS,
+    PROVENANCE_MEASUREMENT,
+    default_parameters,
+)
+from feeder_mixin.stores.base import Latest
+from feeder_mixin.stores.influx import InfluxStore, _provenance_point
+
+RECORDED = json.loads(Path(__file__).with_name("recorded_influx.json").read_text())
+PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
+TOKEN = "hush-hush"  # noqa: S105  (a token of no server)
+FLOATS = {name: float(value) for name, value in default_parameters().items()}
+DAY_NS = 86_400 * NANOSECONDS
+EMPTY, ACCEPTED = (200, RECORDED["empty"]["response"]), (204, "")
+
+
+@dataclass
+class FakeServer:
+    """Answers in order with what a test puts in `answers`, and keeps what it was asked."""
+
+    url: str
+    answers: deque = field(default_factory=deque)
+    asked: list[tuple[str, dict, str]] = field(default_factory=list)
+    headers: list[dict] = field(default_factory=list)
+
+
+@pytest.fixture
+def server():
+    """Run a local HTTP server that plays InfluxDB."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self):
+            length = int(self.headers.get("Content-Length", 0))
+            parts = urlsplit(self.path)
+            fake.asked.append((parts.path, parse_qs(parts.query), self.rfile.read(length).decode()))
+            fake.headers.append(dict(self.headers))
+            status, body = fake.answers.popleft()
+            if isinstance(body, Callable):
+                body = body()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body.encode())))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_POST = handle_any  # noqa: N815  (the base class's names)
+
+        def log_message(self, *_):
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_):
+            """Say nothing when a client has gone: one test gives up waiting."""
+
+    with Server(("127.0.0.1", 0), Handler) as http:
+        fake = FakeServer(f"http://127.0.0.1:{http.server_port}")
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield fake
+        http.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def fake_store(server):
+    """Give a store that asks the local server and does not wait between attempts."""
+    with InfluxStore(server.url, org="ArtiSky", token=TOKEN, timeout_s=5) as store:
+        store._retrying.wait = tenacity.wait_none()
+        yield store
+
+
+def recorded(name):
+    """Return a recorded answer as status and body."""
+    return RECORDED[name]["status"], RECORDED[name]["response"]
+
+
+def stored(*records):
+    """Return the answer that holds `records`, as the server gives it."""
+    series = []
+    for record in records:
+        tags = {"pair": record.pair}
+        row = [record.time_ns, *record.fields.values(), record.model_type]
+        columns = ["time", *record.fields, "model_type"]
+        series.append({"name": MEASUREMENT, "tags": tags, "columns": columns, "values": [row]})
+        row = [record.time_ns, record.provenance_json]
+        columns = ["time", "provenance"]
+        series.append(
+            {"name": PROVENANCE_MEASUREMENT, "tags": tags, "columns": columns, "values": [row]}
+        )
+    return 200, json.dumps({"results": [{"statement_id": 0, "series": series}]})
+
+
+def test_latest_reads_recorded_answer(server, fake_store):
+    """A real server's answer becomes records: all ten parameters, integers restored."""
+    server.answers += [recorded("newest"), recorded("newest")]
+    latest = fake_store.latest("feeder120b", now=1_795_348_800 * NANOSECONDS)
+    assert set(latest.records) == {PAIR, OTHER}
+    assert latest.records[PAIR].parameters == default_parameters() | {"n_estimators": 101}
+    assert latest.records[PAIR].time_ns == 1_795_262_400 * NANOSECONDS
+
+
+def test_latest_combines_newest_and_complete(server, fake_store):
+    """The half-written newest point of a recorded answer is noted, the complete one taken."""
+    server.answers += [recorded("several_pairs"), recorded("newest")]
+    latest = fake_store.latest("feeder120b", now=1_795_348_800 * NANOSECONDS)
+    assert latest.records[PAIR].time_ns == 1_795_262_400 * NANOSECONDS
+    assert [(note.pair, note.field) for note in latest.notes] == [(PAIR, "min_child_samples")]
+
+
+def test_latest_asks_influxql_as_json_with_bound_values(server, fake_store, now):
+    """A read is GETs of /query; feeder and pairs are bound values, never query text."""
+    server.answers += [recorded("empty"), recorded("empty")]
+    assert fake_store.latest("feeder1", ["x' OR 'a'='a"], now=now) == Latest()
+    for path, query, _body in server.asked:
+        assert path == "/query"
+        assert query["db"] == ["OPTUNA_FEEDER1"]
+        assert query["epoch"] == ["ns"]
+        assert "x' OR" not in query["q"][0]
+        assert "feeder1" not in query["q"][0]
+        values = json.loads(query["params"][0])
+        assert (values["feeder_id"], values["pair0"]) == ("feeder1", "x' OR 'a'='a")
+    assert len(server.asked) == 2
+    assert server.headers[0]["Accept"] == "application/json"
+    assert server.headers[0]["Authorization"] == f"Token {TOKEN}"
+
+
+def test_latest_of_twenty_long_pairs_keeps_the_url_short(server, fake_store, now):
+    """A request stays below the 8 kB that proxies allow, however many pairs are asked for."""
+    pairs = [f"1000000LONGNAME{i:03}/USDT:USDT" for i in range(100)]
+    for count in (20, 100):
+        server.answers += [recorded("empty"), recorded("empty")]
+        fake_store.latest("feeder1", pairs[:count], now=now)
+    lengths = [len(json.dumps(query)) for _path, query, _body in server.asked]
+    assert max(lengths) < 5000
+
+
+def test_write_sends_all_fields_as_one_point(server, fake_store, make_record):
+    """The parameter point is one line with every field as float, after the provenance's line."""
+    record = make_record("feeder1")
+    server.answers += [EMPTY, ACCEPTED, ACCEPTED, stored(record)]
+    fake_store.write([record])
+    (_, query, provenance), (_, _, parameters) = server.asked[1:3]
+    assert (query["bucket"], query["precision"]) == (["OPTUNA_FEEDER1"], ["ns"])
+    assert provenance.startswith(PROVENANCE_MEASUREMENT)
+    (line,) = parameters.splitlines()
+    tags, fields, time = line.split(" ")
+    assert tags == (
+        f"{MEASUREMENT},feeder_id=feeder1,model_type=lightgbm_quantile,"
+        f"optimized_for=feeder1,pair={PAIR}"
+    )
+    sent = dict(text.split("=") for text in fields.split(","))
+    assert {name: float(text) for name, text in sent.items()} == record.fields
+    assert set(sent) == set(FIELD_NAMES)
+    assert int(time) == record.time_ns
+
+
+def test_write_of_stored_record_sends_nothing(server, fake_store, make_record):
+    """An equal record is already delivered: one read, no write."""
+    server.answers.append(stored(make_record("feeder1")))
+    fake_store.write([make_record("feeder1")])
+    assert len(server.asked) == 1
+
+
+def test_write_after_lost_answer_completes(server, fake_store, make_record):
+    """A write cut off between its points, or whose answer was lost, is completed by a repeat."""
+    record = make_record("feeder1")
+    status, body = stored(record)
+    answer = json.loads(body)
+    del answer["results"][0]["series"][1]
+    server.answers += [(status, json.dumps(answer)), ACCEPTED, ACCEPTED, (status, body)]
+    fake_store.write([record])
+    assert len(server.asked) == 4
+
+
+def test_write_read_back_missing_is_an_error(server, fake_store, make_record):
+    """A write that the server took but does not give back is not a success."""
+    server.answers += [EMPTY, ACCEPTED, ACCEPTED, EMPTY]
+    with pytest.raises(StoreError, match="can't be read back from OPTUNA_FEEDER1"):
+        fake_store.write([make_record("feeder1")])
+
+
+def test_write_read_back_different_is_a_conflict(server, fake_store, make_record):
+    """Another writer's content under our key, come in between, is a conflict."""
+    record = make_record("feeder1")
+    other = replace(record, metrics={"skill": 0.5})
+    server.answers += [EMPTY, ACCEPTED, ACCEPTED, stored(other)]
+    with pytest.raises(StoreConflictError, match="other content"):
+        fake_store.write([record])
+
+
+def test_write_partly_refused_names_the_lost_record(server, fake_store, make_record):
+    """After a 422 the error names the field, its types, and the record that is not stored."""
+    records = [make_record("feeder1", PAIR), make_record("feeder1", OTHER)]
+    server.answers += [EMPTY, ACCEPTED, recorded("type_conflict"), stored(records[0])]
+    with pytest.raises(StoreError, match="field n_estimators is integer there") as caught:
+        fake_store.write(records)
+    message = str(caught.value)
+    assert f"not stored: feeder1 {OTHER} at" in message
+    assert PAIR not in message
+
+
+REFUSALS = [
+    ("wrong_token_write", "token is wrong: check FEEDER_STORE_TOKEN"),
+    ("read_only_token", "no right to do this in bucket OPTUNA_FEEDER1"),
+    ("bucket_missing_write", "OPTUNA_FEEDER1 is missing.*`feeder init-store` makes it"),
+    ("retention", "outside retention policy"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [pytest.param(name, text, id=name) for name, text in REFUSALS]
+)
+def test_write_refused_says_what_to_do(server, fake_store, make_record, name, message):
+    """Each recorded refusal of a write becomes an error that names its remedy, not retried."""
+    server.answers += [EMPTY, ACCEPTED, recorded(name), EMPTY]
+    with pytest.raises(StoreError, match=message) as caught:
+        fake_store.write([make_record("feeder1")])
+    assert not isinstance(caught.value, StoreUnavailableError)
+    assert not server.answers
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        pytest.param("wrong_token_read", "token is wrong", id="wrong_token"),
+        pytest.param("bucket_missing_read", "OPTUNA_FEEDER1 is missing", id="bucket_missing"),
+        pytest.param("bad_query", "failed to parse query", id="bad_query"),
+    ],
+)
+def test_read_refused_says_what_to_do(server, fake_store, now, name, message):
+    """Each recorded refusal of a read, in a 200 as well, becomes an error."""
+    server.answers.append(recorded(name))
+    with pytest.raises(StoreError, match=message):
+        fake_store.latest("feeder1", now=now)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("<html>proxy</html>", id="html"),
+        pytest.param("[]", id="list"),
+        pytest.param('{"results": null}', id="no_results"),
+        pytest.param('{"results": []}', id="too_few_results"),
+        pytest.param('{"results": [{"series": [{"name": "x"}]}]}', id="no_rows"),
+        pytest.param(
+            '{"results": [{"series": [{"partial": true, "tags": {"pair": "x"}, "values": []}]}]}',
+            id="cut_short",
+        ),
+        pytest.param(
+            '{"results": [{"series": [{"name": "x", "tags": {"pair": "x"}, "columns": ["time"],'
+            '"values": [["now"]]}]}]}',
+            id="time_is_text",
+        ),
+    ],
+)
+def test_read_of_unreadable_answer_is_corrupt(server, fake_store, now, body):
+    """An answer that is not InfluxQL's is an error, never an empty store."""
+    server.answers += [(200, body), EMPTY]
+    with pytest.raises(StoreCorruptError, match="answer"):
+        fake_store.latest("feeder1", now=now)
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_overload_is_retried(server, fake_store, now, status):
+    """A server that is busy for a moment is asked again."""
+    server.answers += [(status, "busy"), (status, "busy"), EMPTY, EMPTY]
+    assert fake_store.latest("feeder1", now=now) == Latest()
+
+
+def test_overload_that_stays_is_unavailable(server, fake_store, make_record):
+    """A server that stays busy is given up after three attempts, with its words."""
+    server.answers += [(503, '{"message": "still busy"}')] * 3
+    with pytest.raises(StoreUnavailableError, match="status 503: still busy"):
+        fake_store.write([make_record("feeder1")])
+    assert len(server.asked) == 3
+
+
+def test_silent_server_is_given_up_in_time(server, now):
+    """A server that never answers ends in an error after the time-outs, not in a hang."""
+    release = threading.Event()
+    server.answers += [(200, lambda: str(release.wait(30)))] * 2
+    store = InfluxStore(server.url, org="o", token=TOKEN, timeout_s=0.1, attempts=2)
+    store._retrying.wait = tenacity.wait_none()
+    with pytest.raises(StoreUnavailableError, match="timed out"):
+        store.latest("feeder1", now=now)
+    release.set()
+    assert len(server.asked) == 2
+
+
+def test_server_down_is_unavailable_and_tells_no_token(caplog, make_record):
+    """A server that is not there is named; the token is in no message, trace, repr or log."""
+    caplog.set_level(logging.DEBUG)
+    store = InfluxStore("http://127.0.0.1:1", org="ArtiSky", token=TOKEN, attempts=2)
+    store._retrying.wait = tenacity.wait_none()
+    for call in (store.ping, lambda: store.write([make_record("feeder1")])):
+        with pytest.raises(StoreUnavailableError, match="is the server running") as caught:
+            call()
+        shown = "".join(traceback.format_exception(caught.value))
+        assert TOKEN not in f"{shown}{store!r}{vars(store)}{store.description}{caplog.text}"
+
+
+def test_refusals_tell_no_token(server, fake_store, caplog, make_record):
+    """An error from the server carries no token either, cause included."""
+    caplog.set_level(logging.DEBUG)
+    server.answers.append(recorded("wrong_token_read"))
+    with pytest.raises(StoreError) as caught:
+        fake_store.write([make_record("feeder1")])
+    assert TOKEN not in "".join(traceback.format_exception(caught.value)) + caplog.text
+
+
+@pytest.mark.parametrize("token", ["two words", "line\nbreak", "schlüssel"])
+def test_token_that_can_be_no_header_is_refused_unseen(token):
+    """A token that HTTP can't carry is refused before a library repeats it."""
+    with pytest.raises(SettingsError, match="character") as caught:
+        InfluxStore("http://127.0.0.1:1", org="o", token=token)
+    assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize("pair", ["", "a\\", "a\nb", "a\\,b"])
+def test_write_pair_that_line_protocol_would_change_is_refused(fake_store, make_record, pair):
+    """A pair that would come back as another text is refused before anything is sent."""
+    with pytest.raises(StoreError, match="can't be stored"):
+        fake_store.write([make_record("feeder1", pair)])
+
+
+@pytest.mark.external_service
+def test_real_integers_in_an_older_shard_do_not_break_reading(influxdb_backend, make_record, now):
+    """A foreign writer's integers of another week leave newer and older records readable."""
+    feeder, store = influxdb_backend.feeder, influxdb_backend.open()
+    integers = {name: round(value) for name, value in FLOATS.items()}
+    influxdb_backend.write_raw(feeder, OTHER, now - 60 * DAY_NS, integers)
+    record = make_record(feeder, PAIR, now)
+    store.write([record])
+    latest = store.latest(feeder, now=now)
+    assert latest.records == {PAIR: record}
+    assert "learning_rate=0.0 is outside" in latest.rejected[OTHER].reason
+
+
+@pytest.mark.external_service
+def test_real_text_in_a_field_rejects_or_hides_only_that_point(influxdb_backend, make_record, now):
+    """Text alone rejects its record by name; beside floats it reads as absent."""
+    feeder, store = influxdb_backend.feeder, influxdb_backend.open()
+    influxdb_backend.write_raw(feeder, PAIR, now - 60 * DAY_NS, FLOATS | {"num_leaves": "many"})
+    latest = store.latest(feeder, now=now)
+    assert "num_leaves='many' is not a number" in latest.rejected[PAIR].reason
+    record = make_record(feeder, OTHER, now)
+    store.write([record])
+    latest = store.latest(feeder, now=now)
+    assert latest.records == {OTHER: record}
+    assert [(note.pair, note.field) for note in latest.notes] == [(PAIR, "num_leaves")]
+
+
+@pytest.mark.external_service
+def test_real_integer_in_the_current_shard_refuses_by_field(influxdb_backend, make_record, now):
+    """Where a foreign integer blocks our floats, the error names the field and what is lost."""
+    feeder, store = influxdb_backend.feeder, influxdb_backend.open()
+    influxdb_backend.write_raw(feeder, OTHER, now, {"n_estimators": 100})
+    with pytest.raises(StoreError, match=f"field n_estimators is integer.*{PAIR}"):
+        store.write([make_record(feeder, PAIR, now)])
+    assert store.history(feeder, PAIR) == []
+
+
+@pytest.mark.external_service
+def test_real_missing_bucket_is_named(influxdb_backend, make_record, now):
+    """Reading, writing and pinging without a bucket name it and the command that makes it."""
+    store, feeder = influxdb_backend.open(), "test-without-bucket"
+    store._feeder_ids = (feeder,)
+    for call in (
+        store.ping,
+        lambda: store.latest(feeder, now=now),
+        lambda: store.write([make_record(feeder)]),
+    ):
+        with pytest.raises(StoreError, match=r"OPTUNA_TEST-WITHOUT-BUCKET is missing.*init-store"):
+            call()
+
+
+@pytest.mark.external_service
+def test_real_create_bucket_again_does_nothing(influxdb_backend):
+    """Making a bucket that exists is harmless, and said."""
+    assert not influxdb_backend.open().create_bucket(influxdb_backend.feeder)
+
+
+@pytest.mark.external_service
+def test_real_provenance_behind_newer_documents_is_found(influxdb_backend, make_record, now):
+    """A record's provenance is found behind newer documents whose points never arrived."""
+    feeder, store = influxdb_backend.feeder, influxdb_backend.open()
+    record = make_record(feeder, PAIR, now - DAY_NS)
+    store.write([record])
+    writer = store._client.write_api(write_options=SYNCHRONOUS)
+    orphans = [_provenance_point(make_record(feeder, PAIR, now - age)) for age in range(9)]
+    store._send(writer, f"OPTUNA_{feeder.upper()}", orphans)
+    assert store.latest(feeder, now=now) == Latest({PAIR: record})
+    assert store.history(feeder, PAIR, 1)[0].holds(record)

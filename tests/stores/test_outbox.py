@@ -1,0 +1,294 @@
+"""The outbox: nothing is lost, nothing is seen twice, whatever fails or dies."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from feeder_mixin.errors import StoreConflictError, StoreError, StoreUnavailableError
+from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.stores.outbox import Outbox
+from feeder_mixin.stores.sql import TABLE, SqlStore
+
+PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
+
+
+class FlakyStore(SqlStore):
+    """An SQLite store that fails as told: for some pairs, or after so many writes."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.refused = set()
+        self.writes_left = None
+        self.seen = []
+
+    def write(self, records):
+        """Write, unless told to fail before."""
+        if self.writes_left == 0:
+            raise StoreUnavailableError("store: connection refused")
+        if self.writes_left is not None:
+            self.writes_left -= 1
+        for record in records:
+            if record.pair in self.refused:
+                raise StoreError(f"{record.pair} refused: field type conflict")
+        super().write(records)
+        self.seen += records
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    """Give an outbox whose file does not exist yet."""
+    box = Outbox(tmp_path / "state" / "outbox.sqlite")
+    yield box
+    box.close()
+
+
+@pytest.fixture
+def target(tmp_path):
+    """Give the store to deliver to."""
+    return FlakyStore(tmp_path / "store.sqlite")
+
+
+def test_outbox_without_file_is_empty(outbox, target, tmp_path):
+    """An outbox never used has nothing pending, and looking makes no file."""
+    assert outbox.pending() == []
+    delivered = outbox.deliver(target)
+    assert (delivered.records, delivered.remaining, delivered.error) == ((), 0, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_put_then_deliver_hands_over_whole_records_in_order(outbox, target, make_record, now):
+    """Records arrive whole, oldest first, and are then no longer pending."""
+    records = [make_record("feeder1", pair, now + i) for i in (2, 0, 1) for pair in (PAIR, OTHER)]
+    assert [outbox.put(record) for record in records] == records
+    in_order = sorted(records, key=lambda r: (r.time_ns, r.pair))
+    assert outbox.pending() == in_order
+    delivered = outbox.deliver(target)
+    delivered.check()
+    assert delivered.records == tuple(in_order)
+    assert target.seen == in_order
+    assert outbox.pending() == []
+
+
+def test_deliver_again_writes_nothing(outbox, target, make_record):
+    """What was delivered is not sent again, not even when it is put again."""
+    outbox.put(make_record("feeder1"))
+    outbox.deliver(target)
+    outbox.put(make_record("feeder1"))
+    assert outbox.deliver(target).records == ()
+    assert len(target.seen) == 1
+
+
+@pytest.mark.parametrize("is_delivered", [False, True], ids=["pending", "delivered"])
+def test_put_other_content_of_same_time_moves_on(outbox, target, make_record, now, is_delivered):
+    """A record of a taken time gets the next free nanosecond before it enters."""
+    first = outbox.put(make_record("feeder1", num_leaves=20))
+    second = outbox.put(make_record("feeder1", num_leaves=21))
+    if is_delivered:
+        outbox.deliver(target)
+    third = outbox.put(make_record("feeder1", num_leaves=22))
+    assert [first.time_ns, second.time_ns, third.time_ns] == [now, now + 1, now + 2]
+    outbox.deliver(target)
+    history = target.history("feeder1", PAIR)
+    assert [point.fields["num_leaves"] for point in history] == [22, 21, 20]
+
+
+def test_put_same_time_of_other_pair_or_feeder_stays(outbox, make_record, now):
+    """Only the same feeder and pair share a time line."""
+    for feeder, pair in (("feeder1", PAIR), ("feeder1", OTHER), ("feeder2", PAIR)):
+        assert outbox.put(make_record(feeder, pair)).time_ns == now
+
+
+def test_deliver_to_store_that_is_down_keeps_the_rest(outbox, target, make_record, now):
+    """An outage ends the delivery; the error names how many wait and the command to run."""
+    for i in range(3):
+        outbox.put(make_record("feeder1", PAIR, now + i))
+    target.writes_left = 1
+    delivered = outbox.deliver(target)
+    assert len(delivered.records) == 1
+    assert delivered.remaining == 2
+    with pytest.raises(
+        StoreUnavailableError,
+        match=r"2 records wait in the outbox.*refused.*`feeder flush --feeder feeder1`",
+    ) as caught:
+        delivered.check()
+    assert isinstance(caught.value.__cause__, StoreUnavailableError)
+    target.writes_left = None
+    assert outbox.deliver(target).remaining == 0
+    assert len(target.history("feeder1", PAIR)) == 3
+
+
+def test_deliver_refused_record_stays_and_holds_up_no_other(outbox, target, make_record, now):
+    """A record refused for good is kept, named, tried again later, and blocks nobody."""
+    refused = outbox.put(make_record("feeder1", PAIR, now))
+    others = [outbox.put(make_record("feeder1", OTHER, now + i)) for i in range(2)]
+    target.refused.add(PAIR)
+    delivered = outbox.deliver(target)
+    assert delivered.records == tuple(others)
+    assert delivered.remaining == 1
+    assert not isinstance(delivered.error, StoreUnavailableError)
+    assert "1 record waits" in str(delivered.error)
+    assert "type conflict" in str(delivered.error)
+    assert outbox.pending() == [refused]
+    target.refused.clear()
+    assert outbox.deliver(target).records == (refused,)
+
+
+def test_deliver_conflict_in_store_keeps_the_record(outbox, target, make_record):
+    """Other content in the store under the key is reported; the time is not moved any more."""
+    target.write([make_record("feeder1", num_leaves=20)])
+    record = outbox.put(make_record("feeder1", num_leaves=21))
+    delivered = outbox.deliver(target)
+    assert isinstance(delivered.error.__cause__, StoreConflictError)
+    assert outbox.pending() == [record]
+
+
+def test_deliver_passes_over_record_of_another_schema(outbox, target, make_record):
+    """A pending record that is no longer valid stays, is named, and blocks nobody."""
+    outbox.put(make_record("feeder1", PAIR))
+    outbox.put(make_record("feeder1", OTHER))
+    with outbox._file.write_connection() as connection:
+        connection.execute(sa.update(TABLE).where(TABLE.c.pair == PAIR).values(num_leaves=9999))
+    delivered = outbox.deliver(target)
+    assert [record.pair for record in delivered.records] == [OTHER]
+    assert "num_leaves=9999" in str(delivered.error)
+
+
+def fill(outbox):
+    """Put more records than a page holds."""
+    for i in range(100):
+        values = default_parameters()
+        outbox.put(ParameterRecord("feeder1", f"P{i}/USDT", 10**18, values))
+
+
+def test_put_on_full_disk_is_an_error(outbox, make_record):
+    """Without room for the record there is an error that says so, not a silent loss."""
+    outbox.put(make_record("feeder1"))
+    sa.event.listen(
+        outbox._file._engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count=1")
+    )
+    with pytest.raises(StoreError, match=r"outbox .*full"):
+        fill(outbox)
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.stores import outbox as module
+from feeder_mixin.stores.sql import SqlStore
+
+folder, step = Path(sys.argv[1]), sys.argv[2]
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+box, store = module.Outbox(folder / "outbox.sqlite"), SqlStore(folder / "store.sqlite")
+if step == "before_enter":
+    box._file._check_stored = lambda *_: die()
+for i in range(3):
+    box.put(ParameterRecord("feeder1", "BTC/USDT:USDT", 10**18 + i, default_parameters()))
+if step == "after_put":
+    die()
+if step == "before_write":
+    store.write = lambda _records: die()
+if step == "before_mark":
+    box._mark_delivered = lambda _record: die()
+if step == "inside_mark":
+    module._DELIVERED.create = lambda *_, **__: die()
+box.deliver(store)
+"""
+
+
+def run(command):
+    """Run one process to its end."""
+    return subprocess.run(command, check=False)  # noqa: S603  (our own interpreter and code)
+
+
+@pytest.mark.parametrize(
+    "step", ["before_enter", "after_put", "before_write", "before_mark", "inside_mark"]
+)
+def test_kill_between_steps_loses_and_doubles_nothing(tmp_path, step):
+    """A process killed anywhere is made good by running it again: each record exactly once."""
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    assert run([*command, step]).returncode == -signal.SIGKILL
+    assert run([*command, "none"]).returncode == 0
+    with SqlStore(tmp_path / "store.sqlite") as store:
+        history = store.history("feeder1", PAIR)
+    assert [point.time_ns - 10**18 for point in history] == [2, 1, 0]
+    assert Outbox(tmp_path / "outbox.sqlite").pending() == []
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Puts, outages and deliveries in any order: every record put ends in the store, once."""
+
+    folder: Path
+
+    @initialize()
+    def begin(self):
+        """Take fresh files."""
+        number = sum(1 for _ in self.folder.iterdir())
+        self.target = FlakyStore(self.folder / f"{number}-store.sqlite")
+        self.outbox = Outbox(self.folder / f"{number}-outbox.sqlite")
+        self.entered = set()
+
+    @rule(leaves=st.integers(15, 18), pair=st.sampled_from([PAIR, OTHER]), time=st.integers(0, 3))
+    def put(self, leaves, pair, time):
+        """Enter a record, perhaps under a time that is taken."""
+        values = default_parameters() | {"num_leaves": leaves}
+        entered = self.outbox.put(ParameterRecord("feeder1", pair, 10**18 + time, values))
+        self.entered.add((pair, entered.time_ns, leaves))
+
+    @rule(writes=st.integers(0, 2))
+    def deliver_in_part(self, writes):
+        """Deliver to a store that goes down after some writes."""
+        self.target.writes_left = writes
+        self.outbox.deliver(self.target)
+        self.target.writes_left = None
+
+    @invariant()
+    def store_and_pending_are_what_was_put(self):
+        """Check that what was put is in the store or pending."""
+        if hasattr(self, "outbox"):
+            pending = {
+                (r.pair, r.time_ns, r.parameters["num_leaves"]) for r in self.outbox.pending()
+            }
+            stored = {
+                (point.pair, point.time_ns, point.fields["num_leaves"])
+                for pair in (PAIR, OTHER)
+                for point in self.target.history("feeder1", pair)
+            }
+            assert pending | stored == self.entered
+
+    def teardown(self):
+        """Deliver the rest: nothing may remain."""
+        if hasattr(self, "outbox"):
+            assert self.outbox.deliver(self.target).remaining == 0
+
+
+def test_any_order_of_puts_and_outages_loses_nothing(tmp_path):
+    """Whatever happens in whatever order, each record is pending or stored, and ends stored."""
+    machine = type("Machine", (OutboxMachine,), {"folder": tmp_path})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(max_examples=8, stateful_step_count=10, deadline=None, derandomize=True),
+    )
+
+
+def test_put_by_two_outboxes_on_one_file_keeps_both(outbox, make_record, now):
+    """Two processes that enter other records at one time get two times."""
+    second = Outbox(outbox._file._path)
+    record = make_record("feeder1")
+    assert outbox.put(record).time_ns == now
+    assert second.put(replace(record, provenance={"host": "b"})).time_ns == now + 1
+    assert len(outbox.pending()) == 2
