@@ -71,10 +71,13 @@ _CREATE_LOCK: Final = 0x0FEEDE12
 _CORRUPT: Final = ("not a database", "malformed", "could not decode")
 _UNAVAILABLE_STATES: Final = ("08", "57", "55P03", "40")
 _REFUSED_CONNECTION: Final = ("authentication failed", "does not exist", "no pg_hba.conf entry")
+_NEEDS_FOLDER: Final = (
+    "make the file and its folder writable for this user: SQLite keeps its -wal and -shm files "
+    "there, to read as well"
+)
 _ADVICE: Final = {
-    "unable to open": "the file and its folder must be readable and writable, as SQLite keeps its "
-    "-wal and -shm files beside it",
-    "readonly database": "nothing was written; make the file and its folder writable",
+    "unable to open": _NEEDS_FOLDER,
+    "readonly database": _NEEDS_FOLDER,
     "disk is full": "nothing was written; free some space",
     "locked": "another process holds it; try again",
     "not a database": "restore it from a copy, or move it away to begin anew",

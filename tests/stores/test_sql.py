@@ -189,7 +189,9 @@ def test_sqlite_readonly_says_so(sqlite_backend, make_record, now):
     store, record = sqlite_backend.open(), make_record("feeder1")
     store.write([record])
     sa.event.listen(store._engine, "connect", lambda c, _: c.execute("PRAGMA query_only=ON"))
-    with pytest.raises(StoreError, match=r"readonly database \(nothing was written"):
+    with pytest.raises(
+        StoreError, match=r"readonly database \(make the file and its folder writable"
+    ):
         store.write([make_record("feeder1", OTHER)])
     assert store.latest("feeder1", now=now).records == {PAIR: record}
 

@@ -1,0 +1,55 @@
+# Every target sets up what it needs: a fresh clone wants only python3 (3.11+), make and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+FEEDER ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test check format lint types test-slow test-services optimize bench lock
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## virtual environment with pinned packages
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make setup PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || [ "$$(uname)" != Linux ] || { echo "LightGBM needs libgomp.so.1; on Debian and Ubuntu: apt install libgomp1"; exit 1; }
+	@echo "Setting up $(VENV) (once, one to three minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: $(READY)  ## fast tests, under five minutes
+	$(BIN)/pytest -q -m "not slow" $(ARGS)
+
+check: format lint types test  ## what CI runs: format, lint, types, tests and doctests
+
+format: $(READY)
+	$(BIN)/ruff format --check .
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+test-slow: $(READY)  ## slow tests: whole runs on real candles, kills, many seeds
+	$(BIN)/pytest -q -m slow $(ARGS)
+
+test-services: $(READY)  ## tests that need a server (FEEDER_TEST_POSTGRES_URL, FEEDER_TEST_INFLUX_URL/_TOKEN/_ORG)
+	$(BIN)/pytest -q -m external_service $(ARGS)
+
+optimize: $(READY)  ## tune a feeder: make optimize FEEDER=feeder120b [ARGS="--n-trials 20"]
+	@test -n "$(FEEDER)" || { echo "name a feeder: make optimize FEEDER=feeder120b (feeders: $$(cd config && ls *.json | grep -v base | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
+	@$(BIN)/feeder optimize --feeder $(FEEDER) $(ARGS)
+
+bench: $(READY)  ## measure what the README promises (needs real candles, about an hour)
+	$(BIN)/python benchmarks/tuner_speed.py $(ARGS)
+
+lock: $(READY)  ## resolve requirements.lock anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras --upgrade -o requirements.lock pyproject.toml
