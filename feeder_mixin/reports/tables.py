@@ -10,7 +10,7 @@ from rich.table import Table
 
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
-from feeder_mixin.tune.evaluate import DEFAULTS, TUNED
+from feeder_mixin.tune.evaluate import ATR_RULE, DEFAULTS, TUNED
 
 
 def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -32,7 +32,7 @@ def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
                 "" if number else pair,
                 name,
                 percent(score["skill"]),
-                percent(score["skill_se"]),
+                "-" if name == ATR_RULE else percent(score["skill_se"]),
                 percent(score["exceedance"]),
                 percent(score["mae"], 3),
                 percent(score["safety_accuracy"]),
@@ -65,7 +65,7 @@ def verdicts(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if tuned < 0:
             text += "; worse than the ATR rule there"
         if not result["metrics"].get("beats_rule", 1.0):
-            text += "; nothing beat the ATR rule in the walk-forward"
+            text += "; nothing beat the ATR rule out of sample (beats_rule 0)"
         if result["scale_is_fallback"]:
             text += "; too little history for the label scale, ATR14/close stood in"
         lines.append(f"{pair}: {text}")

@@ -157,17 +157,18 @@ def record_metrics(
 ) -> dict[str, float]:
     """Return the metrics of a parameter set at its own level, as the schema names them.
 
-    ``beats_rule`` is judged on the walk-forward, where neither the set nor the defaults `start`
-    were chosen by one window's luck: 0 when neither is better than the ATR rule there.
+    ``beats_rule`` is judged on all out-of-sample candles together, folds and test window: 0 when
+    neither the set nor the defaults `start` are better than the ATR rule there.
     """
     alpha = parameters["quantile_alpha"]
     test = evaluator.forecast(layout.test, parameters)
     score = evaluator.score(test, test.q, alpha)
     walk = [evaluator.forecast(fold, parameters) for fold in layout.folds]
-    own_skill = _pooled_skill(walk, alpha)
-    if own_skill <= 0.0 and parameters != start:
-        start_walk = [evaluator.forecast(fold, start) for fold in layout.folds]
-        own_skill = _pooled_skill(start_walk, start["quantile_alpha"])
+    beats_rule = _pooled_skill([*walk, test], alpha) > 0.0
+    if not beats_rule and parameters != start:
+        windows = (*layout.folds, layout.test)
+        defaults = [evaluator.forecast(window, start) for window in windows]
+        beats_rule = _pooled_skill(defaults, start["quantile_alpha"]) > 0.0
     metrics: dict[str, float | None] = {
         "backtested_mae": mean_absolute_error(
             np.concatenate([f.excursion for f in walk]), np.concatenate([f.q for f in walk])
@@ -179,7 +180,7 @@ def record_metrics(
         "false_positive_rate": score.false_positive_rate,
         "false_negative_rate": score.false_negative_rate,
         "training_samples": float(test.n_training),
-        "beats_rule": float(own_skill > 0.0),
+        "beats_rule": float(beats_rule),
         "skill": score.skill,
         "skill_se": score.skill_se if np.isfinite(score.skill_se) else None,
         "exceedance": score.exceedance,
@@ -189,9 +190,9 @@ def record_metrics(
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _pooled_skill(walk: list[Forecast], alpha: float) -> float:
+def _pooled_skill(windows: list[Forecast], alpha: float) -> float:
     excursion, q, rule = (
-        np.concatenate([getattr(forecast, name) for forecast in walk])
+        np.concatenate([getattr(forecast, name) for forecast in windows])
         for name in ("excursion", "q", "rule")
     )
     return skill(excursion, q, rule, alpha)

@@ -1,0 +1,155 @@
+"""What the benchmarks share: pairs with their feeder's context, set up as a worker would."""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"  # read by the libraries at import
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from feeder_mixin.market.candles import load_candles
+from feeder_mixin.market.context import Market
+from feeder_mixin.model.folds import Layout, plan_layout
+from feeder_mixin.model.quantile import SharedModels, fit_shared
+from feeder_mixin.model.rows import open_seconds
+from feeder_mixin.settings import Side
+from feeder_mixin.tune.journal import Journal
+from feeder_mixin.tune.study import StudyResult, StudySettings, run_study, warm_start_sets
+
+HORIZON, TIMEFRAME_S, TRAIN_DAYS, TOLERANCE = 30, 300, 150.0, 0.01
+FEEDERS = {
+    "a": ("BTC", "ETH", "SOL", "XRP"),
+    "b": ("BNB", "DOGE", "BCH", "ZEC"),
+    "c": ("INJ", "HYPE", "ADA", "LINK"),
+}
+LONG_PAIRS = ("BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "BCH", "ZEC", "INJ", "HYPE")
+"""The ten pairs with 264 days or more."""
+
+DEFAULT_DATADIR = Path(__file__).parents[2] / "shared" / "data" / "binance"
+
+
+def full(base: str) -> str:
+    """Return the pair of a base currency in freqtrade's spelling."""
+    return f"{base}/USDT:USDT"
+
+
+def context_of(base: str) -> list[str]:
+    """Return the context pairs of the feeder that trades a base currency."""
+    return sorted({*next(bases for bases in FEEDERS.values() if base in bases), "BTC"})
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A pair ready to be tuned, and what the preparation cost in CPU seconds."""
+
+    base: str
+    market: Market
+    table: pd.DataFrame
+    layout: Layout
+    shared: dict[int, SharedModels]
+    features_cpu_s: float
+    shared_cpu_s: float
+
+
+def prepare(
+    datadir: Path,
+    base: str,
+    *,
+    days_back: float = 180.0,
+    last_days: float | None = None,
+    context: list[str] | None = None,
+) -> Setup:
+    """Return a pair with its context's features and shared models.
+
+    Parameters
+    ----------
+    last_days
+        Use only this many days of candles before the last one.
+    """
+    names = context_of(base) if context is None else context
+    frames = {
+        full(b): load_candles(datadir, full(b), "5m", "futures", "feather").frame for b in names
+    }
+    if last_days is not None:
+        frames = {
+            p: f[f.index > f.index[-1] - pd.Timedelta(days=last_days)] for p, f in frames.items()
+        }
+    started = time.process_time()
+    market = Market(frames, HORIZON, TIMEFRAME_S)
+    table = market.context_tables[full(base)]
+    features_cpu_s = time.process_time() - started
+    layout = plan_layout(
+        int(open_seconds(table)[0]),
+        int(frames[full(base)].index[-1].timestamp()),
+        days_back=days_back,
+        horizon=HORIZON,
+        timeframe_s=TIMEFRAME_S,
+        needed_warmup_days=15,
+    )
+    started = time.process_time()
+    shared = {
+        cut_s: fit_shared(market.context_tables, cut_s, HORIZON, TIMEFRAME_S)
+        for cut_s in layout.cuts_s
+    }
+    shared_cpu_s = time.process_time() - started
+    return Setup(base, market, table, layout, shared, features_cpu_s, shared_cpu_s)
+
+
+def settings_of(
+    setup: Setup, side: Side, seed: int = 0, fixes: dict[str, float] | None = None
+) -> StudySettings:
+    """Return the study settings of a prepared pair."""
+    return StudySettings(
+        "bench",
+        full(setup.base),
+        side,
+        HORIZON,
+        TIMEFRAME_S,
+        TOLERANCE,
+        TRAIN_DAYS,
+        seed,
+        fixes or {},
+    )
+
+
+def tune(
+    setup: Setup,
+    side: Side,
+    n_trials: int,
+    *,
+    fixes: dict[str, float] | None = None,
+    budget_s: float | None = None,
+    seed: int = 0,
+) -> tuple[StudyResult, float]:
+    """Return a study's result and its CPU seconds, first to last trial, redraws included."""
+    settings = settings_of(setup, side, seed, fixes)
+    with _journal() as journal:
+        run = journal.begin({settings.pair: {}}, {})[settings.pair]
+        started = time.process_time()
+        result = run_study(
+            settings,
+            setup.table,
+            setup.layout,
+            setup.shared,
+            n_trials=n_trials,
+            warm_start=warm_start_sets(settings, None, []),
+            journal=journal,
+            run_id=run.run_id,
+            budget_s=budget_s,
+        )
+        return result, time.process_time() - started
+
+
+@contextmanager
+def _journal() -> Iterator[Journal]:
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.sqlite") as kept:
+        yield kept

@@ -1,0 +1,393 @@
+"""What tuning costs and gives, measured: speed, scaling, skill, and the naive loop beside it.
+
+    python benchmarks/tuner_speed.py speed     ratio to the naive loop, one pair, one run
+    python benchmarks/tuner_speed.py absolute  100 trials on 150 days, share that is not LightGBM
+    python benchmarks/tuner_speed.py scaling   pairs, trials, context, two workers against one
+    python benchmarks/tuner_speed.py fifth     skill on redrawn folds at a fifth of the naive cost
+    python benchmarks/tuner_speed.py skill     ten pairs, both sides, last 15 days
+    python benchmarks/tuner_speed.py           all of them
+
+CPU seconds, because wall time on shared machines is noise. The naive loop is what one would write
+first: an LGBMRegressor per fold on all rows and the raw label, parameters drawn by TPE over the
+schema's ranges with `n_estimators` as drawn, no pruning, nothing shared, same features and folds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from typing import Any
+
+from common import (  # isort: skip - sets thread counts before numpy is imported
+    DEFAULT_DATADIR,
+    HORIZON,
+    LONG_PAIRS,
+    TIMEFRAME_S,
+    TRAIN_DAYS,
+    Setup,
+    prepare,
+    settings_of,
+    tune,
+)
+
+import lightgbm as lgb
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+
+from feeder_mixin.market.features import labels, tree_features
+from feeder_mixin.model.baseline import atr_rule_constant
+from feeder_mixin.model.folds import Window
+from feeder_mixin.model.metrics import (
+    day_block_sums,
+    pinball_loss,
+    pinball_losses,
+    ratio_with_error,
+)
+from feeder_mixin.model.quantile import (
+    combine,
+    interpolate_alpha,
+    lightgbm_params,
+    make_regressor,
+    training_rows,
+)
+from feeder_mixin.model.rows import DAY_S, open_seconds, select_rows, train_stop_s
+from feeder_mixin.schema import PARAMETERS, default_parameters
+from feeder_mixin.settings import SIDES, Side
+from feeder_mixin.tune.evaluate import Evaluator
+
+ALPHA = 0.10
+FIX_ALPHA = {"quantile_alpha": ALPHA}
+Array = NDArray[np.float64]
+Parameters = dict[str, float]
+
+
+def _fold_rows(
+    setup: Setup, side: Side, window: Window, drop_days: float = 0.0
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """Return all training rows, all scored rows and the label."""
+    y, opens_s = labels(setup.table, side), open_seconds(setup.table)
+    finite = np.isfinite(y)
+    train = select_rows(
+        opens_s,
+        finite,
+        start_s=int(window.cut_s - (TRAIN_DAYS - drop_days) * DAY_S),
+        stop_s=train_stop_s(window.cut_s, HORIZON, TIMEFRAME_S),
+        timeframe_s=TIMEFRAME_S,
+    )
+    test = select_rows(
+        opens_s, finite, start_s=window.cut_s, stop_s=window.end_s, timeframe_s=TIMEFRAME_S
+    )
+    return train, test, y
+
+
+def naive_forecast(
+    setup: Setup, side: Side, window: Window, parameters: Parameters, seed: int, drop_days: float
+) -> tuple[Array, Array]:
+    """Return excursion and forecast of a fold: sklearn regressor, all rows, raw label."""
+    train, test, y = _fold_rows(setup, side, window, drop_days)
+    log_scale = setup.shared[window.cut_s].scale.log_scale(f"{setup.base}/USDT:USDT", setup.table)
+    x = tree_features(setup.table, log_scale, side)
+    params = {**lightgbm_params(parameters, seed), "max_bin": 255, "n_jobs": 1}
+    del params["num_threads"]
+    model = lgb.LGBMRegressor(**params).fit(x[train], y[train])
+    return y[test], model.predict(x[test])
+
+
+def naive_loop(setup: Setup, side: Side, n_trials: int) -> tuple[Parameters, float]:
+    """Return the naive search's winner and its CPU seconds."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def objective(trial: optuna.Trial) -> float:
+        parameters: Parameters = {}
+        for p in PARAMETERS:
+            if p.name == "quantile_alpha":
+                parameters[p.name] = ALPHA
+            elif p.is_integer:
+                parameters[p.name] = trial.suggest_int(p.name, int(p.low), int(p.high))
+            else:
+                parameters[p.name] = trial.suggest_float(p.name, p.low, p.high, log=p.is_log)
+        trial.set_user_attr("parameters", parameters)
+        folds = [naive_forecast(setup, side, w, parameters, 1, 0.0) for w in setup.layout.folds]
+        y, q = (np.concatenate(part) for part in zip(*folds, strict=True))
+        return pinball_loss(y, q, ALPHA)
+
+    started = time.process_time()
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+    study.optimize(objective, n_trials=n_trials)
+    return study.best_trial.user_attrs["parameters"], time.process_time() - started
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """Print CPU seconds per trial of both searches, same pair, candles and folds."""
+    setup = prepare(arguments.datadir, arguments.pair)
+    folds = len(setup.layout.folds)
+    print(f"{setup.base} short, {folds} folds; features {setup.features_cpu_s:.1f} CPU-s,")
+    print(f"shared models of {folds + 1} cuts {setup.shared_cpu_s:.1f} CPU-s (once per feeder)")
+    tune(setup, "short", 1)  # warm
+    rows = []
+    for n_trials in (20, 100):
+        result, cpu_s = tune(setup, "short", n_trials)
+        pruned = sum(t.pruned for t in result.trials)
+        rows.append((f"ours, {n_trials} trials ({pruned} pruned)", cpu_s / n_trials))
+    _, cpu_s = naive_loop(setup, "short", arguments.naive_trials)
+    naive = cpu_s / arguments.naive_trials
+    for name, per_trial in rows:
+        print(f"{name:<36}{per_trial:8.3f} CPU-s a trial, {naive / per_trial:6.0f}x fewer")
+    print(f"{f'naive loop, {arguments.naive_trials} trials':<36}{naive:8.3f} CPU-s a trial")
+
+
+class _Timed:
+    """Adds up the CPU time spent inside LightGBM's calls."""
+
+    def __init__(self) -> None:
+        self.cpu_s, self._depth = 0.0, 0
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._depth += 1
+            started = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self.cpu_s += time.process_time() - started
+
+        return timed
+
+
+def absolute(arguments: argparse.Namespace) -> None:
+    """Print what 100 trials on 150 days cost, and how much of it is not LightGBM."""
+    setup = prepare(arguments.datadir, arguments.pair, last_days=150)
+    tune(setup, "short", 1)  # warm
+    timed = _Timed()
+    kept = {}
+    for cls, names in (
+        (lgb.Booster, ("__init__", "update", "add_valid", "eval_valid", "predict")),
+        (lgb.Dataset, ("construct",)),
+    ):
+        for name in names:
+            kept[cls, name] = getattr(cls, name)
+            setattr(cls, name, timed.wrap(kept[cls, name]))
+    _, cpu_s = tune(setup, "short", 100)
+    for (cls, name), function in kept.items():
+        setattr(cls, name, function)
+    other = cpu_s - timed.cpu_s
+    print(f"{setup.base} short, 150 days of candles, {setup.layout.labelled_days:.0f} labelled")
+    print(
+        f"features {setup.features_cpu_s:.2f} CPU-s, shared models {setup.shared_cpu_s:.2f} CPU-s"
+    )
+    print(f"100 trials: {cpu_s:.1f} CPU-s (bar: 20); not LightGBM: {other:.2f} CPU-s = ", end="")
+    print(f"{100 * other / cpu_s:.0f} %, {10 * other:.1f} ms a trial (bar: 10 % or 15 ms)")
+
+
+def _worker_memory(
+    datadir: Path, base: str, context: list[str], n_trials: int
+) -> tuple[float, float]:
+    setup = prepare(datadir, base, context=context)
+    _, cpu_s = tune(setup, "short", n_trials)
+    return getrusage(RUSAGE_SELF).ru_maxrss / 1024, cpu_s
+
+
+def _tune_pairs(datadir: Path, bases: Sequence[str], n_trials: int) -> float:
+    return sum(tune(prepare(datadir, base), "short", n_trials)[1] for base in bases)
+
+
+def scaling(arguments: argparse.Namespace) -> None:
+    """Print how cost grows with trials, pairs, context and workers."""
+    datadir, pool_context = arguments.datadir, get_context("spawn")
+    setup = prepare(datadir, arguments.pair)
+    tune(setup, "short", 1)
+    for n_trials in (50, 100, 200):
+        cpu_s = tune(setup, "short", n_trials)[1]
+        print(f"trials {n_trials:4d}: {cpu_s:6.1f} CPU-s, {1e3 * cpu_s / n_trials:6.1f} ms a trial")
+    for n_pairs in (1, 2, 4, 8):
+        cpu_s = _tune_pairs(datadir, LONG_PAIRS[:n_pairs], 30)
+        print(f"pairs {n_pairs}: {cpu_s:6.1f} CPU-s, {cpu_s / n_pairs:.2f} a pair (30 trials)")
+    for n_context in (1, 2, 5, 10):
+        context = [*LONG_PAIRS[:n_context]]
+        with ProcessPoolExecutor(1, mp_context=pool_context) as pool:
+            memory, _ = pool.submit(_worker_memory, datadir, "BTC", context, 20).result()
+        print(
+            f"context of {n_context:2d} pairs: worker's peak memory {memory:5.0f} MB (bar at 5: 600)"
+        )
+    walls = {}
+    for n_workers in (1, 2):
+        with ProcessPoolExecutor(n_workers, mp_context=pool_context) as pool:
+            list(pool.map(_tune_pairs, [datadir] * 2, [["BTC"]] * 2, [1] * 2))  # warm
+            started = time.monotonic()
+            list(pool.map(_throughput, [datadir] * 4, ["BTC", "ETH", "SOL", "XRP"]))
+            walls[n_workers] = time.monotonic() - started
+    print(f"four pairs, 60 trials: one worker {walls[1]:.1f} s, two {walls[2]:.1f} s: ", end="")
+    print(f"{walls[1] / walls[2]:.2f}x the throughput (bar: 1.7)")
+
+
+def _throughput(datadir: Path, base: str) -> float:
+    return tune(prepare(datadir, base), "short", 60)[1]
+
+
+def _redrawn_skill(setup: Setup, side: Side, naive: Parameters, ours: Parameters) -> list[float]:
+    """Return skill over the ATR rule on redrawn folds: another seed, first day dropped."""
+    seed, pair = 12345, f"{setup.base}/USDT:USDT"
+    parts: dict[str, list[Array]] = {"y": [], "naive": [], "ours": [], "rule": []}
+    for window in setup.layout.folds:
+        y, q = naive_forecast(setup, side, window, naive, seed, 1.0)
+        models, (_, test, _) = setup.shared[window.cut_s], _fold_rows(setup, side, window)
+        log_scale = models.scale.log_scale(pair, setup.table)
+        training = training_rows(
+            setup.table,
+            log_scale,
+            side,
+            cut_s=window.cut_s,
+            train_days=TRAIN_DAYS,
+            horizon=HORIZON,
+            timeframe_s=TIMEFRAME_S,
+            drop_days=1.0,
+        )
+        model = make_regressor(ours, seed)
+        model.fit(training.x, training.z, sample_weight=training.weight)
+        rows = setup.table.iloc[test]
+        own = model.booster_.predict(tree_features(rows, log_scale[test], side))
+        pooled = interpolate_alpha(models.pooled_z(rows, log_scale[test], side), ALPHA)
+        constant = atr_rule_constant(setup.table, side, window.cut_s, ALPHA, HORIZON, TIMEFRAME_S)
+        parts["y"].append(y)
+        parts["naive"].append(q)
+        parts["ours"].append(combine(own, pooled) * np.exp(log_scale[test]))
+        parts["rule"].append(constant * rows["atr_ratio"].to_numpy())
+    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    rule = pinball_loss(joined["y"], joined["rule"], ALPHA)
+    return [1 - pinball_loss(joined["y"], joined[name], ALPHA) / rule for name in ("naive", "ours")]
+
+
+def _fifth_of(
+    datadir: Path, base: str, naive_trials: int
+) -> tuple[str, float, float, int, list[float]]:
+    setup = prepare(datadir, base)
+    naive, naive_cpu_s = naive_loop(setup, "short", naive_trials)
+    n_trials, ours, cpu_s = 100, None, 0.0
+    while ours is None or cpu_s > naive_cpu_s / 5:
+        # Too dear: fewer trials, until the search fits into a fifth of the naive loop's cost.
+        ours, cpu_s = tune(setup, "short", n_trials, fixes=FIX_ALPHA)
+        n_trials = n_trials if cpu_s <= naive_cpu_s / 5 else n_trials // 2
+    return (
+        base,
+        naive_cpu_s,
+        cpu_s,
+        n_trials,
+        _redrawn_skill(setup, "short", naive, ours.parameters),
+    )
+
+
+def fifth(arguments: argparse.Namespace) -> None:
+    """Print skill on redrawn folds of both winners, ours at a fifth of the naive cost."""
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        n_pairs = len(arguments.pairs)
+        rows = list(
+            pool.map(
+                _fifth_of,
+                [arguments.datadir] * n_pairs,
+                arguments.pairs,
+                [arguments.naive_trials] * n_pairs,
+            )
+        )
+    won = 0
+    for base, naive_cpu_s, cpu_s, n_trials, (naive, ours) in rows:
+        won += ours >= naive
+        print(
+            f"{base:<5} naive {naive_cpu_s:6.0f} CPU-s skill {100 * naive:6.2f} %   "
+            f"ours {cpu_s:5.1f} CPU-s, {n_trials} trials, skill {100 * ours:6.2f} %"
+        )
+    print(f"ours not below the naive loop on {won} of {len(rows)} pairs (bar: 9 of 10)")
+
+
+def _test_losses(
+    datadir: Path, base: str, n_trials: int
+) -> list[tuple[str, Side, float, Array, Array, Array, bool]]:
+    setup = prepare(datadir, base)
+    out = []
+    for side in SIDES:
+        result, _ = tune(setup, side, n_trials, fixes=FIX_ALPHA)
+        evaluator = Evaluator(settings_of(setup, side), setup.table, setup.shared)
+        defaults = evaluator.forecast(setup.layout.test, default_parameters())
+        tuned = evaluator.forecast(setup.layout.test, result.parameters)
+        losses = [
+            day_block_sums(pinball_losses(defaults.excursion, q, ALPHA), defaults.opens_s)
+            for q in (defaults.rule, defaults.q, tuned.q)
+        ]
+        exceedance = float(np.mean(defaults.excursion < defaults.q))
+        is_default = result.parameters == default_parameters()
+        out.append((base, side, exceedance, *losses, is_default))
+    return out
+
+
+def skill(arguments: argparse.Namespace) -> None:
+    """Print skill over the ATR rule on the last 15 days, with the defaults and tuned."""
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        n_pairs = len(arguments.pairs)
+        nested = pool.map(
+            _test_losses,
+            [arguments.datadir] * n_pairs,
+            arguments.pairs,
+            [arguments.trials] * n_pairs,
+        )
+        cells = [cell for cells in nested for cell in cells]
+    for base, side, exceedance, rule, defaults, tuned, is_default in cells:
+        gains = [100 * (1 - q.sum() / rule.sum()) for q in (defaults, tuned)]
+        note = "defaults won" if is_default else ""
+        print(
+            f"{base:<5}{side:<6} defaults {gains[0]:6.2f} %  tuned {gains[1]:6.2f} %  "
+            f"exceedance {100 * exceedance:5.1f} %  {note}"
+        )
+    means = [np.mean([1 - c[i].sum() / c[3].sum() for c in cells]) for i in (4, 5)]
+    # Pooled: each cell's losses in units of its own rule, then blocks of a day over all cells.
+    days = min(len(c[3]) for c in cells)
+    rule, defaults, tuned = (
+        np.sum([c[i][:days] / c[3].sum() for c in cells], axis=0) for i in (3, 4, 5)
+    )
+    gain, error = ratio_with_error(rule - defaults, rule)
+    difference, paired = ratio_with_error(defaults - tuned, rule)
+    print(
+        f"mean of {len(cells)} cells: defaults {100 * means[0]:.2f} %, tuned {100 * means[1]:.2f} %"
+    )
+    print(f"pooled: defaults {100 * gain:.2f} % (SE {100 * error:.2f}) over the ATR rule (bar: 5)")
+    print(f"tuned minus defaults {100 * difference:+.2f} points (paired SE {100 * paired:.2f})")
+
+
+COMMANDS = {
+    "speed": speed,
+    "absolute": absolute,
+    "scaling": scaling,
+    "fifth": fifth,
+    "skill": skill,
+}
+
+
+def main() -> int:
+    """Run the chosen measurements."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", nargs="*", choices=[*COMMANDS, []], help="all when none is named")
+    parser.add_argument("--datadir", type=Path, default=DEFAULT_DATADIR)
+    parser.add_argument("--pair", default="BTC", help="base currency for speed and scaling (BTC)")
+    parser.add_argument("--pairs", nargs="+", default=LONG_PAIRS, help="for fifth and skill")
+    parser.add_argument("--naive-trials", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=100, help="for skill")
+    parser.add_argument("--jobs", type=int, default=2, help="pairs at a time, for fifth and skill")
+    arguments = parser.parse_args()
+    if not arguments.datadir.is_dir():
+        print(f"no candles: {arguments.datadir} does not exist; name a folder with --datadir")
+        return 2
+    for name in arguments.what or COMMANDS:
+        print(f"== {name}", flush=True)
+        COMMANDS[name](arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
