@@ -1,0 +1,125 @@
+"""`feeder show`, `history`, `flush`, `settings`: what they print, on what they are silent."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.stores.outbox import Outbox
+from feeder_mixin.stores.sql import SqlStore
+
+PAIR = "BNB/USDT:USDT"
+
+
+def make_record(pair=PAIR, feeder_id="feeder120b", age_s=60, **changes):
+    """Return a record made a minute ago."""
+    parameters = {**default_parameters(), **changes}
+    time_ns = time.time_ns() - int(age_s * 1e9)
+    return ParameterRecord(feeder_id, pair, time_ns, parameters, {"skill": 0.05}, {"host": "h"})
+
+
+@pytest.fixture
+def stored(project):
+    """Return two records of one pair in the default store, newest last."""
+    records = [make_record(age_s=120, num_leaves=20), make_record(num_leaves=30)]
+    with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
+        store.write(records)
+    return records
+
+
+def test_show_json_is_a_list_of_latest_records(project, stored, feeder):
+    """One document on stdout, with the fixed keys, values to the last digit."""
+    code, out, err = feeder("show", "--feeder", "feeder120b", "--json")
+    assert code == 0
+    (shown,) = json.loads(out)
+    assert shown["feeder_id"] == "feeder120b"
+    assert shown["pair"] == PAIR
+    assert shown["model_type"] == "lightgbm_quantile"
+    assert shown["parameters"] == dict(stored[1].parameters)
+    assert shown["metrics"] == {"skill": 0.05}
+    assert shown["time"].endswith("Z")
+    assert "DOGE/USDT:USDT" in err  # pairs without a record are said
+
+
+def test_show_table_names_every_parameter_and_the_store(project, stored, feeder):
+    """A user sees what a pair would run on, and where that came from."""
+    code, out, _ = feeder("show", "--feeder", "feeder120b")
+    assert code == 0
+    assert all(name in out for name in default_parameters())
+    assert PAIR in out
+    assert "from default" in out
+
+
+def test_show_empty_store_prints_an_empty_list_and_how_to_fill_it(project, feeder):
+    """No record is an answer, and the store's file is not made by asking."""
+    code, out, err = feeder("show", "--feeder", "feeder120b", "--json")
+    assert code == 0
+    assert json.loads(out) == []
+    assert "feeder optimize --feeder feeder120b" in err
+    assert not (project / "user_data" / "feeder_params.sqlite").exists()
+
+
+def test_show_all_feeders_reads_every_config(project, stored, feeder):
+    """`all` is every feeder with a config."""
+    code, out, err = feeder("show", "--feeder", "all", "--json")
+    assert code == 0
+    assert len(json.loads(out)) == 1
+    assert all(f"feeder{n}{x}" in err for n in (75, 120) for x in "abc")
+
+
+def test_show_store_from_environment_is_said(project, stored, feeder, monkeypatch):
+    """A forgotten variable must not look like an empty store."""
+    monkeypatch.setenv("FEEDER_STORE_URL", "sqlite:///elsewhere.sqlite")
+    _, _, err = feeder("show", "--feeder", "feeder120b")
+    assert "elsewhere.sqlite" in err
+    assert "FEEDER_STORE_URL" in err
+
+
+def test_history_lists_newest_first(project, stored, feeder):
+    """Both records, newest first, with validity."""
+    _, out, _ = feeder("history", "--feeder", "feeder120b", "--json")
+    shown = json.loads(out)
+    assert [point["fields"]["num_leaves"] for point in shown] == [30.0, 20.0]
+    assert all(point["valid"] for point in shown)
+
+
+def test_flush_delivers_what_waits_and_then_nothing(project, feeder):
+    """Results that could not be written are written once."""
+    record = make_record()
+    outbox = Outbox(project / "user_data" / "feeder_state" / "feeder120b" / "outbox.sqlite")
+    outbox.put(record)
+    outbox.close()
+    code, out, _ = feeder("flush", "--feeder", "feeder120b")
+    assert code == 0
+    assert "1 records delivered" in out
+    assert "0 records delivered" in feeder("flush", "--feeder", "feeder120b")[1]
+    with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
+        assert store.latest("feeder120b").records[PAIR].same_content(record)
+
+
+def test_flush_unreachable_store_exits_1_and_keeps_everything(project, feeder, monkeypatch):
+    """A store that is down loses nothing."""
+    monkeypatch.setenv("FEEDER_STORE_TOKEN", "SECRET123")
+    outbox = Outbox(project / "user_data" / "feeder_state" / "feeder120b" / "outbox.sqlite")
+    outbox.put(make_record())
+    outbox.close()
+    url = "postgresql+psycopg://user:SECRET456@127.0.0.1:1/none"
+    code, out, err = feeder("flush", "--feeder", "feeder120b", "--store", url)
+    assert code == 1
+    assert "1 remain" in err
+    assert "SECRET" not in out + err
+    assert "1 records delivered" in feeder("flush", "--feeder", "feeder120b")[1]
+
+
+def test_settings_prints_every_value_and_the_stores_origin(project, feeder):
+    """What a bot would run with, as JSON."""
+    code, out, _ = feeder("settings", "--feeder", "feeder75a", "--json")
+    assert code == 0
+    (shown,) = json.loads(out)
+    assert shown["side"] == "long"
+    assert shown["horizon_candles"] == 30
+    assert shown["store_url_from"] == "default"
+    assert "BTC/USDT:USDT" in shown["context_pairs"]

@@ -1,0 +1,138 @@
+"""The tuning journal: what survives, what a second command finds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from feeder_mixin.errors import TuningError
+from feeder_mixin.tune.journal import Journal
+
+IDENTITY = {"feeder_id": "f", "pair": "BTC/USDT:USDT", "seed": 1}
+OTHER = {**IDENTITY, "seed": 2}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where a journal may be made."""
+    return tmp_path / "state" / "journal.sqlite"
+
+
+def begin(journal: Journal, identity=IDENTITY, warm=None):
+    """Return the unclosed run of one pair."""
+    return journal.begin({"BTC": identity}, {"BTC": warm or {}})["BTC"]
+
+
+def test_begin_same_identity_finds_the_unclosed_run_and_keeps_its_warm_start(path):
+    """The store changes meanwhile: a run goes on from what it began with."""
+    with Journal(path) as journal:
+        first = begin(journal, warm={"own": {"num_leaves": 20}})
+        second = begin(journal, warm={"own": {"num_leaves": 60}})
+    assert second.run_id == first.run_id
+    assert second.warm_start == {"own": {"num_leaves": 20}}
+
+
+def test_begin_other_identity_makes_another_run(path):
+    """A run of another seed never continues this one."""
+    with Journal(path) as journal:
+        assert begin(journal).run_id != begin(journal, OTHER).run_id
+
+
+def test_finished_run_is_found_until_it_is_closed_then_a_new_one_begins(path):
+    """A command that died behind a finished pair takes it over; one that ended starts anew."""
+    with Journal(path) as journal:
+        run = begin(journal)
+        journal.finish(run.run_id, {"skill": 0.1})
+        assert begin(journal).state == "finished"
+        assert begin(journal).result == {"skill": 0.1}
+        journal.close_runs([run.run_id])
+        assert begin(journal).run_id != run.run_id
+
+
+def test_close_runs_leaves_open_runs_open(path):
+    """A pair that failed keeps its trials for the next command."""
+    with Journal(path) as journal:
+        run = begin(journal)
+        journal.close_runs([run.run_id])
+        assert begin(journal).run_id == run.run_id
+
+
+def test_reopen_lets_a_finished_run_go_on(path):
+    """More trials asked for: the result is dropped, the trials stay."""
+    with Journal(path) as journal:
+        run = begin(journal)
+        journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
+        journal.finish(run.run_id, {"skill": 0.1})
+        journal.reopen(run.run_id)
+        assert begin(journal).state == "open"
+        assert list(journal.trials(run.run_id, "search")) == [0]
+
+
+def test_drop_unclosed_deletes_runs_and_trials_of_those_pairs_only(path):
+    """`--fresh` forgets what it names and nothing else."""
+    with Journal(path) as journal:
+        runs = journal.begin({"BTC": IDENTITY, "ETH": {**IDENTITY, "pair": "ETH"}}, {})
+        for run in runs.values():
+            journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
+        assert journal.drop_unclosed(["BTC"]) == 1
+        assert journal.trials(runs["BTC"].run_id, "search") == {}
+        assert len(journal.trials(runs["ETH"].run_id, "search")) == 1
+
+
+def test_save_trial_again_keeps_the_first(path):
+    """An orphaned worker that is one trial late changes nothing."""
+    with Journal(path) as journal:
+        run = begin(journal)
+        journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
+        journal.save_trial(run.run_id, "search", 0, {"value": 2.0})
+        assert journal.trials(run.run_id, "search") == {0: {"value": 1.0}}
+        assert journal.progress([run.run_id], "search") == {run.run_id: 1}
+
+
+def test_save_trial_not_a_number_is_refused(path):
+    """JSON has no NaN; one in a value is a defect, not data."""
+    with Journal(path) as journal, pytest.raises(ValueError, match="JSON"):
+        journal.save_trial(begin(journal).run_id, "search", 0, {"value": float("nan")})
+
+
+def _write_and_die(path: Path, run_id: int) -> None:
+    journal = Journal(path)
+    for number in range(100):
+        journal.save_trial(run_id, "search", number, {"value": float(number)})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_saved_trials_survive_a_kill(path):
+    """What was saved before `kill -9` is there afterwards, whole and in order."""
+    with Journal(path) as journal:
+        run = begin(journal)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_write_and_die, args=(path, run.run_id)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    with Journal(path) as journal:
+        kept = journal.trials(run.run_id, "search")
+    assert kept == {number: {"value": float(number)} for number in range(100)}
+
+
+def test_full_disk_is_an_error_that_names_the_file(path):
+    """A disk that fills up while trials are saved ends the run with a message, not a traceback."""
+    with Journal(path) as journal:
+        run = begin(journal)
+        journal._db.execute("PRAGMA max_page_count = 12")
+        with pytest.raises(TuningError, match=r"journal\.sqlite.*full"):
+            journal.save_trial(run.run_id, "search", 0, {"text": "x" * 500_000})
+
+
+def test_damaged_file_is_an_error_that_names_the_file(path):
+    """A file that is no database says so."""
+    path.parent.mkdir()
+    path.write_bytes(b"not a database, but long enough to be looked at" * 100)
+    with pytest.raises(TuningError, match=r"journal\.sqlite"):
+        Journal(path)
