@@ -159,12 +159,8 @@ def _optimize_one(
     for pair, error in summary.failures.items():
         errors.print(f"{pair} failed: {error}", markup=False)
     if summary.store_error is not None:
-        errors.print(
-            f"{summary.store_error}\n{summary.n_undelivered} results wait in "
-            f"{settings.state_dir / 'outbox.sqlite'}; write them later with: "
-            f"feeder flush --feeder {settings.feeder_id}",
-            markup=False,
-        )
+        outbox = settings.state_dir / "outbox.sqlite"
+        errors.print(f"{summary.store_error}\nThe outbox is {outbox}", markup=False)
     document = {
         "feeder_id": settings.feeder_id,
         "store": chosen.url,
