@@ -60,7 +60,7 @@ class PlainProgress:
 
     def __init__(self, console: Console, feeder_id: str) -> None:
         self._console, self._feeder_id = console, feeder_id
-        self._rate, self._last_s, self._last_text = Rate(), 0.0, ""
+        self._rate, self._last_s, self._last_done, self._last_text = Rate(), 0.0, 0, ""
 
     def __enter__(self) -> Self:
         return self
@@ -85,10 +85,11 @@ class PlainProgress:
     def trials(self, done: Mapping[str, int], total: int) -> None:
         """See `tune.run.Progress`."""
         now = time.monotonic()
-        if now - self._last_s < _LINE_EVERY_S:
-            return
-        self._last_s = now
         n_done, n_all = sum(done.values()), total * len(done)
+        just_ended = n_done >= n_all > self._last_done
+        if now - self._last_s < _LINE_EVERY_S and not just_ended:
+            return
+        self._last_s, self._last_done = now, n_done
         pairs = " ".join(f"{pair}={count}" for pair, count in done.items())
         self._say(f"trials {n_done}/{n_all} ({self._rate.text(n_done, n_all, now)}) {pairs}")
 

@@ -15,12 +15,12 @@ from freqtrade.enums import CandleType
 from feeder_mixin.errors import CandleError
 from feeder_mixin.market.candles import candle_path, timeframe_seconds
 from feeder_mixin.market.features import WARMUP_CANDLES
-from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S: Final = 1800
+_DAY_S: Final = 86_400
 
 
 def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: float) -> None:
@@ -45,7 +45,7 @@ def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: fl
     ]
     if not missing:
         return
-    warmup_days = WARMUP_CANDLES * timeframe_seconds(settings.timeframe) / DAY_S
+    warmup_days = WARMUP_CANDLES * timeframe_seconds(settings.timeframe) / _DAY_S
     command = [
         "download-data",
         "--config",

@@ -30,15 +30,17 @@ def record_table(records: Sequence[ParameterRecord]) -> Table:
     table.add_column("", no_wrap=True)
     for record in records:
         table.add_column(record.pair, justify="right", no_wrap=True)
+    table.add_column("meaning", overflow="fold")
     table.add_row("time", *(format_time_ns(r.time_ns)[:19] + "Z" for r in records))
     table.add_section()
     for parameter in PARAMETERS:
-        table.add_row(parameter.name, *(f"{r.parameters[parameter.name]:.6g}" for r in records))
+        values = (f"{r.parameters[parameter.name]:.6g}" for r in records)
+        table.add_row(parameter.name, *values, parameter.description)
     table.add_section()
     for metric in METRICS:
         if any(metric.name in r.metrics for r in records):
             cells = (_cell(metric.name, r.metrics.get(metric.name)) for r in records)
-            table.add_row(metric.name, *cells)
+            table.add_row(metric.name, *cells, metric.description)
     return table
 
 

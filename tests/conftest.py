@@ -1,0 +1,85 @@
+"""Fixtures of all tests; pyproject turns warnings into errors."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from feeder_mixin.market.candles import load_candles
+from tests import candle_factory
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+REAL_DATADIR = REPOSITORY.parent / "shared" / "data" / "binance"
+LIBRARIES = ("optuna", "freqtrade", "feeder_mixin", "lightgbm")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    """Put back handlers, levels and propagation that a test changed."""
+    loggers = [logging.getLogger(name) for name in ("", *LIBRARIES)]
+    before = [(log, log.handlers[:], log.level, log.propagate) for log in loggers]
+    yield
+    for log, handlers, level, propagate in before:
+        log.handlers[:], log.propagate = handlers, propagate
+        log.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _restore_signals() -> Iterator[None]:
+    """Put back signal handlers and the wake-up descriptor that a test changed."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    signal.set_wakeup_fd(-1)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_feeder_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the host's FEEDER_STORE_* and FREQTRADE__* variables out of tests."""
+    for name in list(os.environ):
+        if name.startswith(("FREQTRADE__", "FEEDER_STORE_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def datadir() -> Path:
+    """Give the folder of real candles, where there is one."""
+    if not (REAL_DATADIR / "futures").is_dir():
+        pytest.skip(f"no real candles: {REAL_DATADIR} does not exist")
+    return REAL_DATADIR
+
+
+@pytest.fixture(scope="session")
+def real_candles(datadir: Path) -> Callable[[str], pd.DataFrame]:
+    """Give a function that loads a pair's real candles, each file once."""
+    loaded: dict[tuple[str, str], pd.DataFrame] = {}
+
+    def load(pair: str, timeframe: str = "5m") -> pd.DataFrame:
+        if (pair, timeframe) not in loaded:
+            candles = load_candles(datadir, pair, timeframe, "futures", "feather")
+            loaded[pair, timeframe] = candles.frame
+        return loaded[pair, timeframe]
+
+    return load
+
+
+@pytest.fixture
+def make_candles() -> Callable[..., pd.DataFrame]:
+    """Give `candle_factory.make_candles`."""
+    return candle_factory.make_candles
+
+
+@pytest.fixture
+def made_datadir(tmp_path: Path) -> Callable[[Mapping[str, pd.DataFrame]], Path]:
+    """Give a function that writes pair -> candles into a data folder and returns it."""
+
+    def write(candles: Mapping[str, pd.DataFrame], timeframe: str = "5m") -> Path:
+        return candle_factory.write_candles(tmp_path / "data" / "binance", candles, timeframe)
+
+    return write

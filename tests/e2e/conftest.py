@@ -1,0 +1,132 @@
+"""A user's project with generated candles, and the real `feeder` process in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.candle_factory import make_candles, write_candles
+
+ROOT = Path(__file__).parents[2]
+FEEDER = Path(sys.executable).parent / "feeder"
+PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")
+DAYS = 50
+PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with configs, user_data and candles; commands run in it."""
+
+    root: Path
+    datadir: Path
+
+    def command(self, *arguments: object) -> list[str]:
+        """Return the command line of the real `feeder` script."""
+        return [str(FEEDER), *(str(a) for a in arguments)]
+
+    def optimize(self, *arguments: object) -> list[str]:
+        """Return the command line of a small optimizer run."""
+        options = ("--feeder", "test1", "--datadir", self.datadir, "--seed", 3)
+        return self.command("optimize", *options, *arguments)
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(  # noqa: S603 - our own script
+            command,
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def start(self, command: list[str]) -> subprocess.Popen[str]:
+        """Start a command in a session of its own, so that signals reach nobody else."""
+        return subprocess.Popen(  # noqa: S603 - our own script
+            command,
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return this process's environment without store variables."""
+        return {k: v for k, v in os.environ.items() if not k.startswith("FEEDER_STORE")}
+
+    def trials_kept(self) -> dict[str, int]:
+        """Return pair -> trials in the journal, of all its runs."""
+        path = self.root / "user_data" / "feeder_state" / "test1" / "journal.sqlite"
+        if not path.exists():
+            return {}
+        db = sqlite3.connect(path, timeout=30)
+        try:
+            rows = db.execute(
+                "SELECT pair, COUNT(number) FROM runs LEFT JOIN trials"
+                " ON run_id = id AND stage = 'search' GROUP BY pair"
+            ).fetchall()
+        except sqlite3.OperationalError:  # the tables are not there yet
+            rows = []
+        finally:
+            db.close()
+        return dict(rows)
+
+    def wait_for_trials(self, process: subprocess.Popen[str], n_trials: int) -> None:
+        """Return once the journal holds so many trials in all."""
+        deadline = time.monotonic() + PATIENCE_S
+        while sum(self.trials_kept().values()) < n_trials:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, self.trials_kept()
+            time.sleep(0.02)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return what `feeder show --json` prints."""
+        return json.loads(self.run(self.command("show", "--feeder", "test1", "--json")).stdout)
+
+
+def make_project(root: Path) -> Project:
+    """Return a project folder with one feeder of three pairs."""
+    (root / "user_data").mkdir(parents=True)
+    shutil.copytree(ROOT / "config", root / "config")
+    config = {
+        "add_config_files": ["base.json"],
+        "bot_name": "test1",
+        "feeder": {"side": "short"},
+        "exchange": {"pair_whitelist": list(PAIRS)},
+    }
+    (root / "config" / "test1.json").write_text(json.dumps(config), encoding="utf-8")
+    frames = {pair: make_candles(DAYS * 288, seed) for seed, pair in enumerate(PAIRS)}
+    return Project(root, write_candles(root / "candles", frames))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Give a fresh project."""
+    return make_project(tmp_path / "project")
+
+
+@pytest.fixture
+def other_project(tmp_path: Path) -> Callable[[str], Project]:
+    """Give a function that makes further projects with the same candles."""
+    return lambda name: make_project(tmp_path / name)
+
+
+def comparable(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record without what differs between equal runs: the clock."""
+    metrics = {k: v for k, v in record["metrics"].items() if k != "optimization_time"}
+    return {"pair": record["pair"], "parameters": record["parameters"], "metrics": metrics}

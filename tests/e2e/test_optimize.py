@@ -1,0 +1,216 @@
+"""The real `feeder optimize` process on generated candles: records, failures, interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from feeder_mixin.schema import METRIC_NAMES, parameter_problems
+from tests.candle_factory import candle_file, make_candles, write_candles
+from tests.e2e.conftest import PAIRS, ROOT, comparable
+
+RATES = {"false_positive_rate", "false_negative_rate"}  # absent where a denominator is empty
+
+
+def test_optimize_leaves_one_valid_record_per_pair_and_show_prints_them(project):
+    """The outcome of the whole: candles in, one complete record per pair in the store."""
+    done = project.run(project.optimize("--n-trials", 4, "--jobs", 2))
+    assert done.returncode == 0, done.stderr
+    assert "ATR rule" in done.stdout
+    assert "trials 12/12" in done.stderr
+    records = project.records()
+    assert [r["pair"] for r in records] == list(PAIRS)
+    for record in records:
+        assert parameter_problems(record["parameters"]) == []
+        assert set(METRIC_NAMES) - RATES <= set(record["metrics"])
+        assert record["metrics"]["optimization_trials"] == 4
+        assert record["provenance"]["context_pairs"] == sorted(PAIRS)
+
+
+def test_optimize_same_command_again_starts_a_new_run(project):
+    """A finished run is closed: the next one makes new records, warm-started from the store."""
+    command = project.optimize("--n-trials", 3, "--pairs", PAIRS[0], "--jobs", 1)
+    assert project.run(command).returncode == 0
+    assert project.run(command).returncode == 0
+    history = project.command("history", "--feeder", "test1", "--pairs", PAIRS[0], "--json")
+    assert len(json.loads(project.run(history).stdout)) == 2
+    assert project.trials_kept() == {PAIRS[0]: 6}
+
+
+def test_optimize_killed_goes_on_and_ends_with_the_undisturbed_record(project, other_project):
+    """`kill -9` costs at most one trial, and the record is that of a run nobody disturbed."""
+    command = project.optimize("--n-trials", 20, "--jobs", 1)
+    process = project.start(command)
+    project.wait_for_trials(process, 26)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = sum(project.trials_kept().values())
+    assert 26 <= kept < 60
+    done = project.run(command)
+    assert done.returncode == 0, done.stderr
+    assert "finished by the interrupted run" in done.stderr
+    assert project.trials_kept() == dict.fromkeys(PAIRS, 20)
+    undisturbed = other_project("undisturbed")
+    assert undisturbed.run(undisturbed.optimize("--n-trials", 20, "--jobs", 2)).returncode == 0
+    assert [comparable(r) for r in project.records()] == [
+        comparable(r) for r in undisturbed.records()
+    ]
+
+
+def test_optimize_ctrl_c_exits_130_and_keeps_finished_trials(project):
+    """Ctrl-C reaches the whole group; the same command goes on afterwards."""
+    process = project.start(project.optimize("--n-trials", 300, "--jobs", 2))
+    project.wait_for_trials(process, 5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    kept = sum(project.trials_kept().values())
+    assert kept >= 5
+    done = project.run(project.optimize("--n-trials", 3, "--jobs", 2))
+    assert done.returncode == 0, done.stderr
+    assert sum(project.trials_kept().values()) >= kept
+
+
+def test_optimize_second_on_the_same_feeder_is_refused_and_told_who_works(project):
+    """Two optimizers on one feeder: the second does nothing and says which process is first."""
+    first = project.start(project.optimize("--n-trials", 500, "--jobs", 1))
+    try:
+        project.wait_for_trials(first, 1)
+        second = project.run(project.optimize("--n-trials", 1))
+        assert second.returncode == 1
+        assert str(first.pid) in second.stderr
+        assert "test1" in second.stderr
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+
+
+def test_optimize_one_pair_with_bad_candles_exits_3_and_tunes_the_others(project):
+    """One pair that fails does not stop the others, and the run says which and why."""
+    path = candle_file(project.datadir, PAIRS[2])
+    frame = pd.read_feather(path)
+    frame.loc[100, "close"] = float("nan")
+    frame.to_feather(path)
+    done = project.run(project.optimize("--n-trials", 1, "--json"))
+    assert done.returncode == 3, done.stderr
+    (document,) = json.loads(done.stdout)
+    assert list(document["pairs"]) == list(PAIRS[:2])
+    assert "close=nan" in document["failures"][PAIRS[2]]
+    assert f"{PAIRS[2]} failed" in done.stderr
+    assert [r["pair"] for r in project.records()] == list(PAIRS[:2])
+
+
+def test_optimize_too_few_candles_for_every_pair_exits_2_and_says_how_many(project):
+    """A thin history is told what it lacks."""
+    frames = {pair: make_candles(12 * 288, seed) for seed, pair in enumerate(PAIRS)}
+    write_candles(project.datadir, frames)
+    done = project.run(project.optimize("--n-trials", 1))
+    assert done.returncode == 2, done.stderr
+    assert "too few candles" in done.stderr
+    assert "needed are" in done.stderr
+    assert project.records() == []
+
+
+def test_optimize_store_down_keeps_results_and_flush_writes_them(project):
+    """An unreachable store costs exit 1 and nothing else."""
+    store = "postgresql+psycopg://user:SECRET@127.0.0.1:1/none"
+    done = project.run(project.optimize("--n-trials", 1, "--pairs", *PAIRS[:2], "--store", store))
+    assert done.returncode == 1
+    assert "feeder flush --feeder test1" in done.stderr
+    assert "SECRET" not in done.stdout + done.stderr
+    assert project.records() == []
+    assert project.run(project.command("flush", "--feeder", "test1")).returncode == 0
+    assert [r["pair"] for r in project.records()] == list(PAIRS[:2])
+
+
+def test_optimize_full_disk_exits_1_names_the_file_and_goes_on_later(project):
+    """A full disk ends the run with a message; with space again the same command goes on."""
+    state = project.root / "user_data" / "feeder_state"
+    state.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(state)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:  # noqa: S603
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        done = project.run(project.optimize("--n-trials", 60, "--jobs", 1))
+        assert done.returncode == 1, done.stderr
+        assert "full" in done.stderr
+        assert str(state) in done.stderr
+        assert "Traceback" not in done.stderr
+        kept = project.trials_kept()
+        subprocess.run(["mount", "-o", "remount,size=50m", str(state)], check=True)  # noqa: S603, S607
+        again = project.run(project.optimize("--n-trials", 12, "--jobs", 1))
+        assert again.returncode == 0, again.stderr
+        assert all(project.trials_kept()[pair] >= kept.get(pair, 0) for pair in PAIRS)
+    finally:
+        subprocess.run(["umount", "-l", str(state)], check=False)  # noqa: S603, S607
+
+
+def test_optimize_timeout_ends_the_search_and_leaves_records(project):
+    """Out of time, every pair takes the best of the trials it has."""
+    done = project.run(project.optimize("--n-trials", 100_000, "--timeout", 3, "--jobs", 2))
+    assert done.returncode == 0, done.stderr
+    for record in project.records():
+        assert 1 <= record["metrics"]["optimization_trials"] < 10_000
+
+
+def test_owner_command_line_leaves_a_record(project):
+    """The owner's script does what `feeder optimize` does."""
+    script = ROOT / "user_data" / "services" / "run_optuna_feeder_optimizer.py"
+    command = project.optimize("--pairs", PAIRS[0], "--n-trials", 2, "--days-back", 30)
+    done = project.run([sys.executable, str(script), *command[2:]])
+    assert done.returncode == 0, done.stderr
+    assert [r["pair"] for r in project.records()] == [PAIRS[0]]
+
+
+@pytest.mark.slow
+def test_optimize_one_pair_alone_gives_the_record_it_gets_among_the_others(project, other_project):
+    """Tuning is a function of the feeder's context, not of the pairs at hand or of `--jobs`."""
+    among, alone = project, other_project("alone")
+    assert among.run(among.optimize("--n-trials", 12, "--jobs", 2)).returncode == 0
+    single = alone.optimize("--n-trials", 12, "--jobs", 1, "--pairs", PAIRS[1])
+    assert alone.run(single).returncode == 0
+    expected = {r["pair"]: comparable(r) for r in among.records()}
+    assert [comparable(r) for r in alone.records()] == [expected[PAIRS[1]]]
+
+
+@pytest.mark.slow
+def test_optimize_killed_again_and_again_ends_with_the_undisturbed_records(project, other_project):
+    """Whatever moment a kill hits (start, trials, redraws, delivery), nothing is lost."""
+    command = project.optimize("--n-trials", 15, "--jobs", 2)
+    for n_trials in (1, 8, 16, 25, 38, 45):
+        process = project.start(command)
+        try:
+            while sum(project.trials_kept().values()) < n_trials and process.poll() is None:
+                pass
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+    done = project.run(command)
+    assert done.returncode == 0, done.stderr
+    undisturbed = other_project("undisturbed")
+    assert undisturbed.run(undisturbed.optimize("--n-trials", 15, "--jobs", 1)).returncode == 0
+    assert [comparable(r) for r in project.records()] == [
+        comparable(r) for r in undisturbed.records()
+    ]
+
+
+@pytest.mark.slow
+def test_optimize_on_real_candles_of_thin_and_long_pairs_leaves_valid_records(project, datadir):
+    """Feeder 120c: two pairs with 264 days or more, two with 60."""
+    command = project.command(
+        "optimize", "--feeder", "feeder120c", "--datadir", datadir, "--n-trials", 5
+    )
+    done = project.run(command)
+    assert done.returncode == 0, done.stderr
+    show = project.command("show", "--feeder", "feeder120c", "--json")
+    records = json.loads(project.run(show).stdout)
+    assert len(records) == 4
+    assert all(parameter_problems(r["parameters"]) == [] for r in records)

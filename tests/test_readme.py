@@ -1,0 +1,87 @@
+"""The README says what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from feeder_mixin import settings
+from feeder_mixin.cli.main import make_parser
+from feeder_mixin.schema import METRICS, PARAMETERS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_opens_with_the_two_commands():
+    """The first block is what a newcomer pastes."""
+    first = README.split("```bash\n")[1].split("```")[0].splitlines()
+    assert first == [
+        'make optimize FEEDER=feeder120b ARGS="--datadir ../shared/data/binance --n-trials 20"',
+        "make test",
+    ]
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda p: p.name)
+def test_readme_parameter_row_is_the_schemas(parameter):
+    """Range, default and description are not written twice without a check."""
+    log = " (log)" if parameter.is_log else ""
+    row = (
+        f"| `{parameter.name}` | {parameter.low:g} - {parameter.high:g}{log} "
+        f"| {parameter.default:g} | {parameter.description} |"
+    )
+    assert row in README
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_readme_metric_row_is_the_schemas(metric):
+    """Every metric is described where users look."""
+    assert f"| `{metric.name}` | {metric.unit} | {metric.description} |" in README
+
+
+@pytest.mark.parametrize("key", settings._FEEDER_KEYS)
+def test_readme_names_every_key_of_the_feeder_block(key):
+    """A key without a word in the README is a key nobody finds."""
+    assert f"| `{key}` |" in README
+
+
+def test_readme_options_exist():
+    """No option is promised that the command line does not know."""
+    import contextlib
+    import io
+
+    known = ""
+    for command in ("optimize", "show", "history", "flush", "settings"):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+            make_parser().parse_args([command, "--help"])
+        known += out.getvalue()
+    known += (ROOT / "benchmarks" / "tuner_speed.py").read_text(encoding="utf-8")
+    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
+        assert option in known, option
+
+
+def test_six_feeders_have_the_pairs_and_sides_that_the_readme_names():
+    """The configs are the README's table."""
+    pairs = dict(re.findall(r"([abc]) = ([A-Z ]+?)(?:,|\.| `)", README))
+    for number, side in ((75, "long"), (120, "short")):
+        for letter, names in pairs.items():
+            feeder = settings.load_settings(
+                f"feeder{number}{letter}", ROOT / "config" / f"feeder{number}{letter}.json"
+            )
+            assert feeder.side == side
+            assert list(feeder.pairs) == [f"{name}/USDT:USDT" for name in names.split()]
+    assert set(pairs) == set("abc")
+
+
+def test_ports_and_databases_of_the_six_feeders_differ():
+    """Six bots on one host do not meet."""
+    from freqtrade.configuration.load_config import load_from_files
+
+    configs = [load_from_files([str(path)]) for path in (ROOT / "config").glob("feeder*.json")]
+    assert len({c["api_server"]["listen_port"] for c in configs}) == 6
+    assert len({c["db_url"] for c in configs}) == 6
+    assert json.dumps(configs)

@@ -1,0 +1,104 @@
+"""The architecture as a test: who may import whom, and what import must not do."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "feeder_mixin"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+ALLOWED = {
+    "errors": set(),
+    "settings": {"errors"},
+    "schema": {"errors", "settings"},
+    "stores": {"errors", "settings", "schema"},
+    "market": {"errors", "settings", "schema"},
+    "model": {"errors", "settings", "schema", "market"},
+    "tune": {"errors", "settings", "schema", "stores", "market", "model"},
+    "reports": {"errors", "settings", "schema", "tune"},
+    "cli": {"errors", "settings", "schema", "stores", "market", "tune", "reports"},
+}
+"""Layer -> what it may import beside itself."""
+
+LIVE_SIDE = ("schema", "stores", "market", "model")
+"""What the running bot imports."""
+
+SEARCH_AND_PLOTS = {"optuna", "plotly", "matplotlib"}
+CLIENTS = {"sqlalchemy", "sqlite3", "influxdb_client", "psycopg"}
+LAZY_BACKENDS = {"sql.py", "influx.py", "outbox.py"}
+"""Imported only when a store of their kind is opened."""
+
+
+def layer_of(path: Path) -> str:
+    """Return the layer of a module: its folder or its own name."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Return the modules that a file imports; type-checking blocks are left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_module_imports_only_the_layers_below(path):
+    """The import direction of the README's map, never backwards."""
+    layer = layer_of(path)
+    if layer == "__init__":
+        return
+    for name in imports_of(path):
+        if not name.startswith("feeder_mixin."):
+            continue
+        target = name.removeprefix("feeder_mixin.")
+        allowed = {layer, *ALLOWED[layer]}
+        assert any(target == a or target.startswith(f"{a}.") for a in allowed), name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_live_side_names_neither_search_nor_plots_nor_a_database_at_import(path):
+    """The bot never tunes, and asks for a database only when a store is opened."""
+    if layer_of(path) not in LIVE_SIDE:
+        return
+    roots = {name.split(".")[0] for name in imports_of(path)}
+    assert not roots & SEARCH_AND_PLOTS
+    if path.name not in LAZY_BACKENDS:
+        top = {name.split(".")[0] for name in imports_of(path, top_level_only=True)}
+        assert not top & CLIENTS
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_candles_and_history_of_market_and_model_import_freqtrade(path):
+    """Features and model are the same code in tuner and bot, and need no host."""
+    if layer_of(path) in {"market", "model"} and path.name not in {"candles.py", "history.py"}:
+        assert not any(name.startswith("freqtrade") for name in imports_of(path))
+
+
+def test_importing_the_package_pulls_in_no_library():
+    """Importing is free: no I/O, no handler, no extra."""
+    code = (
+        "import sys, logging, feeder_mixin; "
+        "bad = {'optuna', 'lightgbm', 'pandas', 'sqlalchemy', 'freqtrade'} & set(sys.modules); "
+        "sys.exit(bool(bad or logging.getLogger().handlers))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
+
+
+def test_show_needs_neither_lightgbm_nor_optuna():
+    """`feeder show` answers at once."""
+    code = (
+        "import sys; from feeder_mixin.cli.main import make_parser; make_parser(); "
+        "sys.exit(bool({'optuna', 'lightgbm', 'pandas', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
