@@ -31,6 +31,13 @@ LATEST_TIME_NS: Final = 9_223_372_036_854_775_806
 """Largest time that both backends can hold (InfluxDB's limit; BIGINT's is one more)."""
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the floats, as a foreign JSON may hold
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One tunable parameter: its range (both ends included), default and LightGBM name."""
@@ -53,7 +60,7 @@ class Parameter:
         """Return why `value` can't be this parameter, or None when it can."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"{self.name}={value!r} is not a number (expected {self.range_text})"
-        if not math.isfinite(value):
+        if not _is_finite(value):
             return f"{self.name}={value!r} is not finite (expected {self.range_text})"
         if not self.low <= value <= self.high:
             return f"{self.name}={value!r} is outside {self.range_text}"
@@ -194,6 +201,12 @@ def format_time_ns(time_ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
 
 
+# Spelled out: `fromisoformat` reads "2026-01-01+07:00" as seven o'clock without a zone.
+_RFC_3339: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
 def parse_time_ns(text: str) -> int:
     """Return an RFC 3339 time as nanoseconds since the epoch; a time without zone is an error.
 
@@ -202,7 +215,7 @@ def parse_time_ns(text: str) -> int:
     >>> parse_time_ns("2026-01-01T00:00:00.000000001Z")
     1767225600000000001
     """
-    match = re.fullmatch(r"([^.]*?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", text.strip())
+    match = _RFC_3339.fullmatch(text.strip())
     if match is None:
         raise SettingsError(
             f"time {text!r} is not RFC 3339 with a zone (expected for example 2026-01-01T00:00:00Z)"
@@ -254,10 +267,12 @@ class ParameterRecord:
         for name, value in self.metrics.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 problems.append(f"{name}={value!r} is not a number")
-            elif not math.isfinite(value):
+            elif not _is_finite(value):
                 problems.append(f"{name}={value!r} is not finite")
-        if not 0 <= self.time_ns <= LATEST_TIME_NS:
-            problems.append(f"time_ns={self.time_ns!r} is outside 0 to {LATEST_TIME_NS}")
+        if type(self.time_ns) is not int or not 0 <= self.time_ns <= LATEST_TIME_NS:
+            problems.append(
+                f"time_ns={self.time_ns!r} is not a whole number from 0 to {LATEST_TIME_NS}"
+            )
         if problems:
             raise SchemaError(f"{self.feeder_id} {self.pair}: {'; '.join(problems)}")
         restored = {p.name: p.restore(self.parameters[p.name]) for p in PARAMETERS}
@@ -320,7 +335,6 @@ class ParameterRecord:
             "model_type": self.model_type,
             "parameters": dict(self.parameters),
             "metrics": dict(self.metrics),
-            "provenance": dict(self.provenance),
         }
 
 

@@ -177,8 +177,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         config: dict[str, Any] = load_from_files([str(path)])
     except (FreqtradeException, OSError) as error:
         raise SettingsError(f"config {path} can't be read: {error}") from error
-    if not isinstance(config, dict):
-        raise SettingsError(f"config {path} is not a JSON object")
+    except AttributeError as error:  # freqtrade merges files without asking whether they can be
+        raise SettingsError(f"config {path} is not a JSON object") from error
     merged: dict[str, Any] = deep_merge_dicts(environment_vars_to_dict(), config)
     return merged
 
@@ -212,18 +212,20 @@ def build_settings(config: Mapping[str, Any], path: Path, user_data_dir: Path) -
     if problem := _pairs(pairs):
         raise SettingsError(f"{path}: exchange.pair_whitelist={pairs!r}, expected {problem}")
     own_pairs = tuple(cast("list[str]", pairs))
-    if wild := [pair for pair in own_pairs if not _is_plain_pair(pair)]:
-        raise SettingsError(
-            f"{path}: exchange.pair_whitelist has {wild[0]!r}; a feeder needs each pair spelled out, "
-            "such as 'BTC/USDT:USDT'"
-        )
+    chosen: list[str] = block.get("context_pairs") or []
+    for key, listed in (("exchange.pair_whitelist", own_pairs), ("feeder.context_pairs", chosen)):
+        if wild := [pair for pair in listed if not _is_plain_pair(pair)]:
+            raise SettingsError(
+                f"{path}: {key} has {wild[0]!r}; a feeder needs each pair spelled out, such as "
+                "'BTC/USDT:USDT'"
+            )
     timeframe = config.get("timeframe")
     if not isinstance(timeframe, str):
         raise SettingsError(f"{path}: timeframe={timeframe!r}, expected a text such as '5m'")
-    context = block.get("context_pairs") or [*own_pairs[:DEFAULT_CONTEXT_PAIRS], BTC_PAIR]
+    context = chosen or [*own_pairs[:DEFAULT_CONTEXT_PAIRS], BTC_PAIR]
     futures = config.get("trading_mode", "spot") == "futures"
     return FeederSettings(
-        feeder_id=str(config["bot_name"]),
+        feeder_id=_bot_name(config, path),
         side=cast("Side", block["side"]),
         pairs=tuple(dict.fromkeys(own_pairs)),
         timeframe=timeframe,
@@ -235,6 +237,15 @@ def build_settings(config: Mapping[str, Any], path: Path, user_data_dir: Path) -
         context_pairs=tuple(sorted(set(context))),
         **{key: value for key, value in block.items() if key not in {"side", "context_pairs"}},
     )
+
+
+def _bot_name(config: Mapping[str, Any], path: Path) -> str:
+    name = config.get("bot_name")
+    if not isinstance(name, str):
+        raise SettingsError(
+            f"{path}: bot_name is {name!r}, expected a text: the id of a feeder is its bot_name"
+        )
+    return check_feeder_id(name)
 
 
 def _is_plain_pair(pair: str) -> bool:

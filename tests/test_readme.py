@@ -54,7 +54,7 @@ def test_readme_options_exist():
     import io
 
     known = ""
-    for command in ("optimize", "show", "history", "flush", "settings"):
+    for command in ("optimize", "show", "history", "flush", "init-store", "settings"):
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
             make_parser().parse_args([command, "--help"])

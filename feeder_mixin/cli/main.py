@@ -11,13 +11,13 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from feeder_mixin.cli import optimize, show
+from feeder_mixin.cli import optimize, show, stores
 from feeder_mixin.cli.common import make_console, set_up_logging
 from feeder_mixin.errors import CandleError, FeederError, SettingsError
 
 logger = logging.getLogger(__name__)
 
-GROUPS = (optimize, show)
+GROUPS = (optimize, show, stores)
 
 
 def make_parser() -> argparse.ArgumentParser:

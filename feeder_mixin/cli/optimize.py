@@ -1,4 +1,4 @@
-"""``feeder optimize`` and ``feeder flush``: tune pairs, deliver what waits."""
+"""``feeder optimize``: tune pairs, print what came of it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,6 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     add_optimize_options(optimize)
     optimize.set_defaults(run=run_optimize)
-    flush = commands.add_parser(
-        "flush",
-        parents=[feeder_options()],
-        help="deliver results that could not be written to the store",
-    )
-    flush.set_defaults(run=run_flush)
 
 
 def add_optimize_options(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +160,11 @@ def _optimize_one(
         "store": chosen.url,
         "delivered": summary.store_error is None,
         "pairs": {
-            pair: {**summary.records[pair].to_dict(), "test_window": result["scores"]}
+            pair: {
+                **summary.records[pair].to_dict(),
+                "provenance": result["provenance"],
+                "test_window": result["scores"],
+            }
             for pair, result in summary.results.items()
         },
         "failures": {pair: str(error) for pair, error in summary.failures.items()},
@@ -191,36 +189,3 @@ def _print_summary(
             f"see them with: feeder show --feeder {settings.feeder_id}",
             markup=False,
         )
-
-
-def run_flush(arguments: argparse.Namespace) -> int:
-    """Deliver the outbox of every chosen feeder; return the exit code."""
-    from feeder_mixin.stores.outbox import Outbox
-
-    documents, code = [], 0
-    for settings in chosen_feeders(arguments):
-        outbox = Outbox(settings.state_dir / "outbox.sqlite")
-        with feeder_store(settings, arguments) as chosen:
-            delivered = outbox.deliver(chosen.store)
-        outbox.close()
-        code = max(code, int(delivered.error is not None))
-        documents.append(
-            {
-                "feeder_id": settings.feeder_id,
-                "store": chosen.url,
-                "delivered": len(delivered.records),
-                "remaining": delivered.remaining,
-                "error": None if delivered.error is None else str(delivered.error),
-            }
-        )
-        if not arguments.json:
-            console = make_console(stderr=delivered.error is not None)
-            reason = "" if delivered.error is None else f": {delivered.error}"
-            console.print(
-                f"{settings.feeder_id}: {len(delivered.records)} records delivered to {chosen}, "
-                f"{delivered.remaining} remain{reason}",
-                markup=False,
-            )
-    if arguments.json:
-        print_json(documents)
-    return code

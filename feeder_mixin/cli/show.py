@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict
 
 from feeder_mixin.cli.common import (
@@ -81,6 +82,7 @@ def run_history(arguments: argparse.Namespace) -> int:
                             "valid": not problems,
                             "problems": problems,
                             "fields": dict(point.fields),
+                            "provenance": _document(point.provenance),
                         }
                     )
                     if not arguments.json:
@@ -95,6 +97,13 @@ def run_history(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(documents)
     return 0
+
+
+def _document(text: str | None) -> object:
+    try:
+        return json.loads(text) if text else None
+    except json.JSONDecodeError:  # a foreign writer's: shown as it is
+        return text
 
 
 def run_settings(arguments: argparse.Namespace) -> int:

@@ -17,10 +17,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
+from ccxt import NotSupported  # type: ignore[import-untyped]
 from freqtrade.data.history import get_datahandler
 from freqtrade.data.history.datahandlers.idatahandler import IDataHandler
 from freqtrade.enums import CandleType
+from freqtrade.exceptions import FreqtradeException
 from freqtrade.exchange import timeframe_to_seconds
+from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, SettingsError
 
@@ -68,11 +71,14 @@ class Candles:
 def timeframe_seconds(timeframe: str) -> int:
     """Return the length of a candle in seconds, or raise `SettingsError` for an unknown name."""
     try:
-        return int(timeframe_to_seconds(timeframe))
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+        seconds = int(timeframe_to_seconds(timeframe))
+    except (ValueError, IndexError, TypeError, NotSupported) as error:
         raise SettingsError(
             f"timeframe {timeframe!r} is not one freqtrade knows: {error}"
         ) from error
+    if seconds <= 0:
+        raise SettingsError(f"timeframe {timeframe!r} is not one freqtrade knows")
+    return seconds
 
 
 def load_candles(
@@ -93,9 +99,14 @@ def load_candles(
     ------
     CandleError
         When the file is missing or damaged; the message names file, pair and what is wrong.
+    SettingsError
+        When freqtrade does not know the data format.
     """
     kind = CandleType.from_string(candle_type)
-    handler = get_datahandler(datadir, data_format)
+    try:
+        handler = get_datahandler(datadir, data_format)
+    except (FreqtradeException, ValueError) as error:
+        raise SettingsError(f"dataformat_ohlcv {data_format!r} can't be read: {error}") from error
     path = candle_path(handler, datadir, pair, timeframe, kind)
     if not path.exists():
         raise CandleError(
@@ -104,7 +115,10 @@ def load_candles(
             "at a freqtrade data folder"
         )
     _check_dates_have_zone(pair, path)
-    raw = handler._ohlcv_load(pair, timeframe, timerange=None, candle_type=kind)
+    try:
+        raw = handler._ohlcv_load(pair, timeframe, timerange=None, candle_type=kind)
+    except (ValueError, TypeError, OSError) as error:
+        raise CandleError(f"{pair}: {path} is not a readable candle file: {error}") from error
     if raw.empty:
         raise CandleError(f"{pair}: {path} holds no readable candles; download them again")
     return check_candles(pair, raw, timeframe, source=str(path))
@@ -124,7 +138,7 @@ def _check_dates_have_zone(pair: str, path: Path) -> None:
     try:
         dataset = pa.dataset.dataset(path, format=path.suffix[1:])
         kind = dataset.schema.field("date").type
-    except (KeyError, pa.ArrowException) as error:
+    except (KeyError, OSError, pa.ArrowException) as error:
         raise CandleError(f"{pair}: {path} is not a readable candle file: {error}") from error
     if pa.types.is_timestamp(kind) and kind.tz is None:
         raise CandleError(
@@ -144,28 +158,12 @@ def check_candles(pair: str, raw: pd.DataFrame, timeframe: str, *, source: str) 
     dates = pd.DatetimeIndex(raw["date"])
     if dates.tz is None:
         raise CandleError(f"{pair}: dates in {source} have no time zone; expected UTC")
-    opens = dates.tz_convert("UTC").as_unit("s").asi8
-    steps = np.diff(opens)
-    if duplicates := int((steps == 0).sum()):
-        where = dates[1:][steps == 0][0]
-        raise CandleError(f"{pair}: {duplicates} duplicate dates in {source}, first {where}")
-    if (steps < 0).any():
-        where = dates[1:][steps < 0][0]
-        raise CandleError(f"{pair}: dates in {source} are not ascending, first at {where}")
-    if (steps % step_s).any() or (opens[:1] % step_s).any():
-        usual = int(np.median(steps)) if len(steps) else 0
-        raise CandleError(
-            f"{pair}: {source} is not {timeframe}: candles are {usual} s apart, expected {step_s} s"
-        )
-    if len(steps) and int(np.median(steps)) != step_s:
-        raise CandleError(
-            f"{pair}: {source} is not {timeframe}: candles are mostly {int(np.median(steps))} s "
-            f"apart, expected {step_s} s"
-        )
+    dates = dates.tz_convert("UTC")
+    steps = _check_dates(pair, dates, timeframe, source)
     _check_values(pair, raw, dates, source)
     grid = pd.date_range(dates[0], dates[-1], freq=pd.Timedelta(seconds=step_s), name="date")
     frame = raw.set_index(dates)[list(COLUMNS)].astype(np.float64).reindex(grid)
-    gaps = steps[steps > step_s] // step_s - 1
+    gaps = steps[steps > 1] - 1
     candles = Candles(pair, frame, int(gaps.sum()), int(gaps.max(initial=0)))
     if candles.n_missing:
         logger.warning(
@@ -178,6 +176,36 @@ def check_candles(pair: str, raw: pd.DataFrame, timeframe: str, *, source: str) 
             source,
         )
     return candles
+
+
+def _check_dates(
+    pair: str, dates: pd.DatetimeIndex, timeframe: str, source: str
+) -> NDArray[np.int64]:
+    """Return how many candles each date is after the one before, or raise `CandleError`."""
+    if dates.hasnans:
+        raise CandleError(f"{pair}: {int(np.asarray(dates.isna()).sum())} candles without date in {source}")
+    step_s = timeframe_seconds(timeframe)
+    step_ns, opens_ns = step_s * 1_000_000_000, dates.as_unit("ns").asi8
+    steps = np.diff(opens_ns)
+    if duplicates := int((steps == 0).sum()):
+        where = dates[1:][steps == 0][0]
+        raise CandleError(f"{pair}: {duplicates} duplicate dates in {source}, first {where}")
+    if (steps < 0).any():
+        where = dates[1:][steps < 0][0]
+        raise CandleError(f"{pair}: dates in {source} are not ascending, first at {where}")
+    if len(steps) and (usual_ns := int(np.median(steps))) != step_ns:
+        raise CandleError(
+            f"{pair}: {source} is not {timeframe}: candles are mostly {usual_ns / 1e9:g} s apart, "
+            f"expected {step_s} s"
+        )
+    off_grid: NDArray[np.bool_] = opens_ns % step_ns != 0
+    if off_grid.any():
+        raise CandleError(
+            f"{pair}: {source} is not {timeframe}: {int(off_grid.sum())} candles do not open on a "
+            f"multiple of {step_s} s, first {dates[off_grid][0]}"
+        )
+    whole_steps: NDArray[np.int64] = steps // step_ns
+    return whole_steps
 
 
 def _check_values(pair: str, raw: pd.DataFrame, dates: pd.DatetimeIndex, source: str) -> None:

@@ -33,6 +33,9 @@ WEEK: Final = 7 * DAY
 """Windows named after what they are at 5m, in candles."""
 
 ATR_PERIOD: Final = 14
+SMALLEST_RATIO: Final = 1e-7
+"""Floor of ranges and volatilities: a flat market has a finite log, and ATR can divide."""
+
 SEASON_DAYS: Final = 21
 WARMUP_CANDLES: Final = 14 * DAY + ATR_PERIOD
 """Candles before the first complete row: the season of the same weekday looks back two weeks."""
@@ -127,11 +130,11 @@ FEATURE_HASH: Final = hash48(RECIPE_VERSION, *SCALE_FEATURES, "|", *TREE_FEATURE
 
 def log_floor(values: pd.Series) -> pd.Series:
     """Return the logarithm, floored so that a flat market gives a finite number."""
-    return pd.Series(np.log(np.maximum(values.to_numpy(), 1e-7)), index=values.index)
+    return pd.Series(np.log(np.maximum(values.to_numpy(), SMALLEST_RATIO)), index=values.index)
 
 
 def atr_ratio(candles: pd.DataFrame) -> pd.Series:
-    """Return ATR14 / close; after a missing candle the recursion starts anew.
+    """Return ATR14 / close, at least `SMALLEST_RATIO`; after a missing candle it starts anew.
 
     TA-Lib's ATR never recovers from a NaN, so every run of present candles is computed alone.
     """
@@ -143,7 +146,7 @@ def atr_ratio(candles: pd.DataFrame) -> pd.Series:
         if stop - start > ATR_PERIOD:
             part = slice(start, stop)
             atr[part] = talib.ATR(high[part], low[part], close[part], ATR_PERIOD)
-    return pd.Series(atr / close, index=candles.index)
+    return pd.Series(np.maximum(atr / close, SMALLEST_RATIO), index=candles.index)
 
 
 def own_features(candles: pd.DataFrame, horizon: int) -> pd.DataFrame:
@@ -177,8 +180,8 @@ def own_features(candles: pd.DataFrame, horizon: int) -> pd.DataFrame:
         out[f"momentum_{window}"] = log_close.diff(window) / atr / math.sqrt(window)
     for window in _EXTREME_WINDOWS:  # distance to the window's low and high, same unit, both <= 0
         unit = atr * math.sqrt(window)
-        out[f"to_low_{window}"] = (log_floor(low.rolling(window).min()) - log_floor(close)) / unit
-        out[f"to_high_{window}"] = (log_floor(close) - log_floor(high.rolling(window).max())) / unit
+        out[f"to_low_{window}"] = _log_ratio(low.rolling(window).min(), close) / unit
+        out[f"to_high_{window}"] = _log_ratio(close, high.rolling(window).max()) / unit
     week_volume = volume.rolling(WEEK).mean() + 1e-9
     out["volume_ratio"] = log_floor(volume.rolling(3).mean() / week_volume + 1e-4)
     return pd.DataFrame(out, index=candles.index)
@@ -260,7 +263,7 @@ def _clock(
     utc_angle = 2 * np.pi * (grid.hour * 60 + grid.minute).to_numpy() / 1440
     local = grid.tz_convert(_NEW_YORK)
     minute = (local.hour * 60 + local.minute).to_numpy()
-    weekday = np.asarray(local.dayofweek)
+    weekday = np.asarray(local.day_of_week)
     weekend, angle = weekday >= 5, (2 * np.pi * minute / 1440).astype(np.float64)
     out: dict[str, pd.Series | NDArray[np.float64]] = {
         "utc_sin": np.sin(utc_angle),
@@ -279,12 +282,16 @@ def _clock(
         to_go = (event - minute) % 1440 / (horizon * timeframe_s / 60)
         out[f"ny_to_{name}"] = np.where(~weekend & (to_go <= 1), np.exp(-to_go), 0.0)
     # How much the market's NEXT candles exceed its week before: this looks ahead, so a row reads it
-    # from earlier rows of its clock slot only, at least `lag` days ago. When New York repeats an
-    # hour, the previous occurrence would be an hour ago: the first of the two is left out.
+    # from earlier rows of its clock slot only, `lag` occurrences ago. When New York repeats an hour,
+    # the previous occurrence would be an hour ago: the first of the two is left out. Days of 23
+    # hours (and slots above an hour, which shift) need slack; behind a lag of 2 or more the
+    # repeated hour would count as one of the days.
     ahead = market.shift(-horizon) - market.rolling(WEEK, min_periods=500).mean()
-    ahead[local.tz_localize(None).duplicated(keep="last")] = np.nan
-    lag = math.ceil(horizon * timeframe_s / 86_400)
     slot = minute * 60 // timeframe_s
+    day = local.tz_localize(None).normalize().asi8
+    ahead[pd.DataFrame({"day": day, "slot": slot}).duplicated(keep="last").to_numpy()] = np.nan
+    lag = math.ceil(((horizon + 1) * timeframe_s + 3600) / 86_400)
+    lag += lag > 1
     for name, kind, window, at_least in (
         ("20", weekend.astype(np.int64), 20, 3),
         ("weekday", weekday, 4, 1),

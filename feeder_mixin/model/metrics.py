@@ -47,7 +47,16 @@ def pinball_loss(excursion: Array, q: Array, alpha: float) -> float:
 def skill(excursion: Array, q: Array, reference: Array, alpha: float) -> float:
     """Return ``1 - pinball(q) / pinball(reference)``: above 0 is better than the reference."""
     check_same_length(excursion=excursion, q=q, reference=reference)
-    return 1.0 - pinball_loss(excursion, q, alpha) / pinball_loss(excursion, reference, alpha)
+    reference_loss = _above_zero(pinball_loss(excursion, reference, alpha))
+    return 1.0 - pinball_loss(excursion, q, alpha) / reference_loss
+
+
+def _above_zero(reference_loss: float) -> float:
+    if not reference_loss > 0:
+        raise ModelError(
+            f"no skill over a reference whose loss is {reference_loss}: the market did not move"
+        )
+    return reference_loss
 
 
 def mean_absolute_error(excursion: Array, q: Array) -> float:
@@ -106,7 +115,7 @@ def ratio_with_error(numerator: Array, denominator: Array) -> tuple[float, float
     numerator, denominator : shape (n_blocks,)
     """
     check_same_length(numerator=numerator, denominator=denominator)
-    n_blocks, total = len(numerator), float(denominator.sum())
+    n_blocks, total = len(numerator), _above_zero(float(denominator.sum()))
     ratio = float(numerator.sum()) / total
     if n_blocks < 2:
         return ratio, float("inf")

@@ -55,9 +55,10 @@ def train_stop_s(cut_s: int, horizon: int, timeframe_s: int) -> int:
     """Return the first open that must not train a model cut at `cut_s`: purge by the horizon.
 
     The label of the row that opens at t reads candles up to the one that closes at
-    t + (horizon + 1) x timeframe; it is known at the cut when that close is not later.
+    t + (horizon + 1) x timeframe; it is known at the cut when that close is not later. A cut inside
+    a candle counts as that candle's open.
     """
-    return cut_s - horizon * timeframe_s
+    return cut_s // timeframe_s * timeframe_s - horizon * timeframe_s
 
 
 def recency_weights(

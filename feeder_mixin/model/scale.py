@@ -63,9 +63,11 @@ class LabelScale:
             return np.log(np.maximum(atr_ratio, 1e-7))
         x = (table[list(SCALE_FEATURES)].to_numpy(np.float64) - self.mean) / self.std
         weights = self.coefficients[pair]
-        # One row at a time in effect: a blocked matrix product may round a row differently in
-        # another batch, and live, backtest and tuner must agree to the last digits.
-        log_scale: NDArray[np.float64] = np.einsum("ij,j->i", x, weights[:-1]) + weights[-1]
+        # Column by column: a matrix product (einsum, too) rounds a row differently in another
+        # batch, and live, backtest and tuner must agree to the last digits.
+        log_scale = np.full(len(x), weights[-1])
+        for column, weight in zip(x.T, weights[:-1], strict=True):
+            log_scale += column * weight
         return log_scale
 
 

@@ -87,7 +87,9 @@ def test_no_sub_command_is_a_usage_error(feeder):
     assert "usage: feeder" in err
 
 
-@pytest.mark.parametrize("command", ["optimize", "show", "history", "flush", "settings"])
+@pytest.mark.parametrize(
+    "command", ["optimize", "show", "history", "flush", "init-store", "settings"]
+)
 def test_help_describes_every_sub_command(feeder, command):
     """Each command explains itself and its options."""
     code, out, _ = feeder(command, "--help")

@@ -94,8 +94,8 @@ def test_flush_delivers_what_waits_and_then_nothing(project, feeder):
     outbox.close()
     code, out, _ = feeder("flush", "--feeder", "feeder120b")
     assert code == 0
-    assert "1 records delivered" in out
-    assert "0 records delivered" in feeder("flush", "--feeder", "feeder120b")[1]
+    assert "1 delivered" in out
+    assert "0 delivered" in feeder("flush", "--feeder", "feeder120b")[1]
     with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
         assert store.latest("feeder120b").records[PAIR].same_content(record)
 
@@ -111,7 +111,7 @@ def test_flush_unreachable_store_exits_1_and_keeps_everything(project, feeder, m
     assert code == 1
     assert "1 remain" in err
     assert "SECRET" not in out + err
-    assert "1 records delivered" in feeder("flush", "--feeder", "feeder120b")[1]
+    assert "1 delivered" in feeder("flush", "--feeder", "feeder120b")[1]
 
 
 def test_settings_prints_every_value_and_the_stores_origin(project, feeder):
@@ -123,3 +123,11 @@ def test_settings_prints_every_value_and_the_stores_origin(project, feeder):
     assert shown["horizon_candles"] == 30
     assert shown["store_url_from"] == "default"
     assert "BTC/USDT:USDT" in shown["context_pairs"]
+
+
+def test_init_store_of_a_file_says_there_is_nothing_to_make(project, feeder):
+    """SQLite needs no preparation, and asking makes no file."""
+    code, out, _ = feeder("init-store", "--feeder", "feeder120b")
+    assert code == 0
+    assert "nothing to make" in out
+    assert not (project / "user_data" / "feeder_params.sqlite").exists()

@@ -30,7 +30,9 @@ def test_optimize_leaves_one_valid_record_per_pair_and_show_prints_them(project)
         assert parameter_problems(record["parameters"]) == []
         assert set(METRIC_NAMES) - RATES <= set(record["metrics"])
         assert record["metrics"]["optimization_trials"] == 4
-        assert record["provenance"]["context_pairs"] == sorted(PAIRS)
+    history = project.run(project.command("history", "--feeder", "test1", "--json"))
+    for point in json.loads(history.stdout):
+        assert point["provenance"]["context_pairs"] == sorted(PAIRS)
 
 
 def test_optimize_same_command_again_starts_a_new_run(project):
