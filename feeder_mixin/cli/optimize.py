@@ -23,6 +23,9 @@ from feeder_mixin.settings import FeederSettings
 if TYPE_CHECKING:
     from feeder_mixin.tune.run import RunOptions, RunSummary
 
+_TABLE_WIDTH = 84
+"""The closing table's least width: on a narrower terminal lines wrap instead of losing digits."""
+
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this group's sub-commands."""
@@ -180,7 +183,7 @@ def _print_summary(
     if not summary.results:
         return
     ordered = {pair: summary.results[pair] for pair in settings.pairs if pair in summary.results}
-    console.print(closing_table(ordered))
+    console.print(closing_table(ordered), width=max(console.width, _TABLE_WIDTH))
     for line in (*verdicts(ordered), *feeder_notes(ordered)):
         console.print(line, markup=False)
     if summary.store_error is None:

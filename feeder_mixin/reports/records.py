@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from rich import box
 from rich.table import Table
 
 from feeder_mixin.schema import METRICS, PARAMETERS, ParameterRecord, format_time_ns
@@ -26,7 +27,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def record_table(records: Sequence[ParameterRecord]) -> Table:
     """Return records side by side: one column a pair, parameters above metrics."""
-    table = Table(title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     for record in records:
         table.add_column(record.pair, justify="right", no_wrap=True)

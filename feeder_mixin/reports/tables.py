@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from feeder_mixin.reports.records import percent
@@ -20,12 +21,15 @@ def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(
         title=f"Test window, quantile level {level}, percent (skill: over the ATR rule)",
         title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
     table.add_column("pair", no_wrap=True)
     table.add_column("model", no_wrap=True)
     headings = ("skill", "± SE", "exceed", "MAE", "safe acc", "called safe", "base rate")
     for heading in (*headings, "FPR", "FNR"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", min_width=5, max_width=6)
     for pair, result in results.items():
         for number, (name, score) in enumerate(result["scores"].items()):
             table.add_row(
@@ -34,7 +38,7 @@ def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
                 percent(score["skill"]),
                 "-" if name == ATR_RULE else percent(score["skill_se"]),
                 percent(score["exceedance"]),
-                percent(score["mae"], 3),
+                percent(score["mae"], 2),
                 percent(score["safety_accuracy"]),
                 percent(score["predicted_safe_share"]),
                 percent(score["realised_safe_share"]),

@@ -261,6 +261,7 @@ class _Runner:
                     self._fail(pair, error)
                 else:
                     logger.warning("Context pair is missing, features go without it: %s", error)
+        self._progress.stage("loading candles", len(wanted), len(wanted))
         self._say_stale(pairs, loaded)
         return loaded
 
