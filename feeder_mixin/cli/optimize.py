@@ -23,7 +23,7 @@ from feeder_mixin.settings import FeederSettings
 if TYPE_CHECKING:
     from feeder_mixin.tune.run import RunOptions, RunSummary
 
-_TABLE_WIDTH = 84
+_TABLE_WIDTH = 92
 """The closing table's least width: on a narrower terminal lines wrap instead of losing digits."""
 
 

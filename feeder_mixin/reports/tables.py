@@ -29,7 +29,7 @@ def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     table.add_column("model", no_wrap=True)
     headings = ("skill", "± SE", "exceed", "MAE", "safe acc", "called safe", "base rate")
     for heading in (*headings, "FPR", "FNR"):
-        table.add_column(heading, justify="right", min_width=5, max_width=6)
+        table.add_column(heading, justify="right")
     for pair, result in results.items():
         for number, (name, score) in enumerate(result["scores"].items()):
             table.add_row(
