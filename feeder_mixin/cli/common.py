@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +26,12 @@ PLAIN_WIDTH: Final = 150
 """Width of tables where there is no terminal to ask."""
 
 
+@cache
 def make_console(*, stderr: bool = False) -> Console:
-    """Return a console on stdout or stderr; wide where it is no terminal, so nothing is cut."""
+    """Return the console on stdout or stderr; wide where it is no terminal, so nothing is cut.
+
+    One each: logs and progress bars must know of each other.
+    """
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PLAIN_WIDTH
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())

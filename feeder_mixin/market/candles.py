@@ -183,7 +183,9 @@ def _check_dates(
 ) -> NDArray[np.int64]:
     """Return how many candles each date is after the one before, or raise `CandleError`."""
     if dates.hasnans:
-        raise CandleError(f"{pair}: {int(np.asarray(dates.isna()).sum())} candles without date in {source}")
+        raise CandleError(
+            f"{pair}: {int(np.asarray(dates.isna()).sum())} candles without date in {source}"
+        )
     step_s = timeframe_seconds(timeframe)
     step_ns, opens_ns = step_s * 1_000_000_000, dates.as_unit("ns").asi8
     steps = np.diff(opens_ns)

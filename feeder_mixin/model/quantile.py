@@ -160,7 +160,13 @@ class SharedModels:
         if not self.pooled:
             return None
         x = _with_side(tree_features(table, log_scale, side), side)
-        return np.stack([self.pooled[alpha].predict(x) for alpha in alphas])
+        return np.stack([_predict(self.pooled[alpha], x) for alpha in alphas])
+
+
+def _predict(booster: lgb.Booster, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    # One row takes 0.03 ms with one thread and 8 ms when LightGBM wakes a thread per core.
+    forecast: NDArray[np.float64] = booster.predict(x, num_threads=1)
+    return forecast
 
 
 def _with_side(x: NDArray[np.float32], side: Side) -> NDArray[np.float32]:
@@ -311,11 +317,11 @@ class SafetyModel:
         if table.empty:
             return np.empty(0)
         log_scale = self.shared.scale.log_scale(self.pair, table)
-        own = self.own.predict(tree_features(table, log_scale, self.side))
+        own = _predict(self.own, tree_features(table, log_scale, self.side))
         left, share = bracket(self.alpha)
         alphas = POOLED_ALPHAS[left : left + 2]
         pooled = self.shared.pooled_z(table, log_scale, self.side, alphas)
-        between = None if pooled is None else (1 - share) * pooled[0] + share * pooled[1]
+        between = None if pooled is None else share * pooled[0] + (1 - share) * pooled[1]
         forecast: NDArray[np.float64] = combine(own, between) * np.exp(log_scale)
         return forecast
 

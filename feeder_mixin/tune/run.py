@@ -19,7 +19,14 @@ from typing import Any, Final, Protocol
 
 import filelock
 
-from feeder_mixin.errors import BusyError, CandleError, FeederError, SettingsError, StoreError
+from feeder_mixin.errors import (
+    BusyError,
+    CandleError,
+    FeederError,
+    SettingsError,
+    StoreError,
+    TuningError,
+)
 from feeder_mixin.market.candles import Candles, load_candles, timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
@@ -166,6 +173,7 @@ def feeder_lock(settings: FeederSettings) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = filelock.FileLock(folder / "optimize.lock", timeout=0)
         lock.acquire()
+        owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
     except filelock.Timeout as error:
         who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
         raise BusyError(
@@ -173,9 +181,10 @@ def feeder_lock(settings: FeederSettings) -> Iterator[None]:
             "this one did nothing"
         ) from error
     except OSError as error:
-        raise SettingsError(f"state folder {folder} can't be used: {error}") from error
+        raise TuningError(
+            f"state folder {folder} can't be used: {error}. Make it writable, or free disk space"
+        ) from error
     try:
-        owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
         yield
     finally:
         lock.release()
@@ -361,7 +370,7 @@ class _Runner:
         self._progress.stage("building features", 0, len(tasks))
         for number, (pair, outcome) in enumerate(pool.run(worker.plan_pair, tasks), 1):
             self._progress.stage("building features", number, len(tasks))
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, Exception):
                 self._fail(pair, outcome)
                 continue
             layouts[pair] = outcome
@@ -384,7 +393,7 @@ class _Runner:
         tasks = {str(cut_s): (cut_s,) for cut_s in cuts}
         for number, (key, outcome) in enumerate(pool.run(worker.fit_cut, tasks), 1):
             self._progress.stage("fitting shared models", number, len(tasks))
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, Exception):
                 raise outcome
             shared[int(key)] = outcome
         return shared
@@ -453,7 +462,7 @@ class _Runner:
 
         show()
         for pair, outcome in pool.run(worker.tune_pair, tasks, show):
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, Exception):
                 self._fail(pair, outcome)
             else:
                 self._accept(pair, outcome)
@@ -472,9 +481,9 @@ class _Runner:
         self._summary.records[pair] = self._outbox.put(record)
         self._progress.finished(pair, result, None)
 
-    def _fail(self, pair: str, error: BaseException) -> None:
-        if not isinstance(error, FeederError):
-            raise error  # a defect of ours: its traceback is worth more than the other pairs
+    def _fail(self, pair: str, error: Exception) -> None:
+        if not isinstance(error, FeederError):  # a defect: the other pairs go on, but it is shown
+            logger.error("Pair failed unexpectedly pair=%s", pair, exc_info=error)
         self._summary.failures[pair] = error
         self._progress.finished(pair, None, error)
 
