@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from feeder_mixin.errors import CandleError
-from feeder_mixin.model.rows import DAY_S
+from feeder_mixin.model.rows import DAY_S, train_stop_s
 
 TEST_DAYS: Final = 15.0
 SHORT_DAYS: Final = 60.0
-"""Below this many labelled days the test window is a quarter of them."""
+SHORT_TEST_SHARE: Final = 0.25
+"""Below this many labelled days the test window is this share of them."""
 
 FOLD_DAYS: Final = 15.0
 """A model 15 days old loses 0.1 points of skill, 30 days old 0.6: longer folds judge stale models."""
@@ -28,7 +29,10 @@ FOLDS_SHARE: Final = 0.5
 """Of the days before the test window; the rest is training for the first fold at least."""
 
 MIN_LABELLED_DAYS: Final = 10.0
-"""Less leaves folds of under a day: noise."""
+"""Less leaves folds of under a day: noise. Long horizons need more (`needed_labelled_days`)."""
+
+MIN_FOLD_HORIZONS: Final = 2.0
+"""A fold is at least this many horizons long, or purging would leave little of it."""
 
 ADVISED_DAYS: Final = 120.0
 """Windows under 120 days were measured to lose."""
@@ -56,6 +60,12 @@ class Layout:
         return (*(fold.cut_s for fold in self.folds), self.test.cut_s)
 
 
+def needed_labelled_days(horizon: int, timeframe_s: int) -> float:
+    """Return how many labelled days a layout needs at this horizon."""
+    fold_days = MIN_FOLD_HORIZONS * horizon * timeframe_s / DAY_S
+    return max(MIN_LABELLED_DAYS, fold_days * MIN_FOLDS / (FOLDS_SHARE * (1 - SHORT_TEST_SHARE)))
+
+
 def plan_layout(
     first_row_s: int,
     last_candle_s: int,
@@ -81,28 +91,31 @@ def plan_layout(
     Raises
     ------
     CandleError
-        When fewer than `MIN_LABELLED_DAYS` labelled days are there, or wanted.
+        When fewer than `needed_labelled_days` are there, or wanted.
     """
     end_s = last_candle_s - horizon * timeframe_s + timeframe_s
     there = (end_s - first_row_s) / DAY_S
     labelled = min(float(days_back), there)
-    if labelled < MIN_LABELLED_DAYS:
+    needed = needed_labelled_days(horizon, timeframe_s)
+    if labelled < needed:
         raise CandleError(
-            f"too few candles: {max(labelled, 0.0):.1f} labelled days, needed are "
-            f"{MIN_LABELLED_DAYS:g} beside {needed_warmup_days:.1f} days of warm-up for features "
-            f"({MIN_LABELLED_DAYS + needed_warmup_days:.0f} days of candles without gaps)"
+            f"too few candles: {max(labelled, 0.0):.1f} labelled days, needed are {needed:.4g} "
+            f"beside {needed_warmup_days:.1f} days of warm-up for features "
+            f"({needed + needed_warmup_days:.0f} days of candles without gaps)"
         )
-    test_days = TEST_DAYS if labelled >= SHORT_DAYS else labelled / 4
+    test_days = TEST_DAYS if labelled >= SHORT_DAYS else labelled * SHORT_TEST_SHARE
     # On the candle grid, so that every fold starts at a candle's open.
     test_cut_s = _to_grid(end_s - test_days * DAY_S, timeframe_s)
     span_days = (labelled - test_days) * FOLDS_SHARE
-    n_folds = max(MIN_FOLDS, int(span_days // FOLD_DAYS))
-    fold_days = min(FOLD_DAYS, span_days / n_folds)
+    longest = max(FOLD_DAYS, MIN_FOLD_HORIZONS * horizon * timeframe_s / DAY_S)
+    n_folds = max(MIN_FOLDS, int(span_days // longest))
+    fold_days = min(longest, span_days / n_folds)
     starts = [
         _to_grid(test_cut_s - (n_folds - i) * fold_days * DAY_S, timeframe_s)
         for i in range(n_folds)
     ]
-    ends = [*starts[1:], test_cut_s]
+    # The last fold is scored on labels that ended by the test cut: the test window is untouched.
+    ends = [*starts[1:], train_stop_s(test_cut_s, horizon, timeframe_s)]
     folds = tuple(Window(start, end) for start, end in zip(starts, ends, strict=True))
     return Layout(folds, Window(test_cut_s, end_s), labelled)
 

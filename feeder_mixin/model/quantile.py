@@ -321,7 +321,7 @@ class SafetyModel:
         left, share = bracket(self.alpha)
         alphas = POOLED_ALPHAS[left : left + 2]
         pooled = self.shared.pooled_z(table, log_scale, self.side, alphas)
-        between = None if pooled is None else share * pooled[0] + (1 - share) * pooled[1]
+        between = None if pooled is None else (1 - share) * pooled[0] + share * pooled[1]
         forecast: NDArray[np.float64] = combine(own, between) * np.exp(log_scale)
         return forecast
 

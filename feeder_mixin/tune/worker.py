@@ -19,7 +19,7 @@ import pandas as pd
 from feeder_mixin.errors import CandleError, FeederError
 from feeder_mixin.market.context import Market
 from feeder_mixin.market.features import FEATURE_HASH, WARMUP_CANDLES, labels
-from feeder_mixin.model.folds import MIN_LABELLED_DAYS, Layout, plan_layout
+from feeder_mixin.model.folds import Layout, needed_labelled_days, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import default_parameters, hash48
@@ -98,11 +98,12 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
     frame = market.context[pair] if candles is None else candles
     warmup_days = WARMUP_CANDLES * market.timeframe_s / DAY_S
     usable_days = int(np.isfinite(labels(table, "long")).sum()) * market.timeframe_s / DAY_S
-    if usable_days < MIN_LABELLED_DAYS:
+    needed = needed_labelled_days(market.horizon, market.timeframe_s)
+    if usable_days < needed:
         raise CandleError(
             f"{pair}: too few candles: {len(frame)} give {usable_days:.1f} days with features and "
-            f"label, needed are {MIN_LABELLED_DAYS:g} beside {warmup_days:.1f} days of warm-up, that "
-            f"is {int((MIN_LABELLED_DAYS + warmup_days) * DAY_S / market.timeframe_s)} candles "
+            f"label, needed are {needed:.4g} beside {warmup_days:.1f} days of warm-up, that "
+            f"is {int((needed + warmup_days) * DAY_S / market.timeframe_s)} candles "
             "without gaps"
         )
     try:
