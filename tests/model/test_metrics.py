@@ -1,0 +1,117 @@
+"""Metrics against counting."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feeder_mixin.errors import ModelError
+from feeder_mixin.model import metrics
+from tests import strategies
+from tests.oracles import metrics as oracle
+
+alphas = st.floats(0.05, 0.20)
+
+
+@given(strategies.forecasts(), alphas)
+def test_losses_of_any_forecasts_equal_the_oracle(arrays, alpha):
+    """Pinball loss, MAE and exceedance are those of counting row by row."""
+    y, q, _ = arrays
+    assert metrics.pinball_loss(y, q, alpha) == pytest.approx(oracle.pinball(y, q, alpha))
+    assert metrics.mean_absolute_error(y, q) == pytest.approx(oracle.mean_absolute_error(y, q))
+    assert metrics.exceedance(y, q) == pytest.approx(oracle.exceedance(y, q))
+
+
+@given(strategies.forecasts(), st.sampled_from((0.01, 0.02)) | st.floats(1e-4, 0.1))
+def test_safety_rates_of_any_forecasts_equal_the_oracle(arrays, tolerance):
+    """Safety rates are those of counting; the border belongs to safe; empty ones are None."""
+    y, q, _ = arrays
+    rates = metrics.safety_rates(y, q, tolerance)
+    for name, expected in oracle.safety(y, q, tolerance).items():
+        found = getattr(rates, name)
+        assert (found is None) if expected is None else (found == pytest.approx(expected))
+
+
+@given(strategies.forecasts(), alphas, st.integers(1, 40_000))
+def test_skill_of_any_forecasts_equals_the_oracle(arrays, alpha, step_s):
+    """Skill is one minus the ratio of losses, also when summed by days."""
+    y, q, reference = arrays
+    opens_s = 1_700_000_000 + step_s * np.arange(len(y))
+    base = oracle.pinball(y, reference, alpha)
+    if base == 0:
+        with pytest.raises(ModelError, match="did not move"):
+            metrics.skill(y, q, reference, alpha)
+        with pytest.raises(ModelError, match="did not move"):
+            metrics.skill_with_error(y, q, reference, alpha, opens_s)
+        return
+    expected = 1 - oracle.pinball(y, q, alpha) / base
+    assert metrics.skill(y, q, reference, alpha) == pytest.approx(expected, abs=1e-9)
+    gain, error = metrics.skill_with_error(y, q, reference, alpha, opens_s)
+    assert gain == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    n_days = len({open_s // 86_400 for open_s in opens_s})
+    assert error == float("inf") if n_days == 1 else error >= 0
+
+
+@given(strategies.forecasts(), st.integers(1, 40_000))
+def test_day_sums_of_any_values_equal_the_oracle(arrays, step_s):
+    """Blocks are UTC days, in order; days without rows are no blocks."""
+    values, _, _ = arrays
+    opens_s = 1_700_000_000 + step_s * np.arange(len(values))
+    np.testing.assert_allclose(
+        metrics.day_block_sums(values, opens_s), oracle.sums_by_day(values, opens_s), atol=1e-12
+    )
+
+
+@given(strategies.forecasts(), alphas)
+def test_pinball_loss_at_the_sample_quantile_is_lowest(arrays, alpha):
+    """No constant beats the sample's own quantile: what the loss is for."""
+    y, other, _ = arrays
+    best = np.quantile(y, alpha, method="inverted_cdf")
+    constant = np.full_like(y, other[0])
+    lowest = metrics.pinball_loss(y, np.full_like(y, best), alpha)
+    assert lowest <= metrics.pinball_loss(y, constant, alpha) + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("excursion", "absent"),
+    [
+        pytest.param([0.0, -0.001], "false_positive_rate", id="all-safe"),
+        pytest.param([-0.5, -0.6], "false_negative_rate", id="all-unsafe"),
+    ],
+)
+def test_safety_rate_with_empty_denominator_is_absent(excursion, absent):
+    """A rate of nothing is None, never 0; the other one is there."""
+    rates = metrics.safety_rates(np.array(excursion), np.array([-0.005, -0.1]), 0.01)
+    names = {"false_positive_rate", "false_negative_rate"}
+    assert getattr(rates, absent) is None
+    assert getattr(rates, (names - {absent}).pop()) == 0.5
+
+
+def test_ratio_error_of_many_random_blocks_is_the_spread_of_the_ratio():
+    """The standard error is what repeating the experiment shows."""
+    random = np.random.default_rng(1)
+    found, errors = [], []
+    for _ in range(400):
+        denominator = random.uniform(0.5, 1.5, 40)
+        numerator = 0.1 * denominator + random.normal(0, 0.2, 40)
+        ratio, error = metrics.ratio_with_error(numerator, denominator)
+        found.append(ratio)
+        errors.append(error)
+    assert np.mean(errors) == pytest.approx(np.std(found), rel=0.1)
+    assert np.mean(found) == pytest.approx(0.1, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("y", "q"),
+    [
+        pytest.param(np.zeros(3), np.zeros(2), id="lengths"),
+        pytest.param(np.zeros((2, 2)), np.zeros((2, 2)), id="dimensions"),
+        pytest.param(np.zeros(0), np.zeros(0), id="empty"),
+    ],
+)
+def test_metrics_of_arrays_that_do_not_fit_are_refused(y, q):
+    """Shapes that are stated are shapes that are checked."""
+    with pytest.raises(ModelError, match="got"):
+        metrics.pinball_loss(y, q, 0.1)
+    with pytest.raises(ModelError, match="got"):
+        metrics.safety_rates(y, q, 0.01)

@@ -1,0 +1,1 @@
+"""Slow, obvious twins: loops and counting, to check fast code against."""
