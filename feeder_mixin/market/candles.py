@@ -167,7 +167,8 @@ def check_candles(pair: str, raw: pd.DataFrame, timeframe: str, *, source: str) 
     candles = Candles(pair, frame, int(gaps.sum()), int(gaps.max(initial=0)))
     if candles.n_missing:
         logger.warning(
-            "Candles are missing: rows whose features or label span them are dropped pair=%s "
+            "Candles are missing: rows whose features or label span them are dropped, a week and more "
+            "behind each gap pair=%s "
             "missing=%d gaps=%d longest_candles=%d source=%s",
             pair,
             candles.n_missing,

@@ -26,20 +26,29 @@ class Market:
         Candles the label looks ahead.
     timeframe_s
         Length of a candle in seconds.
+    until
+        Open of the newest candle of any pair: the clock goes on where the context ends earlier.
     """
 
-    def __init__(self, context: Mapping[str, pd.DataFrame], horizon: int, timeframe_s: int) -> None:
+    def __init__(
+        self,
+        context: Mapping[str, pd.DataFrame],
+        horizon: int,
+        timeframe_s: int,
+        until: pd.Timestamp | None = None,
+    ) -> None:
         if not context:
             raise CandleError("no context pair has usable candles")
         self.context = dict(context)
         self.horizon = horizon
         self.timeframe_s = timeframe_s
+        self._until = until
 
     @cached_property
     def shared(self) -> pd.DataFrame:
         """Return `context_features` of all context pairs."""
         own = {pair: own_features(frame, self.horizon) for pair, frame in self.context.items()}
-        return context_features(own, self.horizon, self.timeframe_s)
+        return context_features(own, self.horizon, self.timeframe_s, self._until)
 
     @cached_property
     def context_tables(self) -> dict[str, pd.DataFrame]:

@@ -224,7 +224,10 @@ def _log_ratio(high: pd.Series, low: pd.Series) -> pd.Series:
 
 
 def context_features(
-    own: Mapping[str, pd.DataFrame], horizon: int, timeframe_s: int
+    own: Mapping[str, pd.DataFrame],
+    horizon: int,
+    timeframe_s: int,
+    until: pd.Timestamp | None = None,
 ) -> pd.DataFrame:
     """Return what all pairs of a feeder share: means over its context pairs, BTC, and the clock.
 
@@ -239,9 +242,13 @@ def context_features(
         Candles the label looks ahead.
     timeframe_s
         Length of a candle in seconds.
+    until
+        Open of the last row; where it is later than every context pair's last candle, the rows
+        between have the clock only.
     """
     first = min(frame.index[0] for frame in own.values())
-    last = max(frame.index[-1] for frame in own.values())
+    ends = [frame.index[-1] for frame in own.values()]
+    last = max(ends if until is None else [*ends, until])
     grid = pd.date_range(first, last, freq=pd.Timedelta(seconds=timeframe_s), name="date")
     out: dict[str, pd.Series] = {}
     pairs = sorted(own)  # the order of summation must not depend on how the pairs were listed

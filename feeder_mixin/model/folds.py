@@ -97,6 +97,10 @@ def plan_layout(
     there = (end_s - first_row_s) / DAY_S
     labelled = min(float(days_back), there)
     needed = needed_labelled_days(horizon, timeframe_s)
+    if days_back < needed:
+        raise CandleError(
+            f"--days-back {days_back:g} is too short: needed are at least {needed:.4g} labelled days"
+        )
     if labelled < needed:
         raise CandleError(
             f"too few candles: {max(labelled, 0.0):.1f} labelled days, needed are {needed:.4g} "

@@ -310,7 +310,8 @@ class _Runner:
         context = {p: candles[p].frame for p in settings.context_pairs if p in candles}
         if left:
             jobs = min(options.jobs, len(left))
-            setup = (context, settings.horizon_candles, self._timeframe_s)
+            until = max(c.frame.index[-1] for c in candles.values())
+            setup = (context, settings.horizon_candles, self._timeframe_s, until)
             with WorkerPool(jobs, worker.start, setup) as pool:
                 layouts = self._plan(pool, left, candles, context)
                 shared = self._fit_shared(pool, layouts, context)

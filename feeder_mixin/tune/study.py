@@ -56,7 +56,12 @@ CANDIDATES: Final = 2
 """Best trials of the search that are redrawn beside the defaults."""
 
 WIN_ERRORS: Final = 1.0
-"""Standard errors by which a winner must beat the defaults on the redraws."""
+"""Standard errors by which a winner must beat the defaults on the redraws.
+
+Measured on 40 cells (ten pairs, both sides, test windows to 2025-11-16 and 2026-01-02, 60 trials):
+the search's best trial taken as it is loses 0.14 points of test skill to the defaults (SE 0.11);
+winners by 1.0, 1.5 and 2.0 errors, 22, 10 and 5 % of the cells, gain nothing and lose nothing.
+"""
 
 ALPHA_ERRORS: Final = 2.0
 """Standard errors of fewer unsafe candles that let `quantile_alpha` leave its default."""

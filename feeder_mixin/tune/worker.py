@@ -45,9 +45,11 @@ _market: list[Market] = []
 """This process's market, set by `start`."""
 
 
-def start(context: Mapping[str, pd.DataFrame], horizon: int, timeframe_s: int) -> None:
-    """Set up this process."""
-    _market[:] = [Market(context, horizon, timeframe_s)]
+def start(
+    context: Mapping[str, pd.DataFrame], horizon: int, timeframe_s: int, until: pd.Timestamp
+) -> None:
+    """Set up this process; `until` is the open of the newest candle of any pair."""
+    _market[:] = [Market(context, horizon, timeframe_s, until)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -377,3 +377,14 @@ def test_labels_of_a_table_are_the_candles_own(made, side):
 def test_feature_hash_as_float_is_exact():
     """The hash is stored as a float."""
     assert int(float(FEATURE_HASH)) == FEATURE_HASH
+
+
+def test_pair_ahead_of_its_context_keeps_its_rows_and_the_clock():
+    """A context that ends earlier costs a pair none of its newest rows."""
+    frames = {"BTC/USDT:USDT": make_candles(20 * 288, 1)}
+    ahead = make_candles(20 * 288 + 5, 2)
+    market = Market(frames, 30, 300, until=ahead.index[-1])
+    short = Market(frames, 30, 300)
+    assert market.build(ahead).index[-1] == ahead.index[-1]
+    assert short.build(ahead).index[-1] == frames["BTC/USDT:USDT"].index[-1]
+    pd.testing.assert_frame_equal(market.build(ahead).iloc[:-5], short.build(ahead))
