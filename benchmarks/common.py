@@ -23,7 +23,8 @@ from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.settings import Side
 from feeder_mixin.tune.journal import Journal
-from feeder_mixin.tune.study import StudyResult, StudySettings, run_study, warm_start_sets
+from feeder_mixin.tune.space import StudySettings, warm_start_sets
+from feeder_mixin.tune.study import StudyResult, run_study
 
 HORIZON, TIMEFRAME_S, TRAIN_DAYS, TOLERANCE = 30, 300, 150.0, 0.01
 FEEDERS = {

@@ -21,7 +21,7 @@ from feeder_mixin.schema import describe_fields
 from feeder_mixin.settings import FeederSettings
 
 if TYPE_CHECKING:
-    from feeder_mixin.tune.run import RunOptions, RunSummary
+    from feeder_mixin.tune.options import RunOptions, RunSummary
 
 _TABLE_WIDTH = 92
 """The closing table's least width: on a narrower terminal lines wrap instead of losing digits."""
@@ -104,7 +104,7 @@ def run_optimize(arguments: argparse.Namespace) -> int:
     """Tune the chosen feeders one after the other; return the exit code."""
     # Imported here, so that `feeder show` does not wait for LightGBM and Optuna.
     from feeder_mixin.tune.executors import available_cores
-    from feeder_mixin.tune.run import RunOptions, check_options
+    from feeder_mixin.tune.options import RunOptions, check_options
 
     options = RunOptions(
         pairs=tuple(arguments.pairs),
@@ -135,7 +135,8 @@ def _optimize_one(
 ) -> tuple[dict[str, Any], int]:
     from feeder_mixin.cli.progress import make_progress
     from feeder_mixin.market.history import download_missing
-    from feeder_mixin.tune.run import check_options, run_feeder
+    from feeder_mixin.tune.options import check_options
+    from feeder_mixin.tune.run import run_feeder
 
     errors = make_console(stderr=True)
     pairs = check_options(settings, options)

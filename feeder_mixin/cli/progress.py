@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console
@@ -65,25 +64,20 @@ class PlainProgress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         pass
 
     def _say(self, text: str) -> None:
         self._console.print(f"{self._feeder_id}: {text}", markup=False)
 
     def stage(self, text: str, done: int, total: int) -> None:
-        """See `tune.run.Progress`."""
+        """See `tune.options.Progress`."""
         if text != self._last_text or done == total:
             self._last_text = text
             self._say(f"{text} {done}/{total}")
 
     def trials(self, done: Mapping[str, int], total: int) -> None:
-        """See `tune.run.Progress`."""
+        """See `tune.options.Progress`."""
         now = time.monotonic()
         n_done, n_all = sum(done.values()), total * len(done)
         just_ended = n_done >= n_all > self._last_done
@@ -96,7 +90,7 @@ class PlainProgress:
     def finished(
         self, pair: str, result: Mapping[str, Any] | None, error: Exception | None
     ) -> None:
-        """See `tune.run.Progress`."""
+        """See `tune.options.Progress`."""
         self._say(outcome_text(pair, result, error))
 
 
@@ -119,12 +113,7 @@ class BarProgress:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._progress.stop()
 
     def _bar(self, name: str, done: int, total: int, note: str = "") -> None:
@@ -133,11 +122,11 @@ class BarProgress:
         self._progress.update(self._bars[name], completed=done, total=total, note=note)
 
     def stage(self, text: str, done: int, total: int) -> None:
-        """See `tune.run.Progress`."""
+        """See `tune.options.Progress`."""
         self._bar(f"{self._feeder_id} {text}", done, total)
 
     def trials(self, done: Mapping[str, int], total: int) -> None:
-        """See `tune.run.Progress`."""
+        """See `tune.options.Progress`."""
         n_done, n_all = sum(done.values()), total * len(done)
         note = self._rate.text(n_done, n_all, time.monotonic())
         self._bar(f"{self._feeder_id} all trials", n_done, n_all, note)
@@ -147,7 +136,7 @@ class BarProgress:
     def finished(
         self, pair: str, result: Mapping[str, Any] | None, error: Exception | None
     ) -> None:
-        """See `tune.run.Progress`."""
+        """See `tune.options.Progress`."""
         self._progress.console.print(outcome_text(pair, result, error), markup=False)
 
 

@@ -28,7 +28,7 @@ from feeder_mixin.model.metrics import (
 )
 from feeder_mixin.model.quantile import SharedModels, fit_safety_model
 from feeder_mixin.model.rows import open_seconds, select_rows
-from feeder_mixin.tune.study import ParameterSet, StudySettings
+from feeder_mixin.tune.space import ParameterSet, StudySettings
 
 Array = NDArray[np.float64]
 

@@ -13,9 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import filelock
 
@@ -23,7 +21,6 @@ from feeder_mixin.errors import (
     BusyError,
     CandleError,
     FeederError,
-    SettingsError,
     StoreError,
     TuningError,
 )
@@ -32,14 +29,16 @@ from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
 from feeder_mixin.model.quantile import SharedModels
 from feeder_mixin.model.rows import DAY_S
-from feeder_mixin.schema import PARAMETER_BY_NAME, ParameterRecord
+from feeder_mixin.schema import ParameterRecord
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.tune import worker
 from feeder_mixin.tune.executors import WorkerPool
 from feeder_mixin.tune.journal import Journal, Run
-from feeder_mixin.tune.study import SEARCH, StudySettings
+from feeder_mixin.tune.options import Progress, RunOptions, RunSummary, check_options
+from feeder_mixin.tune.space import StudySettings
+from feeder_mixin.tune.study import SEARCH
 
 logger = logging.getLogger(__name__)
 
@@ -47,118 +46,6 @@ STALE_DAYS: Final = 2.0
 """Candles that end longer ago than this get a warning."""
 
 _CONTEXT_LAG_DAYS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What the command line decides about a run.
-
-    Attributes
-    ----------
-    pairs
-        Pairs to tune, all of the feeder's when empty.
-    n_trials
-        Trials of a pair's run in total, those of an interrupted one included.
-    days_back
-        Labelled days that folds and test window may use.
-    timeout_s
-        Wall seconds for the searches of all pairs together; None: no limit.
-    fixes
-        Parameter -> value that is not searched.
-    fresh
-        Drop unfinished runs of these pairs and start anew.
-    """
-
-    pairs: tuple[str, ...] = ()
-    n_trials: int = 100
-    days_back: float = 180.0
-    timeout_s: float | None = None
-    jobs: int = 1
-    datadir: Path | None = None
-    fixes: Mapping[str, float] = field(default_factory=dict)
-    seed: int = 0
-    fresh: bool = False
-
-
-@dataclass(slots=True)
-class RunSummary:
-    """What a run did.
-
-    Attributes
-    ----------
-    results
-        Pair -> result document (`tune.worker.tune_pair`), in the feeder's order.
-    records
-        Pair -> record as it entered the outbox.
-    failures
-        Pair -> why it has no result.
-    store_error
-        Why records are still in the outbox; None when all were delivered.
-    """
-
-    feeder_id: str
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
-    records: dict[str, ParameterRecord] = field(default_factory=dict)
-    failures: dict[str, Exception] = field(default_factory=dict)
-    store_error: StoreError | None = None
-    n_undelivered: int = 0
-
-    @property
-    def exit_code(self) -> int:
-        """Return the command's exit code (README, "Exit codes")."""
-        if self.store_error is not None:
-            return 1
-        if not self.failures:
-            return 0
-        if self.results:
-            return 3
-        return 2 if all(isinstance(e, CandleError) for e in self.failures.values()) else 1
-
-
-class Progress(Protocol):
-    """What a run tells while it works; the command line draws it."""
-
-    def stage(self, text: str, done: int, total: int) -> None:
-        """Say how far the preparation is."""
-
-    def trials(self, done: Mapping[str, int], total: int) -> None:
-        """Say how many trials each pair has."""
-
-    def finished(
-        self, pair: str, result: Mapping[str, Any] | None, error: Exception | None
-    ) -> None:
-        """Say that a pair ended, well or not."""
-
-
-def check_options(settings: FeederSettings, options: RunOptions) -> tuple[str, ...]:
-    """Return the pairs to tune, or raise `SettingsError` for an option that can't be used."""
-    unknown = [pair for pair in options.pairs if pair not in settings.pairs]
-    if unknown:
-        raise SettingsError(
-            f"pair {unknown[0]!r} is not in {settings.feeder_id}: its pairs are "
-            f"{', '.join(settings.pairs)}"
-        )
-    if options.n_trials < 1:
-        raise SettingsError(f"--n-trials {options.n_trials}: expected 1 or more")
-    if not options.days_back > 0:
-        raise SettingsError(f"--days-back {options.days_back:g}: expected a number of days above 0")
-    if options.timeout_s is not None and not options.timeout_s > 0:
-        raise SettingsError(f"--timeout {options.timeout_s:g}: expected seconds above 0")
-    if options.jobs < 1:
-        raise SettingsError(f"--jobs {options.jobs}: expected 1 or more")
-    for name, value in options.fixes.items():
-        if name not in PARAMETER_BY_NAME:
-            raise SettingsError(
-                f"--fix {name}={value:g}: no such parameter (known: {', '.join(PARAMETER_BY_NAME)})"
-            )
-        if problem := PARAMETER_BY_NAME[name].problem(value):
-            raise SettingsError(f"--fix {problem}")
-    if options.datadir is not None and not options.datadir.is_dir():
-        raise SettingsError(
-            f"--datadir {options.datadir}: no such folder; expected a freqtrade data folder such as "
-            "user_data/data/binance"
-        )
-    return tuple(dict.fromkeys(options.pairs)) or settings.pairs
 
 
 @contextmanager

@@ -33,13 +33,8 @@ from feeder_mixin.tune.evaluate import (
     scores_to_json,
 )
 from feeder_mixin.tune.journal import Journal
-from feeder_mixin.tune.study import (
-    ParameterSet,
-    StudyResult,
-    StudySettings,
-    run_study,
-    warm_start_sets,
-)
+from feeder_mixin.tune.space import ParameterSet, StudySettings, warm_start_sets
+from feeder_mixin.tune.study import StudyResult, run_study
 
 _market: list[Market] = []
 """This process's market, set by `start`."""

@@ -14,7 +14,8 @@ from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.tune.evaluate import Evaluator, compare_on_test, record_metrics
 from feeder_mixin.tune.journal import Journal
-from feeder_mixin.tune.study import StudySettings, run_study, warm_start_sets
+from feeder_mixin.tune.space import StudySettings, warm_start_sets
+from feeder_mixin.tune.study import run_study
 from tests.candle_factory import make_candles
 
 PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"

@@ -8,18 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.schema import PARAMETER_BY_NAME, default_parameters, parameter_problems
-from feeder_mixin.tune import study as study_module
-from feeder_mixin.tune.study import (
-    Baseline,
-    Evidence,
-    SearchSpace,
-    StudySettings,
-    Trial,
-    alpha_pays,
-    choose_winner,
-    derive_seed,
-    warm_start_sets,
-)
+from feeder_mixin.tune.space import SearchSpace, StudySettings, Trial, warm_start_sets
+from feeder_mixin.tune.study import Baseline, derive_seed
+from feeder_mixin.tune.winner import Evidence, alpha_pays, choose_winner
 
 START = Trial(0, default_parameters(), 0.0, pruned=False)
 
@@ -158,4 +149,3 @@ def test_alpha_without_any_candle_called_safe_has_no_evidence():
 def test_searched_parameters_are_all_but_the_tree_count():
     """The learning curve of one fit gives the tree count; the other nine are drawn."""
     assert set(SearchSpace({}).distributions) == set(PARAMETER_BY_NAME) - {"n_estimators"}
-    assert study_module.SEARCH != study_module.REDRAW
