@@ -59,7 +59,7 @@ class PlainProgress:
 
     def __init__(self, console: Console, feeder_id: str) -> None:
         self._console, self._feeder_id = console, feeder_id
-        self._rate, self._last_s, self._last_done, self._last_text = Rate(), 0.0, 0, ""
+        self._rate, self._last_s, self._last_done, self._last_text = Rate(), 0.0, -1, ""
 
     def __enter__(self) -> Self:
         return self
@@ -80,8 +80,8 @@ class PlainProgress:
         """See `tune.options.Progress`."""
         now = time.monotonic()
         n_done, n_all = sum(done.values()), total * len(done)
-        just_ended = n_done >= n_all > self._last_done
-        if now - self._last_s < _LINE_EVERY_S and not just_ended:
+        too_soon = now - self._last_s < _LINE_EVERY_S and n_done < n_all
+        if too_soon or n_done == self._last_done:
             return
         self._last_s, self._last_done = now, n_done
         pairs = " ".join(f"{pair}={count}" for pair, count in done.items())
