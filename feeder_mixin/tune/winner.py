@@ -20,12 +20,13 @@ Array = NDArray[np.float64]
 REDRAW: Final = "redraw"
 """Stage of the redraws in the journal."""
 
-WIN_ERRORS: Final = 1.0
+WIN_ERRORS: Final = 2.0
 """Standard errors by which a winner must beat the defaults on the redraws.
 
-Measured on 40 cells (ten pairs, both sides, test windows to 2025-11-16 and 2026-01-02, 60 trials):
-the search's best trial taken as it is loses 0.14 points of test skill to the defaults (SE 0.11);
-winners by 1.0, 1.5 and 2.0 errors, 22, 10 and 5 % of the cells, gain nothing and lose nothing.
+Two, because a candidate is the best of many trials on the same candles. Measured on 40 cells (ten
+pairs, both sides, test windows to 2025-11-16 and 2026-01-02, 60 trials): the search's best trial
+taken as it is loses 0.14 points of test skill to the defaults (SE 0.11); winners by 1.0, 1.5 and
+2.0 errors, 22, 10 and 5 % of the cells, gain nothing and lose nothing.
 """
 
 ALPHA_ERRORS: Final = 2.0

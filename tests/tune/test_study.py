@@ -89,8 +89,8 @@ def test_baseline_passes_through_its_points():
     [
         pytest.param([], 0, id="no candidate"),
         pytest.param([Evidence(trial(1), -0.01, 0.001)], 0, id="worse"),
-        pytest.param([Evidence(trial(1), 0.002, 0.003)], 0, id="within noise"),
-        pytest.param([Evidence(trial(1), 0.005, 0.003)], 1, id="beyond noise"),
+        pytest.param([Evidence(trial(1), 0.005, 0.003)], 0, id="within noise"),
+        pytest.param([Evidence(trial(1), 0.007, 0.003)], 1, id="beyond noise"),
         pytest.param(
             [
                 Evidence(trial(1, n_estimators=400), 0.010, 0.003),
