@@ -356,7 +356,7 @@ def skill(arguments: argparse.Namespace) -> None:
         f"mean of {len(cells)} cells: defaults {100 * means[0]:.2f} %, tuned {100 * means[1]:.2f} %"
     )
     print(f"pooled: defaults {100 * gain:.2f} % (SE {100 * error:.2f}) over the ATR rule (bar: 5)")
-    print(f"tuned minus defaults {100 * difference:+.2f} points (paired SE {100 * paired:.2f})")
+    print(f"tuned minus defaults {100 * difference:+.3f} points (paired SE {100 * paired:.3f})")
 
 
 COMMANDS = {

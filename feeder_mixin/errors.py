@@ -37,6 +37,10 @@ class CandleError(FeederError):
     """Candles are missing, damaged or too few: download them again or correct ``--datadir``."""
 
 
+class MissingCandlesError(CandleError):
+    """No candle file is there at all: download it, or correct ``--datadir``."""
+
+
 class ModelError(FeederError):
     """A model can't be built or asked from these inputs: a defect or damaged model file."""
 

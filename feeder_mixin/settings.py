@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -23,6 +23,7 @@ BTC_PAIR: Final = "BTC/USDT:USDT"
 MAX_HORIZON_CANDLES: Final = 288
 """The seasonal features look at what followed a day ago, so the horizon must have ended by then."""
 
+_PAIR: Final = re.compile(r"[\w-]+/[\w-]+:[\w-]+")
 _FEEDER_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 DEFAULT_CONTEXT_PAIRS: Final = 10
@@ -153,8 +154,8 @@ def load_settings(
         known = sorted(p.stem for p in Path("config").glob("*.json") if p.stem != "base")
         hint = f" Feeders with a config here: {', '.join(known)}." if known else ""
         raise SettingsError(
-            f"feeder {feeder_id!r} has no config: {path} does not exist.{hint} "
-            "Name another file with --config"
+            f"feeder {feeder_id!r} has no config: {path} does not exist in {Path.cwd()}.{hint} "
+            "Name another file with --config, or go to the project's folder"
         )
     config = _read_config(path)
     name = config.get("bot_name")
@@ -213,24 +214,22 @@ def build_settings(config: Mapping[str, Any], path: Path, user_data_dir: Path) -
         raise SettingsError(f"{path}: exchange.pair_whitelist={pairs!r}, expected {problem}")
     own_pairs = tuple(cast("list[str]", pairs))
     chosen: list[str] = block.get("context_pairs") or []
-    for key, listed in (("exchange.pair_whitelist", own_pairs), ("feeder.context_pairs", chosen)):
-        if wild := [pair for pair in listed if not _is_plain_pair(pair)]:
-            raise SettingsError(
-                f"{path}: {key} has {wild[0]!r}; a feeder needs each pair spelled out, such as "
-                "'BTC/USDT:USDT'"
-            )
+    mode = config.get("trading_mode", "spot")
+    if mode != "futures":
+        raise SettingsError(f"{path}: trading_mode={mode!r}, expected 'futures'")
+    _check_spelling(path, "exchange.pair_whitelist", own_pairs)
+    _check_spelling(path, "feeder.context_pairs", chosen)
     timeframe = config.get("timeframe")
     if not isinstance(timeframe, str):
         raise SettingsError(f"{path}: timeframe={timeframe!r}, expected a text such as '5m'")
     context = chosen or [*own_pairs[:DEFAULT_CONTEXT_PAIRS], BTC_PAIR]
-    futures = config.get("trading_mode", "spot") == "futures"
     return FeederSettings(
         feeder_id=_bot_name(config, path),
         side=cast("Side", block["side"]),
         pairs=tuple(dict.fromkeys(own_pairs)),
         timeframe=timeframe,
         exchange=str(exchange["name"]),
-        candle_type="futures" if futures else "spot",
+        candle_type="futures",
         data_format=str(config.get("dataformat_ohlcv", "feather")),
         user_data_dir=user_data_dir,
         config_path=path,
@@ -248,6 +247,11 @@ def _bot_name(config: Mapping[str, Any], path: Path) -> str:
     return check_feeder_id(name)
 
 
-def _is_plain_pair(pair: str) -> bool:
-    base, _, quote = pair.partition("/")
-    return bool(base and quote) and all(c.isalnum() or c in "/:-_" for c in pair)
+def _check_spelling(path: Path, key: str, pairs: Sequence[str]) -> None:
+    """Raise for a pattern, or a pair without settle currency: each must be one futures pair."""
+    for pair in pairs:
+        if not _PAIR.fullmatch(pair):
+            raise SettingsError(
+                f"{path}: {key} has {pair!r}; a feeder needs each futures pair spelled out, such as "
+                "'BTC/USDT:USDT'"
+            )

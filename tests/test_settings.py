@@ -317,8 +317,17 @@ def test_build_settings_with_wrong_config_says_what(path, value, message):
         build(config)
 
 
-def test_build_settings_without_futures_reads_spot_candles():
-    """The default trading mode of freqtrade is spot."""
+def test_build_settings_without_futures_is_refused():
+    """The default trading mode of freqtrade is spot, and a feeder needs futures candles."""
     config = make_config()
     del config["trading_mode"]
-    assert build(config).candle_type == "spot"
+    with pytest.raises(SettingsError, match=r"trading_mode='spot', expected 'futures'"):
+        build(config)
+
+
+def test_build_settings_spot_pair_is_refused():
+    """A pair without settle currency would look for candles that no download makes."""
+    config = make_config()
+    config["exchange"]["pair_whitelist"] = ["BTC/USDT"]
+    with pytest.raises(SettingsError, match=r"'BTC/USDT'.*'BTC/USDT:USDT'"):
+        build(config)

@@ -56,6 +56,7 @@ def feeder_options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--feeder",
         nargs="+",
+        action="extend",
         required=True,
         metavar="F",
         help="feeder ids, or 'all' for every feeder with a config in config/",
@@ -98,7 +99,12 @@ class ChosenStore:
     origin: str
 
     def __str__(self) -> str:
-        return f"{self.url} (from {self.origin})"
+        return f"{self.store.description} (from {self.origin})"
+
+    @property
+    def option(self) -> str:
+        """Return the option that names this store again, empty where it is not needed."""
+        return f" --store {self.url}" if self.origin == "--store" else ""
 
 
 @contextmanager
@@ -107,6 +113,11 @@ def feeder_store(settings: FeederSettings, arguments: argparse.Namespace) -> Ite
     url, origin = choose_store_url(arguments.store, os.environ, settings.store_url)
     with open_store(url, root=settings.root, feeder_ids=[settings.feeder_id]) as store:
         yield ChosenStore(store, masked_store_url(url), origin)
+
+
+def count(number: int, noun: str) -> str:
+    """Return for example ``1 pair`` or ``2 pairs``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def print_json(document: object) -> None:

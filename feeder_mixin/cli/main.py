@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from feeder_mixin.cli import optimize, show, stores
 from feeder_mixin.cli.common import make_console, set_up_logging
@@ -25,6 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="feeder", description="Tune, store and inspect the parameters of freqtrade feeders."
     )
+    parser.add_argument("--version", action="version", version=f"feeder {version('feeder-mixin')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in GROUPS:
         group.add_parsers(commands)
@@ -55,5 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Entry point of the ``feeder`` script."""
+    """Entry point of the ``feeder`` script; SIGTERM (systemd, timeout) ends it like Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -11,6 +11,7 @@ from rich.console import Console
 from feeder_mixin.cli.common import (
     ChosenStore,
     chosen_feeders,
+    count,
     feeder_options,
     feeder_store,
     make_console,
@@ -46,7 +47,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def add_optimize_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``optimize`` beside those that all commands share."""
-    parser.add_argument("--pairs", nargs="+", default=[], metavar="P", help="only these pairs")
+    parser.add_argument(
+        "--pairs", nargs="+", action="extend", default=[], metavar="P", help="only these pairs"
+    )
     parser.add_argument(
         "--n-trials", type=int, default=100, metavar="N", help="trials a pair (100)"
     )
@@ -147,18 +150,22 @@ def _optimize_one(
         make_progress(errors, settings.feeder_id) as progress,
     ):
         errors.print(
-            f"{settings.feeder_id} {settings.side}: {len(pairs)} pairs, {options.n_trials} trials "
-            f"each, {options.jobs} jobs, seed {options.seed}, store {chosen}",
+            f"{settings.feeder_id} {settings.side}: {count(len(pairs), 'pair')}, "
+            f"{count(options.n_trials, 'trial')} each, {count(options.jobs, 'job')}, "
+            f"seed {options.seed}, store {chosen}",
             markup=False,
         )
         summary = run_feeder(settings, options, chosen.store, progress)
     if not arguments.json:
         _print_summary(make_console(), settings, chosen, summary)
-    for pair, error in summary.failures.items():
-        errors.print(f"{pair} failed: {error}", markup=False)
     if summary.store_error is not None:
         outbox = settings.state_dir / "outbox.sqlite"
         errors.print(f"{summary.store_error}\nThe outbox is {outbox}", markup=False)
+        if chosen.option:
+            errors.print(
+                f"To this store: feeder flush --feeder {settings.feeder_id}{chosen.option}",
+                markup=False,
+            )
     document = {
         "feeder_id": settings.feeder_id,
         "store": chosen.url,
@@ -189,7 +196,7 @@ def _print_summary(
         console.print(line, markup=False)
     if summary.store_error is None:
         console.print(
-            f"{len(ordered)} records are in {chosen}; "
-            f"see them with: feeder show --feeder {settings.feeder_id}",
+            f"{count(len(ordered), 'record')} written to {chosen}; "
+            f"show with: feeder show --feeder {settings.feeder_id}{chosen.option}",
             markup=False,
         )

@@ -44,12 +44,12 @@ class Rate:
 def outcome_text(pair: str, result: Mapping[str, Any] | None, error: Exception | None) -> str:
     """Return the line that says how a pair ended."""
     if result is None:
-        return f"{pair} failed: {error}"
+        return f"failed: {error}" if pair in str(error) else f"{pair} failed: {error}"
     winner = "defaults" if result["parameters"] == default_parameters() else "tuned parameters"
     skill = percent(result["scores"][TUNED]["skill"])
     trials = int(result["metrics"]["optimization_trials"])
     return (
-        f"{pair} done: {winner} won after {trials} trials ({result['n_pruned']} pruned), "
+        f"{pair} done: {winner} won after {trials} trial{'' if trials == 1 else 's'} ({result['n_pruned']} pruned), "
         f"test skill {skill} % over the ATR rule"
     )
 

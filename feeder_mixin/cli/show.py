@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+
+from rich.console import Console
 
 from feeder_mixin.cli.common import (
     chosen_feeders,
+    count,
     feeder_options,
     feeder_store,
     make_console,
@@ -15,6 +19,8 @@ from feeder_mixin.cli.common import (
 )
 from feeder_mixin.reports.records import record_table
 from feeder_mixin.schema import format_time_ns, parameter_problems
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.base import ParameterStore
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,12 +28,14 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     show = commands.add_parser(
         "show", parents=[feeder_options()], help="print the latest record of every pair"
     )
-    show.add_argument("--pairs", nargs="+", metavar="P", help="only these pairs")
+    show.add_argument("--pairs", nargs="+", action="extend", metavar="P", help="only these pairs")
     show.set_defaults(run=run_show)
     history = commands.add_parser(
         "history", parents=[feeder_options()], help="print a pair's stored records, newest first"
     )
-    history.add_argument("--pairs", nargs="+", metavar="P", help="only these pairs")
+    history.add_argument(
+        "--pairs", nargs="+", action="extend", metavar="P", help="only these pairs"
+    )
     history.add_argument("--limit", type=int, default=20, metavar="N", help="records a pair (20)")
     history.set_defaults(run=run_history)
     settings = commands.add_parser(
@@ -53,10 +61,12 @@ def run_show(arguments: argparse.Namespace) -> int:
         missing = [p for p in wanted if p not in latest.records]
         if missing:
             errors.print(
-                f"{settings.feeder_id}: no record for {', '.join(missing)} in {chosen}; make one "
-                f"with: feeder optimize --feeder {settings.feeder_id}",
+                f"{settings.feeder_id}: no record for {', '.join(missing)} in {chosen}"
+                f"{_missing_file(chosen.store)}; make one with: feeder optimize --feeder "
+                f"{settings.feeder_id}{chosen.option}",
                 markup=False,
             )
+        _say_waiting(settings, errors)
         if records and not arguments.json:
             console.print(f"{settings.feeder_id} {settings.side}, store {chosen}", markup=False)
             console.print(record_table(records))
@@ -86,17 +96,48 @@ def run_history(arguments: argparse.Namespace) -> int:
                         }
                     )
                     if not arguments.json:
-                        skill = point.fields.get("skill")
-                        state = "; ".join(problems) or "valid"
-                        shown = "" if skill is None else f" test skill {100 * skill:.1f} %"
                         console.print(
                             f"{settings.feeder_id} {pair} {format_time_ns(point.time_ns)} "
-                            f"{state}{shown}",
+                            f"{'; '.join(problems) or _summary(point.fields)}",
                             markup=False,
                         )
     if arguments.json:
         print_json(documents)
+    elif not documents:
+        make_console(stderr=True).print("no record is stored there", markup=False)
     return 0
+
+
+def _summary(fields: Mapping[str, float | None]) -> str:
+    """Return what tells a valid record from its neighbours."""
+    trials, skill = fields.get("optimization_trials"), fields.get("skill")
+    parts = ["defaults" if fields.get("defaults_won") else "tuned"]
+    parts += [] if trials is None else [f"{trials:.0f} trials"]
+    parts += [] if skill is None else [f"test skill {100 * skill:.1f} %"]
+    return ", ".join(parts)
+
+
+def _missing_file(store: ParameterStore) -> str:
+    """Return a hint where an SQLite store's file is not there: a typing error looks like that."""
+    from feeder_mixin.stores.sql import SqlStore
+
+    is_missing = isinstance(store, SqlStore) and store.file_is_missing
+    return " (that file does not exist)" if is_missing else ""
+
+
+def _say_waiting(settings: FeederSettings, errors: Console) -> None:
+    """Say how many results of a feeder wait in its outbox."""
+    from feeder_mixin.stores.outbox import Outbox
+
+    outbox = Outbox(settings.state_dir / "outbox.sqlite")
+    waiting = len(outbox.pending())
+    outbox.close()
+    if waiting:
+        errors.print(
+            f"{settings.feeder_id}: {count(waiting, 'result')} not delivered yet; deliver with: "
+            f"feeder flush --feeder {settings.feeder_id}",
+            markup=False,
+        )
 
 
 def _document(text: str | None) -> object:

@@ -25,7 +25,7 @@ from freqtrade.exceptions import FreqtradeException
 from freqtrade.exchange import timeframe_to_seconds
 from numpy.typing import NDArray
 
-from feeder_mixin.errors import CandleError, SettingsError
+from feeder_mixin.errors import CandleError, MissingCandlesError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +109,9 @@ def load_candles(
         raise SettingsError(f"dataformat_ohlcv {data_format!r} can't be read: {error}") from error
     path = candle_path(handler, datadir, pair, timeframe, kind)
     if not path.exists():
-        raise CandleError(
-            f"{pair}: no {timeframe} candles: {path} does not exist. Download them with "
-            f"`freqtrade download-data --pairs {pair} --timeframes {timeframe}` or point --datadir "
-            "at a freqtrade data folder"
+        raise MissingCandlesError(
+            f"{pair}: no {timeframe} candles: {path} does not exist (a data folder is the "
+            "exchange's, such as user_data/data/binance)"
         )
     _check_dates_have_zone(pair, path)
     try:

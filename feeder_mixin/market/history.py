@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from freqtrade.data.history import get_datahandler
@@ -21,6 +23,38 @@ logger = logging.getLogger(__name__)
 
 _TIMEOUT_S: Final = 1800
 _DAY_S: Final = 86_400
+
+
+def download_arguments(
+    settings: FeederSettings, pairs: Sequence[str], days: float, datadir: Path | None = None
+) -> list[str]:
+    """Return freqtrade's arguments that fetch `days` of labelled candles and their warm-up.
+
+    `datadir` None is freqtrade's own folder of the exchange.
+    """
+    warmup_days = WARMUP_CANDLES * timeframe_seconds(settings.timeframe) / _DAY_S
+    folder = [] if datadir is None else ["--datadir", str(datadir)]
+    return [
+        "download-data",
+        "--config",
+        str(settings.config_path),
+        "--userdir",
+        str(settings.user_data_dir),
+        *folder,
+        "--pairs",
+        *pairs,
+        "--timeframes",
+        settings.timeframe,
+        "--days",
+        str(math.ceil(days + warmup_days)),
+    ]
+
+
+def download_command(
+    settings: FeederSettings, pairs: Sequence[str], days: float, datadir: Path | None = None
+) -> str:
+    """Return the same as a command line to paste."""
+    return shlex.join(["freqtrade", *download_arguments(settings, pairs, days, datadir)])
 
 
 def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: float) -> None:
@@ -45,21 +79,8 @@ def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: fl
     ]
     if not missing:
         return
-    warmup_days = WARMUP_CANDLES * timeframe_seconds(settings.timeframe) / _DAY_S
-    command = [
-        "download-data",
-        "--config",
-        str(settings.config_path),
-        "--userdir",
-        str(settings.user_data_dir),
-        "--pairs",
-        *missing,
-        "--timeframes",
-        settings.timeframe,
-        "--days",
-        str(math.ceil(days + warmup_days)),
-    ]
-    shown = f"freqtrade {' '.join(command)}"
+    command = download_arguments(settings, missing, days)
+    shown = download_command(settings, missing, days)
     logger.info("Candles are missing, downloading them pairs=%d command=%s", len(missing), shown)
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, arguments from checked settings

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.table import Table
 
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
-from feeder_mixin.tune.evaluate import ATR_RULE, DEFAULTS, TUNED
+from feeder_mixin.tune.evaluate import ATR_RULE, TUNED
 
 
 def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -49,31 +49,41 @@ def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+NEVER_SAFE: Final = 0.005
+"""Share of candles called safe below which a feeder would emit next to nothing for a pair."""
+
+
 def verdicts(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return one sentence per pair: what won, and where tuning lost on the test window."""
+    """Return one sentence per pair: what won, where tuning lost, what a bot could do with it."""
     lines = []
     for pair, result in results.items():
-        defaults, tuned = result["scores"][DEFAULTS]["skill"], result["scores"][TUNED]["skill"]
-        if result["parameters"] == default_parameters():
-            text = "the defaults won the search"
-        elif tuned < defaults:
-            text = (
-                f"tuned lost to the defaults on the test window by {percent(defaults - tuned, 2)} "
-                "points of skill"
-            )
-        else:
-            text = (
-                f"tuned beat the defaults on the test window by {percent(tuned - defaults, 2)} "
-                "points of skill"
-            )
-        if tuned < 0:
-            text += "; worse than the ATR rule there"
+        tuned = result["scores"][TUNED]
+        parts = [_winner_text(result)]
+        if tuned["skill"] < 0:
+            parts.append("worse than the ATR rule there")
         if not result["metrics"].get("beats_rule", 1.0):
-            text += "; nothing beat the ATR rule out of sample (beats_rule 0)"
+            parts.append("nothing beat the ATR rule out of sample (beats_rule 0)")
+        if tuned["predicted_safe_share"] < NEVER_SAFE:
+            parts.append(
+                f"called safe on {percent(tuned['predicted_safe_share'])} % of candles: at a "
+                f"tolerance of {percent(result['max_adverse_ratio'])} % hardly any entry would pass"
+            )
         if result["scale_is_fallback"]:
-            text += "; too little history for the label scale, ATR14/close stood in"
-        lines.append(f"{pair}: {text}")
+            parts.append("too little history for the label scale, ATR14/close stood in")
+        lines.append(f"{pair}: {'; '.join(parts)}")
     return lines
+
+
+def _winner_text(result: Mapping[str, Any]) -> str:
+    if result["parameters"] == default_parameters():
+        return "the defaults won the search"
+    gain, error = result["tuned_gain"], result["tuned_gain_se"]
+    verb = "beat" if gain >= 0 else "lost to"
+    within = " (within noise)" if error is None or abs(gain) <= 2 * error else ""
+    return (
+        f"tuned {verb} the defaults on the test window by {percent(abs(gain), 2)} points of skill, "
+        f"SE {percent(error, 2)}{within}"
+    )
 
 
 def mean_importances(results: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -110,8 +120,9 @@ def feeder_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     importances = mean_importances(results.values())
     shares = ", ".join(f"{name} {percent(value, 0)} %" for name, value in importances.items())
     bounds = ", ".join(f"{name} {count}" for name, count in on_bounds(results.values()).items())
+    mattered = shares or "too few finished trials to say"
     notes = [
-        f"Which parameters mattered (mean over pairs): {shares or 'too few finished trials to say'}",
+        f"Which parameters mattered (mean over pairs, a rough guide): {mattered}",
         f"Tuned winners on an end of a range, by parameter: {bounds or 'none'}",
     ]
     defaults = default_parameters()

@@ -175,6 +175,11 @@ class SqlStore(ParameterStore):
         """Free what is held; calling again does nothing."""
         self._engine.dispose()
 
+    @property
+    def file_is_missing(self) -> bool:
+        """Return whether this is an SQLite file that does not exist."""
+        return self._path is not None and not self._path.exists()
+
     @contextmanager
     def read_connection(self) -> Iterator[sa.Connection | None]:
         """Yield a connection for reading, or None when the SQLite file does not exist yet."""

@@ -20,8 +20,11 @@ from feeder_mixin.market.features import labels
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.folds import Layout, Window
 from feeder_mixin.model.metrics import (
+    day_block_sums,
     exceedance,
     mean_absolute_error,
+    pinball_losses,
+    ratio_with_error,
     safety_rates,
     skill,
     skill_with_error,
@@ -136,17 +139,39 @@ class Evaluator:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Every contender on the test window.
+
+    Attributes
+    ----------
+    scores
+        Contender -> score, the ATR rule first.
+    tuned_gain, tuned_gain_se
+        Skill of the tuned set minus that of the defaults, and its standard error, paired by day.
+    """
+
+    scores: Mapping[str, Score]
+    tuned_gain: float
+    tuned_gain_se: float
+
+
 def compare_on_test(
     evaluator: Evaluator, layout: Layout, contenders: Mapping[str, ParameterSet], alpha: float
-) -> dict[str, Score]:
-    """Return contender -> score on the test window, the ATR rule first, all at one level."""
-    scores: dict[str, Score] = {}
-    for name, parameters in contenders.items():
-        forecast = evaluator.forecast(layout.test, {**parameters, "quantile_alpha": alpha})
-        if not scores:
-            scores[ATR_RULE] = evaluator.score(forecast, forecast.rule, alpha)
-        scores[name] = evaluator.score(forecast, forecast.q, alpha)
-    return scores
+) -> Comparison:
+    """Return how contenders, defaults and tuned among them, compare at one level."""
+    forecasts = {
+        name: evaluator.forecast(layout.test, {**parameters, "quantile_alpha": alpha})
+        for name, parameters in contenders.items()
+    }
+    truth = forecasts[DEFAULTS]
+    scores = {ATR_RULE: evaluator.score(truth, truth.rule, alpha)}
+    scores |= {name: evaluator.score(f, f.q, alpha) for name, f in forecasts.items()}
+    rule, defaults, tuned = (
+        day_block_sums(pinball_losses(truth.excursion, q, alpha), truth.opens_s)
+        for q in (truth.rule, truth.q, forecasts[TUNED].q)
+    )
+    return Comparison(scores, *ratio_with_error(defaults - tuned, rule))
 
 
 def record_metrics(
@@ -198,12 +223,14 @@ def _pooled_skill(windows: list[Forecast], alpha: float) -> float:
     return skill(excursion, q, rule, alpha)
 
 
+def finite(value: float | None) -> float | None:
+    """Return a number, or None for infinity and NaN: JSON has neither."""
+    return value if value is not None and np.isfinite(value) else None
+
+
 def scores_to_json(scores: Mapping[str, Score]) -> dict[str, Any]:
-    """Return contender -> fields, an infinite standard error as None (JSON has no infinity)."""
+    """Return contender -> fields; a standard error of one day only is None."""
     return {
-        name: {
-            key: value if value is None or np.isfinite(value) else None
-            for key, value in score.to_dict().items()
-        }
+        name: {key: finite(value) for key, value in score.to_dict().items()}
         for name, score in scores.items()
     }

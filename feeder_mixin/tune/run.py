@@ -21,11 +21,13 @@ from feeder_mixin.errors import (
     BusyError,
     CandleError,
     FeederError,
+    MissingCandlesError,
     StoreError,
     TuningError,
 )
 from feeder_mixin.market.candles import Candles, load_candles, timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
+from feeder_mixin.market.history import download_command
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
 from feeder_mixin.model.quantile import SharedModels
 from feeder_mixin.model.rows import DAY_S
@@ -142,6 +144,7 @@ class _Runner:
         settings = self._settings
         wanted = [*pairs, *(p for p in settings.context_pairs if p not in pairs)]
         loaded: dict[str, Candles] = {}
+        missing: list[str] = []
         for number, pair in enumerate(wanted):
             self._progress.stage("loading candles", number, len(wanted))
             try:
@@ -153,11 +156,19 @@ class _Runner:
                     settings.data_format,
                 )
             except CandleError as error:
+                if isinstance(error, MissingCandlesError):
+                    missing.append(pair)
                 if pair in pairs:
                     self._fail(pair, error)
                 else:
                     logger.warning("Context pair is missing, features go without it: %s", error)
         self._progress.stage("loading candles", len(wanted), len(wanted))
+        if missing:
+            days = self._options.days_back + settings.train_days
+            command = download_command(settings, missing, days, self._options.datadir)
+            logger.warning(
+                "Candles of %d pairs are missing; get them with: %s", len(missing), command
+            )
         self._say_stale(pairs, loaded)
         return loaded
 
@@ -211,11 +222,15 @@ class _Runner:
         journal.close_runs([run.run_id for run in runs.values()])
 
     def _identity(self, pair: str, candles: Mapping[str, Candles]) -> dict[str, Any]:
-        """Return everything that decides a pair's result, beside the store's content."""
+        """Return everything that decides a pair's result, beside the store's content.
+
+        The store is part of it: a run goes on from what its own store held, and ends there.
+        """
         settings, options = self._settings, self._options
         context = [p for p in settings.context_pairs if p in candles]
         return {
             "feeder_id": settings.feeder_id,
+            "store": self._store.description,
             "pair": pair,
             "side": settings.side,
             "timeframe": settings.timeframe,

@@ -29,6 +29,7 @@ from feeder_mixin.tune.evaluate import (
     TUNED,
     Evaluator,
     compare_on_test,
+    finite,
     record_metrics,
     scores_to_json,
 )
@@ -166,7 +167,7 @@ def _judge(
     evaluator = Evaluator(s, table, shared)
     contenders = {DEFAULTS: s.start, **({RUNNING: task.own} if task.own else {})}
     contenders[TUNED] = study.parameters
-    scores = compare_on_test(evaluator, task.layout, contenders, s.table_alpha)
+    comparison = compare_on_test(evaluator, task.layout, contenders, s.table_alpha)
     metrics = record_metrics(evaluator, task.layout, study.parameters, s.start)
     frame = _market[0].context[s.pair] if task.candles is None else task.candles
     metrics |= {
@@ -188,7 +189,11 @@ def _judge(
         "parameters": study.parameters,
         "metrics": metrics,
         "provenance": dict(task.provenance),
-        "scores": scores_to_json(scores),
+        "scores": scores_to_json(comparison.scores),
+        "tuned_gain": comparison.tuned_gain,
+        "tuned_gain_se": finite(comparison.tuned_gain_se),
+        "labelled_days": task.layout.labelled_days,
+        "max_adverse_ratio": s.max_adverse_ratio,
         "alpha": s.table_alpha,
         "importances": dict(study.importances),
         "n_pruned": sum(trial.pruned for trial in study.trials),

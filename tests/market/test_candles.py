@@ -8,7 +8,7 @@ import pytest
 from freqtrade.data.history import get_datahandler
 from freqtrade.enums import CandleType
 
-from feeder_mixin.errors import CandleError, SettingsError
+from feeder_mixin.errors import CandleError, MissingCandlesError, SettingsError
 from feeder_mixin.market.candles import (
     Candles,
     check_candles,
@@ -96,14 +96,13 @@ def test_load_candles_of_damaged_file_names_pair_file_and_what(made_datadir, can
     assert str(candle_file(datadir, PAIR)) in str(caught.value)
 
 
-def test_load_candles_of_missing_file_names_the_command(tmp_path):
-    """A missing file names itself, the download command and the option."""
-    with pytest.raises(CandleError) as caught:
+def test_load_candles_of_missing_file_names_the_file_and_what_a_folder_is(tmp_path):
+    """A missing file names itself; a run adds the download command for all that are missing."""
+    with pytest.raises(MissingCandlesError) as caught:
         load(tmp_path)
     message = str(caught.value)
     assert str(candle_file(tmp_path, PAIR)) in message
-    assert f"download-data --pairs {PAIR} --timeframes 5m" in message
-    assert "--datadir" in message
+    assert "user_data/data/binance" in message
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,9 @@ def result(tuned=0.06, defaults=0.05, importances=None, beats_rule=1.0, **change
         "alpha": 0.1,
         "importances": importances or {},
         "metrics": {"beats_rule": beats_rule},
+        "tuned_gain": tuned - defaults,
+        "tuned_gain_se": 0.002,
+        "max_adverse_ratio": 0.01,
         "scale_is_fallback": False,
     }
 
@@ -69,6 +72,8 @@ def test_closing_table_shows_every_contender_and_a_dash_for_an_absent_rate():
         pytest.param(result(tuned=0.03, num_leaves=20), "lost to the defaults", id="lost"),
         pytest.param(result(tuned=-0.01, num_leaves=20), "worse than the ATR rule", id="below"),
         pytest.param(result(beats_rule=0.0), "nothing beat the ATR rule", id="beats nothing"),
+        pytest.param(result(tuned=0.051, num_leaves=20), "within noise", id="noise"),
+        pytest.param(result(), "hardly any entry would pass", id="never safe"),
     ],
 )
 def test_verdict_says_plainly_what_happened(document, words):

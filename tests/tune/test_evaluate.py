@@ -164,6 +164,8 @@ def test_compare_on_test_holds_every_contender_to_one_level(prepared):
     _, table, layout, shared = prepared
     evaluator = Evaluator(SETTINGS, table, shared)
     same = {**CHANGED, "quantile_alpha": 0.2}
-    scores = compare_on_test(evaluator, layout, {"defaults": CHANGED, "tuned": same}, 0.1)
+    comparison = compare_on_test(evaluator, layout, {"defaults": CHANGED, "tuned": same}, 0.1)
+    scores = comparison.scores
+    assert comparison.tuned_gain == 0.0
     assert scores["defaults"] == scores["tuned"]
     assert scores["ATR rule"].skill == 0.0
