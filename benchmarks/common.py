@@ -86,7 +86,8 @@ def prepare(
         }
     started = time.process_time()
     market = Market(frames, HORIZON, TIMEFRAME_S)
-    table = market.context_tables[full(base)]
+    tables = dict(market.build_context())
+    table = tables[full(base)]
     features_cpu_s = time.process_time() - started
     layout = plan_layout(
         int(open_seconds(table)[0]),
@@ -97,10 +98,7 @@ def prepare(
         needed_warmup_days=15,
     )
     started = time.process_time()
-    shared = {
-        cut_s: fit_shared(market.context_tables, cut_s, HORIZON, TIMEFRAME_S)
-        for cut_s in layout.cuts_s
-    }
+    shared = {cut_s: fit_shared(tables, cut_s, HORIZON, TIMEFRAME_S) for cut_s in layout.cuts_s}
     shared_cpu_s = time.process_time() - started
     return Setup(base, market, table, layout, shared, features_cpu_s, shared_cpu_s)
 

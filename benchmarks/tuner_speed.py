@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 from common import (  # isort: skip - sets thread counts before numpy is imported
@@ -29,8 +29,10 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
     HORIZON,
     LONG_PAIRS,
     TIMEFRAME_S,
+    TOLERANCE,
     TRAIN_DAYS,
     Setup,
+    full,
     prepare,
     settings_of,
     tune,
@@ -41,6 +43,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
+from feeder_mixin.market.candles import load_candles
 from feeder_mixin.market.features import labels, tree_features
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.folds import Window
@@ -60,7 +63,11 @@ from feeder_mixin.model.quantile import (
 from feeder_mixin.model.rows import DAY_S, open_seconds, select_rows, train_stop_s
 from feeder_mixin.schema import PARAMETERS, default_parameters
 from feeder_mixin.settings import SIDES, Side
+from feeder_mixin.tune import worker
 from feeder_mixin.tune.evaluate import Evaluator
+from feeder_mixin.tune.executors import WorkerPool
+from feeder_mixin.tune.journal import Journal
+from feeder_mixin.tune.space import StudySettings
 
 ALPHA = 0.10
 FIX_ALPHA = {"quantile_alpha": ALPHA}
@@ -188,12 +195,36 @@ def absolute(arguments: argparse.Namespace) -> None:
     print(f"{100 * other / cpu_s:.0f} %, {10 * other:.1f} ms a trial (bar: 10 % or 15 ms)")
 
 
-def _worker_memory(
-    datadir: Path, base: str, context: list[str], n_trials: int
-) -> tuple[float, float]:
-    setup = prepare(datadir, base, context=context)
-    _, cpu_s = tune(setup, "short", n_trials)
-    return getrusage(RUSAGE_SELF).ru_maxrss / 1024, cpu_s
+def peak_memory_mb(_ignored: int = 0) -> float:
+    """Return this process's peak resident memory; `getrusage` would count the parent's, too."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
+    """Return the peak memory of a real worker that tunes one pair, shared models included."""
+    frames = {
+        full(b): load_candles(datadir, full(b), "5m", "futures", "feather").frame for b in context
+    }
+    pair = full(context[0])
+    setup = (frames, HORIZON, TIMEFRAME_S, frames[pair].index[-1])
+    with tempfile.TemporaryDirectory() as folder, WorkerPool(1, worker.start, setup) as pool:
+        path = Path(folder) / "journal.sqlite"
+        with Journal(path) as journal:
+            run = journal.begin({pair: {}}, {})[pair]
+        ((_, layout),) = pool.run(worker.plan_pair, {"plan": (pair, None, 180.0)})
+        cuts = {str(cut_s): (cut_s,) for cut_s in layout.cuts_s}
+        shared = {int(key): models for key, models in pool.run(worker.fit_cut, cuts)}
+        settings = StudySettings(
+            "bench", pair, "short", HORIZON, TIMEFRAME_S, TOLERANCE, TRAIN_DAYS, 0
+        )
+        task = worker.PairTask(
+            settings, layout, None, shared, path, run.run_id, 20, None, [], None, {}
+        )
+        for _ in pool.run(worker.tune_pair, {pair: (task,)}):
+            pass
+        ((_, memory),) = pool.run(peak_memory_mb, {"memory": (0,)})
+    return float(memory)
 
 
 def _tune_pairs(datadir: Path, bases: Sequence[str], n_trials: int) -> float:
@@ -212,9 +243,7 @@ def scaling(arguments: argparse.Namespace) -> None:
         cpu_s = _tune_pairs(datadir, LONG_PAIRS[:n_pairs], 30)
         print(f"pairs {n_pairs}: {cpu_s:6.1f} CPU-s, {cpu_s / n_pairs:.2f} a pair (30 trials)")
     for n_context in (1, 2, 5, 10):
-        context = [*LONG_PAIRS[:n_context]]
-        with ProcessPoolExecutor(1, mp_context=pool_context) as pool:
-            memory, _ = pool.submit(_worker_memory, datadir, "BTC", context, 20).result()
+        memory = _worker_memory(datadir, LONG_PAIRS[:n_context])
         print(
             f"context of {n_context:2d} pairs: worker's peak memory {memory:5.0f} MB (bar at 5: 600)"
         )

@@ -6,7 +6,7 @@ alone, a live bot and a backtest see the same context.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 import pandas as pd
@@ -50,11 +50,12 @@ class Market:
         own = {pair: own_features(frame, self.horizon) for pair, frame in self.context.items()}
         return context_features(own, self.horizon, self.timeframe_s, self._until)
 
-    @cached_property
-    def context_tables(self) -> dict[str, pd.DataFrame]:
-        """Return context pair -> table, for what is fitted on all of them together."""
-        tables = {pair: self.build(frame) for pair, frame in self.context.items()}
-        return {pair: table for pair, table in tables.items() if not table.empty}
+    def build_context(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Yield context pair and table, one at a time: a table takes about 33 MB."""
+        for pair, frame in self.context.items():
+            table = self.build(frame)
+            if not table.empty:
+                yield pair, table
 
     def build(self, candles: pd.DataFrame) -> pd.DataFrame:
         """Return the table of any pair's candles in this context."""

@@ -20,7 +20,7 @@ from feeder_mixin.errors import CandleError, FeederError
 from feeder_mixin.market.context import Market
 from feeder_mixin.market.features import FEATURE_HASH, WARMUP_CANDLES, labels
 from feeder_mixin.model.folds import Layout, needed_labelled_days, plan_layout
-from feeder_mixin.model.quantile import SharedModels, fit_shared
+from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_rows
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import default_parameters, hash48
 from feeder_mixin.tune.evaluate import (
@@ -40,12 +40,24 @@ from feeder_mixin.tune.study import StudyResult, run_study
 _market: list[Market] = []
 """This process's market, set by `start`."""
 
+_shared_tables: dict[str, pd.DataFrame] = {}
+"""Context pair -> rows that shared models learn from; built when first asked for."""
+
 
 def start(
     context: Mapping[str, pd.DataFrame], horizon: int, timeframe_s: int, until: pd.Timestamp
 ) -> None:
     """Set up this process; `until` is the open of the newest candle of any pair."""
     _market[:] = [Market(context, horizon, timeframe_s, until)]
+    _shared_tables.clear()
+
+
+def _context_tables() -> dict[str, pd.DataFrame]:
+    market = _market[0]
+    if not _shared_tables:
+        for pair, table in market.build_context():
+            _shared_tables[pair] = shared_rows(table, market.timeframe_s)
+    return _shared_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +89,7 @@ class PairTask:
 
 def _build_table(pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
     market = _market[0]
-    if candles is not None:
-        return market.build(candles)
-    table = market.context_tables.get(pair)
-    return market.build(market.context[pair]) if table is None else table
+    return market.build(market.context[pair] if candles is None else candles)
 
 
 def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layout:
@@ -120,7 +129,7 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
 def fit_cut(cut_s: int) -> SharedModels:
     """Return scale and pooled trees of the context pairs at a cut."""
     market = _market[0]
-    return fit_shared(market.context_tables, cut_s, market.horizon, market.timeframe_s)
+    return fit_shared(_context_tables(), cut_s, market.horizon, market.timeframe_s)
 
 
 def tune_pair(task: PairTask) -> dict[str, Any]:
@@ -130,7 +139,7 @@ def tune_pair(task: PairTask) -> dict[str, Any]:
     table = _build_table(s.pair, task.candles)
     shared = task.shared
     if shared is None:
-        tables = {**_market[0].context_tables, s.pair: table}
+        tables = {**_context_tables(), s.pair: table}
         shared = {
             cut_s: fit_shared(tables, cut_s, s.horizon, s.timeframe_s)
             for cut_s in task.layout.cuts_s

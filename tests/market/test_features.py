@@ -152,9 +152,10 @@ def test_features_of_a_pair_outside_the_context_leave_others_alone(made, make_ca
     market = Market(made, HORIZON, 300)
     before = market.build(made[ETH])
     market.build(make_candles(25 * 288, 99, start="2025-10-16"))
-    assert len(market.context_tables) == len(made)
+    tables = dict(market.build_context())
+    assert len(tables) == len(made)
     assert market.build(made[ETH]).equals(before)
-    assert market.context_tables[ETH].equals(before)
+    assert tables[ETH].equals(before)
 
 
 def test_features_without_btc_fall_back_to_own(made):

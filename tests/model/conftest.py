@@ -28,6 +28,6 @@ class SmallMarket:
 def small_market() -> SmallMarket:
     """Give 42 days of made candles, tables and shared models."""
     candles = {pair: make_candles(42 * 288, seed) for seed, pair in enumerate(PAIRS)}
-    tables = Market(candles, HORIZON, TIMEFRAME_S).context_tables
+    tables = dict(Market(candles, HORIZON, TIMEFRAME_S).build_context())
     cut_s = int(candles[PAIRS[0]].index[-1].timestamp()) // DAY_S * DAY_S - 7 * DAY_S
     return SmallMarket(candles, tables, cut_s, fit_shared(tables, cut_s, HORIZON, TIMEFRAME_S))

@@ -325,7 +325,7 @@ def test_defaults_on_real_candles_beat_the_rule(real_candles, pair):
     """On two untouched weeks of real candles, the defaults have skill on both sides together."""
     names = ("BTC", "ETH", "SOL", "XRP", "BNB")
     context = {f"{name}/USDT:USDT": real_candles(f"{name}/USDT:USDT") for name in names}
-    tables = Market(context, HORIZON, TIMEFRAME_S).context_tables
+    tables = dict(Market(context, HORIZON, TIMEFRAME_S).build_context())
     cut_s = int(pd.Timestamp("2026-02-03", tz="UTC").timestamp())
     shared = fit_shared(tables, cut_s, HORIZON, TIMEFRAME_S)
     found = []

@@ -9,7 +9,7 @@ from feeder_mixin.market.context import Market
 from feeder_mixin.market.features import labels
 from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.folds import plan_layout
-from feeder_mixin.model.quantile import fit_safety_model, fit_shared
+from feeder_mixin.model.quantile import fit_safety_model, fit_shared, shared_rows
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.tune.evaluate import Evaluator, compare_on_test, record_metrics
@@ -28,7 +28,8 @@ def prepared():
     """Return table, layout and shared models of a pair with 46 days of candles."""
     frames = {PAIR: make_candles(46 * 288, 1), OTHER: make_candles(46 * 288, 2)}
     market = Market(frames, 30, 300)
-    table = market.context_tables[PAIR]
+    tables = dict(market.build_context())
+    table = tables[PAIR]
     layout = plan_layout(
         int(open_seconds(table)[0]),
         int(frames[PAIR].index[-1].timestamp()),
@@ -37,8 +38,8 @@ def prepared():
         timeframe_s=300,
         needed_warmup_days=14,
     )
-    shared = {c: fit_shared(market.context_tables, c, 30, 300) for c in layout.cuts_s}
-    return market, table, layout, shared
+    shared = {c: fit_shared(tables, c, 30, 300) for c in layout.cuts_s}
+    return tables, table, layout, shared
 
 
 def search(table, layout, shared, path, n_trials=6):
@@ -59,14 +60,14 @@ def search(table, layout, shared, path, n_trials=6):
 
 def test_search_never_looks_at_the_test_window(prepared, tmp_path):
     """Other labels behind the test cut: same trials, same evidence, same winner."""
-    market, table, layout, shared = prepared
+    tables, table, layout, shared = prepared
     spoilt = table.copy()
     # Every label that reads a candle of the test window, also of rows that open before it.
     reads_test = open_seconds(table) + 31 * 300 > layout.test.cut_s
     for column in LABEL_COLUMNS.values():
         spoilt.loc[reads_test, column] *= 17.0
-    tables = {**market.context_tables, PAIR: spoilt}
-    spoilt_shared = {c: fit_shared(tables, c, 30, 300) for c in layout.cuts_s}
+    spoilt_tables = {**tables, PAIR: spoilt}
+    spoilt_shared = {c: fit_shared(spoilt_tables, c, 30, 300) for c in layout.cuts_s}
     first = search(table, layout, shared, tmp_path / "a.sqlite")
     second = search(spoilt, layout, spoilt_shared, tmp_path / "b.sqlite")
     assert first.trials == second.trials
@@ -169,3 +170,17 @@ def test_compare_on_test_holds_every_contender_to_one_level(prepared):
     assert comparison.tuned_gain == 0.0
     assert scores["defaults"] == scores["tuned"]
     assert scores["ATR rule"].skill == 0.0
+
+
+def test_shared_models_of_the_thinned_tables_are_those_of_the_whole(prepared):
+    """A worker keeps a fifth of the context's rows; the models are the same to the last digit."""
+    tables, table, layout, shared = prepared
+    thinned = {pair: shared_rows(t, 300) for pair, t in tables.items()}
+    assert len(thinned[PAIR]) < 0.25 * len(table)
+    cut_s = layout.test.cut_s
+    again, whole = fit_shared(thinned, cut_s, 30, 300), shared[cut_s]
+    log_scale = whole.scale.log_scale(PAIR, table)
+    np.testing.assert_array_equal(again.scale.log_scale(PAIR, table), log_scale)
+    np.testing.assert_array_equal(
+        again.pooled_z(table, log_scale, "short"), whole.pooled_z(table, log_scale, "short")
+    )
