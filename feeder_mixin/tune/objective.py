@@ -55,7 +55,7 @@ PATIENCE_TREES: Final = 40
 MIN_GAIN: Final = 5e-4
 """The curve has stopped improving when `PATIENCE_TREES` more trees lower it by less than this share."""
 
-PRUNE_AT: Final = (20, 60)
+PRUNE_AT: Final = (15, 45)
 """Tree counts at which a trial may be pruned: points of the curve below the smallest model."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.model.metrics import day_block_sums, pinball_losses, ratio_with_error
 from feeder_mixin.tune.journal import Journal
-from feeder_mixin.tune.objective import Curve, Draw, grow
+from feeder_mixin.tune.objective import Draw, FoldRows, grow
 from feeder_mixin.tune.space import ALPHA, Trial
 
 Array = NDArray[np.float64]
@@ -72,38 +72,81 @@ def _size(parameters: Mapping[str, float]) -> float:
 
 
 class Redraws:
-    """Losses of parameter sets on the redrawn folds, kept in the journal as they are computed."""
+    """Losses of parameter sets on the redrawn folds, kept in the journal as they are computed.
 
-    def __init__(self, draws: Sequence[Draw], journal: Journal, run_id: int) -> None:
-        self._draws, self._journal, self._run_id = draws, journal, run_id
+    Parameters
+    ----------
+    rows
+        The folds' scored rows, the same in every draw.
+    make_draw
+        Draw number, from 1, -> its folds; called when a draw is first needed.
+    n_draws
+        How many redraws a candidate is compared on at most.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[FoldRows],
+        make_draw: Callable[[int], Draw],
+        n_draws: int,
+        journal: Journal,
+        run_id: int,
+    ) -> None:
+        self._make_draw, self._draws = make_draw, dict[int, Draw]()
+        self._forecasts: dict[str, Array] = {}
+        self._n_draws, self._journal, self._run_id = n_draws, journal, run_id
         self._kept = {d["key"]: d for d in journal.trials(run_id, REDRAW).values()}
-        self.excursion = np.concatenate([f.scored.excursion for f in draws[0].folds])
-        self.opens_s = np.concatenate([f.scored.opens_s for f in draws[0].folds])
+        self.excursion = np.concatenate([fold.excursion for fold in rows])
+        self.opens_s = np.concatenate([fold.opens_s for fold in rows])
 
-    def day_losses(self, parameters: Mapping[str, float]) -> Array:
-        """Return the pinball loss summed by day, over all redraws together, shape (n_days,)."""
-        key = json.dumps(dict(parameters), sort_keys=True)
+    def forecasts(self, parameters: Mapping[str, float], number: int) -> Array:
+        """Return the served forecasts of a redraw, folds joined."""
+        key = _key(parameters, number)
+        if key not in self._forecasts:
+            if number not in self._draws:
+                self._draws[number] = self._make_draw(number)
+            trees = int(parameters["n_estimators"])
+            curve = grow(self._draws[number], parameters, fixed_trees=trees)
+            self._forecasts[key] = curve.forecasts
+        return self._forecasts[key]
+
+    def day_losses(self, parameters: Mapping[str, float], number: int) -> Array:
+        """Return a redraw's pinball loss summed by day, shape (n_days,)."""
+        key = _key(parameters, number)
         if key not in self._kept:
-            forecasts = self.forecasts(parameters)
-            losses = sum(pinball_losses(self.excursion, q, parameters[ALPHA]) for q in forecasts)
-            sums = day_block_sums(np.asarray(losses), self.opens_s)
+            forecasts = self.forecasts(parameters, number)
+            losses = pinball_losses(self.excursion, forecasts, parameters[ALPHA])
+            sums = day_block_sums(losses, self.opens_s)
             document = {"key": key, "day_losses": sums.tolist()}
             self._journal.save_trial(self._run_id, REDRAW, len(self._kept), document)
             self._kept[key] = document
         return np.asarray(self._kept[key]["day_losses"])
 
-    def forecasts(self, parameters: Mapping[str, float]) -> list[Array]:
-        """Return the served forecasts of every redraw, folds joined."""
-        trees = int(parameters["n_estimators"])
-        curves: list[Curve] = [grow(d, parameters, fixed_trees=trees) for d in self._draws]
-        return [curve.forecasts for curve in curves]
-
     def compare(self, trial: Trial, start: Mapping[str, float], alpha: float) -> Evidence:
-        """Return the evidence for a trial against the start set, both at one level."""
-        reference = self.day_losses({**start, ALPHA: alpha})
-        losses = self.day_losses({**trial.parameters, ALPHA: alpha})
-        gain, error = ratio_with_error(reference - losses, reference)
+        """Return the evidence for a trial against the start set, both at one level.
+
+        Ends at the first redraw after which the trial is not ahead by half of what winning takes:
+        the next one would cost as much and hardly ever change that.
+        """
+        reference, losses = np.zeros(1), np.zeros(1)
+        gain, error = 0.0, np.inf
+        for number in range(1, self._n_draws + 1):
+            reference = reference + self.day_losses({**start, ALPHA: alpha}, number)
+            losses = losses + self.day_losses({**trial.parameters, ALPHA: alpha}, number)
+            gain, error = ratio_with_error(reference - losses, reference)
+            if gain <= WIN_ERRORS / 2 * error:
+                break
         return Evidence(trial, gain, error)
+
+    def mean_forecast(self, parameters: Mapping[str, float]) -> Array:
+        """Return the served forecasts averaged over all redraws."""
+        numbers = range(1, self._n_draws + 1)
+        mean: Array = np.mean([self.forecasts(parameters, n) for n in numbers], axis=0)
+        return mean
+
+
+def _key(parameters: Mapping[str, float], number: int) -> str:
+    return json.dumps([number, dict(parameters)], sort_keys=True)
 
 
 def alpha_pays(
@@ -116,11 +159,11 @@ def alpha_pays(
     """
     if parameters[ALPHA] == alpha:
         return True
-    own = np.mean(redraws.forecasts(parameters), axis=0)
-    default = np.mean(redraws.forecasts({**parameters, ALPHA: alpha}), axis=0)
+    default = redraws.mean_forecast({**parameters, ALPHA: alpha})
     n_safe = int(np.sum(default >= -max_adverse_ratio))
     if not n_safe:
         return False
+    own = redraws.mean_forecast(parameters)
     unsafe = redraws.excursion < -max_adverse_ratio
     difference = np.zeros(len(unsafe))
     for forecasts, sign in ((default, 1.0), (own, -1.0)):

@@ -122,8 +122,8 @@ class _Forecasts:
         self.opens_s = np.arange(len(excursion)) * 300
         self._by_alpha = by_alpha
 
-    def forecasts(self, parameters):
-        return [self._by_alpha[parameters["quantile_alpha"]]]
+    def mean_forecast(self, parameters):
+        return self._by_alpha[parameters["quantile_alpha"]]
 
 
 def test_alpha_leaves_its_default_only_for_fewer_unsafe_candles():
