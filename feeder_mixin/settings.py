@@ -79,6 +79,16 @@ class FeederSettings:
         return self.user_data_dir / "feeder_state" / self.feeder_id
 
     @property
+    def outbox_path(self) -> Path:
+        """Return the file of results that wait for the store."""
+        return self.state_dir / "outbox.sqlite"
+
+    @property
+    def journal_path(self) -> Path:
+        """Return the file of tuning runs and their trials."""
+        return self.state_dir / "journal.sqlite"
+
+    @property
     def default_datadir(self) -> Path:
         """Return freqtrade's own data folder of the exchange."""
         return self.user_data_dir / "data" / self.exchange

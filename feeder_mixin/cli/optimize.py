@@ -159,7 +159,7 @@ def _optimize_one(
     if not arguments.json:
         _print_summary(make_console(), settings, chosen, summary)
     if summary.store_error is not None:
-        outbox = settings.state_dir / "outbox.sqlite"
+        outbox = settings.outbox_path
         errors.print(f"{summary.store_error}\nThe outbox is {outbox}", markup=False)
         if chosen.option:
             errors.print(

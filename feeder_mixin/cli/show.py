@@ -129,7 +129,7 @@ def _say_waiting(settings: FeederSettings, errors: Console) -> None:
     """Say how many results of a feeder wait in its outbox."""
     from feeder_mixin.stores.outbox import Outbox
 
-    outbox = Outbox(settings.state_dir / "outbox.sqlite")
+    outbox = Outbox(settings.outbox_path)
     waiting = len(outbox.pending())
     outbox.close()
     if waiting:

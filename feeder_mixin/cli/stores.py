@@ -58,7 +58,7 @@ def run_flush(arguments: argparse.Namespace) -> int:
 
     documents, code = [], 0
     for settings in chosen_feeders(arguments):
-        outbox = Outbox(settings.state_dir / "outbox.sqlite")
+        outbox = Outbox(settings.outbox_path)
         with feeder_store(settings, arguments) as chosen:
             delivered = outbox.deliver(chosen.store)
         outbox.close()

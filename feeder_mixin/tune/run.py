@@ -107,7 +107,7 @@ class _Runner:
         self._settings, self._options = settings, options
         self._store, self._progress = store, progress
         self._timeframe_s = timeframe_seconds(settings.timeframe)
-        self._outbox = Outbox(settings.state_dir / "outbox.sqlite")
+        self._outbox = Outbox(settings.outbox_path)
         self._summary = RunSummary(settings.feeder_id)
 
     def run(self, pairs: Sequence[str]) -> RunSummary:
@@ -115,7 +115,7 @@ class _Runner:
         candles = self._load(pairs)
         runnable = [pair for pair in pairs if pair in candles]
         if runnable:
-            with Journal(self._settings.state_dir / "journal.sqlite") as journal:
+            with Journal(self._settings.journal_path) as journal:
                 self._tune(runnable, candles, latest, journal)
         self._deliver(last=True)
         self._outbox.close()
@@ -330,7 +330,7 @@ class _Runner:
             layout=layout,
             candles=None if pair in context else candles[pair].frame,
             shared={cut_s: shared[cut_s] for cut_s in layout.cuts_s} if pair in context else None,
-            journal_path=self._settings.state_dir / "journal.sqlite",
+            journal_path=self._settings.journal_path,
             run_id=run.run_id,
             n_trials=options.n_trials,
             own=run.warm_start.get("own"),
