@@ -36,7 +36,7 @@ from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.tune import worker
-from feeder_mixin.tune.executors import WorkerPool
+from feeder_mixin.workers import WorkerPool
 from feeder_mixin.tune.journal import Journal, Run
 from feeder_mixin.tune.options import Progress, RunOptions, RunSummary, check_options
 from feeder_mixin.tune.space import StudySettings

@@ -37,6 +37,8 @@ def available_cores() -> int:
 def _start_worker(initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     # Ctrl-C goes to the whole group of a terminal; only the parent answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):  # a bot's reload signal, sent to its whole group
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     os.nice(_NICENESS)  # a bot on the same host goes first
     threading.Thread(target=_end_with_parent, daemon=True).start()
     initializer(*arguments)

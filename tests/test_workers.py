@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from feeder_mixin.errors import CandleError, TuningError
-from feeder_mixin.tune.executors import WorkerPool, available_cores
+from feeder_mixin.workers import WorkerPool, available_cores
 
 _state: list[str] = []
 
