@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
 from ccxt import NotSupported  # type: ignore[import-untyped]
+from freqtrade.configuration import TimeRange
 from freqtrade.data.history import get_datahandler
 from freqtrade.data.history.datahandlers.idatahandler import IDataHandler
 from freqtrade.enums import CandleType
@@ -82,7 +83,12 @@ def timeframe_seconds(timeframe: str) -> int:
 
 
 def load_candles(
-    datadir: Path, pair: str, timeframe: str, candle_type: str, data_format: str
+    datadir: Path,
+    pair: str,
+    timeframe: str,
+    candle_type: str,
+    data_format: str,
+    since: pd.Timestamp | None = None,
 ) -> Candles:
     """Return a pair's checked candles from a freqtrade data folder.
 
@@ -94,11 +100,15 @@ def load_candles(
         ``futures`` or ``spot``.
     data_format
         freqtrade's ``dataformat_ohlcv``.
+    since
+        Leave out candles that open earlier, with a time zone: a bot needs the newest only. They are
+        neither checked nor, from feather and parquet files, turned into a frame.
 
     Raises
     ------
     CandleError
-        When the file is missing or damaged; the message names file, pair and what is wrong.
+        When the file is missing or damaged, or has no candle from `since` on; the message names
+        file, pair and what is wrong.
     SettingsError
         When freqtrade does not know the data format.
     """
@@ -115,12 +125,21 @@ def load_candles(
         )
     _check_dates_have_zone(pair, path)
     try:
-        raw = handler._ohlcv_load(pair, timeframe, timerange=None, candle_type=kind)
+        raw = handler._ohlcv_load(pair, timeframe, timerange=_from(since), candle_type=kind)
     except (ValueError, TypeError, OSError) as error:
         raise CandleError(f"{pair}: {path} is not a readable candle file: {error}") from error
     if raw.empty:
         raise CandleError(f"{pair}: {path} holds no readable candles; download them again")
+    if since is not None:
+        newest, raw = raw["date"].max(), raw[raw["date"] >= since]
+        if raw.empty:
+            raise CandleError(f"{pair}: {path} holds no candle since {since}, the last is {newest}")
     return check_candles(pair, raw, timeframe, source=str(path))
+
+
+def _from(since: pd.Timestamp | None) -> TimeRange | None:
+    # A hint: the handler takes a candle more, and the whole file where nothing is in the range.
+    return None if since is None else TimeRange("date", None, int(since.timestamp()), 0)
 
 
 def candle_path(
@@ -159,10 +178,13 @@ def check_candles(pair: str, raw: pd.DataFrame, timeframe: str, *, source: str) 
         raise CandleError(f"{pair}: dates in {source} have no time zone; expected UTC")
     dates = dates.tz_convert("UTC")
     steps = _check_dates(pair, dates, timeframe, source)
-    _check_values(pair, raw, dates, source)
+    values = _check_values(pair, raw, dates, source)
     grid = pd.date_range(dates[0], dates[-1], freq=pd.Timedelta(seconds=step_s), name="date")
-    frame = raw.set_index(dates)[list(COLUMNS)].astype(np.float64).reindex(grid)
     gaps = steps[steps > 1] - 1
+    if len(gaps):
+        there, values = values, np.full((len(COLUMNS), len(grid)), np.nan)
+        values[:, np.concatenate([[0], np.cumsum(steps)])] = there
+    frame = pd.DataFrame(values.T, index=grid, columns=list(COLUMNS), copy=False)
     candles = Candles(pair, frame, int(gaps.sum()), int(gaps.max(initial=0)))
     if candles.n_missing:
         logger.warning(
@@ -210,16 +232,19 @@ def _check_dates(
     return whole_steps
 
 
-def _check_values(pair: str, raw: pd.DataFrame, dates: pd.DatetimeIndex, source: str) -> None:
-    values = raw[list(COLUMNS)].to_numpy(np.float64)
+def _check_values(
+    pair: str, raw: pd.DataFrame, dates: pd.DatetimeIndex, source: str
+) -> NDArray[np.float64]:
+    """Return the values, shape (len(COLUMNS), n_candles), or raise `CandleError`."""
+    values = np.array([raw[name].to_numpy(np.float64) for name in COLUMNS])
     bad = ~np.isfinite(values)
     if bad.any():
-        row, column = np.argwhere(bad)[0]
+        row, column = np.argwhere(bad.T)[0]
         raise CandleError(
-            f"{pair}: {int(bad.any(axis=1).sum())} candles with NaN or infinity in {source}, first "
-            f"{COLUMNS[column]}={values[row, column]} at {dates[row]}"
+            f"{pair}: {int(bad.any(axis=0).sum())} candles with NaN or infinity in {source}, first "
+            f"{COLUMNS[column]}={values[column, row]} at {dates[row]}"
         )
-    opening, high, low, close, volume = values.T
+    opening, high, low, close, volume = values
     wrong = (low > np.minimum(opening, close)) | (high < np.maximum(opening, close))
     wrong |= (low <= 0) | (volume < 0)
     if wrong.any():
@@ -229,3 +254,4 @@ def _check_values(pair: str, raw: pd.DataFrame, dates: pd.DatetimeIndex, source:
             f"{dates[row]}: open={opening[row]} high={high[row]} low={low[row]} close={close[row]} "
             f"volume={volume[row]} (expected 0 < low <= open, close <= high and volume >= 0)"
         )
+    return values

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feeder_mixin.market.features import SCALE_FEATURES, labels
+from feeder_mixin.market.features import SCALE_FEATURES, column_values, labels
 from feeder_mixin.model.rows import open_seconds, recency_weights, select_rows, train_stop_s
 from feeder_mixin.settings import SIDES
 
@@ -61,12 +61,14 @@ class LabelScale:
         if self.is_fallback:
             atr_ratio: NDArray[np.float64] = table["atr_ratio"].to_numpy(np.float64)
             return np.log(np.maximum(atr_ratio, 1e-7))
-        x = (table[list(SCALE_FEATURES)].to_numpy(np.float64) - self.mean) / self.std
+        x = column_values(table, SCALE_FEATURES)
+        x -= self.mean[:, None]
+        x /= self.std[:, None]
         weights = self.coefficients[pair]
         # Column by column: a matrix product (einsum, too) rounds a row differently in another
         # batch, and live, backtest and tuner must agree to the last digits.
-        log_scale = np.full(len(x), weights[-1])
-        for column, weight in zip(x.T, weights[:-1], strict=True):
+        log_scale = np.full(len(table), weights[-1])
+        for column, weight in zip(x, weights[:-1], strict=True):
             log_scale += column * weight
         return log_scale
 

@@ -20,9 +20,9 @@ from tests.candle_factory import candle_file
 PAIR = "ETH/USDT:USDT"
 
 
-def load(datadir, pair=PAIR, timeframe="5m", data_format="feather"):
+def load(datadir, pair=PAIR, timeframe="5m", data_format="feather", since=None):
     """Load futures candles."""
-    return load_candles(datadir, pair, timeframe, "futures", data_format)
+    return load_candles(datadir, pair, timeframe, "futures", data_format, since)
 
 
 def raw(candles):
@@ -210,6 +210,50 @@ def test_load_candles_without_gaps_logs_nothing(made_datadir, candles, caplog):
     with caplog.at_level(logging.WARNING):
         load(made_datadir({PAIR: candles}))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("data_format", ["feather", "parquet", "json"])
+@pytest.mark.parametrize(
+    ("since", "first"),
+    [
+        pytest.param("2025-09-30 23:00", 0, id="before-all"),
+        pytest.param("2025-10-01 00:00", 0, id="first"),
+        pytest.param("2025-10-01 10:00", 120, id="candle"),
+        pytest.param("2025-10-01 10:00:01", 121, id="inside-candle"),
+        pytest.param("2025-10-01 10:47", 132, id="inside-gap"),
+        pytest.param("2025-10-01 12:55+03:00", 119, id="other-zone"),
+        pytest.param("2025-10-01 23:55", 287, id="last"),
+    ],
+)
+def test_load_candles_since_a_time_gives_that_slice(tmp_path, candles, data_format, since, first):
+    """What is loaded from a time on is a slice of all, and counts only its own gaps."""
+    kept = candles.drop(candles.index[[*range(50, 60), *range(128, 132), 200]])
+    handler = get_datahandler(tmp_path, data_format)
+    handler.ohlcv_store(PAIR, "5m", raw(kept), CandleType.FUTURES)
+    moment = pd.Timestamp(since)
+    moment = moment.tz_localize("UTC") if moment.tz is None else moment
+    whole = load(tmp_path, data_format=data_format).frame
+    part = load(tmp_path, data_format=data_format, since=moment)
+    pd.testing.assert_frame_equal(part.frame, whole.iloc[first:])
+    assert part.n_missing == whole.iloc[first:].isna().any(axis=1).sum()
+
+
+def test_load_candles_since_a_time_checks_what_is_kept_only(made_datadir, candles):
+    """Damage before the time is left out with its candles; after it, it is an error as ever."""
+    damaged = candles.copy()
+    damaged.iloc[100, 3] = -1.0
+    datadir = made_datadir({PAIR: damaged})
+    with pytest.raises(CandleError, match=r"impossible values.* 08:20"):
+        load(datadir, since=candles.index[100])
+    since = candles.index[101]
+    np.testing.assert_array_equal(load(datadir, since=since).frame, candles.loc[since:])
+
+
+def test_load_candles_since_after_the_last_is_refused(made_datadir, candles):
+    """A file that ends earlier is an error that names its last candle."""
+    datadir = made_datadir({PAIR: candles})
+    with pytest.raises(CandleError, match=r"no candle since 2025-10-02.*last is 2025-10-01 23:55"):
+        load(datadir, since=candles.index[-1] + pd.Timedelta("5min"))
 
 
 def test_check_candles_in_another_zone_gives_utc(candles):

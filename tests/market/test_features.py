@@ -217,7 +217,8 @@ def test_atr_of_candles_with_gaps_equals_the_oracle(make_candles):
     for gap in (slice(100, 101), slice(110, 113), slice(250, 280)):
         candles.iloc[gap] = np.nan
     expected = np.array(oracle.atr(candles)) / candles["close"]
-    np.testing.assert_allclose(atr_ratio(candles), expected, rtol=1e-10)
+    high, low, close = (candles[name].to_numpy() for name in ("high", "low", "close"))
+    np.testing.assert_allclose(atr_ratio(high, low, close, 400), expected, rtol=1e-10)
 
 
 def test_features_of_a_flat_market_are_finite(made):

@@ -8,6 +8,7 @@ import pytest
 from feeder_mixin.errors import ModelError
 from feeder_mixin.market.context import Market
 from feeder_mixin.market.features import labels, tree_features
+from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.metrics import exceedance, skill
 from feeder_mixin.model.quantile import (
@@ -317,6 +318,16 @@ def test_prediction_equals_the_search_formula(small_market):
     own = model.own.predict(tree_features(table, log_scale, "long"))
     expected = combine(own, pooled) * np.exp(log_scale)
     np.testing.assert_allclose(model.predict(table), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_prediction_of_one_row_is_that_rows_of_the_table(small_market, side):
+    """The bot predicts row by row what a backtest predicts at once, to the bit."""
+    table = small_market.tables[ETH].iloc[-40:]
+    model = fit(small_market, side)
+    bare = table.drop(columns=list(LABEL_COLUMNS.values()))
+    one_by_one = [model.predict(bare.iloc[i : i + 1])[0] for i in range(len(bare))]
+    assert list(model.predict(table)) == one_by_one
 
 
 @pytest.mark.slow
