@@ -1,0 +1,123 @@
+"""Faults on purpose: status codes, delays and late candles, by path and for some requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Final
+
+from feeder_mixin.errors import SettingsError
+
+HANG_UP: Final = 0
+"""As status: close the connection without an answer."""
+
+_NEVER: Final = math.inf
+
+
+@dataclass(slots=True)
+class Fault:
+    """What goes wrong with requests whose path begins with `path`.
+
+    Attributes
+    ----------
+    status
+        HTTP status to answer with; 0 closes the connection, None answers properly.
+    delay_s
+        Seconds before the answer.
+    lag_s
+        Candles, prices and funding are those of so many seconds ago.
+    count
+        Ends after so many requests; None lasts until cleared.
+    """
+
+    path: str = "/"
+    status: int | None = None
+    delay_s: float = 0.0
+    lag_s: float = 0.0
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith("/"):
+            raise SettingsError(f"fault path={self.path!r}, expected one such as /fapi/v1/klines")
+        if self.status not in {None, HANG_UP} and not _is_whole(self.status, 400, 599):
+            raise SettingsError(f"fault status={self.status!r}, expected 400 to 599, or 0")
+        for name in ("delay_s", "lag_s"):
+            value = getattr(self, name)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 <= value < _NEVER
+            ):
+                raise SettingsError(f"fault {name}={value!r}, expected seconds, 0 or more")
+        if self.count is not None and not _is_whole(self.count, 1, 10**9):
+            raise SettingsError(f"fault count={self.count!r}, expected a whole number above 0")
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What all faults together do to one request."""
+
+    status: int | None = None
+    delay_s: float = 0.0
+    lag_s: float = 0.0
+
+
+class Faults:
+    """The faults in force. Used from the server's event loop only."""
+
+    def __init__(self, faults: tuple[Fault, ...] = ()) -> None:
+        self._faults = list(faults)
+
+    def add(self, fault: Fault) -> None:
+        """Put a fault into force beside the others."""
+        self._faults.append(fault)
+
+    def clear(self) -> None:
+        """End all faults."""
+        self._faults.clear()
+
+    def take(self, path: str) -> Effect:
+        """Return what happens to a request, and count it: first status, sum of delays and lags."""
+        hit = [fault for fault in self._faults if path.startswith(fault.path)]
+        for fault in hit:
+            if fault.count is not None:
+                fault.count -= 1
+        self._faults = [fault for fault in self._faults if fault.count != 0]
+        status = next((fault.status for fault in hit if fault.status is not None), None)
+        return Effect(status, sum(f.delay_s for f in hit), sum(f.lag_s for f in hit))
+
+    def as_list(self) -> list[dict[str, object]]:
+        """Return the faults in force, as JSON has them."""
+        return [asdict(fault) for fault in self._faults]
+
+
+def make_fault(document: object) -> Fault:
+    """Return the fault that a JSON object names, or raise `SettingsError`."""
+    names = [field.name for field in fields(Fault)]
+    if not isinstance(document, Mapping):
+        raise SettingsError(f"a fault is an object with {', '.join(names)}, got {document!r}")
+    for key in document:
+        if key not in names:
+            raise SettingsError(f"unknown key {key!r} in a fault (known: {', '.join(names)})")
+    if not isinstance(document.get("path", "/"), str):
+        raise SettingsError(f"fault path={document['path']!r}, expected a text")
+    return Fault(**document)
+
+
+def parse_fault(text: str) -> Fault:
+    """Return the fault of an option such as ``path=/fapi/v1/klines,status=503,count=5``."""
+    document: dict[str, object] = {}
+    for part in text.split(","):
+        key, _, value = (piece.strip() for piece in part.partition("="))
+        try:
+            document[key] = value if key == "path" else float(value)
+        except ValueError:
+            raise SettingsError(f"--fault {text}: {key}={value!r} is not a number") from None
+        if key in {"status", "count"}:
+            document[key] = int(float(value))
+    return make_fault(document)

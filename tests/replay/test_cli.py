@@ -1,0 +1,47 @@
+"""`feeder replay-exchange` as a command."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import pytest
+
+from feeder_mixin.cli.main import main
+from feeder_mixin.market.candles import load_candles
+
+
+def test_command_serves_a_generated_market_and_stops_cleanly(run_exchange, tmp_path):
+    """It writes folder and config before it is ready, serves, and ends with 0 on SIGTERM."""
+    folder, config = tmp_path / "data" / "binance", tmp_path / "new" / "replay.json"
+    options = ("--generate-days", 2, "--seed", 5, "--as-1m", "--write-until-hours-ago", 6)
+    with run_exchange(*options, "--write-datadir", folder, "--write-config", config) as url:
+        with urllib.request.urlopen(url) as answer:  # noqa: S310
+            status = json.load(answer)
+        overlay = json.loads(config.read_text())
+        assert status["generated"] is True
+        assert overlay["timeframe"] == "1m"
+        assert overlay["exchange"]["ccxt_config"]["urls"]["api"]["fapiPublic"] == f"{url}/fapi/v1"
+        assert load_candles(folder, status["pairs"][0], "1m", "futures", "feather").n_missing == 0
+    log = (tmp_path / "exchange.log").read_text()
+    assert "no real prices" in log
+    assert log.endswith("Replay exchange stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], "only loopback"),  # noqa: S104
+        (["--port", "70000"], "--port 70000"),
+        (["--fault", "status=200"], "fault status=200"),
+        (["--generate-days", "0"], "days=0"),
+        (["--datadir", "nowhere"], "no futures candles of 5m"),
+        (["--config", "x.json"], "--config goes with --feeder"),
+        (["--write-until-hours-ago", "-1"], "--write-until-hours-ago -1"),
+    ],
+    ids=["host", "port", "fault", "days", "datadir", "config", "hours"],
+)
+def test_wrong_options_end_with_2_and_name_the_value(options, message, capsys):
+    """A mistake on the command line is a sentence, not a traceback."""
+    assert main(["replay-exchange", *options]) == 2
+    assert message in capsys.readouterr().err
