@@ -7,7 +7,11 @@ FEEDER ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format lint types test-slow test-services optimize bench lock
+.PHONY: help setup test check format lint types test-slow test-services optimize trade reload status demo bench lock
+
+define need_feeder
+@test -n "$(FEEDER)" || { echo "name a feeder: make $@ FEEDER=feeder120b (feeders: $$(cd config && grep -l '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
+endef
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +49,23 @@ test-services: $(READY)  ## tests that need a server (FEEDER_TEST_POSTGRES_URL, 
 	$(BIN)/pytest -q -m external_service $(ARGS)
 
 optimize: $(READY)  ## tune a feeder: make optimize FEEDER=feeder120b [ARGS="--n-trials 20"]
-	@test -n "$(FEEDER)" || { echo "name a feeder: make optimize FEEDER=feeder120b (feeders: $$(cd config && ls *.json | grep -v base | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
+	$(need_feeder)
 	@$(BIN)/feeder optimize --feeder $(FEEDER) $(ARGS)
+
+# SIGUSR1 is ignored until the bot's handler stands: an early reload must not end the bot.
+trade: $(READY)  ## run a feeder's bot, in dry run as configured: make trade FEEDER=feeder120b
+	$(need_feeder)
+	@trap '' USR1; exec $(BIN)/freqtrade trade --config config/$(FEEDER).json --strategy LightGBMSafetyFeederStrategy $(ARGS)
+
+reload: $(READY)  ## make a running bot load its parameters anew: make reload FEEDER=feeder120b
+	$(need_feeder)
+	@$(BIN)/feeder reload --feeder $(FEEDER) $(ARGS)
+
+status: $(READY)  ## what the running bots have loaded: make status [FEEDER=feeder120b]
+	@$(BIN)/feeder status --feeder $(or $(FEEDER),all) $(ARGS)
+
+demo: $(READY)  ## tune, trade, tune again and reload, against a replayed exchange
+	@$(BIN)/feeder demo $(ARGS)
 
 bench: $(READY)  ## measure what the README promises (needs real candles, about an hour)
 	$(BIN)/python benchmarks/tuner_speed.py $(ARGS)

@@ -51,3 +51,7 @@ class TuningError(FeederError):
 
 class BusyError(TuningError):
     """Another process holds what this one needs: wait for it to end, or stop it."""
+
+
+class StateError(FeederError):
+    """A file of the state folder is damaged or can't be read or written: see the file it names."""

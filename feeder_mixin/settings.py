@@ -47,6 +47,8 @@ class FeederSettings:
     train_days, retrain_hours, last_good_max_days
         Training window of a pair's trees; how often models are due; age limit of the last good copy
         (None: no limit).
+    config_paths
+        The config files, in the order freqtrade takes them by ``--config``: later ones win.
     root
         Anchor of relative paths: parent of `user_data_dir`.
     """
@@ -59,7 +61,7 @@ class FeederSettings:
     candle_type: str
     data_format: str
     user_data_dir: Path
-    config_path: Path
+    config_paths: tuple[Path, ...]
     horizon_candles: int = 30
     max_adverse_ratio: float = 0.01
     context_pairs: tuple[str, ...] = ()
@@ -75,7 +77,7 @@ class FeederSettings:
 
     @property
     def state_dir(self) -> Path:
-        """Return the folder of this feeder's journal, outbox and locks."""
+        """Return the folder of this feeder's journal, outbox, status and locks."""
         return self.user_data_dir / "feeder_state" / self.feeder_id
 
     @property
@@ -87,6 +89,21 @@ class FeederSettings:
     def journal_path(self) -> Path:
         """Return the file of tuning runs and their trials."""
         return self.state_dir / "journal.sqlite"
+
+    @property
+    def model_dir(self) -> Path:
+        """Return the folder of trained models."""
+        return self.state_dir / "models"
+
+    @property
+    def last_good_path(self) -> Path:
+        """Return the file of the parameters that were last loaded from the store."""
+        return self.state_dir / "last_good.json"
+
+    @property
+    def status_path(self) -> Path:
+        """Return the file in which the running bot says what it runs."""
+        return self.state_dir / "status.json"
 
     @property
     def default_datadir(self) -> Path:
@@ -148,6 +165,22 @@ def check_feeder_id(feeder_id: str) -> str:
     return feeder_id
 
 
+def feeder_ids() -> list[str]:
+    """Return the ids of the feeders that have a config in ``config/``.
+
+    A config that can't be read counts: whoever loads it says what is wrong.
+    """
+    ids = []
+    for path in sorted(Path("config").glob("*.json")):
+        try:
+            is_feeder = "feeder" in _read_config(path)
+        except SettingsError:
+            is_feeder = True
+        if is_feeder:
+            ids.append(path.stem)
+    return ids
+
+
 def load_settings(
     feeder_id: str, config_path: Path | None = None, user_data_dir: Path | None = None
 ) -> FeederSettings:
@@ -161,7 +194,7 @@ def load_settings(
     check_feeder_id(feeder_id)
     path = config_path or Path("config") / f"{feeder_id}.json"
     if not path.is_file():
-        known = sorted(p.stem for p in Path("config").glob("*.json") if p.stem != "base")
+        known = feeder_ids()
         hint = f" Feeders with a config here: {', '.join(known)}." if known else ""
         raise SettingsError(
             f"feeder {feeder_id!r} has no config: {path} does not exist in {Path.cwd()}.{hint} "
@@ -194,8 +227,20 @@ def _read_config(path: Path) -> dict[str, Any]:
     return merged
 
 
-def build_settings(config: Mapping[str, Any], path: Path, user_data_dir: Path) -> FeederSettings:
+def build_settings(
+    config: Mapping[str, Any],
+    path: Path,
+    user_data_dir: Path,
+    config_paths: tuple[Path, ...] = (),
+) -> FeederSettings:
     """Return the settings that a merged freqtrade config makes.
+
+    Parameters
+    ----------
+    path
+        How messages name the config.
+    config_paths
+        The files it was merged from, where `path` alone does not make it again.
 
     Raises
     ------
@@ -242,7 +287,7 @@ def build_settings(config: Mapping[str, Any], path: Path, user_data_dir: Path) -
         candle_type="futures",
         data_format=str(config.get("dataformat_ohlcv", "feather")),
         user_data_dir=user_data_dir,
-        config_path=path,
+        config_paths=config_paths or (path,),
         context_pairs=tuple(sorted(set(context))),
         **{key: value for key, value in block.items() if key not in {"side", "context_pairs"}},
     )

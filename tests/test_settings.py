@@ -114,7 +114,7 @@ def test_load_settings_of_named_config_reads_it(folder):
     (elsewhere / "mine.json").write_text(json.dumps(config))
     settings = load_settings("feeder9", elsewhere / "mine.json")
     assert (settings.feeder_id, settings.timeframe) == ("feeder9", "15m")
-    assert settings.config_path == elsewhere / "mine.json"
+    assert settings.config_paths == (elsewhere / "mine.json",)
 
 
 @pytest.mark.parametrize(

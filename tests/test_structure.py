@@ -19,13 +19,30 @@ ALLOWED = {
     "stores": {"errors", "settings", "schema"},
     "market": {"errors", "settings", "schema"},
     "model": {"errors", "settings", "schema", "market"},
-    "tune": {"errors", "settings", "schema", "stores", "market", "model"},
+    "workers": {"errors"},
+    "tune": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
     "reports": {"errors", "settings", "schema", "tune"},
-    "cli": {"errors", "settings", "schema", "stores", "market", "tune", "reports"},
+    "live": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
+    "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live"},
+    "replay": {"errors", "settings", "schema", "market"},
+    "cli": {
+        "errors",
+        "settings",
+        "schema",
+        "stores",
+        "market",
+        "tune",
+        "reports",
+        "replay",
+        "live",
+        "workers",
+        "demo",
+    },
+    "demo": {"errors", "live"},
 }
 """Layer -> what it may import beside itself."""
 
-LIVE_SIDE = ("schema", "stores", "market", "model")
+LIVE_SIDE = ("schema", "stores", "market", "model", "workers", "live", "mixin")
 """What the running bot imports."""
 
 SEARCH_AND_PLOTS = {"optuna", "plotly", "matplotlib"}

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.settings import FeederSettings, load_settings
+from feeder_mixin.settings import FeederSettings, feeder_ids, load_settings
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.url import choose_store_url, masked_store_url, open_store
 
@@ -82,7 +82,7 @@ def chosen_feeders(arguments: argparse.Namespace) -> list[FeederSettings]:
     """Return the settings of the feeders named on the command line, each checked."""
     ids: Sequence[str] = arguments.feeder
     if "all" in ids:
-        ids = [path.stem for path in sorted(Path("config").glob("*.json")) if path.stem != "base"]
+        ids = feeder_ids()
         if not ids:
             raise SettingsError("--feeder all: no feeder has a config in config/")
     if arguments.config is not None and len(ids) > 1:

@@ -87,6 +87,11 @@ def add_optimize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fresh", action="store_true", help="drop an unfinished run instead of going on with it"
     )
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="then make the feeder's bot on this machine, if one runs, load what was stored",
+    )
 
 
 def parse_fixes(texts: list[str]) -> dict[str, float]:
@@ -106,8 +111,8 @@ def parse_fixes(texts: list[str]) -> dict[str, float]:
 def run_optimize(arguments: argparse.Namespace) -> int:
     """Tune the chosen feeders one after the other; return the exit code."""
     # Imported here, so that `feeder show` does not wait for LightGBM and Optuna.
-    from feeder_mixin.tune.executors import available_cores
     from feeder_mixin.tune.options import RunOptions, check_options
+    from feeder_mixin.workers import available_cores
 
     options = RunOptions(
         pairs=tuple(arguments.pairs),
@@ -180,7 +185,31 @@ def _optimize_one(
         },
         "failures": {pair: str(error) for pair, error in summary.failures.items()},
     }
+    if arguments.reload and summary.results and summary.store_error is None:
+        document["reload"], is_reloaded = _reload_bot(settings, chosen, arguments)
+        return document, summary.exit_code if is_reloaded else 1
     return document, summary.exit_code
+
+
+def _reload_bot(
+    settings: FeederSettings, chosen: ChosenStore, arguments: argparse.Namespace
+) -> tuple[dict[str, object] | None, bool]:
+    """Make a running bot load what was stored; return what came of it, and whether that is fine."""
+    from feeder_mixin.cli.live import print_outcome
+    from feeder_mixin.live.request import reload_bot
+
+    errors = make_console(stderr=True)
+    outcome = reload_bot(settings)
+    if not outcome.is_running:
+        errors.print(f"{settings.feeder_id}: {outcome.error}", markup=False)
+        return None, True
+    if chosen.option:
+        errors.print(
+            f"--reload: the bot reads its own store, which need not be {chosen}", markup=False
+        )
+    if outcome.error is not None or not arguments.json:
+        print_outcome(outcome)
+    return outcome.to_dict(), outcome.error is None
 
 
 def _print_summary(

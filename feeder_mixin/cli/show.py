@@ -167,4 +167,4 @@ def run_settings(arguments: argparse.Namespace) -> int:
 def _plain(value: object) -> object:
     if value is None or isinstance(value, int | float | str):
         return value
-    return list(value) if isinstance(value, tuple) else str(value)
+    return [_plain(part) for part in value] if isinstance(value, tuple) else str(value)

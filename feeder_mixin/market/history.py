@@ -36,8 +36,7 @@ def download_arguments(
     folder = [] if datadir is None else ["--datadir", str(datadir)]
     return [
         "download-data",
-        "--config",
-        str(settings.config_path),
+        *(part for path in settings.config_paths for part in ("--config", str(path))),
         "--userdir",
         str(settings.user_data_dir),
         *folder,
@@ -79,12 +78,57 @@ def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: fl
     ]
     if not missing:
         return
-    command = download_arguments(settings, missing, days)
-    shown = download_command(settings, missing, days)
-    logger.info("Candles are missing, downloading them pairs=%d command=%s", len(missing), shown)
+    logger.info("Candles are missing, downloading them pairs=%d", len(missing))
+    tail = _download(settings, missing, days)
+    still = [
+        pair
+        for pair in missing
+        if not candle_path(handler, datadir, pair, settings.timeframe, kind).exists()
+    ]
+    if still:
+        shown = download_command(settings, missing, days)
+        raise CandleError(
+            f"no candles for {', '.join(still)} in {datadir}, and the download failed "
+            f"(no network?). Try it by hand: {shown}\nor name a folder that has them with --datadir. "
+            f"Last lines of the download:\n{tail}"
+        )
+
+
+def download_newer(settings: FeederSettings, pairs: Sequence[str], datadir: Path) -> None:
+    """Bring the pairs' files up to the exchange's newest candle.
+
+    Raises
+    ------
+    CandleError
+        When the download fails, or `datadir` is not freqtrade's own folder: no other is ever
+        downloaded into.
+    """
+    days = settings.train_days
+    if datadir.resolve() != settings.default_datadir.resolve():
+        command = download_command(settings, pairs, days, datadir)
+        raise CandleError(
+            f"{datadir} is not freqtrade's own folder {settings.default_datadir}, so nothing is "
+            f"downloaded into it. By hand: {command}"
+        )
+    logger.info("Downloading newer candles pairs=%d", len(pairs))
+    _download(settings, pairs, days, check=True)
+
+
+def _download(
+    settings: FeederSettings, pairs: Sequence[str], days: float, *, check: bool = False
+) -> str:
+    """Run freqtrade's downloader and return the last lines it printed.
+
+    Raises
+    ------
+    CandleError
+        When it takes too long, and with `check` when it fails.
+    """
+    shown = download_command(settings, pairs, days)
+    logger.info("Download command=%s", shown)
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, arguments from checked settings
-            [sys.executable, "-m", "freqtrade", *command],
+            [sys.executable, "-m", "freqtrade", *download_arguments(settings, pairs, days)],
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,
@@ -92,15 +136,10 @@ def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: fl
         )
     except subprocess.TimeoutExpired as error:
         raise CandleError(f"download took over {_TIMEOUT_S} s; try it by hand: {shown}") from error
-    still = [
-        pair
-        for pair in missing
-        if not candle_path(handler, datadir, pair, settings.timeframe, kind).exists()
-    ]
-    if still:
-        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+    tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+    if check and done.returncode != 0:
         raise CandleError(
-            f"no candles for {', '.join(still)} in {datadir}, and the download failed (exit "
-            f"{done.returncode}; no network?). Try it by hand: {shown}\nor name a folder that has "
-            f"them with --datadir. Last lines of the download:\n{tail}"
+            f"download failed (exit {done.returncode}). Try it by hand: {shown}\n"
+            f"Last lines of the download:\n{tail}"
         )
+    return tail

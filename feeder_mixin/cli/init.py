@@ -1,0 +1,109 @@
+"""``feeder init``: put the strategy and an example config into a freqtrade user_data folder.
+
+Both come with the package, in `feeder_mixin/templates`: a wheel has no ``user_data``. The strategy
+there is a link to the one source in ``user_data/strategies``; building a wheel copies what it leads
+to. It is not named ``.py``, because it is no module of this package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from feeder_mixin.cli.common import make_console, print_json
+from feeder_mixin.errors import FeederError, SettingsError
+
+EXAMPLE_ID: Final = "feeder_example"
+_TEMPLATES: Final = {
+    "strategies/LightGBMSafetyFeederStrategy.py": "strategy.py.txt",
+    f"{EXAMPLE_ID}.json": "feeder_example.json",
+}
+"""File in the user_data folder -> its template."""
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this group's sub-commands."""
+    init = commands.add_parser(
+        "init", help="put the strategy and an example config into a freqtrade user_data folder"
+    )
+    init.add_argument(
+        "--userdir", type=Path, required=True, metavar="DIR", help="freqtrade's user_data folder"
+    )
+    init.add_argument(
+        "--force", action="store_true", help="replace files that are there and differ"
+    )
+    init.add_argument("--json", action="store_true", help="print one JSON document")
+    init.add_argument("--verbose", action="store_true", help="log more")
+    init.set_defaults(run=run_init)
+
+
+def run_init(arguments: argparse.Namespace) -> int:
+    """Write the files that are not there yet; nothing at all where one would be lost."""
+    userdir: Path = arguments.userdir
+    if not userdir.is_dir():
+        raise SettingsError(
+            f"--userdir {userdir} is no folder; make it with: freqtrade create-userdir --userdir {userdir}"
+        )
+    contents = _contents(userdir)
+    states = {name: _state(userdir / name, text) for name, text in contents.items()}
+    in_the_way = [str(userdir / name) for name, state in states.items() if state == "differs"]
+    if in_the_way and not arguments.force:
+        raise SettingsError(
+            f"{', '.join(in_the_way)} would be replaced by another content; nothing was written. Move "
+            "it away, or replace it with --force"
+        )
+    done = {"missing": "written", "differs": "replaced", "same": "unchanged"}
+    for name, text in contents.items():
+        if states[name] != "same":
+            _write(userdir / name, text)
+    if arguments.json:
+        shown = {str(userdir / name): done[state] for name, state in states.items()}
+        print_json({"userdir": str(userdir), "files": shown})
+        return 0
+    console = make_console()
+    for name, state in states.items():
+        console.print(f"{done[state]}: {userdir / name}", markup=False)
+    config = userdir / f"{EXAMPLE_ID}.json"
+    console.print(
+        "next, tune its pairs and start the bot (dry run):",
+        f"  feeder optimize --feeder {EXAMPLE_ID} --config {config} --userdir {userdir}",
+        f"  freqtrade trade --config {config} --userdir {userdir}",
+        sep="\n",
+        markup=False,
+    )
+    return 0
+
+
+def _contents(userdir: Path) -> dict[str, str]:
+    """Return name -> text of the files as they belong into `userdir`."""
+    folder = files("feeder_mixin") / "templates"
+    texts = {}
+    for name, template in _TEMPLATES.items():
+        text = (folder / template).read_text(encoding="utf-8")
+        for mark, value in (
+            ("@USERDIR@", userdir.as_posix()),
+            ("@FOLDER@", userdir.absolute().name),
+        ):
+            text = text.replace(mark, json.dumps(value)[1:-1])
+        texts[name] = text
+    return texts
+
+
+def _state(path: Path, text: str) -> str:
+    try:
+        return "same" if path.read_bytes() == text.encode() else "differs"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        raise FeederError(f"{path} can't be read: {error.strerror or error}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise FeederError(f"{path} can't be written: {error.strerror or error}") from error

@@ -1,0 +1,231 @@
+"""``feeder status`` and ``feeder reload``: what the running bot says, and how it is told to load anew."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from feeder_mixin.cli.common import (
+    chosen_feeders,
+    count,
+    feeder_options,
+    make_console,
+    print_json,
+)
+from feeder_mixin.errors import SettingsError, StateError
+from feeder_mixin.live.files import is_bot_running, running_bot_pid
+from feeder_mixin.live.request import RELOAD_TIMEOUT_S, ReloadOutcome, reload_bot
+from feeder_mixin.live.status import Status, read_status
+from feeder_mixin.schema import NANOSECONDS, parse_time_ns
+from feeder_mixin.settings import FeederSettings
+
+_TABLE_WIDTH: Final = 120
+"""Least width of the table: on a narrower terminal lines wrap instead of losing digits."""
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this group's sub-commands."""
+    status = commands.add_parser(
+        "status",
+        parents=[feeder_options()],
+        help="print what the running bot has loaded (exit code 1 when none runs)",
+    )
+    status.set_defaults(run=run_status)
+    reload = commands.add_parser(
+        "reload",
+        parents=[feeder_options()],
+        help="make the running bot load its parameters anew, and wait for its answer",
+    )
+    reload.add_argument(
+        "--timeout",
+        type=float,
+        default=RELOAD_TIMEOUT_S,
+        metavar="S",
+        help=f"seconds to wait for each bot ({RELOAD_TIMEOUT_S:g})",
+    )
+    reload.set_defaults(run=run_reload)
+
+
+@dataclass(frozen=True, slots=True)
+class BotReport:
+    """What can be said of a feeder's bot now.
+
+    Attributes
+    ----------
+    is_running
+        Whether a process has the bot lock.
+    pid
+        That process; None when none runs or it can't be seen from here.
+    status
+        The status file; None when it is missing or damaged.
+    problem
+        What keeps `pid` or `status` from being known.
+    """
+
+    is_running: bool
+    pid: int | None
+    status: Status | None
+    problem: str | None
+
+
+def load_report(settings: FeederSettings) -> BotReport:
+    """Return what lock, pid file and status file of a feeder say."""
+    is_running, pid, status = False, None, None
+    problems = []
+    try:
+        is_running = is_bot_running(settings)
+        pid = running_bot_pid(settings)
+    except StateError as error:
+        problems.append(str(error))
+    try:
+        status = read_status(settings.status_path)
+    except StateError as error:
+        problems.append(str(error))
+    return BotReport(is_running, pid, status, "; ".join(problems) or None)
+
+
+def run_status(arguments: argparse.Namespace) -> int:
+    """Print the state of every chosen feeder's bot; return 1 unless each runs and can be read."""
+    documents, code = [], 0
+    for settings in chosen_feeders(arguments):
+        report = load_report(settings)
+        is_fine = report.is_running and report.status is not None
+        code = code if is_fine else 1
+        documents.append(
+            {
+                "feeder_id": settings.feeder_id,
+                "alive": report.is_running,
+                "pid": report.pid,
+                "age_s": None if report.status is None else _age_s(report.status["loaded_at"]),
+                "problem": report.problem,
+                "status": report.status,
+            }
+        )
+        if not arguments.json:
+            _print_report(make_console(), settings, report)
+    if arguments.json:
+        print_json(documents)
+    return code
+
+
+def _print_report(console: Console, settings: FeederSettings, report: BotReport) -> None:
+    status = report.status
+    pid = "" if report.pid is None else f", pid {report.pid}"
+    state = f"running{pid}" if report.is_running else "NOT RUNNING"
+    console.print(f"{settings.feeder_id}: {state}", markup=False)
+    if report.problem is not None:
+        console.print(f"  {report.problem}", markup=False)
+    if status is None:
+        return
+    if report.pid != status["pid"]:
+        starting = " (the running one is still starting)" if report.pid is not None else ""
+        console.print(f"  last said by pid {status['pid']}{starting}:", markup=False)
+    reload = status["reload"]
+    console.print(
+        f"  generation {status['generation']}, loaded at {_short(status['loaded_at'])}, "
+        f"{age_text(_age_s(status['loaded_at']))} ago",
+        f"  reloads: {reload['requested']} requested, {reload['completed']} completed, last attempt "
+        f"{_short(reload['last_attempt_at'])}, last success {_short(reload['last_success_at'])}",
+        f"  last error: {reload['last_error'] or 'none'}",
+        sep="\n",
+        markup=False,
+    )
+    console.print(_pair_table(status), width=max(console.width, _TABLE_WIDTH))
+    for pair, facts in status["pairs"].items():
+        if facts["rejected"] is not None:
+            console.print(f"  rejected {pair}: {facts['rejected']}", markup=False)
+        if facts["model"]["error"] is not None:
+            console.print(f"  training failed {pair}: {facts['model']['error']}", markup=False)
+
+
+def _pair_table(status: Status) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("pair", "source", "version", "rejected", "model", "model version"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("generation", justify="right")
+    table.add_column("trained until", no_wrap=True)
+    table.add_column("rows", justify="right")
+    for pair, facts in status["pairs"].items():
+        model = facts["model"]
+        table.add_row(
+            pair,
+            facts["source"],
+            _short(facts["version"]),
+            "no" if facts["rejected"] is None else "yes, see below",
+            model["state"],
+            _short(model["version"]),
+            "-" if model["generation"] is None else str(model["generation"]),
+            _short(model["trained_until"]),
+            "-" if model["rows"] is None else str(model["rows"]),
+        )
+    return table
+
+
+def _short(time_text: str | None) -> str:
+    """Return a time to the second: what people read; ``--json`` has all digits."""
+    return "-" if time_text is None else f"{time_text[:19]}Z"
+
+
+def _age_s(time_text: str) -> float:
+    return max(0.0, (time.time_ns() - parse_time_ns(time_text)) / NANOSECONDS)
+
+
+def age_text(seconds: float) -> str:
+    """Return a duration in its two largest units.
+
+    Examples
+    --------
+    >>> age_text(42.4), age_text(200), age_text(11_520), age_text(200_000)
+    ('42 s', '3 min 20 s', '3 h 12 min', '2 d 7 h')
+    """
+    whole = int(seconds)
+    for size, unit, smaller_size, smaller in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller_size} {smaller}"
+    return f"{whole} s"
+
+
+def run_reload(arguments: argparse.Namespace) -> int:
+    """Reload every chosen feeder's bot, one after the other; return 1 when one failed."""
+    if not (math.isfinite(arguments.timeout) and arguments.timeout > 0):
+        raise SettingsError(f"--timeout {arguments.timeout:g}: expected seconds above 0")
+    outcomes = []
+    for settings in chosen_feeders(arguments):
+        outcomes.append(reload_bot(settings, arguments.timeout))
+        if not arguments.json:
+            print_outcome(outcomes[-1])
+    if arguments.json:
+        print_json([outcome.to_dict() for outcome in outcomes])
+    return int(any(outcome.error is not None for outcome in outcomes))
+
+
+def print_outcome(outcome: ReloadOutcome) -> None:
+    """Print what a reload did: a success to stdout, a failure to stderr."""
+    console = make_console(stderr=outcome.error is not None)
+    if outcome.error is not None:
+        console.print(f"{outcome.feeder_id}: {outcome.error}", markup=False)
+    if outcome.before is None or outcome.after is None:
+        return
+    parts = [f"{len(outcome.accepted)} accepted", f"{len(outcome.rejected)} rejected"]
+    parts += [f"{len(outcome.unanswered)} without a record"] if outcome.unanswered else []
+    console.print(
+        f"{outcome.feeder_id}: generation {outcome.before['generation']} -> "
+        f"{outcome.after['generation']}, {', '.join(parts)}, "
+        f"{count(len(outcome.changed), 'pair')} changed",
+        markup=False,
+    )
+    for pair, reason in outcome.rejected.items():
+        console.print(f"  rejected {pair}: {reason}", markup=False)
+    for pair, source in outcome.unanswered.items():
+        console.print(f"  no record for {pair}, it runs on {source}", markup=False)

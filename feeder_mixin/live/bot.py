@@ -1,0 +1,346 @@
+"""The live side of one running bot: loads, reloads, trains, predicts, and says what it does.
+
+Threads: the bot's main thread starts, stops and predicts; ``feeder-reload`` answers SIGUSR1;
+``feeder-training`` keeps models up to date. They share the `ParameterCache`, whose snapshot is
+swapped whole, and nothing else that changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from feeder_mixin.errors import FeederError, ModelError, StateError
+from feeder_mixin.live.cache import PairSnapshot, ParameterCache, ParameterSnapshot, Serving
+from feeder_mixin.live.candles import DataFolder, LiveTails, open_text
+from feeder_mixin.live.files import bot_lock, read_checked, write_checked
+from feeder_mixin.live.loader import (
+    Loaded,
+    LoadedPair,
+    load_parameters,
+    log_loaded,
+    save_last_good,
+)
+from feeder_mixin.live.models import ModelStore, TrainedModel
+from feeder_mixin.live.predictor import Predictor, SafetyColumns, empty_columns
+from feeder_mixin.live.reload import SignalWatcher
+from feeder_mixin.live.status import ModelStatus, PairStatus, ReloadStatus, Status, write_status
+from feeder_mixin.live.training import ModelTraining
+from feeder_mixin.market.features import FEATURE_HASH, tail_candles
+from feeder_mixin.schema import NANOSECONDS, format_time_ns
+from feeder_mixin.settings import FeederSettings
+
+logger = logging.getLogger(__name__)
+
+FRAME_CANDLES: Final = 2_500
+"""The most candles that the host hands over: so long the schedule of models is kept."""
+
+_generations: dict[str, int] = {}
+"""Feeder -> generation, for the life of the process: ``/reload_config`` does not start anew."""
+
+
+class LiveFeeder:
+    """One feeder in one running bot.
+
+    Parameters
+    ----------
+    folder
+        Candles on disk.
+    host_frame
+        Gives the host's candles of a context pair; called on the main thread only.
+    """
+
+    def __init__(self, folder: DataFolder, host_frame: Callable[[str], pd.DataFrame]) -> None:
+        self.settings: FeederSettings = folder.settings
+        self._step_s = folder.step_s
+        self._cache = ParameterCache()
+        keep = tail_candles(self.settings.horizon_candles) + FRAME_CANDLES
+        self._tails = LiveTails(folder, keep)
+        self._predictor = Predictor(folder, self._tails, host_frame)
+        self._lock = bot_lock(self.settings)
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        model_dir = self._take_state_folder()
+        self._models = ModelStore(model_dir, self.settings)
+        self._training = ModelTraining(
+            folder,
+            self._tails,
+            self._cache,
+            self._models,
+            model_dir,
+            lambda: self._predictor.until_s,
+            self._keep_state,
+        )
+        self._watcher = SignalWatcher(self.reload)
+        self._writing = threading.Lock()
+        self._said: dict[str, str] = {}
+        self._reload = ReloadStatus(
+            requested=0,
+            completed=0,
+            last_attempt_at=None,
+            last_success_at=None,
+            last_error=None,
+        )
+
+    # -------------------------------------------------------------- main thread
+
+    def start(self) -> None:
+        """Take over the signal, load parameters and what served before, start the threads.
+
+        The signal first: one that comes during the load makes a reload after it, none is lost.
+        """
+        self._watcher.start()
+        loaded = load_parameters(self.settings, os.environ, self._step_s, None)
+        self._reload["last_error"] = loaded.error
+        self._put_in_force(loaded)
+        self._restore_schedule()
+        self._training.start()
+        self._keep_state()
+
+    def stop(self) -> None:
+        """End the threads, ignore the signal, free the lock; what served is on disk."""
+        self._watcher.stop()
+        self._training.stop()
+        self._lock.release()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def predict(self, pair: str, frame: pd.DataFrame) -> SafetyColumns:
+        """Return the columns of the host's frame; a pair that is not this feeder's is never safe."""
+        snapshot = self._cache.snapshot.pairs.get(pair)  # the one look at what is in force
+        if snapshot is None:
+            self._say_once(
+                f"pair {pair}",
+                f"{pair} is not in the config's pair_whitelist: no model, never safe",
+            )
+            return empty_columns(pd.DatetimeIndex(frame["date"]).as_unit("s").asi8)
+        return self._predictor.predict(pair, frame, snapshot)
+
+    @property
+    def snapshot(self) -> ParameterSnapshot:
+        """Return what is in force now."""
+        return self._cache.snapshot
+
+    # -------------------------------------------------------------- reload thread
+
+    def reload(self) -> None:
+        """Load anew and swap; whatever fails, what runs goes on and the reason is said."""
+        attempt = format_time_ns(time.time_ns())
+        self._reload["requested"] += 1
+        running = {p: known.loaded for p, known in self._cache.snapshot.pairs.items()}
+        error = None
+        try:
+            loaded = load_parameters(self.settings, os.environ, self._step_s, running)
+            self._put_in_force(loaded)
+        except FeederError as problem:
+            error = f"{type(problem).__name__}: {problem}"
+            logger.error(  # noqa: TRY400
+                "Reload failed, generation kept generation=%d error=%s",
+                self._cache.snapshot.generation,
+                error,
+            )
+        except Exception as problem:
+            # The reload boundary: nothing may end the bot from here.
+            error = f"{type(problem).__name__}: {problem}"
+            logger.exception(
+                "Reload failed, generation kept generation=%d", self._cache.snapshot.generation
+            )
+        self._reload = ReloadStatus(
+            requested=self._reload["requested"],
+            completed=self._reload["requested"],
+            last_attempt_at=attempt,
+            last_success_at=self._reload["last_success_at"] if error else attempt,
+            last_error=error,
+        )
+        self._training.wake()
+        self._keep_state()
+
+    def _put_in_force(self, loaded: Loaded) -> None:
+        generation = _generations.get(self.settings.feeder_id, 0) + 1
+        _generations[self.settings.feeder_id] = generation
+        self._cache.swap_parameters(loaded.pairs, generation, time.time_ns(), self._next_candle_s())
+        log_loaded(self.settings, loaded, generation)
+        if loaded.records and self._temporary is None:
+            try:
+                save_last_good(self.settings, list(loaded.records.values()))
+            except StateError as error:
+                self._say_once("last good", f"Last good copy is not kept: {error}")
+
+    def _next_candle_s(self) -> int:
+        """Return the open of the candle that closes next: the first a new model serves."""
+        return int(time.time() // self._step_s * self._step_s)
+
+    # -------------------------------------------------------------- state folder
+
+    def _take_state_folder(self) -> Path:
+        """Take the bot lock and return where models are kept; elsewhere when it can't be written."""
+        try:
+            self._lock.acquire()
+        except StateError as error:
+            self._temporary = tempfile.TemporaryDirectory(prefix="feeder-")
+            logger.error(  # noqa: TRY400
+                "State folder can't be used: no status file, no last good copy, and models last as "
+                "long as this process feeder=%s models=%s error=%s",
+                self.settings.feeder_id,
+                self._temporary.name,
+                error,
+            )
+            return Path(self._temporary.name)
+        return self.settings.model_dir
+
+    def _keep_state(self) -> None:
+        """Write schedule and status; any thread."""
+        if self._temporary is not None:
+            return
+        with self._writing:
+            oldest_s = int(time.time()) - FRAME_CANDLES * self._step_s
+            for pair in self._cache.snapshot.pairs:
+                self._cache.forget_before(pair, oldest_s)
+            snapshot = self._cache.snapshot
+            try:
+                write_status(self.settings.status_path, self._build_status(snapshot))
+                write_checked(self._schedule_path, self._build_schedule(snapshot))
+            except StateError as error:
+                self._say_once("state", f"Status and schedule are not written: {error}")
+            else:
+                self._said.pop("state", None)
+
+    def _say_once(self, about: str, message: str) -> None:
+        """Log a warning, not again while it stays the same."""
+        if self._said.get(about) != message:
+            self._said[about] = message
+            logger.warning("%s", message)
+
+    def _build_status(self, snapshot: ParameterSnapshot) -> Status:
+        return Status(
+            feeder_id=self.settings.feeder_id,
+            pid=os.getpid(),
+            generation=snapshot.generation,
+            loaded_at=format_time_ns(snapshot.loaded_at_ns),
+            reload=self._reload,
+            pairs={pair: self._build_pair(known) for pair, known in snapshot.pairs.items()},
+        )
+
+    def _build_pair(self, pair: PairSnapshot) -> PairStatus:
+        loaded, newest = pair.loaded, pair.newest
+        model = ModelStatus(
+            state="none",
+            version=None,
+            generation=None,
+            trained_until=None,
+            rows=None,
+            error=self._training.errors.get(loaded.pair),
+        )
+        if newest is not None:
+            version = newest.loaded.version
+            model |= ModelStatus(
+                state="stale" if self._training.due(pair, time.time()) else "ready",
+                version=None if version is None else format_time_ns(version),
+                generation=newest.generation,
+                trained_until=format_time_ns(newest.model.cut_s * NANOSECONDS),
+                rows=newest.model.rows,
+                error=model["error"],
+            )
+        if self._training.is_waiting(pair):
+            model["state"] = "training"
+        return PairStatus(
+            source=loaded.source,
+            version=None if loaded.version is None else format_time_ns(loaded.version),
+            parameters=dict(loaded.parameters),
+            rejected=loaded.rejected,
+            model=model,
+        )
+
+    @property
+    def _schedule_path(self) -> Path:
+        return self.settings.state_dir / "schedule.json"
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what a model in force depends on beside its file: another one can't go on."""
+        s = self.settings
+        return {
+            "side": s.side,
+            "horizon_candles": s.horizon_candles,
+            "timeframe": s.timeframe,
+            "context_pairs": list(s.context_pairs),
+            "feature_hash": FEATURE_HASH,
+        }
+
+    def _build_schedule(self, snapshot: ParameterSnapshot) -> dict[str, Any]:
+        return {
+            "identity": self._identity(),
+            "pairs": {
+                pair: [
+                    {
+                        "model": serving.model.name,
+                        "first_candle_s": serving.first_candle_s,
+                        "source": serving.loaded.source,
+                        "version": serving.loaded.version,
+                        "beats_rule": serving.loaded.beats_rule,
+                    }
+                    for serving in known.servings
+                ]
+                for pair, known in snapshot.pairs.items()
+            },
+        }
+
+    def _restore_schedule(self) -> None:
+        """Put back in force what served before this process, as far as its files are whole."""
+        if self._temporary is not None:
+            return
+        try:
+            document = read_checked(self._schedule_path)
+        except StateError as error:
+            logger.error("Schedule of models is lost, models are trained anew: %s", error)  # noqa: TRY400
+            return
+        if document is None:
+            return
+        if document.get("identity") != self._identity():
+            logger.warning(
+                "Models of before do not fit this config (side, horizon, timeframe, context pairs or "
+                "features changed): they are trained anew"
+            )
+            return
+        for pair, known in self._cache.snapshot.pairs.items():
+            entries = document["pairs"].get(pair, [])
+            servings = [s for entry in entries if (s := self._restore(known, entry)) is not None]
+            if not servings:
+                continue
+            self._cache.put_servings(pair, servings, self._next_candle_s())
+            newest = servings[-1]
+            logger.info(
+                "Model goes on serving %s version=%s trained_until=%s first_candle=%s",
+                pair,
+                newest.loaded.version_text,
+                open_text(newest.model.cut_s),
+                open_text(newest.first_candle_s),
+            )
+
+    def _restore(self, pair: PairSnapshot, entry: Mapping[str, Any]) -> Serving | None:
+        try:
+            model: TrainedModel = self._models.load(entry["model"])
+        except ModelError as error:
+            logger.error("Model of before can't serve %s: %s", pair.loaded.pair, error)  # noqa: TRY400
+            return None
+        is_loaded = entry["version"] == pair.loaded.version and (
+            model.parameters == pair.loaded.parameters
+        )
+        loaded = (
+            pair.loaded
+            if is_loaded
+            else LoadedPair(
+                pair.loaded.pair,
+                model.parameters,
+                entry["source"],
+                entry["version"],
+                beats_rule=entry["beats_rule"],
+            )
+        )
+        return Serving(loaded, model, entry["first_candle_s"], pair.generation if is_loaded else 0)

@@ -1,0 +1,251 @@
+"""Candles as the bot has them: the data folder's, then the host's.
+
+One rule for live, backtest and training: a candle that is on disk is taken from there, newer ones
+from the host's frame. Frames are on a regular UTC grid; missing candles are NaN rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feeder_mixin.errors import CandleError, MissingCandlesError
+from feeder_mixin.market.candles import COLUMNS, load_candles
+from feeder_mixin.schema import NANOSECONDS, format_time_ns
+from feeder_mixin.settings import FeederSettings
+
+logger = logging.getLogger(__name__)
+
+_SLACK: Final = 288
+"""Candles above `keep` before a tail is cut: cutting copies it."""
+
+_OVERLAP: Final = 12
+"""Newest host rows that are looked at again: a candle the exchange served late is filled in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A run of candles on a regular grid; never changed, only replaced.
+
+    Attributes
+    ----------
+    first_s
+        Open of the first candle in seconds since the epoch.
+    rows : shape (n, 5)
+        Open, high, low, close, volume; NaN where a candle is missing.
+    """
+
+    first_s: int
+    step_s: int
+    rows: NDArray[np.float64]
+
+    @property
+    def last_s(self) -> int:
+        """Return the open of the last candle."""
+        return self.first_s + (len(self.rows) - 1) * self.step_s
+
+    def frame(self, n_last: int | None = None) -> pd.DataFrame:
+        """Return the last candles in the form of `Candles.frame`."""
+        rows = self.rows if n_last is None else self.rows[-n_last:]
+        start = self.last_s - (len(rows) - 1) * self.step_s
+        index = pd.date_range(
+            pd.Timestamp(start, unit="s", tz="UTC"),
+            periods=len(rows),
+            freq=pd.Timedelta(seconds=self.step_s),
+            name="date",
+        )
+        return pd.DataFrame(rows, index=index, columns=list(COLUMNS))
+
+    def after(self, open_s: int) -> Tail | None:
+        """Return the candles that open later, or None without any."""
+        skip = max(0, (open_s - self.first_s) // self.step_s + 1)
+        if skip >= len(self.rows):
+            return None
+        return Tail(self.first_s + skip * self.step_s, self.step_s, self.rows[skip:])
+
+    def before(self, open_s: int) -> Tail | None:
+        """Return the candles that open earlier, or None without any."""
+        keep = -((self.first_s - open_s) // self.step_s)
+        if keep <= 0:
+            return None
+        return Tail(self.first_s, self.step_s, self.rows[:keep])
+
+    def newest(self, n: int) -> Tail:
+        """Return the last `n` candles."""
+        rows = self.rows[-n:]
+        return Tail(self.last_s - (len(rows) - 1) * self.step_s, self.step_s, rows)
+
+    def joined(self, newer: Tail) -> Tail:
+        """Return both as one: `newer` follows, fills what is missing here, and replaces nothing."""
+        first = min(self.first_s, newer.first_s)
+        n = (max(self.last_s, newer.last_s) - first) // self.step_s + 1
+        rows = np.full((n, len(COLUMNS)), np.nan)
+        for part in (newer, self):
+            start = (part.first_s - first) // self.step_s
+            target = rows[start : start + len(part.rows)]
+            known = ~np.isnan(part.rows[:, 3])
+            target[known] = part.rows[known]
+        return Tail(first, self.step_s, rows)
+
+    @property
+    def n_missing(self) -> int:
+        """Return how many candles are missing between first and last."""
+        return int(np.isnan(self.rows[:, 3]).sum())
+
+
+def from_host(frame: pd.DataFrame, step_s: int, n_last: int | None = None) -> Tail | None:
+    """Return the host's last candles (column ``date``, ascending), or None without any."""
+    if frame.empty:
+        return None
+    first = 0 if n_last is None else max(0, len(frame) - n_last)
+    opens = pd.DatetimeIndex(frame["date"].array[first:]).as_unit("s").asi8
+    at = (opens - opens[0]) // step_s
+    rows = np.full((int(at[-1]) + 1, len(COLUMNS)), np.nan)
+    for number, name in enumerate(COLUMNS):  # a frame of five columns would cost ten times as much
+        rows[at, number] = frame[name].to_numpy(np.float64)[first:]
+    return Tail(int(opens[0]), step_s, rows)
+
+
+def from_frame(frame: pd.DataFrame, step_s: int) -> Tail:
+    """Return candles in the form of `Candles.frame`."""
+    return Tail(int(frame.index[0].timestamp()), step_s, frame.to_numpy(np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """The candles on disk that this feeder reads."""
+
+    settings: FeederSettings
+    datadir: Path
+    step_s: int
+
+    def load(self, pair: str, since_s: int | None = None) -> Tail | None:
+        """Return a pair's candles, or None where there is no file.
+
+        Raises
+        ------
+        CandleError
+            When the file is damaged.
+        """
+        s = self.settings
+        since = None if since_s is None else pd.Timestamp(since_s, unit="s", tz="UTC")
+        try:
+            candles = load_candles(
+                self.datadir, pair, s.timeframe, s.candle_type, s.data_format, since=since
+            )
+        except MissingCandlesError:
+            return None
+        return from_frame(candles.frame, self.step_s)
+
+    def load_joined(self, pair: str, newer: Tail | None, since_s: int | None = None) -> Tail | None:
+        """Return the folder's candles followed by `newer` ones; None without either."""
+        on_disk = self.load(pair, since_s)
+        if on_disk is None or newer is None:
+            return newer if on_disk is None else on_disk
+        return on_disk.joined(newer)
+
+
+class LiveTails:
+    """The newest candles of every pair a bot follows, kept as the host brings more.
+
+    `take` is called on the bot's main thread only. Other threads read `tails`, whose values never
+    change, and hand in what a download brought by `repair`.
+
+    Parameters
+    ----------
+    keep
+        Candles kept in memory per pair.
+    """
+
+    def __init__(self, folder: DataFolder, keep: int) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._repairs: dict[str, Tail] = {}
+        self.tails: dict[str, Tail] = {}
+        self.disk_last_s: dict[str, int | None] = {}
+
+    def take(self, pair: str, frame: pd.DataFrame) -> tuple[Tail | None, bool]:
+        """Take the host's newest candles.
+
+        Returns
+        -------
+        tail, changed
+            The pair's candles, None without any; whether older ones than the host's newest changed.
+        """
+        known = self.tails.get(pair)
+        repair = self._repairs.pop(pair, None)
+        if known is None:
+            tail = self._first(pair, from_host(frame, self._folder.step_s))
+        else:
+            tail = known if repair is None else repair.joined(known)
+            tail = _with_newest(tail, frame)
+        if tail is None:
+            return None, False
+        if len(tail.rows) > self._keep + _SLACK:
+            tail = tail.newest(self._keep)
+        self.tails[pair] = tail
+        return tail, known is None or repair is not None
+
+    def repair(self, pair: str) -> None:
+        """Read what the folder holds now; the next `take` fills gaps with it."""
+        known = self.tails.get(pair)
+        on_disk = self._load(pair, known.last_s if known else None)
+        if on_disk is not None:
+            self._repairs[pair] = on_disk
+            self.disk_last_s[pair] = on_disk.last_s
+
+    def gap(self, pair: str) -> str | None:
+        """Return what is missing between data folder and host, or None."""
+        tail = self.tails.get(pair)
+        if tail is None:
+            return "no candle at all"
+        disk_last_s = self.disk_last_s.get(pair)
+        if disk_last_s is None:
+            return f"no candles on disk before {open_text(tail.first_s)}"
+        live = tail.after(disk_last_s)
+        if live is None:
+            return None
+        first = int(np.argmax(~np.isnan(live.rows[:, 3])))
+        first_s = live.first_s + first * live.step_s
+        if first_s > disk_last_s + live.step_s:
+            return f"candles from {open_text(disk_last_s + live.step_s)} to {open_text(first_s)}"
+        return None
+
+    def _first(self, pair: str, host: Tail | None) -> Tail | None:
+        on_disk = self._load(pair, host.last_s if host else None)
+        self.disk_last_s[pair] = on_disk.last_s if on_disk else None
+        if on_disk is None or host is None:
+            return on_disk or host
+        return on_disk.joined(host)
+
+    def _load(self, pair: str, last_s: int | None) -> Tail | None:
+        since_s = None if last_s is None else last_s - self._keep * self._folder.step_s
+        try:
+            return self._folder.load(pair, since_s)
+        except CandleError as error:
+            logger.error("Candles on disk can't be used: %s", error)  # noqa: TRY400
+            return None
+
+
+def _with_newest(tail: Tail, frame: pd.DataFrame) -> Tail:
+    """Return `tail` with the host's newer candles, and late ones that were missing."""
+    newest = from_host(frame, tail.step_s, _OVERLAP)
+    if newest is not None and newest.first_s > tail.last_s + tail.step_s:
+        newest = from_host(frame, tail.step_s)  # the bot was away for longer
+    if newest is None:
+        return tail
+    recent = tail.rows[-_OVERLAP:, 3]
+    if newest.last_s <= tail.last_s and not np.isnan(recent).any():
+        return tail
+    return tail.joined(newest)
+
+
+def open_text(open_s: int) -> str:
+    """Return a candle's open as shown to users, to the minute."""
+    return format_time_ns(open_s * NANOSECONDS)[:16] + "Z"

@@ -1,0 +1,332 @@
+"""From store to validated parameters: what each pair shall run on, and why.
+
+Rules, one per answer of the store: a valid record is taken; a running pair keeps what it runs
+whenever the store gives nothing usable; at start, the last good copy serves when the store gave no
+answer or a rejected record, the schema's defaults when it answered "none" or "expired". Nothing
+here knows of models or candles.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from feeder_mixin.errors import SchemaError, StateError, StoreError
+from feeder_mixin.live.files import read_checked, write_checked
+from feeder_mixin.live.status import Source
+from feeder_mixin.market.features import FEATURE_HASH
+from feeder_mixin.schema import (
+    NANOSECONDS,
+    ParameterRecord,
+    build_record,
+    default_parameters,
+    format_time_ns,
+    hash48,
+    mismatch_reason,
+)
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.base import Latest
+from feeder_mixin.stores.url import choose_store_url, masked_store_url, open_store
+
+logger = logging.getLogger(__name__)
+
+STORE_TIMEOUT_S: Final = 5.0
+"""Longest wait for each connection and each answer; a bot that starts waits no longer."""
+
+_DAY_NS: Final = 86_400 * NANOSECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPair:
+    """What one pair shall run on.
+
+    Attributes
+    ----------
+    parameters
+        The ten values by name; never changed.
+    version
+        Time of the record in nanoseconds since the epoch; None for defaults.
+    beats_rule
+        False when the record says that nothing beat the ATR rule: no candle is called safe.
+    rejected
+        Why the store's newest record was refused, or None.
+    """
+
+    pair: str
+    parameters: Mapping[str, float]
+    source: Source
+    version: int | None
+    beats_rule: bool = True
+    candles_to_s: float | None = None
+    rejected: str | None = None
+
+    @property
+    def version_text(self) -> str:
+        """Return the version as shown to users: RFC 3339, or ``defaults``."""
+        return "defaults" if self.version is None else format_time_ns(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The outcome of one load, for every pair of the feeder.
+
+    Attributes
+    ----------
+    store
+        The store and how it was chosen, for messages; without secrets.
+    records
+        Pair -> record that the store gave just now.
+    error
+        Why the store gave no answer, or None. Only at start: later a load without answer fails.
+    """
+
+    pairs: Mapping[str, LoadedPair]
+    store: str
+    records: Mapping[str, ParameterRecord] = field(default_factory=dict)
+    error: str | None = None
+    took_ms: float = 0.0
+
+    @property
+    def n_defaulted(self) -> int:
+        """Return how many pairs run on the schema's defaults."""
+        return sum(pair.source == "default" for pair in self.pairs.values())
+
+    @property
+    def n_rejected(self) -> int:
+        """Return for how many pairs the store's newest record was refused."""
+        return sum(pair.rejected is not None for pair in self.pairs.values())
+
+
+def load_parameters(
+    settings: FeederSettings,
+    environ: Mapping[str, str],
+    timeframe_s: int,
+    running: Mapping[str, LoadedPair] | None,
+) -> Loaded:
+    """Ask the store once and return what every pair shall run on.
+
+    Parameters
+    ----------
+    running
+        What pairs run on now; None at start.
+
+    Raises
+    ------
+    StoreError
+        When the store gives no answer and something runs already: nothing changes then.
+    SettingsError
+        When the store's URL or token is wrong.
+    """
+    started = time.perf_counter()
+    url, origin = choose_store_url(None, environ, settings.store_url)
+    description = f"{masked_store_url(url)} ({origin})"
+    error = None
+    try:
+        latest = _ask_store(settings, url)
+    except StoreError as problem:
+        if running is not None:
+            raise
+        latest, error = Latest(), str(problem)
+    for note in latest.notes:
+        logger.warning("Stored record passed over: %s", note)
+    usable, reasons = _sort_out(settings, latest, timeframe_s)
+    copies: dict[str, LoadedPair] = {}
+    if running is None and (error is not None or reasons):
+        copies = load_last_good(settings, timeframe_s)
+    pairs = {}
+    for pair in settings.pairs:
+        reason = reasons.get(pair)
+        if pair in usable:
+            pairs[pair] = from_record(usable[pair], "store")
+        elif running is not None and pair in running:
+            pairs[pair] = replace(running[pair], rejected=reason)
+        elif (error is not None or reason is not None) and pair in copies:
+            pairs[pair] = replace(copies[pair], rejected=reason)
+        else:
+            pairs[pair] = LoadedPair(pair, default_parameters(), "default", None, rejected=reason)
+    took_ms = (time.perf_counter() - started) * 1000
+    return Loaded(pairs, description, usable, error, took_ms)
+
+
+def _sort_out(
+    settings: FeederSettings, latest: Latest, timeframe_s: int
+) -> tuple[dict[str, ParameterRecord], dict[str, str]]:
+    """Return the records that can serve this feeder, and why those of other pairs can't."""
+    context_hash = hash48(*settings.context_pairs)
+    usable: dict[str, ParameterRecord] = {}
+    reasons = {pair: note.reason for pair, note in latest.rejected.items()}
+    for pair, record in latest.records.items():
+        reason = mismatch_reason(
+            record, horizon_candles=settings.horizon_candles, timeframe_s=timeframe_s
+        )
+        if reason is None:
+            usable[pair] = record
+            _say_other_features(record, context_hash)
+        else:
+            reasons[pair] = reason
+    return usable, reasons
+
+
+def _ask_store(settings: FeederSettings, url: str) -> Latest:
+    with open_store(
+        url, root=settings.root, feeder_ids=[settings.feeder_id], timeout_s=STORE_TIMEOUT_S
+    ) as store:
+        return store.latest(settings.feeder_id, settings.pairs)
+
+
+def _say_other_features(record: ParameterRecord, context_hash: int) -> None:
+    for name, here in (("feature_hash", FEATURE_HASH), ("context_hash", context_hash)):
+        stored = record.metrics.get(name)
+        if stored is not None and stored != here:
+            logger.warning(
+                "Optuna params for %s were tuned on other %s, tune again version=%s %s=%.0f here=%d",
+                record.pair,
+                "context pairs" if name == "context_hash" else "features",
+                format_time_ns(record.time_ns),
+                name,
+                stored,
+                here,
+            )
+
+
+def from_record(record: ParameterRecord, source: Source) -> LoadedPair:
+    """Return what a pair runs on by a record."""
+    return LoadedPair(
+        record.pair,
+        dict(record.parameters),
+        source,
+        record.time_ns,
+        beats_rule=record.metrics.get("beats_rule") != 0.0,
+        candles_to_s=record.metrics.get("candles_to_s"),
+    )
+
+
+def save_last_good(settings: FeederSettings, records: Sequence[ParameterRecord]) -> None:
+    """Keep the records that the store gave, for a start without it.
+
+    Records of pairs that the store did not give this time stay as they are.
+
+    Raises
+    ------
+    StateError
+        When the file can't be written.
+    """
+    try:
+        document = read_checked(settings.last_good_path)
+    except StateError:
+        document = None  # damaged: whoever needed it has said so; it is written anew here
+    kept: dict[str, Any] = dict(document["records"]) if document else {}
+    for record in records:
+        kept[record.pair] = {
+            "time_ns": record.time_ns,
+            "fields": record.fields,
+            "provenance": record.provenance_json,
+            "model_type": record.model_type,
+        }
+    write_checked(settings.last_good_path, {"saved_ns": time.time_ns(), "records": kept})
+
+
+def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, LoadedPair]:
+    """Return pair -> last good copy; empty, with a line in the log, when there is none to use."""
+    path = settings.last_good_path
+    try:
+        document = read_checked(path)
+        if document is None:
+            logger.warning("There is no last good copy path=%s", path)
+            return {}
+        age_days = (time.time_ns() - int(document["saved_ns"])) / _DAY_NS
+        stored: Mapping[str, Any] = document["records"]
+        records = [
+            build_record(
+                settings.feeder_id,
+                pair,
+                entry["time_ns"],
+                entry["fields"],
+                entry["provenance"],
+                entry["model_type"],
+            )
+            for pair, entry in stored.items()
+        ]
+    except (StateError, SchemaError, KeyError, TypeError, AttributeError, ValueError) as error:
+        logger.error("Last good copy can't be used, delete it path=%s error=%s", path, error)  # noqa: TRY400
+        return {}
+    limit = settings.last_good_max_days
+    if limit is not None and age_days > limit:
+        logger.error(
+            "Last good copy is too old path=%s age_days=%.1f feeder.last_good_max_days=%g",
+            path,
+            age_days,
+            limit,
+        )
+        return {}
+    logger.warning("Last good copy stands in for the store path=%s age_days=%.1f", path, age_days)
+    return {
+        record.pair: from_record(record, "last_good")
+        for record in records
+        if mismatch_reason(
+            record, horizon_candles=settings.horizon_candles, timeframe_s=timeframe_s
+        )
+        is None
+    }
+
+
+def check_store(settings: FeederSettings, environ: Mapping[str, str]) -> None:
+    """Raise `SettingsError` when the store's URL or token can't be used; does not connect."""
+    url, _ = choose_store_url(None, environ, settings.store_url)
+    open_store(url, root=settings.root, feeder_ids=[settings.feeder_id]).close()
+
+
+def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> None:
+    """Write the fixed log lines of one load."""
+    if loaded.error is not None:
+        logger.error(
+            "Store gave no answer feeder=%s store=%s error=%s",
+            settings.feeder_id,
+            loaded.store,
+            loaded.error,
+        )
+    for pair, now in loaded.pairs.items():
+        if now.rejected is not None:
+            logger.error(
+                "Rejected Optuna params for %s reason=%s running=%s version=%s",
+                pair,
+                now.rejected,
+                now.source,
+                now.version_text,
+            )
+        if now.source == "default":
+            logger.warning(
+                "No Optuna params for %s, using defaults generation=%d", pair, generation
+            )
+        else:
+            logger.info(
+                "Using Optuna params for %s source=%s version=%s generation=%d",
+                pair,
+                now.source,
+                now.version_text,
+                generation,
+            )
+            values = " ".join(f"{name}={value!r}" for name, value in now.parameters.items())
+            logger.debug("Optuna params of %s %s", pair, values)
+    if not loaded.records:
+        logger.warning(
+            "No pair has Optuna params from the store feeder=%s store=%s: is it the right one? "
+            "(FEEDER_STORE_URL, then feeder.store_url, then the default)",
+            settings.feeder_id,
+            loaded.store,
+        )
+    logger.info(
+        "Loaded Optuna params for %d pairs feeder=%s loaded=%d defaulted=%d rejected=%d "
+        "generation=%d store=%s took_ms=%.0f",
+        len(loaded.records),
+        settings.feeder_id,
+        len(loaded.records),
+        loaded.n_defaulted,
+        loaded.n_rejected,
+        generation,
+        loaded.store,
+        loaded.took_ms,
+    )

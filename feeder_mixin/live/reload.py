@@ -1,0 +1,79 @@
+"""From SIGUSR1 to a reload: a handler that does nothing, a file descriptor, a thread.
+
+The handler stays empty because whatever it does may be interrupted by the next signal: an event or
+a lock in it ends in a RecursionError under a storm (seen). Python writes a byte for every signal
+into the wake-up descriptor, at once and whatever the main thread is in; the watcher reads it.
+Bytes that come during a reload make one more afterwards, so bursts coalesce and no request is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+RELOAD_SIGNAL = signal.SIGUSR1
+_WAKE = 0
+"""Byte of a request from inside the process; no signal has this number."""
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Be there: without a handler the signal would end the process."""
+
+
+def can_install() -> bool:
+    """Return whether this thread may install a signal handler: only the main thread may."""
+    return threading.current_thread() is threading.main_thread()
+
+
+class SignalWatcher:
+    """Calls `reload` on its own thread after each burst of SIGUSR1.
+
+    `reload` must not raise: it runs at the outermost boundary of its thread. Started on the main
+    thread by `start`, ended by `stop`, which leaves the signal ignored: one that comes while the
+    bot is rebuilt (``/reload_config``) must not end it, and the new bot loads anyway.
+    """
+
+    def __init__(self, reload: Callable[[], None]) -> None:
+        self._reload = reload
+        self._thread = threading.Thread(target=self._watch, name="feeder-reload", daemon=True)
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._stopping = False
+        self._previous_fd = -1
+
+    def start(self) -> None:
+        """Install the handler and start the thread; on the main thread only."""
+        self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        signal.signal(RELOAD_SIGNAL, _do_nothing)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ignore the signal from now on and end the thread; a reload under way is waited for."""
+        signal.signal(RELOAD_SIGNAL, signal.SIG_IGN)
+        signal.set_wakeup_fd(self._previous_fd)
+        self._stopping = True
+        self._wake()
+        self._thread.join()
+        self._reader.close()
+        self._writer.close()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of requests: the thread wakes anyway
+            os.write(self._writer.fileno(), bytes([_WAKE]))
+
+    def _watch(self) -> None:
+        # Other signals (SIGTERM, SIGINT) come through the same descriptor: they are not ours.
+        while True:
+            received = self._reader.recv(65_536)
+            if self._stopping or not received:
+                return
+            if RELOAD_SIGNAL in received:
+                self._reload()

@@ -1,0 +1,205 @@
+"""The status file: what the running bot says of itself, for operators and scripts.
+
+The bot writes it whole after start, after every reload and whenever a model changes; its keys are
+fixed. It says what was true when it was written: whether a bot runs now, only the bot lock tells.
+Times are RFC 3339 in UTC (`schema.format_time_ns`), null where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypedDict, cast, get_args
+
+from feeder_mixin.errors import SettingsError, StateError
+from feeder_mixin.live.files import write_private
+from feeder_mixin.schema import parameter_problems, parse_time_ns
+
+Source = Literal["store", "last_good", "default"]
+ModelState = Literal["none", "training", "ready", "stale"]
+
+_Check = Callable[[Any], bool]
+
+
+class ReloadStatus(TypedDict):
+    """Reload requests of this process.
+
+    `requested` and `completed` count; a request is completed when its reload succeeded or failed.
+    `last_error` is that of the last attempt, null when it succeeded.
+    """
+
+    requested: int
+    completed: int
+    last_attempt_at: str | None
+    last_success_at: str | None
+    last_error: str | None
+
+
+class ModelStatus(TypedDict):
+    """The model that serves a pair; all but `state` null where there is none yet.
+
+    `version` and `generation` are those of the record it was trained from, `rows` what it was
+    trained on; `error` says why the last fit failed, null when it did not.
+    """
+
+    state: ModelState
+    version: str | None
+    generation: int | None
+    trained_until: str | None
+    rows: int | None
+    error: str | None
+
+
+class PairStatus(TypedDict):
+    """The parameters loaded for a pair, and its model.
+
+    `version` is the record's time, null for defaults. `rejected` is the reason why the store's
+    record was refused, null when it was not.
+    """
+
+    source: Source
+    version: str | None
+    parameters: dict[str, float]
+    rejected: str | None
+    model: ModelStatus
+
+
+class Status(TypedDict):
+    """The whole status file; `pairs` by the host's spelling."""
+
+    feeder_id: str
+    pid: int
+    generation: int
+    loaded_at: str
+    reload: ReloadStatus
+    pairs: dict[str, PairStatus]
+
+
+def write_status(path: Path, status: Status) -> None:
+    """Write `status` to `path`, whole or not at all, mode 0600.
+
+    Raises
+    ------
+    StateError
+        When it can't be written, or holds a number that is not finite.
+    """
+    try:
+        text = json.dumps(status, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StateError(f"{path} is not written: its content is not JSON: {error}") from error
+    write_private(path, text + "\n")
+
+
+def read_status(path: Path) -> Status:
+    """Return what the bot wrote last; unknown keys (of a later version) are kept.
+
+    Raises
+    ------
+    StateError
+        When there is no such file, it can't be read, or it is not what a bot writes.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise StateError(
+            f"{path} does not exist: the bot never ran here. Start it (make trade FEEDER=...), or name "
+            "its folder with --userdir"
+        ) from error
+    except OSError as error:
+        raise StateError(
+            f"{path} can't be read: {error.strerror or error}. Ask as the user who runs the bot"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"is not JSON: {error}") from error
+    if problem := _shape_problem(document):
+        raise _damaged(path, f"is no status file: {problem}")
+    return cast("Status", document)
+
+
+def _damaged(path: Path, problem: str) -> StateError:
+    return StateError(
+        f"{path} {problem}. Delete it; a running bot writes it anew at its next reload"
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and parse_time_ns(value) >= 0
+    except SettingsError:
+        return False
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _or_null(check: _Check) -> _Check:
+    return lambda value: value is None or check(value)
+
+
+_STATUS: Final[Mapping[str, _Check]] = {
+    "feeder_id": _is_text,
+    "pid": lambda value: _is_count(value) and value != 0,
+    "generation": _is_count,
+    "loaded_at": _is_time,
+    "reload": _is_object,
+    "pairs": _is_object,
+}
+_RELOAD: Final[Mapping[str, _Check]] = {
+    "requested": _is_count,
+    "completed": _is_count,
+    "last_attempt_at": _or_null(_is_time),
+    "last_success_at": _or_null(_is_time),
+    "last_error": _or_null(_is_text),
+}
+_PAIR: Final[Mapping[str, _Check]] = {
+    "source": lambda value: value in get_args(Source),
+    "version": _or_null(_is_time),
+    "parameters": lambda value: isinstance(value, dict) and not parameter_problems(value),
+    "rejected": _or_null(_is_text),
+    "model": _is_object,
+}
+_MODEL: Final[Mapping[str, _Check]] = {
+    "state": lambda value: value in get_args(ModelState),
+    "version": _or_null(_is_time),
+    "generation": _or_null(_is_count),
+    "trained_until": _or_null(_is_time),
+    "rows": _or_null(_is_count),
+    "error": _or_null(_is_text),
+}
+
+
+def _shape_problem(document: object) -> str | None:
+    """Return the first thing that keeps `document` from being a `Status`, None when nothing does."""
+    if problem := _part_problem("", document, _STATUS):
+        return problem
+    status = cast("Status", document)
+    if problem := _part_problem("reload.", status["reload"], _RELOAD):
+        return problem
+    for pair, facts in status["pairs"].items():
+        problem = _part_problem(f"{pair}.", facts, _PAIR) or _part_problem(
+            f"{pair}.model.", facts["model"], _MODEL
+        )
+        if problem:
+            return problem
+    return None
+
+
+def _part_problem(where: str, part: object, checks: Mapping[str, _Check]) -> str | None:
+    if not isinstance(part, dict):
+        return f"{where.rstrip('.') or 'the document'} is no JSON object"
+    for key, is_right in checks.items():
+        if key not in part:
+            return f"{where}{key} is missing"
+        if not is_right(part[key]):
+            return f"{where}{key}={part[key]!r} is not what a bot writes"
+    return None

@@ -1,0 +1,327 @@
+"""Models trained beside the running bot: one thread that plans, one worker process that fits.
+
+The worker is a process of its own, niced, so that neither its LightGBM nor its pandas ever holds up
+a candle; it is started when a fit is due and ended when none is left, so that an idle bot does not
+carry its memory. Changed pairs and pairs without a model come first, then the oldest cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from feeder_mixin.errors import CandleError, FeederError, ModelError
+from feeder_mixin.live.cache import PairSnapshot, ParameterCache
+from feeder_mixin.live.candles import DataFolder, LiveTails, Tail, open_text
+from feeder_mixin.live.models import ModelStore, TrainedModel, Trainer
+from feeder_mixin.market.history import download_newer
+from feeder_mixin.model.rows import DAY_S
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.workers import WorkerPool
+
+logger = logging.getLogger(__name__)
+
+_POLL_S: Final = 2.0
+_RETRY_S: Final = 900.0
+"""Pause before a fit that failed is tried again, where nothing about it changed."""
+
+_GRACE_CANDLES: Final = 2
+"""How long a cut waits for a pair's last candle before it goes without."""
+
+
+def due_cut_s(now_s: float, retrain_hours: float) -> int:
+    """Return the last point of the UTC grid at which models are due: multiples since the epoch."""
+    step_s = retrain_hours * 3600
+    return int(now_s // step_s * step_s)
+
+
+# ------------------------------------------------------------------ in the worker process
+
+_trainer: list[tuple[Trainer, DataFolder]] = []
+"""This process's trainer and data folder, set by `_start_worker`."""
+
+
+def make_trainer(
+    folder: DataFolder, newer: Mapping[str, Tail], model_dir: Path, until_s: int
+) -> Trainer:
+    """Return a trainer over all candles of the context pairs.
+
+    Parameters
+    ----------
+    newer
+        Context pair -> candles that may not be on disk.
+    until_s
+        Open of the newest candle that is looked at, of any pair.
+    """
+    s = folder.settings
+    context = {}
+    for pair in s.context_pairs:
+        try:
+            candles = folder.load_joined(pair, newer.get(pair))
+        except CandleError as error:
+            logger.error("Context pair's candles can't be used, models go without it: %s", error)  # noqa: TRY400
+            continue
+        known = None if candles is None else candles.before(until_s + 1)
+        if known is not None:
+            context[pair] = known.frame()
+    until = pd.Timestamp(until_s, unit="s", tz="UTC")
+    return Trainer(s, folder.step_s, context, until, ModelStore(model_dir, s))
+
+
+def _start_worker(
+    folder: DataFolder, newer: Mapping[str, Tail], model_dir: Path, until_s: int
+) -> None:
+    # Its log lines would reach no handler of the host: what matters comes back with the answer.
+    logging.getLogger("feeder_mixin").addHandler(logging.NullHandler())
+    logging.getLogger("feeder_mixin").propagate = False
+    _trainer[:] = [(make_trainer(folder, newer, model_dir, until_s), folder)]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A fit that is due: which pair, with which values, at which cut."""
+
+    pair: str
+    parameters: Mapping[str, float]
+    cut_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a fit gave: the model's name, and what its training window lacks."""
+
+    name: str
+    n_missing: int
+    took_s: float
+
+
+def _fit(pair: str, parameters: Mapping[str, float], cut_s: int, newer: Tail | None) -> Fitted:
+    started = time.monotonic()
+    trainer, folder = _trainer[0]
+    candles = trainer.context.get(pair)
+    if candles is None:
+        joined = folder.load_joined(pair, newer)
+        if joined is None:
+            raise CandleError(f"{pair}: no candles in {folder.datadir} and none from the exchange")
+        candles = joined.frame()
+    table = trainer.market.build(candles)
+    name = trainer.fit(pair, candles, table, parameters, cut_s)
+    window = candles.iloc[-int(folder.settings.train_days * DAY_S / folder.step_s) :]
+    n_missing = int(np.isnan(window["close"].to_numpy()).sum())
+    return Fitted(name, n_missing, time.monotonic() - started)
+
+
+# ------------------------------------------------------------------ in the bot
+
+
+class _StoppedError(Exception):
+    """The bot is being cleaned up: leave the fit."""
+
+
+class ModelTraining:
+    """Keeps every pair's model as new as its parameters and the retraining grid ask.
+
+    Parameters
+    ----------
+    cache
+        Says what is loaded and what serves; gets the new models.
+    seen_until_s
+        Gives the open of the newest candle the bot has seen, 0 before the first.
+    on_change
+        Called on this thread after a model came into force or a state changed.
+    """
+
+    def __init__(
+        self,
+        folder: DataFolder,
+        tails: LiveTails,
+        cache: ParameterCache,
+        store: ModelStore,
+        model_dir: Path,
+        seen_until_s: Callable[[], int],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._settings: FeederSettings = folder.settings
+        self._folder, self._tails, self._cache = folder, tails, cache
+        self._store, self._model_dir = store, model_dir
+        self._seen_until_s, self._on_change = seen_until_s, on_change
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="feeder-training", daemon=True)
+        self._failed: dict[str, tuple[Fit, float]] = {}
+        self._downloaded_until_s = 0
+        self.errors: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and its worker; a fit under way is given up."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """Look for due fits now: parameters changed."""
+        self._wake.set()
+
+    def due(self, pair: PairSnapshot, now_s: float) -> Fit | None:
+        """Return the fit that a pair needs, or None when its model is as new as it can be."""
+        cut_s = due_cut_s(now_s, self._settings.retrain_hours)
+        newest = pair.newest
+        loaded = pair.loaded
+        if newest is not None:
+            changed = newest.model.parameters != loaded.parameters
+            if not changed and newest.model.cut_s >= cut_s:
+                return None
+        return Fit(loaded.pair, loaded.parameters, cut_s)
+
+    def is_waiting(self, pair: PairSnapshot) -> bool:
+        """Return whether a fit of this pair is due and not given up for now."""
+        now_s = time.time()
+        fit = self.due(pair, now_s)
+        return fit is not None and not self._is_paused(fit, now_s)
+
+    def _is_paused(self, fit: Fit, now_s: float) -> bool:
+        failed, until_s = self._failed.get(fit.pair, (None, 0.0))
+        return failed == fit and now_s < until_s
+
+    def _next(self) -> Fit | None:
+        now_s = time.time()
+        waiting = []
+        for pair in self._cache.snapshot.pairs.values():
+            fit = self.due(pair, now_s)
+            if fit is None or self._is_paused(fit, now_s) or not self._has_candles(fit, now_s):
+                continue
+            newest = pair.newest
+            is_changed = newest is None or newest.model.parameters != fit.parameters
+            waiting.append((not is_changed, newest.model.cut_s if newest else 0, fit))
+        return min(waiting, key=lambda item: item[:2])[2] if waiting else None
+
+    def _has_candles(self, fit: Fit, now_s: float) -> bool:
+        """Return whether the candles before the cut are there, or were waited for long enough."""
+        if self._seen_until_s() == 0:
+            return False
+        step_s = self._folder.step_s
+        if now_s > fit.cut_s + _GRACE_CANDLES * step_s:
+            return True
+        tails = self._tails.tails
+        wanted = (fit.pair, *self._settings.context_pairs)
+        return all(p in tails and tails[p].last_s >= fit.cut_s - step_s for p in wanted)
+
+    def _run(self) -> None:
+        # Blocked here and so in every process this thread starts: a signal to the bot's whole
+        # group must not end them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        while not self._stopping:
+            try:
+                if self._next() is not None:
+                    self._work()
+            except _StoppedError:
+                return
+            except FeederError as error:
+                logger.error("Training failed feeder=%s error=%s", self._settings.feeder_id, error)  # noqa: TRY400
+            except Exception:
+                # The boundary of this thread: the bot goes on with the models it has.
+                logger.exception("Training failed feeder=%s", self._settings.feeder_id)
+            self._wake.wait(_POLL_S)
+            self._wake.clear()
+
+    def _work(self) -> None:
+        """Fit what is due until nothing is, or the cut moves on."""
+        self._close_gaps()
+        cut_s = due_cut_s(time.time(), self._settings.retrain_hours)
+        tails = dict(self._tails.tails)
+        newer = {pair: tails[pair] for pair in self._settings.context_pairs if pair in tails}
+        setup = (self._folder, newer, self._model_dir, self._seen_until_s())
+        self._on_change()
+        with WorkerPool(1, _start_worker, setup) as pool:
+            while (fit := self._next()) is not None and fit.cut_s == cut_s:
+                task = (fit.pair, dict(fit.parameters), fit.cut_s, tails.get(fit.pair))
+                for _, answer in pool.run(_fit, {fit.pair: task}, self._check_stopping):
+                    self._take(fit, answer)
+        self._store.keep_only(
+            serving.model
+            for pair in self._cache.snapshot.pairs.values()
+            for serving in pair.servings
+        )
+
+    def _check_stopping(self) -> None:
+        if self._stopping:
+            raise _StoppedError
+
+    def _take(self, fit: Fit, answer: Any) -> None:  # noqa: ANN401  (a result or its exception)
+        error: Exception | None = answer if isinstance(answer, Exception) else None
+        model = None
+        if error is None:
+            try:
+                model = self._store.load(answer.name)
+            except ModelError as problem:
+                error = problem
+        if error is not None:
+            self._failed[fit.pair] = (fit, time.time() + _RETRY_S)
+            self.errors[fit.pair] = str(error)
+            logger.error(
+                "No new model for %s, what serves goes on cut=%s retry_s=%.0f error=%s",
+                fit.pair,
+                open_text(fit.cut_s),
+                _RETRY_S,
+                error,
+            )
+        elif model is not None:
+            self._failed.pop(fit.pair, None)
+            self.errors.pop(fit.pair, None)
+            self._put(model, answer)
+        self._on_change()
+
+    def _put(self, model: TrainedModel, answer: Fitted) -> None:
+        step_s = self._folder.step_s
+        first_candle_s = int(time.time() // step_s * step_s)
+        if not self._cache.put_model(model, first_candle_s):
+            return
+        if answer.n_missing:
+            logger.warning(
+                "Model was trained over a gap pair=%s missing_candles=%d",
+                model.pair,
+                answer.n_missing,
+            )
+        pair = self._cache.snapshot.pairs[model.pair]
+        logger.info(
+            "Model is ready for %s version=%s generation=%d trained_until=%s rows=%d "
+            "first_candle=%s took_s=%.1f",
+            model.pair,
+            pair.loaded.version_text,
+            pair.generation,
+            open_text(model.cut_s),
+            model.rows,
+            open_text(first_candle_s),
+            answer.took_s,
+        )
+
+    def _close_gaps(self) -> None:
+        """Fill what is missing between data folder and host by freqtrade's downloader, once a day."""
+        wanted = dict.fromkeys((*self._settings.pairs, *self._settings.context_pairs))
+        gaps = {pair: gap for pair in wanted if (gap := self._tails.gap(pair)) is not None}
+        if not gaps or time.time() < self._downloaded_until_s:
+            return
+        self._downloaded_until_s = int(time.time() + _RETRY_S)
+        for pair, gap in gaps.items():
+            logger.warning(
+                "Candles are missing between disk and exchange pair=%s gap=%s", pair, gap
+            )
+        try:
+            download_newer(self._settings, list(gaps), self._folder.datadir)
+        except CandleError as error:
+            logger.error("Gap is not filled: %s", error)  # noqa: TRY400
+        for pair in gaps:
+            self._tails.repair(pair)

@@ -1,0 +1,243 @@
+"""`OptunaParamsMixin`: the base class that makes a freqtrade strategy a feeder.
+
+It wires the live side into freqtrade's callbacks and adds no trading rule of its own. A strategy
+derives from it and gives an entry trigger and an exit rule; between them stands the safety gate. It
+derives from ``IStrategy`` (with a plain class in its place hyperopt dies in pickling) and keeps
+threads, locks and models off the instance until a bot really trades.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+from freqtrade.enums import TRADE_MODES, RunMode
+from freqtrade.exceptions import OperationalException
+from freqtrade.persistence import Trade
+from freqtrade.strategy import IStrategy, stoploss_from_absolute
+
+from feeder_mixin.errors import FeederError, SettingsError
+from feeder_mixin.settings import FeederSettings, build_settings
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from feeder_mixin.live.bot import LiveFeeder
+    from feeder_mixin.live.predictor import SafetyColumns
+    from feeder_mixin.live.walkforward import WalkForward
+
+_TAG: Final = "safe q={q:.6f} alpha={alpha:.3f} generation={generation}"
+"""Entry tag: which prediction let an entry pass. `stop_ratio` reads q from it."""
+
+
+class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
+    """A feeder: predicts per pair and candle how far price may move against a position.
+
+    A strategy of yours derives from it and overrides `entry_trigger` and `exit_trigger`; what it adds
+    to ``populate_indicators`` goes on top of ``super().populate_indicators(...)``.
+
+    Columns
+    -------
+    safety_q
+        Predicted quantile of the adverse excursion within the horizon: a ratio, negative = adverse.
+        NaN where no model was in force.
+    safe
+        1 where ``safety_q`` is not below minus ``feeder.max_adverse_ratio``, else 0.
+    params_generation
+        Generation whose record trained the serving model; 0 without, or from before this process.
+    safety_band, tolerance_band
+        The same as prices: where the predicted quantile lies, and where the tolerance ends.
+    """
+
+    INTERFACE_VERSION = 3
+    process_only_new_candles = True
+    startup_candle_count = 1  # warm-up comes from the data folder, not from the frame
+
+    stop_quantiles = 2.0
+    """The stop of an entry lies at so many times the quantile predicted for it."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        try:
+            self.feeder = settings_of(config)
+        except SettingsError as error:
+            raise OperationalException(str(error)) from error
+        self.can_short = self.feeder.side == "short"
+        self._live: LiveFeeder | None = None
+        self._walk_forward: WalkForward | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the live side: hyperopt pickles strategies."""
+        return {**self.__dict__, "_live": None}
+
+    # ------------------------------------------------------------------ rules of the strategy
+
+    def entry_trigger(self, dataframe: pd.DataFrame, metadata: dict[str, Any]) -> pd.Series:
+        """Return where the strategy wants to enter, on the feeder's side; the gate comes after."""
+        raise NotImplementedError(f"{type(self).__name__} has no entry_trigger")
+
+    def exit_trigger(self, dataframe: pd.DataFrame, metadata: dict[str, Any]) -> pd.Series:  # noqa: ARG002
+        """Return where the strategy wants to leave; by default only stop and ROI do."""
+        return pd.Series(data=False, index=dataframe.index)
+
+    # ------------------------------------------------------------------ freqtrade's callbacks
+
+    def bot_start(self, **kwargs: Any) -> None:  # noqa: ANN401  (freqtrade's signature)
+        """Start the live side of a trading bot; every other mode predicts walk-forward."""
+        super().bot_start(**kwargs)
+        if RunMode(self.config.get("runmode", RunMode.OTHER)) not in TRADE_MODES:
+            return
+        if threading.current_thread() is not threading.main_thread():
+            return  # an API thread that only looks at the strategy
+        from feeder_mixin.live.bot import LiveFeeder
+        from feeder_mixin.live.candles import DataFolder
+
+        folder = self._data_folder(DataFolder)
+        live = LiveFeeder(folder, self._host_frame)
+        live.start()
+        self._live = live
+
+    def ft_bot_cleanup(self) -> None:
+        """Stop the live side: at the end, and before ``/reload_config`` builds a new strategy."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        super().ft_bot_cleanup()
+
+    def informative_pairs(self) -> list[tuple[str, str, str]]:
+        """Return the context pairs, so that the host keeps their candles."""
+        return [(pair, self.timeframe, "") for pair in self.feeder.context_pairs]
+
+    def version(self) -> str:
+        """Return package version and generation: shown in the heartbeat and in ``/show_config``."""
+        generation = 0 if self._live is None else self._live.snapshot.generation
+        return f"feeder_mixin {version('feeder-mixin')} generation {generation}"
+
+    def populate_indicators(
+        self, dataframe: pd.DataFrame, metadata: dict[str, Any]
+    ) -> pd.DataFrame:
+        """Add the safety columns; call it from your own with ``super()``."""
+        columns = self._predict(dataframe, metadata["pair"])
+        close = dataframe["close"].to_numpy(np.float64)
+        sign = -1.0 if self.feeder.side == "short" else 1.0
+        added = pd.DataFrame(
+            {
+                "safety_q": columns.q,
+                "safety_alpha": columns.alpha,
+                "safe": columns.safe.astype(np.int64),
+                "params_generation": columns.generation,
+                "safety_band": close * (1 + sign * columns.q),
+                "tolerance_band": close * (1 - sign * self.feeder.max_adverse_ratio),
+            },
+            index=dataframe.index,
+        )
+        # At once: pandas takes six times as long for one column after the other.
+        return pd.concat([dataframe, added], axis=1)
+
+    def populate_entry_trend(
+        self, dataframe: pd.DataFrame, metadata: dict[str, Any]
+    ) -> pd.DataFrame:
+        """Enter where the trigger says so and the candle is safe."""
+        trigger = self.entry_trigger(dataframe, metadata).fillna(value=False).astype(bool)
+        enter = trigger & (dataframe["safe"] == 1)
+        dataframe[f"enter_{self.feeder.side}"] = enter.astype(np.int64)
+        if not enter.any():
+            return dataframe
+        dataframe.loc[enter, "enter_tag"] = [
+            _TAG.format(q=q, alpha=alpha, generation=generation)
+            for q, alpha, generation in dataframe.loc[
+                enter, ["safety_q", "safety_alpha", "params_generation"]
+            ].itertuples(index=False)
+        ]
+        return dataframe
+
+    def populate_exit_trend(
+        self, dataframe: pd.DataFrame, metadata: dict[str, Any]
+    ) -> pd.DataFrame:
+        """Leave where the exit rule says so, safe or not."""
+        leave = self.exit_trigger(dataframe, metadata).fillna(value=False).astype(bool)
+        dataframe[f"exit_{self.feeder.side}"] = leave.astype(np.int64)
+        return dataframe
+
+    def custom_stoploss(
+        self,
+        pair: str,  # noqa: ARG002
+        trade: Trade,
+        current_time: datetime,  # noqa: ARG002
+        current_rate: float,
+        current_profit: float,  # noqa: ARG002
+        after_fill: bool,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ANN401, ARG002
+    ) -> float | None:
+        """Return the stop at `stop_quantiles` times the quantile predicted at entry.
+
+        Fixed for the life of the trade; None, that is ``stoploss``, for a trade without prediction.
+        """
+        q = predicted_at_entry(trade.enter_tag)
+        if q is None:
+            return None
+        away = self.stop_quantiles * min(q, 0.0)
+        price = trade.open_rate * (1 - away if trade.is_short else 1 + away)
+        stop: float = stoploss_from_absolute(
+            price, current_rate, is_short=trade.is_short, leverage=trade.leverage
+        )
+        return stop or None
+
+    # ------------------------------------------------------------------ wiring
+
+    def _predict(self, dataframe: pd.DataFrame, pair: str) -> SafetyColumns:
+        if self._live is not None:
+            return self._live.predict(pair, dataframe)
+        if self._walk_forward is None:
+            from feeder_mixin.live.candles import DataFolder
+            from feeder_mixin.live.walkforward import WalkForward
+
+            self._walk_forward = WalkForward(self._data_folder(DataFolder), os.environ)
+        try:
+            return self._walk_forward.predict(pair, dataframe)
+        except FeederError as error:
+            raise OperationalException(str(error)) from error
+
+    def _data_folder(self, make: type) -> Any:  # noqa: ANN401
+        from feeder_mixin.market.candles import timeframe_seconds
+
+        step_s = timeframe_seconds(self.feeder.timeframe)
+        return make(self.feeder, Path(self.config["datadir"]), step_s)
+
+    def _host_frame(self, pair: str) -> pd.DataFrame:
+        frame: pd.DataFrame = self.dp.ohlcv(
+            pair, self.timeframe, copy=False, candle_type=self.config["candle_type_def"]
+        )
+        return frame
+
+
+def settings_of(config: dict[str, Any]) -> FeederSettings:
+    """Return the settings of the feeder that a freqtrade config describes.
+
+    Pairs come from the config as it was written: ``--pairs`` and the analysis commands narrow the
+    whitelist, which must not change the context pairs.
+    """
+    original = config.get("original_config", config)
+    files = [Path(name) for name in reversed(config.get("config_files", []))]
+    merged = {**config, "exchange": {**config["exchange"]}}
+    written = original.get("exchange", {}).get("pair_whitelist")
+    if written:
+        merged["exchange"]["pair_whitelist"] = written
+    path = files[-1] if files else Path("the config")
+    return build_settings(merged, path, Path(config["user_data_dir"]).absolute(), tuple(files))
+
+
+def predicted_at_entry(tag: str | None) -> float | None:
+    """Return the quantile that an entry tag names, or None where it names none."""
+    for part in (tag or "").split():
+        if part.startswith("q="):
+            try:
+                return float(part[2:])
+            except ValueError:
+                return None
+    return None

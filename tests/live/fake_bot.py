@@ -1,0 +1,150 @@
+"""A small process that behaves like a bot towards its operator: lock, status file, SIGUSR1.
+
+Run as ``python fake_bot.py USERDIR FEEDER MODE``; tests start it by `fake_bot`. Modes: `answer`
+reloads, `reject` reloads with a refused record, `fail` fails to reload, `hang` takes the request and
+never ends it, `mute` catches the signal only, `deaf` has no handler, `die` ends at the signal, `late`
+writes its status when stdin says so.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from feeder_mixin.live.files import bot_lock
+from feeder_mixin.live.status import PairStatus, Status, write_status
+from feeder_mixin.schema import default_parameters, format_time_ns
+from feeder_mixin.settings import FeederSettings, build_settings
+
+PAIRS = ("BNB/USDT:USDT", "DOGE/USDT:USDT", "ZEC/USDT:USDT")
+
+
+def make_settings(userdir: Path, feeder_id: str = "feeder120b") -> FeederSettings:
+    """Return the settings of a feeder on `userdir`."""
+    config = {
+        "bot_name": feeder_id,
+        "feeder": {"side": "short"},
+        "trading_mode": "futures",
+        "timeframe": "5m",
+        "exchange": {"name": "binance", "pair_whitelist": list(PAIRS)},
+    }
+    return build_settings(config, Path("test.json"), userdir)
+
+
+def make_pair(version_ns: int | None = None) -> PairStatus:
+    """Return a pair on a store record of that time, else on defaults without a model."""
+    version = None if version_ns is None else format_time_ns(version_ns)
+    return {
+        "source": "default" if version is None else "store",
+        "version": version,
+        "parameters": default_parameters(),
+        "rejected": None,
+        "model": {
+            "state": "none" if version is None else "ready",
+            "version": version,
+            "generation": None if version is None else 1,
+            "trained_until": version,
+            "rows": None if version is None else 4321,
+            "error": None,
+        },
+    }
+
+
+def make_status(feeder_id: str = "feeder120b", pid: int | None = None) -> Status:
+    """Return what a bot writes after its start: two pairs on records, the last on defaults."""
+    now = time.time_ns()
+    return {
+        "feeder_id": feeder_id,
+        "pid": pid or os.getpid(),
+        "generation": 1,
+        "loaded_at": format_time_ns(now),
+        "reload": {
+            "requested": 0,
+            "completed": 0,
+            "last_attempt_at": None,
+            "last_success_at": None,
+            "last_error": None,
+        },
+        "pairs": {
+            PAIRS[0]: make_pair(now - 1),
+            PAIRS[1]: make_pair(now - 2),
+            PAIRS[2]: make_pair(),
+        },
+    }
+
+
+@contextmanager
+def fake_bot(
+    userdir: Path, mode: str = "answer", feeder_id: str = "feeder120b"
+) -> Iterator[subprocess.Popen[str]]:
+    """Run the process, ready when this gives it; end it afterwards."""
+    process = subprocess.Popen(  # noqa: S603 - this very file
+        [sys.executable, __file__, str(userdir), feeder_id, mode],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def _answer(status: Status, path: Path, mode: str) -> None:
+    """Do with one request what the bot does."""
+    reload = status["reload"]
+    reload["requested"] += 1
+    reload["last_attempt_at"] = format_time_ns(time.time_ns())
+    write_status(path, status)
+    if mode == "hang":
+        return
+    reload["completed"] += 1
+    if mode == "fail":
+        reload["last_error"] = "StoreUnavailableError: influx is down"
+    else:
+        status["generation"] += 1
+        reload["last_success_at"] = reload["last_attempt_at"]
+        status["pairs"][PAIRS[0]]["version"] = format_time_ns(time.time_ns())
+    if mode == "reject":
+        status["pairs"][PAIRS[1]]["rejected"] = "num_leaves=99 is outside 15 to 63"
+    write_status(path, status)
+
+
+def _main(userdir: str, feeder_id: str, mode: str) -> None:
+    settings = make_settings(Path(userdir), feeder_id)
+    bot_lock(settings).acquire()
+    requests, wakeup = os.pipe()
+    if mode == "die":
+        signal.signal(signal.SIGUSR1, lambda *_: os._exit(1))
+    elif mode != "deaf":
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+    if mode == "late":
+        os.write(sys.stdout.fileno(), b"ready\n")
+        sys.stdin.readline()
+    status = make_status(feeder_id)
+    write_status(settings.status_path, status)
+    if mode != "late":
+        os.write(sys.stdout.fileno(), b"ready\n")
+    while True:
+        os.read(requests, 1)
+        if mode != "mute":
+            _answer(status, settings.status_path, mode)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
