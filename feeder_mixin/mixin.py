@@ -63,8 +63,11 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
+        from feeder_mixin.live.loader import check_store
+
         try:
             self.feeder = settings_of(config)
+            check_store(self.feeder, os.environ)
         except SettingsError as error:
             raise OperationalException(str(error)) from error
         self.can_short = self.feeder.side == "short"

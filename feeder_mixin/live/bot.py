@@ -133,7 +133,8 @@ class LiveFeeder:
     def reload(self) -> None:
         """Load anew and swap; whatever fails, what runs goes on and the reason is said."""
         attempt = format_time_ns(time.time_ns())
-        self._reload["requested"] += 1
+        self._reload = {**self._reload, "requested": self._reload["requested"] + 1}
+        self._keep_status()  # a slow store can be seen at work
         running = {p: known.loaded for p, known in self._cache.snapshot.pairs.items()}
         error = None
         try:
@@ -197,20 +198,34 @@ class LiveFeeder:
 
     def _keep_state(self) -> None:
         """Write schedule and status; any thread."""
+        oldest_s = int(time.time()) - FRAME_CANDLES * self._step_s
+        for pair in self._cache.snapshot.pairs:
+            self._cache.forget_before(pair, oldest_s)
+        self._keep_status()
+        self._write(
+            "schedule",
+            lambda: write_checked(self._schedule_path, self._build_schedule(self._cache.snapshot)),
+        )
+
+    def _keep_status(self) -> None:
+        self._write(
+            "status",
+            lambda: write_status(
+                self.settings.status_path, self._build_status(self._cache.snapshot)
+            ),
+        )
+
+    def _write(self, what: str, write: Callable[[], None]) -> None:
+        """Write a file of the state folder; a failure is said once and costs nothing else."""
         if self._temporary is not None:
             return
         with self._writing:
-            oldest_s = int(time.time()) - FRAME_CANDLES * self._step_s
-            for pair in self._cache.snapshot.pairs:
-                self._cache.forget_before(pair, oldest_s)
-            snapshot = self._cache.snapshot
             try:
-                write_status(self.settings.status_path, self._build_status(snapshot))
-                write_checked(self._schedule_path, self._build_schedule(snapshot))
+                write()
             except StateError as error:
-                self._say_once("state", f"Status and schedule are not written: {error}")
+                self._say_once(what, f"The {what} file is not written: {error}")
             else:
-                self._said.pop("state", None)
+                self._said.pop(what, None)
 
     def _say_once(self, about: str, message: str) -> None:
         """Log a warning, not again while it stays the same."""

@@ -204,7 +204,7 @@ class LiveTails:
         """Return what is missing between data folder and host, or None."""
         tail = self.tails.get(pair)
         if tail is None:
-            return "no candle at all"
+            return None  # the host has not come to this pair yet
         disk_last_s = self.disk_last_s.get(pair)
         if disk_last_s is None:
             return f"no candles on disk before {open_text(tail.first_s)}"

@@ -28,7 +28,7 @@ from feeder_mixin.schema import (
     mismatch_reason,
 )
 from feeder_mixin.settings import FeederSettings
-from feeder_mixin.stores.base import Latest
+from feeder_mixin.stores.base import MAX_AGE_DAYS, Latest
 from feeder_mixin.stores.url import choose_store_url, masked_store_url, open_store
 
 logger = logging.getLogger(__name__)
@@ -125,13 +125,20 @@ def load_parameters(
     description = f"{masked_store_url(url)} ({origin})"
     error = None
     try:
-        latest = _ask_store(settings, url)
+        latest = _ask_store(settings, url, environ)
     except StoreError as problem:
         if running is not None:
             raise
         latest, error = Latest(), str(problem)
     for note in latest.notes:
         logger.warning("Stored record passed over: %s", note)
+    for pair, time_ns in latest.expired.items():
+        logger.warning(
+            "Stored record is too old, tune again pair=%s version=%s max_age_days=%g",
+            pair,
+            format_time_ns(time_ns),
+            MAX_AGE_DAYS,
+        )
     usable, reasons = _sort_out(settings, latest, timeframe_s)
     copies: dict[str, LoadedPair] = {}
     if running is None and (error is not None or reasons):
@@ -170,9 +177,13 @@ def _sort_out(
     return usable, reasons
 
 
-def _ask_store(settings: FeederSettings, url: str) -> Latest:
+def _ask_store(settings: FeederSettings, url: str, environ: Mapping[str, str]) -> Latest:
     with open_store(
-        url, root=settings.root, feeder_ids=[settings.feeder_id], timeout_s=STORE_TIMEOUT_S
+        url,
+        root=settings.root,
+        feeder_ids=[settings.feeder_id],
+        environ=environ,
+        timeout_s=STORE_TIMEOUT_S,
     ) as store:
         return store.latest(settings.feeder_id, settings.pairs)
 
@@ -276,7 +287,7 @@ def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, Load
 def check_store(settings: FeederSettings, environ: Mapping[str, str]) -> None:
     """Raise `SettingsError` when the store's URL or token can't be used; does not connect."""
     url, _ = choose_store_url(None, environ, settings.store_url)
-    open_store(url, root=settings.root, feeder_ids=[settings.feeder_id]).close()
+    open_store(url, root=settings.root, feeder_ids=[settings.feeder_id], environ=environ).close()
 
 
 def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> None:

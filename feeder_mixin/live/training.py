@@ -158,7 +158,7 @@ class ModelTraining:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="feeder-training", daemon=True)
         self._failed: dict[str, tuple[Fit, float]] = {}
-        self._downloaded_until_s = 0
+        self._downloaded_s: dict[str, float] = {}
         self.errors: dict[str, str] = {}
 
     def start(self) -> None:
@@ -210,12 +210,11 @@ class ModelTraining:
 
     def _has_candles(self, fit: Fit, now_s: float) -> bool:
         """Return whether the candles before the cut are there, or were waited for long enough."""
-        if self._seen_until_s() == 0:
-            return False
-        step_s = self._folder.step_s
+        step_s, tails = self._folder.step_s, self._tails.tails
+        if fit.pair not in tails:
+            return False  # the host has not come to this pair yet
         if now_s > fit.cut_s + _GRACE_CANDLES * step_s:
             return True
-        tails = self._tails.tails
         wanted = (fit.pair, *self._settings.context_pairs)
         return all(p in tails and tails[p].last_s >= fit.cut_s - step_s for p in wanted)
 
@@ -225,6 +224,7 @@ class ModelTraining:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         while not self._stopping:
             try:
+                self._close_gaps()
                 if self._next() is not None:
                     self._work()
             except _StoppedError:
@@ -238,8 +238,7 @@ class ModelTraining:
             self._wake.clear()
 
     def _work(self) -> None:
-        """Fit what is due until nothing is, or the cut moves on."""
-        self._close_gaps()
+        """Fit what is due until nothing is, the cut moves on, or a gap comes to light."""
         cut_s = due_cut_s(time.time(), self._settings.retrain_hours)
         tails = dict(self._tails.tails)
         newer = {pair: tails[pair] for pair in self._settings.context_pairs if pair in tails}
@@ -247,6 +246,8 @@ class ModelTraining:
         self._on_change()
         with WorkerPool(1, _start_worker, setup) as pool:
             while (fit := self._next()) is not None and fit.cut_s == cut_s:
+                if self._gap(fit.pair) is not None:
+                    break  # a pair that the host came to meanwhile: its gap is closed first
                 task = (fit.pair, dict(fit.parameters), fit.cut_s, tails.get(fit.pair))
                 for _, answer in pool.run(_fit, {fit.pair: task}, self._check_stopping):
                     self._take(fit, answer)
@@ -308,14 +309,20 @@ class ModelTraining:
             answer.took_s,
         )
 
+    def _gap(self, pair: str) -> str | None:
+        """Return what a pair lacks between data folder and host, unless that was tried just now."""
+        if time.time() < self._downloaded_s.get(pair, 0.0) + _RETRY_S:
+            return None
+        return self._tails.gap(pair)
+
     def _close_gaps(self) -> None:
-        """Fill what is missing between data folder and host by freqtrade's downloader, once a day."""
+        """Fill what is missing between data folder and host by freqtrade's downloader."""
         wanted = dict.fromkeys((*self._settings.pairs, *self._settings.context_pairs))
-        gaps = {pair: gap for pair in wanted if (gap := self._tails.gap(pair)) is not None}
-        if not gaps or time.time() < self._downloaded_until_s:
+        gaps = {pair: gap for pair in wanted if (gap := self._gap(pair)) is not None}
+        if not gaps:
             return
-        self._downloaded_until_s = int(time.time() + _RETRY_S)
         for pair, gap in gaps.items():
+            self._downloaded_s[pair] = time.time()
             logger.warning(
                 "Candles are missing between disk and exchange pair=%s gap=%s", pair, gap
             )

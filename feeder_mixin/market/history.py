@@ -7,11 +7,13 @@ import math
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from freqtrade.data.history import get_datahandler
+from freqtrade.data.history.datahandlers.idatahandler import IDataHandler
 from freqtrade.enums import CandleType
 
 from feeder_mixin.errors import CandleError
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _TIMEOUT_S: Final = 1800
 _DAY_S: Final = 86_400
+_STALE_S: Final = _DAY_S
+"""Age of the newest candle from which a file is brought up to date."""
 
 
 def download_arguments(
@@ -57,9 +61,10 @@ def download_command(
 
 
 def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: float) -> None:
-    """Download candles of pairs and context pairs that have no file in freqtrade's data folder.
+    """Download candles of pairs and context pairs into freqtrade's data folder, where they lack.
 
-    Only that folder is ever downloaded into. Files that are there are left as they are.
+    Only that folder is ever downloaded into. Files that end more than a day ago are brought up to
+    date; when that fails, they are used as they are, with a warning.
 
     Raises
     ------
@@ -76,6 +81,16 @@ def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: fl
         for pair in wanted
         if not candle_path(handler, datadir, pair, settings.timeframe, kind).exists()
     ]
+    stale = [
+        pair
+        for pair in wanted
+        if pair not in missing and _is_stale(handler, pair, settings.timeframe, kind)
+    ]
+    if stale:
+        try:
+            download_newer(settings, stale, datadir)
+        except CandleError as error:
+            logger.warning("Candles are not brought up to date pairs=%d: %s", len(stale), error)
     if not missing:
         return
     logger.info("Candles are missing, downloading them pairs=%d", len(missing))
@@ -92,6 +107,15 @@ def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: fl
             f"(no network?). Try it by hand: {shown}\nor name a folder that has them with --datadir. "
             f"Last lines of the download:\n{tail}"
         )
+
+
+def _is_stale(handler: IDataHandler, pair: str, timeframe: str, kind: CandleType) -> bool:
+    """Return whether a file's newest candle is over a day old; False where it can't be read."""
+    try:
+        _, newest, n_candles = handler.ohlcv_data_min_max(pair, timeframe, kind)
+    except (ValueError, TypeError, OSError):
+        return False  # damaged: whoever loads it says so
+    return bool(n_candles > 0 and time.time() - newest.timestamp() > _STALE_S)
 
 
 def download_newer(settings: FeederSettings, pairs: Sequence[str], datadir: Path) -> None:

@@ -36,11 +36,11 @@ from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.tune import worker
-from feeder_mixin.workers import WorkerPool
 from feeder_mixin.tune.journal import Journal, Run
 from feeder_mixin.tune.options import Progress, RunOptions, RunSummary, check_options
 from feeder_mixin.tune.space import StudySettings
 from feeder_mixin.tune.study import SEARCH
+from feeder_mixin.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
 

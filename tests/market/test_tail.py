@@ -456,6 +456,7 @@ def test_context_tail_of_many_candles_stays_small(autumn):
     """However long a bot runs, no more is kept than rows read."""
     step, candles = pd.Timedelta("5min"), autumn[BTC]
     tail = ContextTail({BTC: candles}, HORIZON, 300, 5)
+    assert tail._candles[BTC].shape[1] == tail_candles(HORIZON) + 5
     for i in range(1, 5):
         later = candles.set_axis(candles.index + i * len(candles) * step, axis=0)
         tail.extend({BTC: later}, later.index[-1])
