@@ -147,7 +147,6 @@ def _parameter(name: str) -> _Show:
 
 _ROWS: Final[Mapping[str, _Show]] = {
     "record stored at": lambda side: side["version"][11:19],
-    "winner of the search": lambda side: "defaults" if side["defaults_won"] else "tuned",
     "generation of the model": lambda side: str(side["model"]["generation"]),
     "learning_rate": _parameter("learning_rate"),
     "n_estimators": _parameter("n_estimators"),

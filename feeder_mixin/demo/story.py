@@ -206,8 +206,8 @@ class Story:
         for pair in PAIRS:
             if pair not in records:
                 raise DemoError(f"the store has no record of {pair}\n{show.tail()}")
-            winner = "defaults won" if records[pair]["metrics"]["defaults_won"] else "tuned"
-            self._tell.say(f"stored: {pair} at {records[pair]['time']} ({winner})")
+            note = " (the defaults won)" if records[pair]["metrics"]["defaults_won"] else ""
+            self._tell.say(f"stored: {pair} at {records[pair]['time']}{note}")
         return records
 
     def _start_bot(self, api: BotApi) -> Child:
@@ -251,8 +251,6 @@ class Story:
 
     def _await_predictions(self, bot: Child, api: BotApi, generation: int) -> dict[str, Candle]:
         """Return every pair's newest candle, once models of that generation predict all of them."""
-        left_s = _CANDLE_S - time.time() % _CANDLE_S
-        self._tell.say(f"the next candle closes in {left_s:.0f} s")
 
         def predicted() -> dict[str, Candle] | None:
             candles = self._ask_candles(api)
@@ -262,7 +260,11 @@ class Story:
             )
             return candles if is_there else None
 
-        candles = self._place.wait("prediction", bot, predicted, 3 * _CANDLE_S)
+        candles = predicted()
+        if candles is None:
+            left_s = _CANDLE_S - time.time() % _CANDLE_S
+            self._tell.say(f"the next candle closes in {left_s:.0f} s")
+            candles = self._place.wait("prediction", bot, predicted, 3 * _CANDLE_S)
         self._tell.candles(candles)
         return candles
 

@@ -22,16 +22,15 @@ from feeder_mixin.market.features import (
     MARKET_COLUMNS,
     NEW_YORK_EVENTS,
     WEEK,
-    Array,
     build_table,
     column_values,
     index_seconds,
     own_features,
-    rolling_sum,
     tail_candles,
     vol_horizon,
 )
 from feeder_mixin.market.labels import adverse_excursions
+from feeder_mixin.market.windows import Array, rolling_sum
 from feeder_mixin.settings import BTC_PAIR
 
 _NEW_YORK: Final = "America/New_York"

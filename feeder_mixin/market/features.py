@@ -13,13 +13,13 @@ The bot asks for the newest row only, at every candle of every pair; the tuner f
 run this code: a series is cut to what the wanted rows' windows read, and computed in numpy. A
 rolling sum is put together from sums of 1, 2, 4, ... candles, so a row's bits hang on its own
 window alone: no residue of candles that left it, and nothing a later candle could change. (A running
-sum, pandas', was slower at every length and left residues; see `rolling_sum`.)
+sum, pandas', was slower at every length and left residues; see `windows.rolling_sum`.)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -29,10 +29,9 @@ import talib
 from numpy.typing import NDArray
 
 from feeder_mixin.market.labels import LABEL_COLUMNS
+from feeder_mixin.market.windows import Array, last_values, rolling_extreme, rolling_mean
 from feeder_mixin.schema import hash48
 from feeder_mixin.settings import Side
-
-Array = NDArray[np.float64]
 
 DAY: Final = 288
 WEEK: Final = 7 * DAY
@@ -192,51 +191,6 @@ def tail_candles(horizon: int) -> int:
         WEEK + 1,  # a week of returns
         _ATR_MEMORY + ATR_PERIOD + 1,
     )
-
-
-def last_values(values: Array, count: int, back: int = 0) -> Array:
-    """Return the `count` values that end `back` before the last one, NaN where there are none."""
-    stop = len(values) - back
-    if stop >= count:
-        return values[stop - count : stop]
-    there = values[: max(stop, 0)]
-    return np.concatenate([np.full(count - len(there), np.nan), there])
-
-
-def rolling_sum(values: Array, window: int, count: int) -> Array:
-    """Return the sums of the last `count` windows, NaN where one is not full or holds a NaN.
-
-    Measured in us, with pandas' rolling in brackets: one row of a window of 2016 takes 23 (70),
-    2,016 rows of 30 take 14 (73), 83,000 rows of 288 take 500 (1,000).
-    """
-    sums = last_values(values, count + window - 1)  # from every candle on, `width` long
-    total, done = np.zeros(count), 0
-    for bit in range(window.bit_length()):
-        width = 1 << bit
-        if width > 1:
-            sums = sums[: -width // 2] + sums[width // 2 :]
-        if window & width:
-            total += sums[done : done + count]
-            done += width
-    return total
-
-
-def rolling_mean(values: Array, window: int, count: int) -> Array:
-    """Return the means of the last `count` windows, NaN where one is not full or holds a NaN."""
-    return rolling_sum(values, window, count) / window
-
-
-def rolling_extreme(
-    values: Array, window: int, count: int, either: Callable[[Array, Array], Array]
-) -> Array:
-    """Return what `either`, ``np.minimum`` or ``np.maximum``, leaves of the last `count` windows."""
-    extreme = last_values(values, count + window - 1)
-    width = 1
-    while width < window:
-        step = min(width, window - width)  # windows may overlap: the same candle twice is no harm
-        extreme = either(extreme[:-step], extreme[step:])
-        width += step
-    return extreme
 
 
 def log_floor(values: Array) -> Array:

@@ -22,12 +22,11 @@ from feeder_mixin.market.features import (
     build_table,
     column_values,
     own_features,
-    rolling_extreme,
-    rolling_mean,
     tail_candles,
     vol_horizon,
 )
 from feeder_mixin.market.labels import LABEL_COLUMNS
+from feeder_mixin.market.windows import rolling_extreme, rolling_mean
 from tests.candle_factory import make_candles
 
 BTC, ETH, SOL, XRP, BNB = (f"{name}/USDT:USDT" for name in ("BTC", "ETH", "SOL", "XRP", "BNB"))
