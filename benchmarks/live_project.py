@@ -114,7 +114,7 @@ def put_models(project: LiveProject) -> None:
     """Write a model of every pair, and the schedule that puts it in force from its cut on."""
     settings, model_dir = project.settings, project.settings.model_dir
     cut_s = due_cut_s(time.time(), settings.retrain_hours)
-    trainer = make_trainer(project.folder, {}, model_dir, int(time.time()))
+    trainer, _ = make_trainer(project.folder, {}, model_dir, int(time.time()))
     store = ModelStore(model_dir, settings)
     names = {}
     for pair in REAL:

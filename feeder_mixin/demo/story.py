@@ -26,6 +26,8 @@ from feeder_mixin.live.status import PairStatus, Status, read_status
 
 PAIRS: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")
 N_STEPS: Final = 8
+_N_LOADS: Final = 2
+"""At start and on the signal."""
 _MARKET_SEED: Final = 3
 _HISTORY_DAYS: Final = 13
 """The optimizer wants 10 labelled days, and features 4,046 candles (2.8 days) before those."""
@@ -274,6 +276,9 @@ class Story:
             scene.check()
             if (scene.status["generation"], scene.status["pid"]) != (generation, bot.pid):
                 raise DemoError(f"not generation {generation} of pid {bot.pid}: {scene.status}")
+        log = [line for line in self._bot_log() if _SAID.search(line)]
+        if sum(f"Loaded Optuna params for {len(PAIRS)} pairs" in line for line in log) != _N_LOADS:
+            raise DemoError(f"the bot's log does not say that it loaded twice\n{bot.tail()}")
         if n_missed := self._watch.n_missed():
             raise DemoError(f"the bot missed {n_missed} candles; seen: {self._watch.opens}")
         return {
@@ -287,7 +292,7 @@ class Story:
             "latest_candle_s": round(self._watch.latest_s(), 2),
             "candles": self._watch.opens,
             "pairs": {p: {"before": before.of(p), "after": after.of(p)} for p in PAIRS},
-            "log": [line for line in self._bot_log() if _SAID.search(line)],
+            "log": log,
             "steps": self._steps,
         }
 

@@ -73,6 +73,7 @@ class Child:
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.name, self.log, self._process = name, log, process
         self._n_echoed = 0
+        self._is_over = False
 
     @property
     def pid(self) -> int:
@@ -83,8 +84,7 @@ class Child:
         """Return its exit code, None while it runs; helpers that outlive it are killed."""
         code = self._process.poll()
         if code is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+            self._kill_helpers()
         return code
 
     def stop(self) -> None:
@@ -94,9 +94,15 @@ class Child:
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_S)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._kill_helpers()
         self._process.wait()
+
+    def _kill_helpers(self) -> None:
+        """Kill what is left of its session; once, because later its id may be another's."""
+        if not self._is_over:
+            self._is_over = True
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def log_lines(self) -> list[str]:
         """Return what it has printed so far."""

@@ -81,12 +81,12 @@ class Tail:
         rows = self.rows[-n:]
         return Tail(self.last_s - (len(rows) - 1) * self.step_s, self.step_s, rows)
 
-    def joined(self, newer: Tail) -> Tail:
-        """Return both as one: `newer` follows, fills what is missing here, and replaces nothing."""
-        first = min(self.first_s, newer.first_s)
-        n = (max(self.last_s, newer.last_s) - first) // self.step_s + 1
+    def joined(self, other: Tail) -> Tail:
+        """Return both as one: what `other` has is added, what is here stays."""
+        first = min(self.first_s, other.first_s)
+        n = (max(self.last_s, other.last_s) - first) // self.step_s + 1
         rows = np.full((n, len(COLUMNS)), np.nan)
-        for part in (newer, self):
+        for part in (other, self):
             start = (part.first_s - first) // self.step_s
             target = rows[start : start + len(part.rows)]
             known = ~np.isnan(part.rows[:, 3])
@@ -128,6 +128,8 @@ class DataFolder:
     def load(self, pair: str, since_s: int | None = None) -> Tail | None:
         """Return a pair's candles, or None where there is no file.
 
+        Where all are older than `since_s`, the newest one says where the file ends.
+
         Raises
         ------
         CandleError
@@ -135,20 +137,26 @@ class DataFolder:
         """
         s = self.settings
         since = None if since_s is None else pd.Timestamp(since_s, unit="s", tz="UTC")
+        source = (self.datadir, pair, s.timeframe, s.candle_type, s.data_format)
         try:
-            candles = load_candles(
-                self.datadir, pair, s.timeframe, s.candle_type, s.data_format, since=since
-            )
+            return from_frame(load_candles(*source, since=since).frame, self.step_s)
         except MissingCandlesError:
             return None
-        return from_frame(candles.frame, self.step_s)
+        except CandleError:
+            if since is None:
+                raise
+            whole = from_frame(load_candles(*source).frame, self.step_s)
+            if since_s is None or whole.last_s >= since_s:
+                raise  # damaged where it was asked for
+            return whole.newest(1)
 
     def load_joined(self, pair: str, newer: Tail | None, since_s: int | None = None) -> Tail | None:
-        """Return the folder's candles followed by `newer` ones; None without either."""
-        on_disk = self.load(pair, since_s)
-        if on_disk is None or newer is None:
-            return newer if on_disk is None else on_disk
-        return on_disk.joined(newer)
+        """Return the folder's candles followed by the newer ones of the host; None without either.
+
+        A candle that is missing inside the folder stays missing: the host makes one up there (flat,
+        no volume), and bot, backtest and tuner must not differ.
+        """
+        return _followed(self.load(pair, since_s), newer)
 
 
 class LiveTails:
@@ -183,8 +191,8 @@ class LiveTails:
         if known is None:
             tail = self._first(pair, from_host(frame, self._folder.step_s))
         else:
-            tail = known if repair is None else repair.joined(known)
-            tail = _with_newest(tail, frame)
+            tail = _followed(repair, known) or known
+            tail = _with_newest(tail, frame, self.disk_last_s.get(pair))
         if tail is None:
             return None, False
         if len(tail.rows) > self._keep + _SLACK:
@@ -220,9 +228,7 @@ class LiveTails:
     def _first(self, pair: str, host: Tail | None) -> Tail | None:
         on_disk = self._load(pair, host.last_s if host else None)
         self.disk_last_s[pair] = on_disk.last_s if on_disk else None
-        if on_disk is None or host is None:
-            return on_disk or host
-        return on_disk.joined(host)
+        return _followed(on_disk, host)
 
     def _load(self, pair: str, last_s: int | None) -> Tail | None:
         since_s = None if last_s is None else last_s - self._keep * self._folder.step_s
@@ -233,17 +239,25 @@ class LiveTails:
             return None
 
 
-def _with_newest(tail: Tail, frame: pd.DataFrame) -> Tail:
-    """Return `tail` with the host's newer candles, and late ones that were missing."""
+def _followed(on_disk: Tail | None, host: Tail | None) -> Tail | None:
+    if on_disk is None or host is None:
+        return on_disk or host
+    newer = host.after(on_disk.last_s)
+    return on_disk if newer is None else on_disk.joined(newer)
+
+
+def _with_newest(tail: Tail, frame: pd.DataFrame, disk_last_s: int | None) -> Tail:
+    """Return `tail` with the host's newer candles, late ones, and what it corrected.
+
+    The host hands over a candle that a slow exchange has not finished, and corrects it later: its
+    newest rows win, but not over the folder's.
+    """
     newest = from_host(frame, tail.step_s, _OVERLAP)
     if newest is not None and newest.first_s > tail.last_s + tail.step_s:
         newest = from_host(frame, tail.step_s)  # the bot was away for longer
-    if newest is None:
-        return tail
-    recent = tail.rows[-_OVERLAP:, 3]
-    if newest.last_s <= tail.last_s and not np.isnan(recent).any():
-        return tail
-    return tail.joined(newest)
+    if newest is not None and disk_last_s is not None:
+        newest = newest.after(disk_last_s)
+    return tail if newest is None else newest.joined(tail)
 
 
 def open_text(open_s: int) -> str:

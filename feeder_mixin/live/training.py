@@ -46,14 +46,17 @@ def due_cut_s(now_s: float, retrain_hours: float) -> int:
 
 # ------------------------------------------------------------------ in the worker process
 
-_trainer: list[tuple[Trainer, DataFolder]] = []
-"""This process's trainer and data folder, set by `_start_worker`."""
+_setup: list[tuple[DataFolder, Mapping[str, Tail], Path, int]] = []
+"""What this process's trainer is made from, set by `_start_worker`."""
+
+_trainer: list[tuple[Trainer, tuple[str, ...]]] = []
+"""This process's trainer and what it lacks; made by the first fit, so that an error is its answer."""
 
 
 def make_trainer(
     folder: DataFolder, newer: Mapping[str, Tail], model_dir: Path, until_s: int
-) -> Trainer:
-    """Return a trainer over all candles of the context pairs.
+) -> tuple[Trainer, tuple[str, ...]]:
+    """Return a trainer over all candles of the context pairs, and a text for each one without any.
 
     Parameters
     ----------
@@ -61,29 +64,33 @@ def make_trainer(
         Context pair -> candles that may not be on disk.
     until_s
         Open of the newest candle that is looked at, of any pair.
+
+    Raises
+    ------
+    CandleError
+        When a file is damaged: what serves was trained with that pair, and goes on serving.
     """
     s = folder.settings
-    context = {}
+    context, lacks = {}, []
     for pair in s.context_pairs:
-        try:
-            candles = folder.load_joined(pair, newer.get(pair))
-        except CandleError as error:
-            logger.error("Context pair's candles can't be used, models go without it: %s", error)  # noqa: TRY400
-            continue
+        candles = folder.load_joined(pair, newer.get(pair))
         known = None if candles is None else candles.before(until_s + 1)
-        if known is not None:
+        if known is None:
+            lacks.append(f"{pair}: no candles in {folder.datadir}, models go without it")
+        else:
             context[pair] = known.frame()
     until = pd.Timestamp(until_s, unit="s", tz="UTC")
-    return Trainer(s, folder.step_s, context, until, ModelStore(model_dir, s))
+    return Trainer(s, folder.step_s, context, until, ModelStore(model_dir, s)), tuple(lacks)
 
 
 def _start_worker(
     folder: DataFolder, newer: Mapping[str, Tail], model_dir: Path, until_s: int
 ) -> None:
-    # Its log lines would reach no handler of the host: what matters comes back with the answer.
+    # Its log lines reach no handler of the host: what matters comes back with the answer.
     logging.getLogger("feeder_mixin").addHandler(logging.NullHandler())
     logging.getLogger("feeder_mixin").propagate = False
-    _trainer[:] = [(make_trainer(folder, newer, model_dir, until_s), folder)]
+    _setup[:] = [(folder, newer, model_dir, until_s)]
+    _trainer.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +104,27 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a fit gave: the model's name, and what its training window lacks."""
+    """What a fit gave: the model's name, and what it was trained without.
+
+    Attributes
+    ----------
+    n_missing
+        Candles missing in the pair's training window.
+    lacks
+        A text for each context pair without candles.
+    """
 
     name: str
     n_missing: int
+    lacks: tuple[str, ...]
     took_s: float
 
 
 def _fit(pair: str, parameters: Mapping[str, float], cut_s: int, newer: Tail | None) -> Fitted:
     started = time.monotonic()
-    trainer, folder = _trainer[0]
+    if not _trainer:
+        _trainer.append(make_trainer(*_setup[0]))
+    (trainer, lacks), folder = _trainer[0], _setup[0][0]
     candles = trainer.context.get(pair)
     if candles is None:
         joined = folder.load_joined(pair, newer)
@@ -117,7 +135,7 @@ def _fit(pair: str, parameters: Mapping[str, float], cut_s: int, newer: Tail | N
     name = trainer.fit(pair, candles, table, parameters, cut_s)
     window = candles.iloc[-int(folder.settings.train_days * DAY_S / folder.step_s) :]
     n_missing = int(np.isnan(window["close"].to_numpy()).sum())
-    return Fitted(name, n_missing, time.monotonic() - started)
+    return Fitted(name, n_missing, lacks, time.monotonic() - started)
 
 
 # ------------------------------------------------------------------ in the bot
@@ -240,7 +258,7 @@ class ModelTraining:
     def _work(self) -> None:
         """Fit what is due until nothing is, the cut moves on, or a gap comes to light."""
         cut_s = due_cut_s(time.time(), self._settings.retrain_hours)
-        tails = dict(self._tails.tails)
+        tails = self._tails.tails
         newer = {pair: tails[pair] for pair in self._settings.context_pairs if pair in tails}
         setup = (self._folder, newer, self._model_dir, self._seen_until_s())
         self._on_change()
@@ -290,6 +308,8 @@ class ModelTraining:
         first_candle_s = int(time.time() // step_s * step_s)
         if not self._cache.put_model(model, first_candle_s):
             return
+        for lack in answer.lacks:
+            logger.warning("Model was trained with a lack pair=%s lack=%s", model.pair, lack)
         if answer.n_missing:
             logger.warning(
                 "Model was trained over a gap pair=%s missing_candles=%d",
@@ -327,7 +347,7 @@ class ModelTraining:
                 "Candles are missing between disk and exchange pair=%s gap=%s", pair, gap
             )
         try:
-            download_newer(self._settings, list(gaps), self._folder.datadir)
+            download_newer(self._settings, list(gaps), self._folder.datadir, self._check_stopping)
         except CandleError as error:
             logger.error("Gap is not filled: %s", error)  # noqa: TRY400
         for pair in gaps:

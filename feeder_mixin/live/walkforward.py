@@ -116,7 +116,9 @@ class WalkForward:
             if self._trainer is None:
                 _delete_old(self._model_dir)
             self._until_s = until_s
-            self._trainer = make_trainer(self._folder, {}, self._model_dir, until_s)
+            self._trainer, lacks = make_trainer(self._folder, {}, self._model_dir, until_s)
+            for lack in lacks:
+                logger.warning("Models are trained with a lack: %s", lack)
         return self._trainer
 
     def _say_progress(self, pair: str, number: int, n: int) -> None:

@@ -7,8 +7,9 @@ import math
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from feeder_mixin.settings import FeederSettings
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S: Final = 1800
+_POLL_S: Final = 0.2
 _DAY_S: Final = 86_400
 _STALE_S: Final = _DAY_S
 """Age of the newest candle from which a file is brought up to date."""
@@ -118,8 +120,18 @@ def _is_stale(handler: IDataHandler, pair: str, timeframe: str, kind: CandleType
     return bool(n_candles > 0 and time.time() - newest.timestamp() > _STALE_S)
 
 
-def download_newer(settings: FeederSettings, pairs: Sequence[str], datadir: Path) -> None:
+def download_newer(
+    settings: FeederSettings,
+    pairs: Sequence[str],
+    datadir: Path,
+    while_waiting: Callable[[], None] = lambda: None,
+) -> None:
     """Bring the pairs' files up to the exchange's newest candle.
+
+    Parameters
+    ----------
+    while_waiting
+        Called a few times a second; what it raises ends the download.
 
     Raises
     ------
@@ -135,11 +147,16 @@ def download_newer(settings: FeederSettings, pairs: Sequence[str], datadir: Path
             f"downloaded into it. By hand: {command}"
         )
     logger.info("Downloading newer candles pairs=%d", len(pairs))
-    _download(settings, pairs, days, check=True)
+    _download(settings, pairs, days, while_waiting, check=True)
 
 
 def _download(
-    settings: FeederSettings, pairs: Sequence[str], days: float, *, check: bool = False
+    settings: FeederSettings,
+    pairs: Sequence[str],
+    days: float,
+    while_waiting: Callable[[], None] = lambda: None,
+    *,
+    check: bool = False,
 ) -> str:
     """Run freqtrade's downloader and return the last lines it printed.
 
@@ -150,20 +167,26 @@ def _download(
     """
     shown = download_command(settings, pairs, days)
     logger.info("Download command=%s", shown)
-    try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter, arguments from checked settings
-            [sys.executable, "-m", "freqtrade", *download_arguments(settings, pairs, days)],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CandleError(f"download took over {_TIMEOUT_S} s; try it by hand: {shown}") from error
-    tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-3:])
-    if check and done.returncode != 0:
+    command = [sys.executable, "-m", "freqtrade", *download_arguments(settings, pairs, days)]
+    deadline = time.monotonic() + _TIMEOUT_S
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output,
+        subprocess.Popen(command, stdout=output, stderr=output) as process,  # noqa: S603
+    ):
+        try:
+            while process.poll() is None and time.monotonic() < deadline:
+                while_waiting()
+                time.sleep(_POLL_S)
+        finally:
+            is_late = process.poll() is None
+            process.terminate()
+        if is_late:
+            raise CandleError(f"download took over {_TIMEOUT_S} s; try it by hand: {shown}")
+        output.seek(0)
+        tail = "\n".join(output.read().strip().splitlines()[-3:])
+    if check and process.returncode != 0:
         raise CandleError(
-            f"download failed (exit {done.returncode}). Try it by hand: {shown}\n"
+            f"download failed (exit {process.returncode}). Try it by hand: {shown}\n"
             f"Last lines of the download:\n{tail}"
         )
     return tail
