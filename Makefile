@@ -68,7 +68,9 @@ demo: $(READY)  ## tune, trade, tune again and reload, against a replayed exchan
 	@$(BIN)/feeder demo $(ARGS)
 
 bench: $(READY)  ## measure what the README promises (needs real candles, about an hour)
-	$(BIN)/python benchmarks/tuner_speed.py $(ARGS)
+	$(BIN)/python benchmarks/live.py
+	$(BIN)/python benchmarks/reload.py
+	$(BIN)/python benchmarks/tuner_speed.py
 
 lock: $(READY)  ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras --upgrade -o requirements.lock pyproject.toml

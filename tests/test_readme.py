@@ -14,15 +14,13 @@ from feeder_mixin.schema import METRICS, PARAMETERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+FREQTRADE_OPTIONS = ("--strategy", "--strategy-path", "--logfile")
 
 
 def test_readme_opens_with_the_two_commands():
     """The first block is what a newcomer pastes."""
     first = README.split("```bash\n")[1].split("```")[0].splitlines()
-    assert first == [
-        'make optimize FEEDER=feeder120b ARGS="--datadir ../shared/data/binance --n-trials 20"',
-        "make test",
-    ]
+    assert first == ["make demo", "make test"]
 
 
 @pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda p: p.name)
@@ -48,18 +46,40 @@ def test_readme_names_every_key_of_the_feeder_block(key):
     assert f"| `{key}` |" in README
 
 
+def test_readme_strategy_of_ones_own_is_the_one_that_is_tested():
+    """What a user copies ran in a freqtrade of its own (tests/e2e/test_wheel.py)."""
+    from tests.e2e.test_wheel import OWN_STRATEGY
+
+    assert f"```python\n{OWN_STRATEGY}```" in README
+
+
 def test_readme_options_exist():
     """No option is promised that the command line does not know."""
     import contextlib
     import io
 
     known = ""
-    for command in ("optimize", "show", "history", "flush", "init-store", "settings"):
+    for command in (
+        "optimize",
+        "show",
+        "history",
+        "flush",
+        "init-store",
+        "settings",
+        "status",
+        "reload",
+        "init",
+        "replay-exchange",
+        "demo",
+    ):
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
             make_parser().parse_args([command, "--help"])
         known += out.getvalue()
-    known += (ROOT / "benchmarks" / "tuner_speed.py").read_text(encoding="utf-8")
+    known += "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")
+    )
+    known += " ".join(FREQTRADE_OPTIONS)
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
         assert option in known, option
 

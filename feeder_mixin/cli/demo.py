@@ -181,4 +181,4 @@ def _print_document(told: ConsoleNarrator, document: Mapping[str, Any]) -> None:
     )
     for pair, one in pairs.items():
         if not one["after"]["beats_rule"]:
-            told.say(f"{pair} is never safe: nothing beat the ATR rule there (beats_rule 0)")
+            told.say(f"{pair} is never safe now: nothing beat the ATR rule there (beats_rule 0)")
