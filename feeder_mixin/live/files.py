@@ -41,8 +41,10 @@ _HEAD: Final = re.compile(rb'\{"sha256":"([0-9a-f]{64})","document":')
 _TAIL: Final = b"}\n"
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str, *, durable: bool = True) -> None:
     """Write `text` to `path`, whole or not at all, readable by the owner only.
+
+    Not `durable`: a power cut may leave the file empty. For what is written anew at once anyway.
 
     The folder is made (mode 0700) where it is missing. On failure the previous file stands and no
     temporary file is left; only a kill can leave one, which the next bot's `BotLock` removes.
@@ -58,18 +60,19 @@ def write_private(path: Path, text: str) -> None:
         raise StateError(
             f"{path} is not written: its content has no UTF-8 form: {error}"
         ) from error
-    _write(path, content)
+    _write(path, content, durable=durable)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -88,7 +88,7 @@ def write_status(path: Path, status: Status) -> None:
         text = json.dumps(status, allow_nan=False)  # indented, it would take ten times as long
     except (TypeError, ValueError) as error:
         raise StateError(f"{path} is not written: its content is not JSON: {error}") from error
-    write_private(path, text + "\n")
+    write_private(path, text + "\n", durable=False)  # written twice in every reload
 
 
 def read_status(path: Path) -> Status:

@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -107,9 +108,7 @@ class SqlStore(ParameterStore):
         self._timeout_s = timeout_s
         if isinstance(target, Path):
             self.description = f"sqlite {target}"
-            self._engine = sa.create_engine(
-                "sqlite://", creator=self._connect_sqlite, poolclass=sa.NullPool
-            )
+            self._engine = _sqlite_engine(target, timeout_s)
         else:
             url = _parse_url(target)
             self.description = f"postgresql {url.render_as_string(hide_password=True)}"
@@ -152,8 +151,10 @@ class SqlStore(ParameterStore):
             columns = self.columns(connection)
             if connection is None or not columns:
                 return Latest()
-            query = _latest_query(columns, feeder_id, now, pairs)
-            points = [self.read_point(row) for row in connection.execute(query).mappings()]
+            query = _latest_query(tuple(c.name for c in columns), pairs is not None)
+            values = {"feeder_id": feeder_id, "now": now, "pairs": list(pairs or ())}
+            rows = connection.execute(query, values).mappings()
+            points = [self.read_point(row) for row in rows]
         return select_latest(feeder_id, points, now=now, max_age_days=max_age_days)
 
     def history(self, feeder_id: str, pair: str, limit: int | None = None) -> list[StoredPoint]:
@@ -245,17 +246,6 @@ class SqlStore(ParameterStore):
                 "(is a second writer at work?)"
             )
 
-    def _connect_sqlite(self) -> sqlite3.Connection:
-        # mode=rw: a read must not create the file, not even when it vanishes just now. No implicit
-        # transactions: the writer begins its own.
-        return sqlite3.connect(
-            f"file:{quote(str(self._path))}?mode=rw",
-            uri=True,
-            timeout=self._timeout_s,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-
     def _create_file(self, path: Path) -> None:
         """Make the SQLite file where it is missing and have it in WAL mode."""
         try:
@@ -307,6 +297,27 @@ class SqlStore(ParameterStore):
             raise StoreError(f"{self.description}: {error}") from error
 
 
+@lru_cache(maxsize=16)
+def _sqlite_engine(path: Path, timeout_s: float) -> sa.Engine:
+    """Return the engine of a file: one for all stores, so that a query is compiled once.
+
+    It holds no connection (a bot opens a store for every reload, and compiling cost half of it).
+    """
+
+    def connect() -> sqlite3.Connection:
+        # mode=rw: a read must not create the file, not even when it vanishes just now. No implicit
+        # transactions: the writer begins its own.
+        return sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw",
+            uri=True,
+            timeout=timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
+
+
 def _parse_url(target: str) -> sa.URL:
     try:
         return sa.make_url(target)
@@ -350,19 +361,21 @@ def _row_values(record: ParameterRecord) -> dict[str, object]:
     }
 
 
-def _latest_query(
-    columns: Sequence[sa.Column[Any]], feeder_id: str, now: int, pairs: Sequence[str] | None
-) -> sa.Select[tuple[Any, ...]]:
-    """Return the query for each pair's newest few points and its newest complete one up to `now`."""
-    names = {column.name for column in columns}
+@cache
+def _latest_query(names: tuple[str, ...], for_pairs: bool) -> sa.Select[tuple[Any, ...]]:
+    """Return the query for each pair's newest few points and its newest complete one.
+
+    Bound when executed: ``feeder_id``, ``now`` and, with `for_pairs`, ``pairs``.
+    """
+    columns = [TABLE.c[name] for name in names]
     is_complete = sa.and_(
-        TABLE.c.time_ns <= now,
+        TABLE.c.time_ns <= sa.bindparam("now"),
         *(TABLE.c[n].is_not(None) if n in names else sa.false() for n in PARAMETER_NAMES),
     )
     marked = (
         sa.select(*columns, sa.case((is_complete, 1), else_=0).label("complete"))
-        .where(TABLE.c.feeder_id == feeder_id)
-        .where(sa.true() if pairs is None else TABLE.c.pair.in_(list(pairs)))
+        .where(TABLE.c.feeder_id == sa.bindparam("feeder_id"))
+        .where(TABLE.c.pair.in_(sa.bindparam("pairs", expanding=True)) if for_pairs else sa.true())
         .subquery("marked")
     )
     newest_first = marked.c.time_ns.desc()

@@ -200,7 +200,7 @@ def test_sqlite_full_disk_says_so_and_keeps_whole_records(sqlite_backend, make_r
     """A full disk is named; earlier records stay, none is there in part, and room heals it."""
     store, record = sqlite_backend.open(), make_record("feeder1")
     store.write([record])
-    full = sqlite_backend.open()
+    full = SqlStore(store._path, timeout_s=3.0)  # stores of one file and time-out share an engine
     limit_pages(full, 1)
     more = [make_record("feeder1", f"P{i}/USDT") for i in range(100)]
     with pytest.raises(StoreError, match=r"database or disk is full \(nothing was written"):
