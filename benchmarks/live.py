@@ -13,26 +13,32 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from common import DEFAULT_DATADIR  # isort: skip - sets thread counts before numpy is imported
-from live_project import REAL, STEP_S, LiveProject, make_project, put_models, source_of
-
 import pandas as pd
 from freqtrade.configuration import Configuration
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import CandleType, RunMode
 from freqtrade.resolvers import StrategyResolver
+from live_project import (
+    REAL,
+    LiveProject,
+    file_of,
+    make_project,
+    put_models,
+    source_of,
+)
+
+from feeder_mixin.replay.disk import write_datadir
 
 FRAME = 499
 HOURS = 3.0
@@ -145,8 +151,8 @@ def _analyse(project: LiveProject, exchange: Exchange, strategy_name: str) -> fl
         strategy.analyze(pairs)
         times.append(time.thread_time() - started)
     frame, _ = strategy.dp.get_analyzed_dataframe(pairs[-1], "5m")
-    if "safety_q" in frame:
-        assert frame["safety_q"].notna().iloc[-n_candles:].all(), "no predictions"
+    if "safety_q" in frame and frame["safety_q"].isna().iloc[-n_candles:].any():
+        raise SystemExit("candles without prediction")
     strategy.ft_bot_cleanup()
     return statistics.median(times)
 
@@ -190,13 +196,9 @@ class _replay:  # noqa: N801  (reads as a statement)
             *("--weeks", "0", "--timeframe", "5m"),
             *("--write-config", str(self._project.root / "replay.json")),
         ]
-        # The exchange serves the same market as on disk, with the candles still to come.
-        from feeder_mixin.replay.market import ReplayMarket  # noqa: F401
-
         _write_served(self._project)
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._process.stdout or ():
             if "ready at" in line:
                 break
 
@@ -206,10 +208,7 @@ class _replay:  # noqa: N801  (reads as a statement)
 
 
 def _write_served(project: LiveProject) -> None:
-    from live_project import file_of
-    from feeder_mixin.replay.disk import write_datadir
-    import shutil
-
+    # The exchange serves the same market as on disk, with the candles still to come.
     served = project.root / "served"
     write_datadir(project.market, served, project.market.end_ms)
     for pair in project.settings.pairs:

@@ -18,12 +18,11 @@ from common import LONG_PAIRS, full  # isort: skip - sets thread counts before n
 import freqtrade.exchange
 import lightgbm as lgb
 
-from feeder_mixin.live.bot import LiveFeeder
+from feeder_mixin.live.bot import LiveFeeder, schedule_identity
 from feeder_mixin.live.candles import DataFolder
 from feeder_mixin.live.files import write_checked
 from feeder_mixin.live.models import ModelStore
 from feeder_mixin.live.training import due_cut_s, make_trainer
-from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.scale import LabelScale
 from feeder_mixin.replay.disk import write_datadir
 from feeder_mixin.replay.market import ReplayMarket
@@ -137,14 +136,10 @@ def put_models(project: LiveProject) -> None:
         ]
         for pair in settings.pairs
     }
-    identity = {
-        "side": settings.side,
-        "horizon_candles": settings.horizon_candles,
-        "timeframe": settings.timeframe,
-        "context_pairs": list(settings.context_pairs),
-        "feature_hash": FEATURE_HASH,
-    }
-    write_checked(settings.state_dir / "schedule.json", {"identity": identity, "pairs": entries})
+    write_checked(
+        settings.state_dir / "schedule.json",
+        {"identity": schedule_identity(settings), "pairs": entries},
+    )
 
 
 def _versions(project: LiveProject) -> dict[str, int]:

@@ -25,12 +25,20 @@ import time
 from pathlib import Path
 
 from common import DEFAULT_DATADIR  # isort: skip - sets thread counts before numpy is imported
-from live_project import LiveProject, make_live, make_project, put_models, write_records
-
 import numpy as np
 import pandas as pd
+from live_project import (
+    REAL,
+    LiveProject,
+    make_live,
+    make_project,
+    put_models,
+    write_records,
+)
 
 from feeder_mixin.live.bot import LiveFeeder
+from feeder_mixin.replay.market import ReplayMarket
+from feeder_mixin.settings import load_settings
 
 TICK_S = 0.001
 
@@ -111,16 +119,15 @@ class Child:
         self._wait_for("ready")
 
     def _wait_for(self, word: str) -> str:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._process.stdout or ():
             if line.startswith(word):
                 return line
         raise SystemExit(f"the child ended: {Path(self._log.name).read_text()[-2000:]}")
 
     def _say(self, word: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(word + "\n")
-        self._process.stdin.flush()
+        if self._process.stdin is not None:
+            self._process.stdin.write(word + "\n")
+            self._process.stdin.flush()
 
     def reload(self) -> float:
         """Send the signal and return milliseconds until the swap."""
@@ -191,7 +198,9 @@ def _texts(values: list[float]) -> str:
 
 def main() -> None:
     """Measure, or be the process that is measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--reloads", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -201,10 +210,6 @@ def main() -> None:
     if arguments.child is None:
         measure(arguments)
         return
-    from feeder_mixin.replay.market import ReplayMarket
-    from feeder_mixin.settings import load_settings
-    from live_project import REAL
-
     root = arguments.child
     settings = load_settings("bench", root / "config" / "bench.json", root / "user_data")
     gc.freeze()

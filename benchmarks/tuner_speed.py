@@ -65,9 +65,9 @@ from feeder_mixin.schema import PARAMETERS, default_parameters
 from feeder_mixin.settings import SIDES, Side
 from feeder_mixin.tune import worker
 from feeder_mixin.tune.evaluate import Evaluator
-from feeder_mixin.workers import WorkerPool
 from feeder_mixin.tune.journal import Journal
 from feeder_mixin.tune.space import StudySettings
+from feeder_mixin.workers import WorkerPool
 
 ALPHA = 0.10
 FIX_ALPHA = {"quantile_alpha": ALPHA}

@@ -50,8 +50,10 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         1 where ``safety_q`` is not below minus ``feeder.max_adverse_ratio``, else 0.
     params_generation
         Generation whose record trained the serving model; 0 without, or from before this process.
+    safety_alpha
+        Quantile level of the serving model.
     safety_band, tolerance_band
-        The same as prices: where the predicted quantile lies, and where the tolerance ends.
+        ``safety_q`` and the tolerance as prices: where the predicted quantile lies, and where the tolerance ends.
     """
 
     INTERFACE_VERSION = 3
@@ -101,15 +103,18 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         from feeder_mixin.live.candles import DataFolder
 
         folder = self._data_folder(DataFolder)
-        live = LiveFeeder(folder, self._host_frame)
-        live.start()
-        self._live = live
+        self._stop_live()  # of an earlier call
+        # The host rounds a frame up to whole requests of at most 499 candles.
+        self._live = LiveFeeder(folder, self._host_frame, self.startup_candle_count + 500)
+        try:
+            self._live.start()
+        except BaseException:
+            self._stop_live()
+            raise
 
     def ft_bot_cleanup(self) -> None:
         """Stop the live side: at the end, and before ``/reload_config`` builds a new strategy."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self._stop_live()
         super().ft_bot_cleanup()
 
     def informative_pairs(self) -> list[tuple[str, str, str]]:
@@ -193,6 +198,11 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ wiring
 
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
     def _predict(self, dataframe: pd.DataFrame, pair: str) -> SafetyColumns:
         if self._live is not None:
             return self._live.predict(pair, dataframe)
@@ -200,7 +210,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             from feeder_mixin.live.candles import DataFolder
             from feeder_mixin.live.walkforward import WalkForward
 
-            self._walk_forward = WalkForward(self._data_folder(DataFolder), os.environ)
+            self._walk_forward = WalkForward(self._data_folder(DataFolder))
         try:
             return self._walk_forward.predict(pair, dataframe)
         except FeederError as error:

@@ -26,6 +26,9 @@ MAX_HORIZON_CANDLES: Final = 288
 _PAIR: Final = re.compile(r"[\w-]+/[\w-]+:[\w-]+")
 _FEEDER_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
+_LEAST_RETRAIN_HOURS: Final = 0.05  # three minutes; a typo must not train without end
+_HOURS_OF_A_YEAR: Final = 8_760
+
 DEFAULT_CONTEXT_PAIRS: Final = 10
 """How many of a feeder's own pairs are context by default, beside BTC."""
 
@@ -129,6 +132,13 @@ def _above_zero(high: float) -> Callable[[object], str | None]:
     return check
 
 
+def _hours(value: object) -> str | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not _LEAST_RETRAIN_HOURS <= cast("float", value) <= _HOURS_OF_A_YEAR:
+        return f"hours from {_LEAST_RETRAIN_HOURS:g} to {_HOURS_OF_A_YEAR}"
+    return None
+
+
 def _side(value: object) -> str | None:
     return None if value in SIDES else "'long' or 'short'"
 
@@ -150,7 +160,7 @@ _FEEDER_KEYS: Final[Mapping[str, Callable[[object], str | None]]] = {
     "context_pairs": _pairs,
     "store_url": _text,
     "train_days": _above_zero(3650.0),
-    "retrain_hours": _above_zero(24.0 * 365),
+    "retrain_hours": _hours,
     "last_good_max_days": _above_zero(3650.0),
 }
 """The fixed keys of the ``feeder`` block, and what each value must be."""

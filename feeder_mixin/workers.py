@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
+from pathlib import Path
 from typing import Any, Final, Self
 
 from feeder_mixin.errors import TuningError
@@ -34,13 +37,15 @@ def available_cores() -> int:
     return max(1, round((usable or 1) - os.getloadavg()[0]))
 
 
-def _start_worker(initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _start_worker(setup: Path) -> None:
     # Ctrl-C goes to the whole group of a terminal; only the parent answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGUSR1"):  # a bot's reload signal, sent to its whole group
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     os.nice(_NICENESS)  # a bot on the same host goes first
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with setup.open("rb") as file:
+        initializer, arguments = pickle.load(file)  # noqa: S301  (written by the parent)
     initializer(*arguments)
 
 
@@ -60,7 +65,11 @@ class WorkerPool:
     ) -> None:
         for name in _ONE_THREAD:  # read by the libraries at import, in the worker
             os.environ[name] = "1"
-        self._setup = (initializer, arguments)
+        # In a file, not in the process's start-up pipe: that holds 64 KB, and writing more to a
+        # worker that died in its first moment would block for ever.
+        self._folder = tempfile.TemporaryDirectory(prefix="feeder-workers-")
+        self._setup = Path(self._folder.name) / "setup.pickle"
+        self._setup.write_bytes(pickle.dumps((initializer, arguments)))
         self._idle = [self._make_executor() for _ in range(jobs)]
         self._busy: dict[Future[Any], tuple[ProcessPoolExecutor, str]] = {}
 
@@ -69,7 +78,7 @@ class WorkerPool:
             max_workers=1,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=self._setup,
+            initargs=(self._setup,),
         )
 
     def run(
@@ -112,8 +121,7 @@ class WorkerPool:
                     yield (
                         key,
                         TuningError(
-                            f"{key}: its worker process died {_TRIES} times (out of memory?); "
-                            "finished trials are kept"
+                            f"{key}: its worker process died {_TRIES} times (out of memory?)"
                         ),
                     )
 
@@ -126,6 +134,7 @@ class WorkerPool:
             executor.shutdown(wait=False, cancel_futures=True)
         self._busy.clear()
         self._idle.clear()
+        self._folder.cleanup()
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,9 @@
 """The live side of one running bot: loads, reloads, trains, predicts, and says what it does.
 
 Threads: the bot's main thread starts, stops and predicts; ``feeder-reload`` answers SIGUSR1;
-``feeder-training`` keeps models up to date. They share the `ParameterCache`, whose snapshot is
-swapped whole, and nothing else that changes.
+``feeder-training`` keeps models up to date. What a candle reads is one snapshot of the
+`ParameterCache`; everything else they share (candle tails, reload counts, errors) is replaced whole,
+never changed in place.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pandas as pd
 
 from feeder_mixin.errors import FeederError, ModelError, StateError
 from feeder_mixin.live.cache import PairSnapshot, ParameterCache, ParameterSnapshot, Serving
-from feeder_mixin.live.candles import DataFolder, LiveTails, open_text
+from feeder_mixin.live.candles import DataFolder, LiveTails, forming_candle_s, open_text
 from feeder_mixin.live.files import bot_lock, read_checked, write_checked
 from feeder_mixin.live.loader import (
     Loaded,
@@ -33,18 +34,35 @@ from feeder_mixin.live.models import ModelStore, TrainedModel
 from feeder_mixin.live.predictor import Predictor, SafetyColumns, empty_columns
 from feeder_mixin.live.reload import SignalWatcher
 from feeder_mixin.live.status import ModelStatus, PairStatus, ReloadStatus, Status, write_status
-from feeder_mixin.live.training import ModelTraining
+from feeder_mixin.live.training import CLOCK_SLACK_S, ModelTraining
 from feeder_mixin.market.features import FEATURE_HASH, tail_candles
 from feeder_mixin.schema import NANOSECONDS, format_time_ns
 from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
 
-FRAME_CANDLES: Final = 2_500
-"""The most candles that the host hands over: so long the schedule of models is kept."""
+FRAME_CANDLES: Final = 1_000
+"""Candles for which the schedule of models is kept at least: twice the host's usual frame."""
+
+_SCHEDULE_FORMAT: Final = 1
+"""Raise it when the schedule's content changes: models are then trained anew."""
 
 _generations: dict[str, int] = {}
-"""Feeder -> generation, for the life of the process: ``/reload_config`` does not start anew."""
+_reloads: dict[str, ReloadStatus] = {}
+"""Feeder -> generation and reload counts of this process: ``/reload_config`` does not start anew."""
+
+
+def schedule_identity(settings: FeederSettings) -> dict[str, Any]:
+    """Return what a model in force depends on beside its file: another one can't go on."""
+    return {
+        "format": _SCHEDULE_FORMAT,
+        "side": settings.side,
+        "horizon_candles": settings.horizon_candles,
+        "timeframe": settings.timeframe,
+        "train_days": settings.train_days,
+        "context_pairs": list(settings.context_pairs),
+        "feature_hash": FEATURE_HASH,
+    }
 
 
 class LiveFeeder:
@@ -56,13 +74,21 @@ class LiveFeeder:
         Candles on disk.
     host_frame
         Gives the host's candles of a context pair; called on the main thread only.
+    frame_candles
+        The most candles that the host's frames will have.
     """
 
-    def __init__(self, folder: DataFolder, host_frame: Callable[[str], pd.DataFrame]) -> None:
+    def __init__(
+        self,
+        folder: DataFolder,
+        host_frame: Callable[[str], pd.DataFrame],
+        frame_candles: int = FRAME_CANDLES,
+    ) -> None:
         self.settings: FeederSettings = folder.settings
         self._step_s = folder.step_s
         self._cache = ParameterCache()
-        keep = tail_candles(self.settings.horizon_candles) + FRAME_CANDLES
+        self._frame_candles = max(frame_candles, FRAME_CANDLES)
+        keep = tail_candles(self.settings.horizon_candles) + self._frame_candles
         self._tails = LiveTails(folder, keep)
         self._predictor = Predictor(folder, self._tails, host_frame)
         self._lock = bot_lock(self.settings)
@@ -81,7 +107,8 @@ class LiveFeeder:
         self._watcher = SignalWatcher(self.reload)
         self._writing = threading.Lock()
         self._said: dict[str, str] = {}
-        self._reload = ReloadStatus(
+        self._rebuilt = self.settings.feeder_id in _reloads
+        self._reload = _reloads.get(self.settings.feeder_id) or ReloadStatus(
             requested=0,
             completed=0,
             last_attempt_at=None,
@@ -94,23 +121,30 @@ class LiveFeeder:
     def start(self) -> None:
         """Take over the signal, load parameters and what served before, start the threads.
 
-        The signal first: one that comes during the load makes a reload after it, none is lost.
+        The signal first, its answer last: one that comes during the load makes a reload after it.
         """
-        self._watcher.start()
+        self._watcher.install()
+        attempt = format_time_ns(time.time_ns())
         loaded = load_parameters(self.settings, os.environ, self._step_s, None)
-        self._reload["last_error"] = loaded.error
+        self._reload = {**self._reload, "last_error": loaded.error}
+        if self._rebuilt:  # this load answers a signal that came while the bot was rebuilt
+            self._count_reload(attempt, loaded.error, self._reload["requested"] + 1)
+        _reloads[self.settings.feeder_id] = self._reload
         self._put_in_force(loaded)
         self._restore_schedule()
         self._training.start()
         self._keep_state()
+        self._watcher.start()
 
     def stop(self) -> None:
         """End the threads, ignore the signal, free the lock; what served is on disk."""
-        self._watcher.stop()
-        self._training.stop()
-        self._lock.release()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        try:
+            self._watcher.stop()
+            self._training.stop()
+        finally:
+            self._lock.release()
+            if self._temporary is not None:
+                self._temporary.cleanup()
 
     def predict(self, pair: str, frame: pd.DataFrame) -> SafetyColumns:
         """Return the columns of the host's frame; a pair that is not this feeder's is never safe."""
@@ -153,30 +187,32 @@ class LiveFeeder:
             logger.exception(
                 "Reload failed, generation kept generation=%d", self._cache.snapshot.generation
             )
+        self._count_reload(attempt, error, self._reload["requested"])
+        self._training.wake()
+        self._keep_state()
+
+    def _count_reload(self, attempt: str, error: str | None, requested: int) -> None:
         self._reload = ReloadStatus(
-            requested=self._reload["requested"],
-            completed=self._reload["requested"],
+            requested=requested,
+            completed=requested,
             last_attempt_at=attempt,
             last_success_at=self._reload["last_success_at"] if error else attempt,
             last_error=error,
         )
-        self._training.wake()
-        self._keep_state()
+        _reloads[self.settings.feeder_id] = self._reload
 
     def _put_in_force(self, loaded: Loaded) -> None:
         generation = _generations.get(self.settings.feeder_id, 0) + 1
         _generations[self.settings.feeder_id] = generation
-        self._cache.swap_parameters(loaded.pairs, generation, time.time_ns(), self._next_candle_s())
+        self._cache.swap_parameters(
+            loaded.pairs, generation, time.time_ns(), forming_candle_s(self._step_s)
+        )
         log_loaded(self.settings, loaded, generation)
         if loaded.records and self._temporary is None:
             try:
                 save_last_good(self.settings, list(loaded.records.values()))
             except StateError as error:
                 self._say_once("last good", f"Last good copy is not kept: {error}")
-
-    def _next_candle_s(self) -> int:
-        """Return the open of the candle that closes next: the first a new model serves."""
-        return int(time.time() // self._step_s * self._step_s)
 
     # -------------------------------------------------------------- state folder
 
@@ -198,7 +234,7 @@ class LiveFeeder:
 
     def _keep_state(self) -> None:
         """Write schedule and status; any thread."""
-        oldest_s = int(time.time()) - FRAME_CANDLES * self._step_s
+        oldest_s = int(time.time()) - self._frame_candles * self._step_s
         for pair in self._cache.snapshot.pairs:
             self._cache.forget_before(pair, oldest_s)
         self._keep_status()
@@ -251,7 +287,7 @@ class LiveFeeder:
             generation=None,
             trained_until=None,
             rows=None,
-            error=self._training.errors.get(loaded.pair),
+            error=self._training.error_of(pair),
         )
         if newest is not None:
             version = newest.loaded.version
@@ -277,20 +313,9 @@ class LiveFeeder:
     def _schedule_path(self) -> Path:
         return self.settings.state_dir / "schedule.json"
 
-    def _identity(self) -> dict[str, Any]:
-        """Return what a model in force depends on beside its file: another one can't go on."""
-        s = self.settings
-        return {
-            "side": s.side,
-            "horizon_candles": s.horizon_candles,
-            "timeframe": s.timeframe,
-            "context_pairs": list(s.context_pairs),
-            "feature_hash": FEATURE_HASH,
-        }
-
     def _build_schedule(self, snapshot: ParameterSnapshot) -> dict[str, Any]:
         return {
-            "identity": self._identity(),
+            "identity": schedule_identity(self.settings),
             "pairs": {
                 pair: [
                     {
@@ -317,10 +342,10 @@ class LiveFeeder:
             return
         if document is None:
             return
-        if document.get("identity") != self._identity():
+        if document.get("identity") != schedule_identity(self.settings):
             logger.warning(
-                "Models of before do not fit this config (side, horizon, timeframe, context pairs or "
-                "features changed): they are trained anew"
+                "Models of before do not fit this config (side, horizon, timeframe, train_days, "
+                "context pairs, features or version changed): they are trained anew"
             )
             return
         for pair, known in self._cache.snapshot.pairs.items():
@@ -328,7 +353,7 @@ class LiveFeeder:
             servings = [s for entry in entries if (s := self._restore(known, entry)) is not None]
             if not servings:
                 continue
-            self._cache.put_servings(pair, servings, self._next_candle_s())
+            self._cache.put_servings(pair, servings, forming_candle_s(self._step_s))
             newest = servings[-1]
             logger.info(
                 "Model goes on serving %s version=%s trained_until=%s first_candle=%s",
@@ -339,6 +364,14 @@ class LiveFeeder:
             )
 
     def _restore(self, pair: PairSnapshot, entry: Mapping[str, Any]) -> Serving | None:
+        if entry["first_candle_s"] > time.time() + CLOCK_SLACK_S:
+            logger.error(
+                "Model of before can't serve %s: it was put in force at %s, which is still to come "
+                "(was the clock wrong?); a new one is trained",
+                pair.loaded.pair,
+                open_text(entry["first_candle_s"]),
+            )
+            return None
         try:
             model: TrainedModel = self._models.load(entry["model"])
         except ModelError as error:

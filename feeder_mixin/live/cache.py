@@ -53,11 +53,6 @@ class PairSnapshot:
         position = bisect_right([s.first_candle_s for s in self.servings], open_s)
         return self.servings[position - 1] if position else None
 
-    @property
-    def is_current(self) -> bool:
-        """Return whether the newest serving was trained from what is loaded."""
-        return self.newest is not None and self.newest.loaded.version == self.loaded.version
-
 
 @dataclass(frozen=True, slots=True)
 class ParameterSnapshot:
@@ -121,12 +116,9 @@ class ParameterCache:
         """Drop servings that no candle from `open_s` on can ask for."""
         with self._lock:
             known = self._snapshot.pairs[pair]
-            first = known.serving_at(open_s)
-            kept = (
-                known.servings if first is None else known.servings[known.servings.index(first) :]
-            )
-            if kept != known.servings:
-                self._replace(replace(known, servings=kept))
+            first = bisect_right([s.first_candle_s for s in known.servings], open_s) - 1
+            if first > 0:
+                self._replace(replace(known, servings=known.servings[first:]))
 
     def _replace(self, pair: PairSnapshot) -> None:
         pairs = MappingProxyType({**self._snapshot.pairs, pair.loaded.pair: pair})

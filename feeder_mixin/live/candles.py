@@ -7,6 +7,7 @@ from the host's frame. Frames are on a regular UTC grid; missing candles are NaN
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 _SLACK: Final = 288
 """Candles above `keep` before a tail is cut: cutting copies it."""
+
+_SECOND_LOOK_S: Final = 0.3
+"""Pause before a file that looks damaged is read once more."""
 
 _OVERLAP: Final = 12
 """Newest host rows that are looked at again: a candle the exchange served late is filled in."""
@@ -135,6 +139,14 @@ class DataFolder:
         CandleError
             When the file is damaged.
         """
+        try:
+            return self._load(pair, since_s)
+        except CandleError:
+            # freqtrade writes a file in place: another bot's download may be at it right now.
+            time.sleep(_SECOND_LOOK_S)
+            return self._load(pair, since_s)
+
+    def _load(self, pair: str, since_s: int | None) -> Tail | None:
         s = self.settings
         since = None if since_s is None else pd.Timestamp(since_s, unit="s", tz="UTC")
         source = (self.datadir, pair, s.timeframe, s.candle_type, s.data_format)
@@ -191,6 +203,8 @@ class LiveTails:
         if known is None:
             tail = self._first(pair, from_host(frame, self._folder.step_s))
         else:
+            if repair is not None:
+                self.disk_last_s[pair] = repair.last_s
             tail = _followed(repair, known) or known
             tail = _with_newest(tail, frame, self.disk_last_s.get(pair))
         if tail is None:
@@ -206,24 +220,28 @@ class LiveTails:
         on_disk = self._load(pair, known.last_s if known else None)
         if on_disk is not None:
             self._repairs[pair] = on_disk
-            self.disk_last_s[pair] = on_disk.last_s
 
     def gap(self, pair: str) -> str | None:
         """Return what is missing between data folder and host, or None."""
         tail = self.tails.get(pair)
         if tail is None:
             return None  # the host has not come to this pair yet
-        disk_last_s = self.disk_last_s.get(pair)
+        repair = self._repairs.get(pair)
+        if repair is not None:
+            tail = _followed(repair, tail) or tail
+        disk_last_s = repair.last_s if repair else self.disk_last_s.get(pair)
         if disk_last_s is None:
             return f"no candles on disk before {open_text(tail.first_s)}"
         live = tail.after(disk_last_s)
         if live is None:
             return None
-        first = int(np.argmax(~np.isnan(live.rows[:, 3])))
-        first_s = live.first_s + first * live.step_s
-        if first_s > disk_last_s + live.step_s:
-            return f"candles from {open_text(disk_last_s + live.step_s)} to {open_text(first_s)}"
-        return None
+        known = live.first_s + live.step_s * np.flatnonzero(~np.isnan(live.rows[:, 3]))
+        opens_s = np.concatenate([[disk_last_s], known])
+        holes = np.flatnonzero(np.diff(opens_s) > live.step_s)  # the bot was away for longer
+        if not len(holes):
+            return None
+        before_s, after_s = opens_s[holes[0]], opens_s[holes[0] + 1]
+        return f"candles from {open_text(int(before_s) + live.step_s)} to {open_text(int(after_s))}"
 
     def _first(self, pair: str, host: Tail | None) -> Tail | None:
         on_disk = self._load(pair, host.last_s if host else None)
@@ -258,6 +276,11 @@ def _with_newest(tail: Tail, frame: pd.DataFrame, disk_last_s: int | None) -> Ta
     if newest is not None and disk_last_s is not None:
         newest = newest.after(disk_last_s)
     return tail if newest is None else newest.joined(tail)
+
+
+def forming_candle_s(step_s: int) -> int:
+    """Return the open of the candle that forms now: the first that a new model serves."""
+    return int(time.time() // step_s * step_s)
 
 
 def open_text(open_s: int) -> str:

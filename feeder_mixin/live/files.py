@@ -200,9 +200,13 @@ class BotLock:
         self._lock.release()
 
     def _remove_leftovers(self) -> None:
-        """Remove temporary files of a killed bot: whoever has the lock is the only writer."""
-        for path in self._state_dir.rglob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        """Remove temporary files of a killed bot: whoever has the lock is the only writer there.
+
+        Backtests write beside it, into a folder of their own.
+        """
+        for folder in (self._state_dir, self._state_dir / "models"):
+            for path in folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
 
 
 @cache

@@ -232,12 +232,13 @@ def save_last_good(settings: FeederSettings, records: Sequence[ParameterRecord])
     kept: dict[str, Any] = dict(document["records"]) if document else {}
     for record in records:
         kept[record.pair] = {
+            "saved_ns": time.time_ns(),
             "time_ns": record.time_ns,
             "fields": record.fields,
             "provenance": record.provenance_json,
             "model_type": record.model_type,
         }
-    write_checked(settings.last_good_path, {"saved_ns": time.time_ns(), "records": kept})
+    write_checked(settings.last_good_path, {"records": kept})
 
 
 def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, LoadedPair]:
@@ -248,40 +249,49 @@ def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, Load
         if document is None:
             logger.warning("There is no last good copy path=%s", path)
             return {}
-        age_days = (time.time_ns() - int(document["saved_ns"])) / _DAY_NS
-        stored: Mapping[str, Any] = document["records"]
-        records = [
-            build_record(
-                settings.feeder_id,
-                pair,
-                entry["time_ns"],
-                entry["fields"],
-                entry["provenance"],
-                entry["model_type"],
-            )
-            for pair, entry in stored.items()
-        ]
+        copies = [_read_copy(settings, *item) for item in document["records"].items()]
     except (StateError, SchemaError, KeyError, TypeError, AttributeError, ValueError) as error:
         logger.error("Last good copy can't be used, delete it path=%s error=%s", path, error)  # noqa: TRY400
         return {}
     limit = settings.last_good_max_days
-    if limit is not None and age_days > limit:
-        logger.error(
-            "Last good copy is too old path=%s age_days=%.1f feeder.last_good_max_days=%g",
-            path,
-            age_days,
-            limit,
-        )
-        return {}
-    logger.warning("Last good copy stands in for the store path=%s age_days=%.1f", path, age_days)
-    return {
-        record.pair: from_record(record, "last_good")
-        for record in records
-        if mismatch_reason(
+    usable = {}
+    for record, age_days in copies:
+        if limit is not None and age_days > limit:
+            logger.error(
+                "Last good copy is too old pair=%s age_days=%.1f feeder.last_good_max_days=%g path=%s",
+                record.pair,
+                age_days,
+                limit,
+                path,
+            )
+        elif not mismatch_reason(
             record, horizon_candles=settings.horizon_candles, timeframe_s=timeframe_s
+        ):
+            usable[record.pair] = from_record(record, "last_good")
+    if usable:
+        oldest = max(age for record, age in copies if record.pair in usable)
+        logger.warning(
+            "Last good copy stands in for the store pairs=%d oldest_days=%.1f path=%s",
+            len(usable),
+            oldest,
+            path,
         )
-        is None
-    }
+    return usable
+
+
+def _read_copy(
+    settings: FeederSettings, pair: str, entry: Mapping[str, Any]
+) -> tuple[ParameterRecord, float]:
+    """Return a kept record and how many days ago the store gave it."""
+    record = build_record(
+        settings.feeder_id,
+        pair,
+        entry["time_ns"],
+        entry["fields"],
+        entry["provenance"],
+        entry["model_type"],
+    )
+    return record, (time.time_ns() - int(entry["saved_ns"])) / _DAY_NS
 
 
 def check_store(settings: FeederSettings, environ: Mapping[str, str]) -> None:

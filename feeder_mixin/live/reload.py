@@ -28,17 +28,13 @@ def _do_nothing(_number: int, _frame: FrameType | None) -> None:
     """Be there: without a handler the signal would end the process."""
 
 
-def can_install() -> bool:
-    """Return whether this thread may install a signal handler: only the main thread may."""
-    return threading.current_thread() is threading.main_thread()
-
-
 class SignalWatcher:
     """Calls `reload` on its own thread after each burst of SIGUSR1.
 
-    `reload` must not raise: it runs at the outermost boundary of its thread. Started on the main
-    thread by `start`, ended by `stop`, which leaves the signal ignored: one that comes while the
-    bot is rebuilt (``/reload_config``) must not end it, and the new bot loads anyway.
+    What `reload` raises is logged and ends nothing. `install` takes the
+    signal over, before the bot's first load; `start` answers, after it: what came meanwhile waits.
+    `stop` leaves the signal ignored: one that comes while the bot is rebuilt (``/reload_config``)
+    must not end it, and the new bot loads anyway.
     """
 
     def __init__(self, reload: Callable[[], None]) -> None:
@@ -47,21 +43,29 @@ class SignalWatcher:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._stopping = False
-        self._previous_fd = -1
+        self._previous_fd: int | None = None
 
-    def start(self) -> None:
-        """Install the handler and start the thread; on the main thread only."""
+    def install(self) -> None:
+        """Take the signal over; on the main thread only."""
         self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         signal.signal(RELOAD_SIGNAL, _do_nothing)
+
+    def start(self) -> None:
+        """Answer from now on, and what came since `install`."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ignore the signal from now on and end the thread; a reload under way is waited for."""
-        signal.signal(RELOAD_SIGNAL, signal.SIG_IGN)
-        signal.set_wakeup_fd(self._previous_fd)
+        """Ignore the signal from now on and end the thread; a reload under way is waited for.
+
+        Works at any moment, also when `install` or `start` was never called.
+        """
+        if self._previous_fd is not None:
+            signal.signal(RELOAD_SIGNAL, signal.SIG_IGN)
+            signal.set_wakeup_fd(self._previous_fd)
         self._stopping = True
         self._wake()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self._reader.close()
         self._writer.close()
 
@@ -76,4 +80,7 @@ class SignalWatcher:
             if self._stopping or not received:
                 return
             if RELOAD_SIGNAL in received:
-                self._reload()
+                try:
+                    self._reload()
+                except Exception:
+                    logger.exception("Reload failed, what runs goes on")

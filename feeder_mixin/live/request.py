@@ -164,7 +164,8 @@ class _Request:
             if not catches_sigusr1(self.pid):
                 raise StateError(
                     f"process {self.pid} ({_command_of(self.pid)}) has the bot lock, but does not "
-                    "catch SIGUSR1, which would end it; nothing was sent. Restart that bot, with a "
+                    "catch SIGUSR1, which would end it; nothing was sent. It may be building itself anew "
+                    "(/reload_config): try again. Else restart that bot, with a "
                     "strategy that has the OptunaParamsMixin"
                 )
             sent_ns = time.time_ns()

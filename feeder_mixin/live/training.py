@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import filelock
 import numpy as np
 import pandas as pd
 
-from feeder_mixin.errors import CandleError, FeederError, ModelError
+from feeder_mixin.errors import CandleError, ModelError
 from feeder_mixin.live.cache import PairSnapshot, ParameterCache
-from feeder_mixin.live.candles import DataFolder, LiveTails, Tail, open_text
+from feeder_mixin.live.candles import DataFolder, LiveTails, Tail, forming_candle_s, open_text
 from feeder_mixin.live.models import ModelStore, TrainedModel, Trainer
 from feeder_mixin.market.history import download_newer
 from feeder_mixin.model.rows import DAY_S
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 _POLL_S: Final = 2.0
 _RETRY_S: Final = 900.0
 """Pause before a fit that failed is tried again, where nothing about it changed."""
+
+CLOCK_SLACK_S: Final = 3_600.0
+"""A model of a cut further in the future was made by a wrong clock."""
 
 _GRACE_CANDLES: Final = 2
 """How long a cut waits for a pair's last candle before it goes without."""
@@ -47,7 +51,7 @@ def due_cut_s(now_s: float, retrain_hours: float) -> int:
 # ------------------------------------------------------------------ in the worker process
 
 _setup: list[tuple[DataFolder, Mapping[str, Tail], Path, int]] = []
-"""What this process's trainer is made from, set by `_start_worker`."""
+"""What this process's trainer is made from, set by `_prepare_worker`."""
 
 _trainer: list[tuple[Trainer, tuple[str, ...]]] = []
 """This process's trainer and what it lacks; made by the first fit, so that an error is its answer."""
@@ -83,7 +87,7 @@ def make_trainer(
     return Trainer(s, folder.step_s, context, until, ModelStore(model_dir, s)), tuple(lacks)
 
 
-def _start_worker(
+def _prepare_worker(
     folder: DataFolder, newer: Mapping[str, Tail], model_dir: Path, until_s: int
 ) -> None:
     # Its log lines reach no handler of the host: what matters comes back with the answer.
@@ -112,6 +116,8 @@ class Fitted:
         Candles missing in the pair's training window.
     lacks
         A text for each context pair without candles.
+    took_s
+        Wall time, candles and tables included.
     """
 
     name: str
@@ -176,7 +182,9 @@ class ModelTraining:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="feeder-training", daemon=True)
         self._failed: dict[str, tuple[Fit, float]] = {}
-        self._downloaded_s: dict[str, float] = {}
+        self._retry_download: dict[str, float] = {}
+        self._said_gaps: dict[str, str] = {}
+        self._error: str | None = None
         self.errors: dict[str, str] = {}
 
     def start(self) -> None:
@@ -187,7 +195,8 @@ class ModelTraining:
         """End the thread and its worker; a fit under way is given up."""
         self._stopping = True
         self._wake.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def wake(self) -> None:
         """Look for due fits now: parameters changed."""
@@ -200,7 +209,7 @@ class ModelTraining:
         loaded = pair.loaded
         if newest is not None:
             changed = newest.model.parameters != loaded.parameters
-            if not changed and newest.model.cut_s >= cut_s:
+            if not changed and cut_s <= newest.model.cut_s <= now_s + CLOCK_SLACK_S:
                 return None
         return Fit(loaded.pair, loaded.parameters, cut_s)
 
@@ -208,18 +217,24 @@ class ModelTraining:
         """Return whether a fit of this pair is due and not given up for now."""
         now_s = time.time()
         fit = self.due(pair, now_s)
-        return fit is not None and not self._is_paused(fit, now_s)
+        return fit is not None and not self._is_paused(fit)
 
-    def _is_paused(self, fit: Fit, now_s: float) -> bool:
-        failed, until_s = self._failed.get(fit.pair, (None, 0.0))
-        return failed == fit and now_s < until_s
+    def error_of(self, pair: PairSnapshot) -> str | None:
+        """Return why a pair has no newer model, or None where none is due."""
+        if self.due(pair, time.time()) is None:
+            return None
+        return self.errors.get(pair.loaded.pair, self._error)
+
+    def _is_paused(self, fit: Fit) -> bool:
+        failed, until = self._failed.get(fit.pair, (None, 0.0))
+        return failed == fit and time.monotonic() < until
 
     def _next(self) -> Fit | None:
         now_s = time.time()
         waiting = []
         for pair in self._cache.snapshot.pairs.values():
             fit = self.due(pair, now_s)
-            if fit is None or self._is_paused(fit, now_s) or not self._has_candles(fit, now_s):
+            if fit is None or self._is_paused(fit) or not self._has_candles(fit, now_s):
                 continue
             newest = pair.newest
             is_changed = newest is None or newest.model.parameters != fit.parameters
@@ -241,18 +256,25 @@ class ModelTraining:
         # group must not end them.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         while not self._stopping:
+            pause_s = _POLL_S
             try:
                 self._close_gaps()
                 if self._next() is not None:
                     self._work()
+                self._error = None
             except _StoppedError:
                 return
-            except FeederError as error:
-                logger.error("Training failed feeder=%s error=%s", self._settings.feeder_id, error)  # noqa: TRY400
-            except Exception:
+            except Exception as error:
                 # The boundary of this thread: the bot goes on with the models it has.
-                logger.exception("Training failed feeder=%s", self._settings.feeder_id)
-            self._wake.wait(_POLL_S)
+                self._error = f"{type(error).__name__}: {error}"
+                logger.exception(
+                    "Training failed, what serves goes on feeder=%s retry_s=%.0f",
+                    self._settings.feeder_id,
+                    _RETRY_S,
+                )
+                self._on_change()
+                pause_s = _RETRY_S
+            self._wake.wait(pause_s)
             self._wake.clear()
 
     def _work(self) -> None:
@@ -262,7 +284,7 @@ class ModelTraining:
         newer = {pair: tails[pair] for pair in self._settings.context_pairs if pair in tails}
         setup = (self._folder, newer, self._model_dir, self._seen_until_s())
         self._on_change()
-        with WorkerPool(1, _start_worker, setup) as pool:
+        with WorkerPool(1, _prepare_worker, setup) as pool:
             while (fit := self._next()) is not None and fit.cut_s == cut_s:
                 if self._gap(fit.pair) is not None:
                     break  # a pair that the host came to meanwhile: its gap is closed first
@@ -288,11 +310,13 @@ class ModelTraining:
             except ModelError as problem:
                 error = problem
         if error is not None:
-            self._failed[fit.pair] = (fit, time.time() + _RETRY_S)
+            self._failed[fit.pair] = (fit, time.monotonic() + _RETRY_S)
             self.errors[fit.pair] = str(error)
+            pair = self._cache.snapshot.pairs[fit.pair]
             logger.error(
-                "No new model for %s, what serves goes on cut=%s retry_s=%.0f error=%s",
+                "No new model for %s, %s cut=%s retry_s=%.0f error=%s",
                 fit.pair,
+                "what serves goes on" if pair.servings else "none serves: it is never safe",
                 open_text(fit.cut_s),
                 _RETRY_S,
                 error,
@@ -304,8 +328,7 @@ class ModelTraining:
         self._on_change()
 
     def _put(self, model: TrainedModel, answer: Fitted) -> None:
-        step_s = self._folder.step_s
-        first_candle_s = int(time.time() // step_s * step_s)
+        first_candle_s = forming_candle_s(self._folder.step_s)
         if not self._cache.put_model(model, first_candle_s):
             return
         for lack in answer.lacks:
@@ -331,21 +354,42 @@ class ModelTraining:
 
     def _gap(self, pair: str) -> str | None:
         """Return what a pair lacks between data folder and host, unless that was tried just now."""
-        if time.time() < self._downloaded_s.get(pair, 0.0) + _RETRY_S:
+        if time.monotonic() < self._retry_download.get(pair, 0.0):
             return None
         return self._tails.gap(pair)
 
     def _close_gaps(self) -> None:
-        """Fill what is missing between data folder and host by freqtrade's downloader."""
+        """Fill what is missing between data folder and host by freqtrade's downloader.
+
+        One bot of a user_data folder at a time: they share the data folder, mostly BTC as well, and
+        freqtrade writes a file in place.
+        """
         wanted = dict.fromkeys((*self._settings.pairs, *self._settings.context_pairs))
-        gaps = {pair: gap for pair in wanted if (gap := self._gap(pair)) is not None}
-        if not gaps:
+        if not any(self._gap(pair) for pair in wanted):
             return
+        lock = filelock.FileLock(self._settings.state_dir.parent / "download.lock", timeout=0)
+        try:
+            lock.acquire()
+        except (filelock.Timeout, OSError):
+            return  # a neighbour downloads: look again at the next turn
+        try:
+            for pair in wanted:
+                if self._gap(pair):
+                    self._tails.repair(pair)  # the neighbour may have filled it
+            gaps = {pair: gap for pair in wanted if (gap := self._gap(pair))}
+            if gaps:
+                self._download(gaps)
+        finally:
+            lock.release()
+
+    def _download(self, gaps: Mapping[str, str]) -> None:
         for pair, gap in gaps.items():
-            self._downloaded_s[pair] = time.time()
-            logger.warning(
-                "Candles are missing between disk and exchange pair=%s gap=%s", pair, gap
-            )
+            self._retry_download[pair] = time.monotonic() + _RETRY_S
+            if self._said_gaps.get(pair) != gap:
+                self._said_gaps[pair] = gap
+                logger.warning(
+                    "Candles are missing between disk and exchange pair=%s gap=%s", pair, gap
+                )
         try:
             download_newer(self._settings, list(gaps), self._folder.datadir, self._check_stopping)
         except CandleError as error:

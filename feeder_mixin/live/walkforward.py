@@ -7,7 +7,9 @@ lookahead-analysis sees what it would see in a live bot.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,12 +41,12 @@ class WalkForward:
     Parameters
     ----------
     environ
-        Where the store's URL and token are looked up.
+        Where the store's URL and token are looked up; the process's environment by default.
     """
 
-    def __init__(self, folder: DataFolder, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: DataFolder, environ: Mapping[str, str] | None = None) -> None:
         self._folder = folder
-        self._environ = dict(environ)
+        self._environ = environ
         self._model_dir: Path = folder.settings.state_dir / "backtest_models"
         self._loaded: Loaded | None = None
         self._trainer: Trainer | None = None
@@ -53,7 +55,7 @@ class WalkForward:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out models and tables: they are built or read again where they are needed."""
-        return {**self.__dict__, "_trainer": None}
+        return {**self.__dict__, "_trainer": None, "_environ": None}  # it may hold a token
 
     def predict(self, pair: str, frame: pd.DataFrame) -> SafetyColumns:
         """Return the columns of a frame, each candle by the model in force at it."""
@@ -77,6 +79,7 @@ class WalkForward:
             self._say_progress(pair, number, len(cuts_s))
             try:
                 name = trainer.fit(pair, candles, table, loaded.parameters, cut_s)
+                trainer.store.path(name).touch()
                 model = trainer.store.load(name)
             except ModelError as error:
                 logger.warning("No model for %s at %s: %s", pair, open_text(cut_s), error)
@@ -97,7 +100,8 @@ class WalkForward:
     def _load(self) -> Loaded:
         if self._loaded is None:
             settings = self._folder.settings
-            self._loaded = load_parameters(settings, self._environ, self._folder.step_s, None)
+            environ = os.environ if self._environ is None else self._environ
+            self._loaded = load_parameters(settings, environ, self._folder.step_s, None)
             log_loaded(settings, self._loaded, _GENERATION)
         return self._loaded
 
@@ -141,6 +145,7 @@ def _warn_hindsight(loaded: LoadedPair, first_s: int) -> None:
 
 def _delete_old(model_dir: Path) -> None:
     oldest_s = time.time() - _KEEP_DAYS * DAY_S
-    for path in model_dir.glob("*.json"):
-        if path.stat().st_mtime < oldest_s:
-            path.unlink(missing_ok=True)
+    for path in (*model_dir.glob("*.json"), *model_dir.glob(".*.tmp")):
+        with contextlib.suppress(FileNotFoundError):  # another backtest was first
+            if path.stat().st_mtime < oldest_s:
+                path.unlink()

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,18 @@ from typing import Any
 import pytest
 
 from tests.candle_factory import make_candles, write_candles
+from tests.e2e.bot import (
+    PAIRS,
+    STOPPED,
+    Exchange,
+    TradingProject,
+    make_trading_project,
+    running_bot,
+    running_exchange,
+)
 
 ROOT = Path(__file__).parents[2]
 FEEDER = Path(sys.executable).parent / "feeder"
-PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")
 DAYS = 50
 PATIENCE_S = 120.0
 
@@ -124,6 +132,30 @@ def project(tmp_path: Path) -> Project:
 def other_project(tmp_path: Path) -> Callable[[str], Project]:
     """Give a function that makes further projects with the same candles."""
     return lambda name: make_project(tmp_path / name)
+
+
+@pytest.fixture(scope="session")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
+    """Give one replay exchange for all bots; a test that sets faults clears them."""
+    with running_exchange(tmp_path_factory.mktemp("exchange") / "market") as exchange:
+        yield exchange
+
+
+@pytest.fixture(scope="session")
+def seasoned(tmp_path_factory: pytest.TempPathFactory, exchange: Exchange) -> TradingProject:
+    """Give a project whose bot has run: records, models, schedule, last good copy. Copy it."""
+    project = make_trading_project(tmp_path_factory.mktemp("seasoned") / "project", exchange)
+    project.write({pair: {"learning_rate": 0.02} for pair in PAIRS})
+    with running_bot(project) as bot:
+        bot.wait_ready()
+        assert bot.stop() == STOPPED
+    return project
+
+
+@pytest.fixture
+def trading(seasoned: TradingProject, tmp_path: Path) -> TradingProject:
+    """Give a copy of the seasoned project, so that a bot serves at once."""
+    return seasoned.copy(tmp_path / "trading")
 
 
 def comparable(record: dict[str, Any]) -> dict[str, Any]:

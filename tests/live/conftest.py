@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from feeder_mixin.live import bot
 from feeder_mixin.live.cache import PairSnapshot, Serving
 from feeder_mixin.live.candles import DataFolder, LiveTails
 from feeder_mixin.live.loader import LoadedPair
@@ -131,9 +132,7 @@ class World:
         """Return the feeder's data folder."""
         return DataFolder(settings or self.settings(), datadir or self.datadir, STEP_S)
 
-    def write(
-        self, datadir: Path, rows: int | None = None, pairs: tuple[str, ...] = PAIRS
-    ) -> Path:
+    def write(self, datadir: Path, rows: int | None = None, pairs: tuple[str, ...] = PAIRS) -> Path:
         """Write the first candles of some pairs into another data folder."""
         parts = {pair: self.candles[pair].iloc[:rows].dropna() for pair in pairs}
         return write_candles(datadir, parts)
@@ -144,7 +143,9 @@ class World:
 
     def trainer(self, folder: DataFolder, model_dir: Path | None = None) -> Trainer:
         """Return a trainer over all candles of a folder."""
-        return make_trainer(folder, {}, model_dir or self.model_dir(folder.settings), open_s(self.candles[ETH], -1))
+        until_s = open_s(self.candles[ETH], -1)
+        trainer, _ = make_trainer(folder, {}, model_dir or self.model_dir(folder.settings), until_s)
+        return trainer
 
     def serve(
         self,
@@ -173,6 +174,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
     candles = {pair: make_candles(N_CANDLES, seed) for seed, pair in enumerate(PAIRS, 11)}
     return World(root, candles, write_candles(root / "data", candles))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what a process keeps over `/reload_config`: generations and reload counts."""
+    monkeypatch.setattr(bot, "_generations", {})
+    monkeypatch.setattr(bot, "_reloads", {})
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,271 @@
+"""Models on disk: the same bits after reading back, damage noticed, no fit done twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from feeder_mixin.errors import ModelError
+from feeder_mixin.live import models
+from feeder_mixin.live.models import ModelStore, Trainer
+from feeder_mixin.schema import default_parameters
+from tests.live.conftest import BTC, ETH, PAIRS, SOL, STEP_S, open_s
+
+VALUES = default_parameters() | {"num_leaves": 20}
+
+
+@pytest.fixture
+def settings(world, tmp_path):
+    """Give the settings of a feeder whose models are in a folder of their own."""
+    return world.settings(tmp_path)
+
+
+@pytest.fixture
+def store(settings, tmp_path):
+    """Give an empty folder of models."""
+    return ModelStore(tmp_path / "models", settings)
+
+
+@pytest.fixture
+def trainer(world, settings, tmp_path):
+    """Give a trainer over the whole market."""
+    return world.trainer(world.folder(settings), tmp_path / "models")
+
+
+@pytest.fixture
+def cut_s(world):
+    """Give the market's last midnight."""
+    return open_s(world.candles[BTC], -1) // 86_400 * 86_400
+
+
+@pytest.fixture
+def fit(trainer):
+    """Give a function that fits a pair on the market."""
+
+    def fit(pair, cut_s, values=VALUES):
+        candles = trainer.context[pair]
+        return trainer.fit(pair, candles, trainer.market.build(candles), values, cut_s)
+
+    return fit
+
+
+@pytest.fixture
+def n_fits(monkeypatch):
+    """Give a list that grows by one pair's name with every fit of own trees."""
+    done = []
+    fit = models.fit_safety_model
+
+    def counted(pair, *arguments, **options):
+        done.append(pair)
+        return fit(pair, *arguments, **options)
+
+    monkeypatch.setattr(models, "fit_safety_model", counted)
+    return done
+
+
+def test_saved_model_read_back_predicts_the_same_bits(trainer, fit, cut_s, monkeypatch, settings):
+    """What serves is the file's content, and that gives every bit of the fit."""
+    kept = {}
+
+    def keep(name):
+        original = getattr(models, name)
+
+        def caught(*arguments, **options):
+            kept[name] = original(*arguments, **options)
+            return kept[name]
+
+        monkeypatch.setattr(models, name, caught)
+
+    keep("fit_shared")
+    keep("fit_safety_model")
+    name = fit(ETH, cut_s)
+    own, rows = kept["fit_safety_model"]
+    model = replace(own, shared=kept["fit_shared"])
+    loaded = ModelStore(trainer.store.path(name).parent, settings).load(name)
+    table = trainer.market.build(trainer.context[ETH]).iloc[-400:]
+    assert len(model.shared.pooled) == 4
+    assert np.array_equal(loaded.safety.predict(table), model.predict(table))
+    assert loaded.parameters == VALUES
+    assert (loaded.pair, loaded.cut_s, loaded.rows, loaded.name) == (ETH, cut_s, len(rows), name)
+
+
+def test_missing_model_is_an_error_that_names_the_file(store):
+    """A model that is not there is a ModelError with its path."""
+    with pytest.raises(ModelError, match=r"models/none-1-2-3\.json does not exist"):
+        store.load("none-1-2-3")
+
+
+@pytest.mark.parametrize("which", ["own", "shared"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda _content: b"", id="empty"),
+        pytest.param(lambda content: content[:-1], id="last_byte_cut"),
+        pytest.param(lambda content: content[: len(content) // 2], id="truncated"),
+        pytest.param(lambda content: content.replace(b"tree", b"tref", 1), id="edited"),
+    ],
+)
+def test_damaged_file_is_an_error_that_names_it(fit, trainer, settings, cut_s, which, damage):
+    """A model file that was cut or edited is refused by name, own trees and shared ones."""
+    name = fit(ETH, cut_s)
+    model = trainer.store.load(name)
+    path = trainer.store.path(name if which == "own" else model.shared_name)
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    assert path.read_bytes() != content
+    with pytest.raises(ModelError, match=path.name):
+        ModelStore(path.parent, settings).load(name)
+
+
+def test_missing_shared_file_is_an_error_that_names_it(fit, trainer, settings, cut_s):
+    """Own trees without the scale they go with can't serve."""
+    name = fit(ETH, cut_s)
+    path = trainer.store.path(trainer.store.load(name).shared_name)
+    path.unlink()
+    with pytest.raises(ModelError, match=path.name):
+        ModelStore(path.parent, settings).load(name)
+
+
+@pytest.mark.parametrize("which", ["own", "shared"])
+def test_damaged_model_is_fitted_anew(fit, trainer, world, settings, cut_s, which, n_fits):
+    """The next process that needs a damaged model makes it again, under the same name and trees."""
+    name = fit(ETH, cut_s)
+    shared_name = trainer.store.load(name).shared_name
+    path = trainer.store.path(name if which == "own" else shared_name)
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    again = world.trainer(world.folder(settings), path.parent)
+    candles = again.context[ETH]
+    assert again.fit(ETH, candles, again.market.build(candles), VALUES, cut_s) == name
+    assert path.read_bytes() == content
+    assert n_fits == [ETH, ETH]
+
+
+def test_model_of_the_other_side_is_an_error(fit, trainer, settings, cut_s):
+    """A LONG model never serves a SHORT feeder."""
+    name = fit(ETH, cut_s)
+    other = ModelStore(trainer.store.path(name).parent, replace(settings, side="short"))
+    with pytest.raises(ModelError, match="is for side long"):
+        other.load(name)
+
+
+def test_shared_models_of_a_cut_are_one_object_for_all_pairs(fit, settings, cut_s, trainer):
+    """A hundred pairs hold the scale and the pooled trees of a cut once."""
+    names = [fit(pair, cut_s) for pair in PAIRS]
+    store = ModelStore(trainer.store.path(names[0]).parent, settings)
+    loaded = [store.load(name) for name in names]
+    assert len({model.shared_name for model in loaded}) == 1
+    assert len({id(model.safety.shared.scale) for model in loaded}) == 1
+    for alpha in loaded[0].safety.shared.pooled:
+        assert len({id(model.safety.shared.pooled[alpha]) for model in loaded}) == 1
+
+
+def test_keep_only_deletes_exactly_the_rest(fit, trainer, cut_s):
+    """Files of models in force and what they share stay; all others go; the kept still load."""
+    day = 86_400
+    names = {(pair, cut): fit(pair, cut) for pair in (BTC, ETH) for cut in (cut_s - day, cut_s)}
+    kept = [trainer.store.load(names[BTC, cut_s]), trainer.store.load(names[ETH, cut_s])]
+    folder = trainer.store.path("x").parent
+    assert len(list(folder.iterdir())) == 6
+    trainer.store.keep_only(kept)
+    expected = {model.name for model in kept} | {model.shared_name for model in kept}
+    assert {path.stem for path in folder.iterdir()} == expected
+    trainer.store.keep_only(iter(kept[:1]))
+    assert {path.stem for path in folder.iterdir()} == {kept[0].name, kept[0].shared_name}
+    assert trainer.store.load(kept[0].name).cut_s == cut_s
+    with pytest.raises(ModelError, match=kept[1].name):
+        trainer.store.load(kept[1].name)
+
+
+def test_keep_only_of_a_folder_that_is_not_there_does_nothing(store):
+    """A bot that never trained has no folder of models."""
+    store.keep_only([])
+
+
+def test_fit_twice_is_one_fit(fit, cut_s, n_fits, trainer):
+    """An equal fit finds its file: same name, nothing is trained again."""
+    first = fit(ETH, cut_s)
+    written = trainer.store.path(first).stat().st_mtime_ns
+    assert fit(ETH, cut_s) == first
+    assert n_fits == [ETH]
+    assert trainer.store.path(first).stat().st_mtime_ns == written
+
+
+def test_fit_by_another_process_is_one_fit(fit, cut_s, n_fits, trainer, world, settings):
+    """The name says it all: a trainer that begins anew finds the file, too."""
+    first = fit(ETH, cut_s)
+    again = world.trainer(world.folder(settings), trainer.store.path(first).parent)
+    candles = again.context[ETH]
+    assert again.fit(ETH, candles, again.market.build(candles), VALUES, cut_s) == first
+    assert n_fits == [ETH]
+
+
+def test_other_parameters_pair_or_cut_give_another_name(fit, cut_s):
+    """Nothing a fit depends on is missing in its name."""
+    names = {
+        fit(ETH, cut_s),
+        fit(ETH, cut_s - 86_400),
+        fit(BTC, cut_s),
+        fit(ETH, cut_s, VALUES | {"learning_rate": 0.02}),
+        fit(ETH, cut_s, VALUES | {"learning_rate": np.nextafter(0.02, 1)}),
+    }
+    assert len(names) == 5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"side": "short"}, id="side"),
+        pytest.param({"train_days": 20.0}, id="train_days"),
+        pytest.param({"horizon_candles": 7}, id="horizon"),
+    ],
+)
+def test_other_settings_give_another_name(world, fit, cut_s, tmp_path, changes):
+    """A config that trains otherwise does not find the models of the old one."""
+    other = world.trainer(world.folder(world.settings(tmp_path, **changes)), tmp_path / "models")
+    candles = other.context[ETH]
+    name = other.fit(ETH, candles, other.market.build(candles), VALUES, cut_s)
+    assert name != fit(ETH, cut_s)
+
+
+def test_name_depends_on_which_pairs_are_context(world, fit, cut_s, tmp_path):
+    """A pair inside the context and the same pair outside of it have other features: two names."""
+    smaller = world.settings(tmp_path, context_pairs=[BTC, ETH])
+    other = world.trainer(world.folder(smaller), tmp_path / "models")
+    candles = world.candles[SOL]
+    name = other.fit(SOL, candles, other.market.build(candles), VALUES, cut_s)
+    assert name != fit(SOL, cut_s)
+
+
+@pytest.mark.parametrize("changed", [ETH, SOL], ids=["own", "context"])
+def test_other_candles_before_the_cut_give_another_name(world, trainer, fit, cut_s, changed):
+    """One other price, of the pair or of a context pair, and the model is another one."""
+    context = dict(trainer.context)
+    context[changed] = context[changed].copy()
+    context[changed].iloc[-2_000, 4] *= 1.5
+    other = Trainer(trainer.settings, STEP_S, context, None, trainer.store)
+    name = other.fit(ETH, context[ETH], other.market.build(context[ETH]), VALUES, cut_s)
+    assert name != fit(ETH, cut_s)
+
+
+def test_later_candles_change_neither_name_nor_trees(world, trainer, fit, cut_s, tmp_path):
+    """A model of a cut is the same whether it is fitted at the cut or weeks later."""
+    whole = trainer.store.path(fit(ETH, cut_s)).read_bytes()
+    name = fit(ETH, cut_s)
+    n = world.candles[ETH].index.searchsorted(pd.Timestamp(cut_s, unit="s", tz="UTC"))
+    context = {pair: frame.iloc[: n + 1] for pair, frame in trainer.context.items()}
+    store = ModelStore(tmp_path / "early", trainer.settings)
+    early = Trainer(trainer.settings, STEP_S, context, None, store)
+    assert early.fit(ETH, context[ETH], early.market.build(context[ETH]), VALUES, cut_s) == name
+    assert store.path(name).read_bytes() == whole
+    shared = store.load(name).shared_name
+    assert store.path(shared).read_bytes() == trainer.store.path(shared).read_bytes()
+
+
+def test_fit_without_finished_label_is_an_error(trainer, world, fit):
+    """A pair whose candles begin after the cut has nothing to learn from."""
+    with pytest.raises(ModelError, match="no finished label"):
+        fit(ETH, open_s(world.candles[ETH], 100))

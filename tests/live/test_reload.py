@@ -1,0 +1,440 @@
+"""SIGUSR1 to a reload: no storm ends the process, no request is lost, nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from feeder_mixin.errors import StateError, StoreUnavailableError
+from feeder_mixin.live import bot, loader
+from feeder_mixin.live.bot import LiveFeeder
+from feeder_mixin.live.reload import SignalWatcher
+from feeder_mixin.live.status import read_status
+from tests.live.conftest import ETH, make_record
+
+N_SIGNALS, N_SENDERS = 10_000, 4
+DEADLINE_S = 60.0
+
+CHILD = """
+import json, os, signal, sys, threading, time
+from pathlib import Path
+import numpy as np
+from feeder_mixin.live.reload import SignalWatcher
+
+store, log = Path(sys.argv[1]), open(sys.argv[2], "a", buffering=1)
+gate = threading.Event()
+if "gated" not in sys.argv:
+    gate.set()
+
+def reload():
+    began = time.monotonic()
+    log.write(json.dumps({"at": began, "content": store.read_text()}) + "\\n")
+    gate.wait()
+
+def say(**facts):
+    print(json.dumps(facts), flush=True)
+
+def end(number, frame):
+    sys.exit(7)
+
+def state():
+    fds = sorted(os.listdir("/proc/self/fd"))
+    return {"threads": threading.active_count(), "fds": len(fds)}
+
+signal.signal(signal.SIGUSR2, lambda *_: None)
+if "handler" in sys.argv:
+    signal.signal(signal.SIGTERM, end)
+mine = os.pipe()
+os.set_blocking(mine[1], False)
+if "wakeup" in sys.argv:
+    signal.set_wakeup_fd(mine[1])
+before = state()
+watcher = SignalWatcher(reload)
+watcher.install()
+watcher.start()
+say(ready=True)
+for line in sys.stdin:
+    command = line.strip()
+    if command == "svd":
+        matrix = np.random.default_rng(0).normal(size=(1300, 1300))
+        say(begun=time.monotonic())
+        np.linalg.svd(matrix)
+        say(ended=time.monotonic())
+    elif command == "open":
+        gate.set()
+        say(opened=True)
+    elif command == "stop":
+        watcher.stop()
+        handler, fd = signal.getsignal(signal.SIGUSR1), signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(fd)
+        say(ignored=handler is signal.SIG_IGN, restored=fd == (mine[1] if "wakeup" in sys.argv else -1),
+            before=before, after=state())
+    elif command == "start":
+        watcher = SignalWatcher(reload)
+        watcher.install()
+        watcher.start()
+        say(ready=True)
+    elif command == "end":
+        break
+"""
+
+SENDER = """
+import os, signal, sys
+pid, number, count, path = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+file = os.open(path, os.O_WRONLY)
+sys.stdin.readline()
+for i in range(1, count + 1):
+    os.pwrite(file, b"%06d " % i, 7 * number)
+    os.kill(pid, signal.SIGUSR1)
+"""
+
+
+class Child:
+    """A process with a watcher, a file it reads at every reload, and a log of its reloads."""
+
+    def __init__(self, folder: Path, *modes: str) -> None:
+        self.store, self._log = folder / "store", folder / "log"
+        self.store.write_text("first", encoding="utf-8")
+        self._log.touch()
+        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
+            [sys.executable, "-c", CHILD, str(self.store), str(self._log), *modes],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        )
+        assert self.read() == {"ready": True}
+
+    def send(self) -> float:
+        """Send SIGUSR1, and return when."""
+        now = time.monotonic()
+        self.process.send_signal(signal.SIGUSR1)
+        return now
+
+    def tell(self, command: str) -> None:
+        """Give the main thread something to do."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+
+    def read(self) -> dict:
+        """Return the next line of the main thread."""
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    @property
+    def reloads(self) -> list[dict]:
+        """Return all reloads so far."""
+        lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def wait_for(self, is_there) -> list[dict]:
+        """Return the reloads as soon as they are what is waited for."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not is_there(self.reloads):
+            assert self.process.poll() is None, f"the process ended: {self.process.returncode}"
+            assert time.monotonic() < deadline, self.reloads[-3:]
+            time.sleep(0.002)
+        return self.reloads
+
+
+@contextlib.contextmanager
+def child(folder: Path, *modes: str) -> Iterator[Child]:
+    """Run a child process; end it afterwards."""
+    made = Child(folder, *modes)
+    process = made.process
+    try:
+        yield made
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        process.stdout.close()
+
+
+def storm(made: Child, count: int, store: Path) -> None:
+    """Send `count` signals from four processes at once; each writes the store before each."""
+    store.write_text("000000 " * N_SENDERS, encoding="utf-8")
+    code = [sys.executable, "-c", SENDER, str(made.process.pid)]
+    senders = [
+        subprocess.Popen(  # noqa: S603 - our own interpreter and code
+            [*code, str(number), str(count // N_SENDERS), str(store)],
+            stdin=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(N_SENDERS)
+    ]
+    for sender in senders:
+        sender.stdin.write("go\n")
+        sender.stdin.close()
+    assert [sender.wait(DEADLINE_S) for sender in senders] == [0] * N_SENDERS
+
+
+def test_storm_of_10000_signals_from_4_senders_ends_alive_with_the_last_content(tmp_path):
+    """What was written before the last signal is loaded after it, and the process lives."""
+    with child(tmp_path) as made:
+        storm(made, N_SIGNALS, made.store)
+        last = f"{N_SIGNALS // N_SENDERS:06d} " * N_SENDERS
+        reloads = made.wait_for(lambda known: known and known[-1]["content"] == last)
+        assert len(reloads) < N_SIGNALS
+        made.store.write_text("afterwards", encoding="utf-8")
+        made.send()
+        made.wait_for(lambda known: known[-1]["content"] == "afterwards")
+        assert made.process.poll() is None
+
+
+def test_storm_during_a_long_numpy_call_loses_nothing(tmp_path):
+    """A full wake-up descriptor and a busy main thread still end in the last content."""
+    with child(tmp_path) as made:
+        made.tell("svd")
+        made.read()
+        storm(made, N_SIGNALS // 5, made.store)
+        last = f"{N_SIGNALS // 5 // N_SENDERS:06d} " * N_SENDERS
+        made.wait_for(lambda known: known and known[-1]["content"] == last)
+        assert "ended" in made.read()
+
+
+def test_signal_during_a_long_numpy_call_is_answered_at_once(tmp_path):
+    """The watcher does not wait for the main thread: within 100 ms, long before the call ends."""
+    with child(tmp_path) as made:
+        made.tell("svd")
+        made.read()
+        delays = []
+        for number in range(1, 6):
+            sent = made.send()
+            reloads = made.wait_for(lambda known, n=number: len(known) == n)
+            delays.append(reloads[-1]["at"] - sent)
+        ended = made.read()["ended"]
+        assert made.reloads[-1]["at"] < ended
+        assert median(delays) < 0.1
+        assert max(delays) < 1.0
+
+
+def test_signals_during_a_reload_make_exactly_one_more(tmp_path):
+    """A burst while a load is under way coalesces; the one more sees what was written by then."""
+    with child(tmp_path, "gated") as made:
+        made.send()
+        made.wait_for(lambda known: len(known) == 1)
+        for number in range(50):
+            made.store.write_text(f"burst {number}", encoding="utf-8")
+            made.send()
+        made.tell("open")
+        made.read()
+        made.wait_for(lambda known: len(known) == 2)
+        made.store.write_text("third", encoding="utf-8")
+        made.send()
+        reloads = made.wait_for(lambda known: known[-1]["content"] == "third")
+        assert [known["content"] for known in reloads] == ["first", "burst 49", "third"]
+
+
+@pytest.mark.parametrize(
+    ("modes", "code"), [((), -signal.SIGTERM), (("handler",), 7)], ids=["default", "handler"]
+)
+def test_sigterm_still_ends_the_process_and_reloads_nothing(tmp_path, modes, code):
+    """Other signals do what they did before; their bytes in the descriptor are no requests."""
+    with child(tmp_path, *modes) as made:
+        made.send()
+        made.wait_for(lambda known: len(known) == 1)
+        made.process.send_signal(signal.SIGTERM)
+        assert made.process.wait(DEADLINE_S) == code
+        assert len(made.reloads) == 1
+
+
+def test_signal_of_another_kind_is_no_request(tmp_path):
+    """Its byte comes through the same descriptor and makes no reload."""
+    with child(tmp_path) as made:
+        made.process.send_signal(signal.SIGUSR2)
+        made.store.write_text("after another signal", encoding="utf-8")
+        made.tell("svd")  # its byte is read long before this ends
+        made.read()
+        made.read()
+        assert made.reloads == []
+        made.send()
+        made.wait_for(lambda known: len(known) == 1)
+
+
+@pytest.mark.parametrize("modes", [(), ("wakeup",)], ids=["none_before", "one_before"])
+def test_stop_ignores_the_signal_and_puts_back_the_descriptor(tmp_path, modes):
+    """After `stop` a signal neither ends the process nor reloads; the wake-up descriptor is back."""
+    with child(tmp_path, *modes) as made:
+        made.tell("stop")
+        state = made.read()
+        assert state["ignored"]
+        assert state["restored"]
+        assert state["after"] == state["before"]
+        made.send()
+        made.tell("start")
+        assert made.read() == {"ready": True}
+        assert made.reloads == []
+        made.send()
+        made.wait_for(lambda known: len(known) == 1)
+
+
+def test_start_and_stop_three_times_leave_no_thread_and_no_descriptor(tmp_path):
+    """Every `/reload_config` gives back what it took, and the handler works in between."""
+    with child(tmp_path) as made:
+        for number in range(1, 4):
+            made.send()
+            made.wait_for(lambda known, n=number: len(known) == n)
+            made.tell("stop")
+            state = made.read()
+            assert state["after"] == state["before"]
+            if number < 3:
+                made.tell("start")
+                made.read()
+
+
+def test_stop_waits_for_a_reload_under_way():
+    """`stop` returns only when no reload runs any more: what it would write is still there."""
+    begun, gate, done = threading.Event(), threading.Event(), []
+
+    def reload():
+        begun.set()
+        gate.wait(DEADLINE_S)
+        done.append(True)
+
+    watcher = SignalWatcher(reload)
+    watcher.install()
+    watcher.start()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert begun.wait(DEADLINE_S)
+    threading.Timer(0.1, gate.set).start()
+    watcher.stop()
+    assert done == [True]
+
+
+# ------------------------------------------------------------------ the bot's reload
+
+
+@pytest.fixture
+def live(world, tmp_path, write_store) -> Iterator[LiveFeeder]:
+    """Give a started live side on an SQLite store with one record; its host has no candles yet."""
+    write_store(make_record(ETH, time.time_ns() - 10**9, num_leaves=31))
+    folder = world.folder(world.settings(tmp_path / "user_data", pairs=(ETH,)))
+    feeder = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0])
+    feeder.start()
+    yield feeder
+    feeder.stop()
+
+
+def status(live: LiveFeeder) -> dict:
+    """Return what the bot says of itself."""
+    return read_status(live.settings.status_path)
+
+
+def test_request_under_way_is_in_the_status_file_before_the_store_is_asked(live, monkeypatch):
+    """Who asks for a reload while one is loading must not take that one's end for his answer."""
+    seen = []
+    load = bot.load_parameters
+
+    def slow(*arguments):
+        seen.append(status(live)["reload"])
+        return load(*arguments)
+
+    monkeypatch.setattr(bot, "load_parameters", slow)
+    live.reload()
+    assert [(s["requested"], s["completed"]) for s in seen] == [(1, 0)]
+    assert (status(live)["reload"]["requested"], status(live)["reload"]["completed"]) == (1, 1)
+
+
+def test_signal_to_the_bot_swaps_parameters_and_counts_a_generation(live, write_store):
+    """One SIGUSR1: the store's newest values to the last digit, generation up by one."""
+    before = status(live)
+    value = 0.1 / 3
+    write_store(make_record(ETH, time.time_ns(), learning_rate=value))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    deadline = time.monotonic() + DEADLINE_S
+    while status(live)["reload"]["completed"] == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    after = status(live)
+    assert after["generation"] == before["generation"] + 1 == live.snapshot.generation
+    assert after["pairs"][ETH]["parameters"]["learning_rate"] == value
+    assert after["pairs"][ETH]["parameters"]["num_leaves"] == 15
+    assert after["reload"]["last_error"] is None
+    assert after["reload"]["last_success_at"] is not None
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnavailableError("db: connection refused"), ZeroDivisionError("a defect")],
+    ids=["store", "defect"],
+)  # fmt: skip
+def test_failed_reload_changes_nothing_is_reported_and_the_next_recovers(
+    live, monkeypatch, caplog, error
+):
+    """Whatever fails: snapshot kept, reason in log and status, and the next good load mends it."""
+    before, known = live.snapshot, status(live)
+
+    def fail(*_arguments):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bot, "load_parameters", fail)
+        live.reload()
+    assert live.snapshot is before
+    failed = status(live)
+    assert failed["reload"]["completed"] == 1
+    assert failed["reload"]["last_error"] == f"{type(error).__name__}: {error}"
+    assert failed["pairs"] == known["pairs"]
+    (line,) = [r for r in caplog.records if r.getMessage().startswith("Reload failed, generation")]
+    assert f"generation={before.generation}" in line.getMessage()
+    live.reload()
+    assert live.snapshot.generation == before.generation + 1
+    assert status(live)["reload"]["last_error"] is None
+
+
+def test_reload_with_a_full_disk_still_swaps(live, monkeypatch, caplog, write_store):
+    """A state folder that can't be written costs the status file, not the reload."""
+
+    def full(*_arguments):
+        raise StateError("status.json can't be written: No space left on device")
+
+    for module, name in ((bot, "write_status"), (loader, "write_checked")):
+        monkeypatch.setattr(module, name, full)
+    write_store(make_record(ETH, time.time_ns(), num_leaves=40))
+    live.reload()
+    assert live.snapshot.pairs[ETH].loaded.parameters["num_leaves"] == 40
+    assert "No space left" in caplog.text
+
+
+def test_three_restarts_in_one_process_leave_the_same_threads_and_a_working_handler(
+    world, tmp_path, write_store
+):
+    """`/reload_config` three times: no thread, descriptor or lock is left, generation goes on."""
+    write_store(make_record(ETH, time.time_ns() - 10**9))
+    folder = world.folder(world.settings(tmp_path / "user_data", pairs=(ETH,)))
+
+    def state():
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    states, generations = [], []
+    for _ in range(4):
+        feeder = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0])
+        feeder.start()
+        before = status(feeder)["reload"]["completed"]
+        os.kill(os.getpid(), signal.SIGUSR1)
+        deadline = time.monotonic() + DEADLINE_S
+        while status(feeder)["reload"]["completed"] == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        generations.append(feeder.snapshot.generation)
+        feeder.stop()
+        del feeder
+        states.append(state())
+    assert len(set(states)) == 1
+    assert [g - generations[0] for g in generations] == [0, 2, 4, 6]
