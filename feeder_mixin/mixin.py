@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from feeder_mixin.live.predictor import SafetyColumns
     from feeder_mixin.live.walkforward import WalkForward
 
-_TAG: Final = "safe q={q:.6f} alpha={alpha:.3f} generation={generation}"
-"""Entry tag: which prediction let an entry pass. `stop_ratio` reads q from it."""
+_TAG: Final = "safe q={q:.4f} alpha={alpha:g} generation={generation}"
+"""Entry tag: which prediction let an entry pass, and what `predicted_at_entry` reads.
+
+To a basis point: a report lists every tag, and with more digits each trade would be a row.
+"""
 
 
 class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
