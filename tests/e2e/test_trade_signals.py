@@ -147,7 +147,7 @@ def test_signals_during_the_whole_start_leave_the_bot_alive_with_the_last_conten
         status = wait_for_content(bot)
         assert status["reload"]["last_error"] is None
         again = bot.reload()
-        assert again["generation"] == status["generation"] + 1
+        assert again["generation"] > status["generation"]  # the last of the burst may still come
 
 
 def is_ignored(pid: int) -> bool:
