@@ -20,6 +20,7 @@ from feeder_mixin.errors import CandleError
 from feeder_mixin.market.features import (
     BTC_COLUMNS,
     MARKET_COLUMNS,
+    NEW_YORK_CLOCK,
     NEW_YORK_EVENTS,
     WEEK,
     build_table,
@@ -43,19 +44,7 @@ _PROFILES: Final = {"ny_profile_20": (20, 3), "ny_profile_weekday": (4, 1)}
 _LEAST_WEEK: Final = 500
 """Candles that a week needs for the market's mean of it."""
 
-_CLOCK_FEATURES: Final = (
-    "utc_sin",
-    "utc_cos",
-    "ny_sin",
-    "ny_cos",
-    "ny_sin2",
-    "ny_cos2",
-    "ny_weekend",
-    "ny_sunday",
-    "ny_weekend_sin",
-    "ny_weekend_cos",
-    *(f"ny_to_{event}" for event in NEW_YORK_EVENTS),
-)
+_CLOCK_FEATURES: Final = ("utc_sin", "utc_cos", *NEW_YORK_CLOCK)
 _CONTEXT_COLUMNS: Final = pd.Index(
     [
         *(f"market_{name}" for name in MARKET_COLUMNS),

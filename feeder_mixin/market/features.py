@@ -89,6 +89,18 @@ BTC_COLUMNS: Final = ("atr14", "vol_close_6", "vol_range_96")
 NEW_YORK_EVENTS: Final = {"0830": 510, "0930": 570, "1400": 840, "1600": 960}
 """Minute of the New York day: data releases, stock open, central bank statements, stock close."""
 
+NEW_YORK_CLOCK: Final = (
+    "ny_sin",
+    "ny_cos",
+    "ny_sin2",
+    "ny_cos2",
+    "ny_weekend",
+    "ny_sunday",
+    "ny_weekend_sin",
+    "ny_weekend_cos",
+    *(f"ny_to_{event}" for event in NEW_YORK_EVENTS),
+)
+
 SCALE_FEATURES: Final = (
     *(f"vol_close_{w}" for w in (6, 24, 96, DAY, WEEK)),
     "atr14",
@@ -107,15 +119,7 @@ SCALE_FEATURES: Final = (
     "btc_atr14",
     "btc_vol_close_6",
     "btc_vol_range_96",
-    "ny_sin",
-    "ny_cos",
-    "ny_sin2",
-    "ny_cos2",
-    "ny_weekend",
-    "ny_sunday",
-    "ny_weekend_sin",
-    "ny_weekend_cos",
-    *(f"ny_to_{event}" for event in NEW_YORK_EVENTS),
+    *NEW_YORK_CLOCK,
     "ny_profile_20",
     "ny_profile_weekday",
 )

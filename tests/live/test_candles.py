@@ -207,6 +207,23 @@ def test_gap_names_its_first_missing_and_first_known_candle(world, tmp_path):
     assert tails.gap(ETH) == f"candles from {first} to {known}"
 
 
+def test_hole_inside_the_live_candles_is_a_gap_and_filled_by_a_repair(world, tmp_path):
+    """A bot that was away for longer than the host's frame says so, and can be mended."""
+    candles = world.candles[ETH]
+    datadir = world.write(tmp_path / "data", 8_100, (ETH,))
+    tails = LiveTails(world.folder(datadir=datadir), KEEP)
+    tails.take(ETH, host_frame(candles.iloc[:8_200]))
+    assert tails.gap(ETH) is None
+    tails.take(ETH, host_frame(candles.iloc[:9_000]))
+    first, known = open_text(open_s(candles, 8_200)), open_text(open_s(candles, 8_501))
+    assert tails.gap(ETH) == f"candles from {first} to {known}"
+    world.write(tmp_path / "data", 8_990, (ETH,))
+    tails.repair(ETH)
+    repaired, _ = tails.take(ETH, host_frame(candles.iloc[:9_001]))
+    assert repaired.n_missing == 0
+    assert tails.gap(ETH) is None
+
+
 def test_gap_without_any_candle_on_disk_is_named(world, bare):
     """A feeder whose data folder is empty can't train, and knows it."""
     bare.take(ETH, host_frame(world.candles[ETH]))

@@ -515,6 +515,16 @@ def test_copy_older_than_the_limit_is_not_used(
     assert load(unlimited, down).pairs[BTC].source == "last_good"
 
 
+def test_age_of_a_copy_is_the_pairs_own(tmp_path, down, monkeypatch):
+    """A pair that the store stopped giving grows old, whatever it still gives for others."""
+    limited = make_settings(tmp_path / "user_data", last_good_max_days=7.0)
+    save_last_good(limited, [make_record(ETH, OLD)])
+    monkeypatch.setattr(loader.time, "time_ns", lambda: NOW_NS + int(8 * DAY_NS))
+    save_last_good(limited, [make_record(BTC, OLD)])
+    sources = {pair: one.source for pair, one in load(limited, down).pairs.items()}
+    assert (sources[BTC], sources[ETH]) == ("last_good", "default")
+
+
 def test_copy_of_another_horizon_is_not_used(settings, down):
     """A config whose horizon was changed does not run on what was tuned for the old one."""
     other = {"horizon_candles": 30.0}

@@ -352,6 +352,36 @@ def test_request_under_way_is_in_the_status_file_before_the_store_is_asked(live,
     assert (status(live)["reload"]["requested"], status(live)["reload"]["completed"]) == (1, 1)
 
 
+def test_signal_during_the_first_load_is_answered_after_it(
+    world, tmp_path, write_store, monkeypatch
+):
+    """A slow first answer of the store never ends up over the newer one of a reload."""
+    write_store(make_record(ETH, time.time_ns() - 10**9, learning_rate=0.02))
+    folder = world.folder(world.settings(tmp_path / "user_data", pairs=(ETH,)))
+    load = bot.load_parameters
+
+    def slow(*arguments):
+        loaded = load(*arguments)
+        if arguments[-1] is None:  # the first load: its answer is old by the time it is used
+            write_store(make_record(ETH, time.time_ns(), learning_rate=0.05))
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.1)
+        return loaded
+
+    monkeypatch.setattr(bot, "load_parameters", slow)
+    feeder = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0])
+    try:
+        feeder.start()
+        deadline = time.monotonic() + DEADLINE_S
+        while status(feeder)["reload"]["completed"] == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        assert feeder.snapshot.generation == 2
+        assert feeder.snapshot.pairs[ETH].loaded.parameters["learning_rate"] == 0.05
+    finally:
+        feeder.stop()
+
+
 def test_signal_to_the_bot_swaps_parameters_and_counts_a_generation(live, write_store):
     """One SIGUSR1: the store's newest values to the last digit, generation up by one."""
     before = status(live)
