@@ -79,8 +79,9 @@ class WalkForward:
             self._say_progress(pair, number, len(cuts_s))
             try:
                 name = trainer.fit(pair, candles, table, loaded.parameters, cut_s)
-                trainer.store.path(name).touch()
                 model = trainer.store.load(name)
+                for used in (name, model.shared_name):
+                    trainer.store.path(used).touch()
             except ModelError as error:
                 logger.warning("No model for %s at %s: %s", pair, open_text(cut_s), error)
                 continue

@@ -82,9 +82,9 @@ class ModesProject:
 
     @property
     def models(self) -> dict[str, int]:
-        """Return name -> time of last change, in nanoseconds, of the models that backtests keep."""
+        """Return name -> inode of the models that backtests keep; a file written anew has another."""
         folder = self.trading.settings.state_dir / "backtest_models"
-        return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+        return {path.name: path.stat().st_ino for path in folder.glob("*.json")}
 
     def arguments(self, command: str, *options: object) -> list[str]:
         """Return freqtrade's command line, with the bot's and the exchange's config."""
