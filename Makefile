@@ -55,6 +55,7 @@ optimize: $(READY)  ## tune a feeder: make optimize FEEDER=feeder120b [ARGS="--n
 # SIGUSR1 is ignored until the bot's handler stands: an early reload must not end the bot.
 trade: $(READY)  ## run a feeder's bot, in dry run as configured: make trade FEEDER=feeder120b
 	$(need_feeder)
+	@test -f config/$(FEEDER).json || { echo "config/$(FEEDER).json does not exist (feeders: $$(cd config && grep -l '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
 	@trap '' USR1; exec $(BIN)/freqtrade trade --config config/$(FEEDER).json --strategy LightGBMSafetyFeederStrategy $(ARGS)
 
 reload: $(READY)  ## make a running bot load its parameters anew: make reload FEEDER=feeder120b

@@ -244,8 +244,8 @@ def settings_of(config: dict[str, Any]) -> FeederSettings:
     written = original.get("exchange", {}).get("pair_whitelist")
     if written:
         merged["exchange"]["pair_whitelist"] = written
-    path = files[-1] if files else Path("the config")
-    return build_settings(merged, path, Path(config["user_data_dir"]).absolute(), tuple(files))
+    name = " + ".join(str(file) for file in files) or "the config"
+    return build_settings(merged, name, Path(config["user_data_dir"]).absolute(), tuple(files))
 
 
 def predicted_at_entry(tag: str | None) -> float | None:

@@ -239,7 +239,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def build_settings(
     config: Mapping[str, Any],
-    path: Path,
+    path: Path | str,
     user_data_dir: Path,
     config_paths: tuple[Path, ...] = (),
 ) -> FeederSettings:
@@ -297,13 +297,13 @@ def build_settings(
         candle_type="futures",
         data_format=str(config.get("dataformat_ohlcv", "feather")),
         user_data_dir=user_data_dir,
-        config_paths=config_paths or (path,),
+        config_paths=config_paths or (Path(path),),
         context_pairs=tuple(sorted(set(context))),
         **{key: value for key, value in block.items() if key not in {"side", "context_pairs"}},
     )
 
 
-def _bot_name(config: Mapping[str, Any], path: Path) -> str:
+def _bot_name(config: Mapping[str, Any], path: Path | str) -> str:
     name = config.get("bot_name")
     if not isinstance(name, str):
         raise SettingsError(
@@ -312,7 +312,7 @@ def _bot_name(config: Mapping[str, Any], path: Path) -> str:
     return check_feeder_id(name)
 
 
-def _check_spelling(path: Path, key: str, pairs: Sequence[str]) -> None:
+def _check_spelling(path: Path | str, key: str, pairs: Sequence[str]) -> None:
     """Raise for a pattern, or a pair without settle currency: each must be one futures pair."""
     for pair in pairs:
         if not _PAIR.fullmatch(pair):

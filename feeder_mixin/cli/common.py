@@ -22,6 +22,8 @@ from feeder_mixin.settings import FeederSettings, feeder_ids, load_settings
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.url import choose_store_url, masked_store_url, open_store
 
+logger = logging.getLogger(__name__)
+
 PLAIN_WIDTH: Final = 150
 """Width of tables where there is no terminal to ask."""
 
@@ -87,7 +89,17 @@ def chosen_feeders(arguments: argparse.Namespace) -> list[FeederSettings]:
             raise SettingsError("--feeder all: no feeder has a config in config/")
     if arguments.config is not None and len(ids) > 1:
         raise SettingsError(f"--config goes with one feeder, got {', '.join(ids)}")
-    return [load_settings(i, arguments.config, arguments.userdir) for i in dict.fromkeys(ids)]
+    chosen = []
+    for feeder_id in dict.fromkeys(ids):
+        try:
+            chosen.append(load_settings(feeder_id, arguments.config, arguments.userdir))
+        except SettingsError as error:
+            if "all" not in arguments.feeder or len(ids) == 1:
+                raise
+            logger.error("Left out: %s", error)  # noqa: TRY400  (one broken copy hides no bot)
+    if not chosen:
+        raise SettingsError("--feeder all: no feeder's config can be used")
+    return chosen
 
 
 @dataclass(frozen=True, slots=True)

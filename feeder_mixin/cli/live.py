@@ -215,7 +215,7 @@ def print_outcome(outcome: ReloadOutcome) -> None:
     console = make_console(stderr=outcome.error is not None)
     if outcome.error is not None:
         console.print(f"{outcome.feeder_id}: {outcome.error}", markup=False)
-    if outcome.before is None or outcome.after is None:
+    if outcome.before is None or outcome.after is None or outcome.error is not None:
         return
     parts = [f"{len(outcome.accepted)} accepted", f"{len(outcome.rejected)} rejected"]
     parts += [f"{len(outcome.unanswered)} without a record"] if outcome.unanswered else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,15 +18,19 @@ if TYPE_CHECKING:
     from feeder_mixin.replay.market import ReplayMarket
 
 _PORT_MAX = 65_535
+logger = logging.getLogger(__name__)
+
 _ABOUT = """\
 A dress rehearsal of your own feeder on your own candles, without internet, keys or money: answers on
 loopback what freqtrade asks of Binance USDT-M futures. Stored candles are moved by whole weeks so that
 now lies inside them, and new ones arrive on time. Without --datadir a market is generated. For example:
 
   feeder replay-exchange --feeder feeder75a --datadir user_data/data/binance \\
-      --write-datadir user_data/replay/binance --write-config replay.json --port 8800
-  freqtrade trade --config config/feeder75a.json --config replay.json \\
-      --datadir user_data/replay/binance
+      --write-datadir rehearsal/user_data/data/binance --write-config replay.json --port 8800
+  freqtrade trade --config config/feeder75a.json --config replay.json     (in another terminal)
+
+A --write-datadir that ends with user_data/data/EXCHANGE puts that user_data into the written config,
+so that the rehearsal's candles, state, models and store stay apart from the real bot's.
 """
 
 
@@ -140,7 +145,8 @@ def run_replay(arguments: argparse.Namespace) -> int:
 
     def ready(url: str) -> None:
         if arguments.write_config is not None:
-            overlay = freqtrade_overlay(url, market.timeframe if arguments.as_1m else None)
+            timeframe = market.timeframe if arguments.as_1m else None
+            overlay = freqtrade_overlay(url, timeframe, *_rehearsal_folders(arguments))
             arguments.write_config.parent.mkdir(parents=True, exist_ok=True)
             arguments.write_config.write_text(json.dumps(overlay, indent=2) + "\n", "utf-8")
             out.print(f"Config written to {arguments.write_config}", markup=False)
@@ -152,6 +158,19 @@ def run_replay(arguments: argparse.Namespace) -> int:
     serve(market, arguments.host, arguments.port, faults=Faults(faults), ready=ready)
     out.print("Replay exchange stopped", markup=False)
     return 0
+
+
+def _rehearsal_folders(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """Return the user_data folder of the rehearsal, where it has one, and the real strategies."""
+    datadir: Path | None = arguments.write_datadir
+    if datadir is None or datadir.absolute().parent.name != "data":
+        logger.warning(
+            "The rehearsal has no user_data folder of its own: start its bot with --userdir, or use a "
+            "--write-datadir such as rehearsal/user_data/data/binance"
+        )
+        return None, None
+    strategies = (arguments.userdir or Path("user_data")) / "strategies"
+    return datadir.absolute().parents[1], strategies if strategies.is_dir() else None
 
 
 def _make_market(arguments: argparse.Namespace) -> ReplayMarket:

@@ -332,7 +332,7 @@ def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> Non
             )
             values = " ".join(f"{name}={value!r}" for name, value in now.parameters.items())
             logger.debug("Optuna params of %s %s", pair, values)
-    if not loaded.records:
+    if not loaded.records and loaded.error is None:
         logger.warning(
             "No pair has Optuna params from the store feeder=%s store=%s: is it the right one? "
             "(FEEDER_STORE_URL, then feeder.store_url, then the default)",
@@ -341,7 +341,7 @@ def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> Non
         )
     logger.info(
         "Loaded Optuna params for %d pairs feeder=%s loaded=%d defaulted=%d rejected=%d "
-        "generation=%d store=%s took_ms=%.0f",
+        "generation=%d store=%s took_ms=%.0f last_good=%d",
         len(loaded.records),
         settings.feeder_id,
         len(loaded.records),
@@ -350,4 +350,5 @@ def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> Non
         generation,
         loaded.store,
         loaded.took_ms,
+        sum(pair.source == "last_good" for pair in loaded.pairs.values()),
     )

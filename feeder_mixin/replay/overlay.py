@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 _FAPI: Final = {
@@ -16,7 +17,12 @@ _ELSEWHERE: Final = (
 """ccxt's other Binance APIs: also sent to the replay exchange, which has none of them."""
 
 
-def freqtrade_overlay(base_url: str, timeframe: str | None = None) -> dict[str, object]:
+def freqtrade_overlay(
+    base_url: str,
+    timeframe: str | None = None,
+    user_data_dir: Path | None = None,
+    strategy_path: Path | None = None,
+) -> dict[str, object]:
     """Return config keys to merge over a bot's own: a second ``--config`` of ``freqtrade trade``.
 
     Parameters
@@ -25,6 +31,10 @@ def freqtrade_overlay(base_url: str, timeframe: str | None = None) -> dict[str, 
         Such as ``http://127.0.0.1:8800``.
     timeframe
         Overrides the bot's, where the exchange serves candles under another name (``--as-1m``).
+    user_data_dir
+        Of the rehearsal: moved candles, state, models and a relative store stay in and beside it.
+    strategy_path
+        Where the strategies are, which a rehearsal's folder does not have.
     """
     base = base_url.rstrip("/")
     urls = {name: base + path for name, path in _FAPI.items()}
@@ -53,4 +63,8 @@ def freqtrade_overlay(base_url: str, timeframe: str | None = None) -> dict[str, 
     }
     if timeframe is not None:
         overlay["timeframe"] = timeframe
+    if user_data_dir is not None:
+        overlay["user_data_dir"] = str(user_data_dir.absolute())
+    if strategy_path is not None:
+        overlay["strategy_path"] = str(strategy_path.absolute())
     return overlay

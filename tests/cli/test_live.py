@@ -190,7 +190,7 @@ def test_reload_that_failed_gives_the_bots_reason_and_exits_1(userdir, feeder):
         "the reload failed, the bot keeps what it runs: StoreUnavailableError: influx is down"
         in err
     )
-    assert "generation 1 -> 1" in err
+    assert "generation" not in err  # nothing was read, so there is nothing to count
 
 
 def test_reload_without_a_bot_exits_1(userdir, feeder):

@@ -176,7 +176,7 @@ def test_store_without_answer_at_start_and_reload_is_waited_for_with_a_bound(tra
         bot.wait_running()
         assert sources_of(bot.wait_ready()) == {"last_good"}
         (line,) = bot.lines("Loaded Optuna params for 0 pairs")
-        assert float(line.rpartition("took_ms=")[2]) < 12_000
+        assert float(line.rpartition("took_ms=")[2].split()[0]) < 12_000
         began = time.monotonic()
         check_reload_fails(bot, "127.0.0.1")
         assert time.monotonic() - began < 15

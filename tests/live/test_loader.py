@@ -128,7 +128,7 @@ def test_valid_records_are_taken_and_said_word_for_word(settings, write_store, l
     assert level == "INFO"
     assert re.fullmatch(
         r"Loaded Optuna params for 2 pairs feeder=feeder75a loaded=2 defaulted=1 rejected=0 "
-        r"generation=4 store=sqlite:///user_data/feeder_params\.sqlite \(default\) took_ms=\d+",
+        r"generation=4 store=sqlite:///user_data/feeder_params\.sqlite \(default\) took_ms=\d+ last_good=0",
         last,
     )
 
