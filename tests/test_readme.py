@@ -14,7 +14,13 @@ from feeder_mixin.schema import METRICS, PARAMETERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FREQTRADE_OPTIONS = ("--strategy", "--strategy-path", "--logfile", "--timerange", "--disable-param-export")
+FREQTRADE_OPTIONS = (
+    "--strategy",
+    "--strategy-path",
+    "--logfile",
+    "--timerange",
+    "--disable-param-export",
+)
 
 
 def test_readme_opens_with_the_two_commands():
