@@ -6,7 +6,9 @@ Definitions are those of the README's glossary. A rate whose denominator is empt
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +71,76 @@ def exceedance(excursion: Array, q: Array) -> float:
     """Return the share of rows whose excursion was below the forecast; nominal value: alpha."""
     check_same_length(excursion=excursion, q=q)
     return float(np.mean(excursion < q))
+
+
+_TWO_SIDED_95: Final = 1.96
+
+
+def exceedance_interval(alpha: float, n_independent: float) -> tuple[float, float]:
+    """Return where an honest model's exceedance lies in 95 of 100 windows (normal approximation).
+
+    Parameters
+    ----------
+    n_independent
+        Rows that do not overlap: candles of the window / horizon.
+    """
+    half = _TWO_SIDED_95 * math.sqrt(alpha * (1 - alpha) / n_independent)
+    return alpha - half, alpha + half
+
+
+def thinned_misses(
+    excursion: Array, q: Array, opens_s: NDArray[np.int64], horizon: int, timeframe_s: int
+) -> NDArray[np.bool_]:
+    """Return whether each row of one in `horizon` missed: labels that do not overlap.
+
+    Rows are counted from the epoch, so that a later candle changes no earlier choice.
+    """
+    check_same_length(excursion=excursion, q=q)
+    keep = (opens_s // timeframe_s) % horizon == 0
+    misses: NDArray[np.bool_] = excursion[keep] < q[keep]
+    return misses
+
+
+def kupiec_p(misses: NDArray[np.bool_], alpha: float) -> float | None:
+    """Return the p-value of the share of misses being `alpha`; None without rows.
+
+    References
+    ----------
+    Kupiec (1995), Techniques for Verifying the Accuracy of Risk Measurement Models.
+    """
+    n, n_missed = len(misses), int(misses.sum())
+    if not n:
+        return None
+    expected = _log_likelihood(n - n_missed, n_missed, alpha)
+    return _chi_squared_p(_log_likelihood(n - n_missed, n_missed, n_missed / n) - expected)
+
+
+def christoffersen_p(misses: NDArray[np.bool_]) -> float | None:
+    """Return the p-value of a miss being no likelier after a miss; None without rows of both kinds.
+
+    References
+    ----------
+    Christoffersen (1998), Evaluating Interval Forecasts, section 3.2.
+    """
+    before, after = misses[:-1], misses[1:]
+    if not before.any() or before.all():
+        return None
+    both = _log_likelihood(len(after) - int(after.sum()), int(after.sum()), float(after.mean()))
+    apart = 0.0
+    for part in (after[before], after[~before]):
+        n_missed = int(part.sum())
+        apart += _log_likelihood(len(part) - n_missed, n_missed, n_missed / len(part))
+    return _chi_squared_p(apart - both)
+
+
+def _log_likelihood(n_held: int, n_missed: int, share: float) -> float:
+    held = n_held * math.log1p(-share) if n_held else 0.0
+    return held + (n_missed * math.log(share) if n_missed else 0.0)
+
+
+def _chi_squared_p(half_ratio: float) -> float:
+    """Return the upper tail of chi-squared with one degree of freedom at ``2 x half_ratio``."""
+    return math.erfc(math.sqrt(max(half_ratio, 0.0)))
 
 
 @dataclass(frozen=True, slots=True)

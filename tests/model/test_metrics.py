@@ -1,9 +1,12 @@
 """Metrics against counting."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom, chi2
 
 from feeder_mixin.errors import ModelError
 from feeder_mixin.model import metrics
@@ -115,3 +118,61 @@ def test_metrics_of_arrays_that_do_not_fit_are_refused(y, q):
         metrics.pinball_loss(y, q, 0.1)
     with pytest.raises(ModelError, match="got"):
         metrics.safety_rates(y, q, 0.01)
+
+
+misses = st.lists(st.booleans(), min_size=0, max_size=300).map(lambda x: np.array(x, bool))
+
+
+@given(misses, alphas)
+def test_kupiec_of_any_misses_equals_the_binomial_likelihood_ratio(missed, alpha):
+    """The p-value is chi-squared's upper tail at twice the log ratio of binomial likelihoods."""
+    found = metrics.kupiec_p(missed, alpha)
+    if not len(missed):
+        assert found is None
+        return
+    n, k = len(missed), missed.sum()
+    ratio = 2 * (binom.logpmf(k, n, k / n) - binom.logpmf(k, n, alpha))
+    assert found == pytest.approx(chi2.sf(max(ratio, 0.0), 1), rel=1e-6, abs=1e-9)
+
+
+@given(misses)
+def test_christoffersen_of_any_misses_equals_counting_transitions(missed):
+    """The p-value is that of the contingency table of a miss and the row before."""
+    found = metrics.christoffersen_p(missed)
+    pairs = list(itertools.pairwise(missed))
+    rows = [[after for before, after in pairs if before == state] for state in (True, False)]
+    if not all(rows):
+        assert found is None
+        return
+    overall = sum(map(sum, rows)) / len(pairs)
+    ratio = 0.0
+    for row in rows:
+        k, n = sum(row), len(row)
+        ratio += 2 * (binom.logpmf(k, n, k / n) - binom.logpmf(k, n, overall))
+    assert found == pytest.approx(chi2.sf(max(ratio, 0.0), 1), rel=1e-6, abs=1e-9)
+
+
+def test_christoffersen_of_clustered_misses_is_small_and_kupiec_is_not():
+    """Misses that come in runs are told apart from misses that are too many."""
+    missed = np.zeros(200, bool)
+    missed[40:60] = True
+    assert metrics.christoffersen_p(missed) < 1e-6
+    assert metrics.kupiec_p(missed, 0.1) == pytest.approx(1.0)
+
+
+def test_exceedance_interval_of_a_test_window_holds_95_of_100_honest_models():
+    """The interval of 144 independent rows is that of the binomial distribution."""
+    low, high = metrics.exceedance_interval(0.1, 144)
+    inside = binom.cdf(high * 144, 144, 0.1) - binom.cdf(low * 144, 144, 0.1)
+    assert inside == pytest.approx(0.95, abs=0.02)
+
+
+def test_thinned_misses_of_a_longer_series_choose_the_same_rows():
+    """Rows are counted from the epoch: what comes before or after changes no choice."""
+    rng = np.random.default_rng(1)
+    y, q = rng.normal(size=500), rng.normal(size=500)
+    opens_s = 1_700_000_100 // 300 * 300 + 300 * np.arange(500)
+    whole = metrics.thinned_misses(y, q, opens_s, 30, 300)
+    part = metrics.thinned_misses(y[100:], q[100:], opens_s[100:], 30, 300)
+    assert len(whole) in {16, 17}
+    np.testing.assert_array_equal(whole[-len(part) :], part)
