@@ -157,6 +157,7 @@ def _copy_model(store: ModelStore, name: str, pair: str) -> str:
         shared.scale.mean,
         shared.scale.std,
         {**shared.scale.coefficients, pair: shared.scale.coefficients[source]},
+        shared.scale.trees,
     )
     shared_name = f"shared-{model.cut_s}-{slug}"
     store.save_shared(shared_name, replace(shared, scale=scale))

@@ -269,10 +269,10 @@ def _redrawn_skill(setup: Setup, side: Side, naive: Parameters, ours: Parameters
     for window in setup.layout.folds:
         y, q = naive_forecast(setup, side, window, naive, seed, 1.0)
         models, (_, test, _) = setup.shared[window.cut_s], _fold_rows(setup, side, window)
-        log_scale = models.scale.log_scale(pair, setup.table)
         training = training_rows(
+            pair,
             setup.table,
-            log_scale,
+            models.scale,
             side,
             cut_s=window.cut_s,
             train_days=TRAIN_DAYS,
@@ -283,12 +283,13 @@ def _redrawn_skill(setup: Setup, side: Side, naive: Parameters, ours: Parameters
         model = make_regressor(ours, seed)
         model.fit(training.x, training.z, sample_weight=training.weight)
         rows = setup.table.iloc[test]
-        own = model.booster_.predict(tree_features(rows, log_scale[test], side))
-        pooled = interpolate_alpha(models.pooled_z(rows, log_scale[test], side), ALPHA)
+        log_scale = models.scale.log_scale(pair, rows)
+        own = model.booster_.predict(tree_features(rows, log_scale, side))
+        pooled = interpolate_alpha(models.pooled_z(rows, log_scale, side), ALPHA)
         constant = atr_rule_constant(setup.table, side, window.cut_s, ALPHA, HORIZON, TIMEFRAME_S)
         parts["y"].append(y)
         parts["naive"].append(q)
-        parts["ours"].append(combine(own, pooled) * np.exp(log_scale[test]))
+        parts["ours"].append(combine(own, pooled) * np.exp(log_scale))
         parts["rule"].append(constant * rows["atr_ratio"].to_numpy())
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     rule = pinball_loss(joined["y"], joined["rule"], ALPHA)

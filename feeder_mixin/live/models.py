@@ -25,12 +25,11 @@ from feeder_mixin.live.files import read_checked, write_checked
 from feeder_mixin.market.context import Market
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.quantile import (
-    POOLED_ALPHAS,
     SafetyModel,
     SharedModels,
-    bracket,
     fit_safety_model,
     fit_shared,
+    pooled_weights,
     shared_rows,
 )
 from feeder_mixin.model.scale import LabelScale
@@ -39,7 +38,7 @@ from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Of the model files: raise it when their content changes."""
 
 
@@ -88,6 +87,7 @@ class ModelStore:
             "mean": scale.mean.tolist(),
             "std": scale.std.tolist(),
             "coefficients": {pair: c.tolist() for pair, c in sorted(scale.coefficients.items())},
+            "scale_trees": None if scale.trees is None else scale.trees.model_to_string(),
             "pooled": {str(a): trees.model_to_string() for a, trees in shared.pooled.items()},
         }
         write_checked(self.path(name), document)
@@ -128,8 +128,7 @@ class ModelStore:
                 raise ModelError(f"model {self.path(name)} is for side {side}")
             parameters = {p.name: p.restore(document["parameters"][p.name]) for p in PARAMETERS}
             alpha = parameters["quantile_alpha"]
-            left, _ = bracket(alpha)
-            shared = self.load_shared(document["shared"], POOLED_ALPHAS[left : left + 2])
+            shared = self.load_shared(document["shared"], tuple(pooled_weights(alpha)))
             own = lgb.Booster(model_str=document["trees"])
             return TrainedModel(
                 pair,
@@ -158,7 +157,9 @@ class ModelStore:
             try:
                 coefficients = {p: np.array(c) for p, c in document["coefficients"].items()}
                 mean, std = np.array(document["mean"]), np.array(document["std"])
-                self._scales.setdefault(name, LabelScale(mean, std, coefficients))
+                text = document["scale_trees"]
+                trees = None if text is None else lgb.Booster(model_str=text)
+                self._scales.setdefault(name, LabelScale(mean, std, coefficients, trees))
                 for alpha in missing if document["pooled"] else ():
                     text = document["pooled"][str(alpha)]
                     self._pooled[name, alpha] = lgb.Booster(model_str=text)

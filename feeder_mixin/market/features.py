@@ -44,15 +44,34 @@ SMALLEST_RATIO: Final = 1e-7
 _SMALLEST_VARIANCE: Final = 1e-12
 """Floor of the variance over the horizon, above that of others."""
 
+_SMALLEST_MOVE: Final = 1e-4
+"""Added to ranges and returns of few candles, which are often 0: a basis point."""
+
+_SMALLEST_SHARE: Final = 1e-3
+"""Added to volumes in units of the week's mean, which are often 0 for thin pairs."""
+
 SEASON_DAYS: Final = 21
-WARMUP_CANDLES: Final = 14 * DAY + ATR_PERIOD
-"""Candles before the first complete row: the season of the same weekday looks back two weeks."""
+_BEFORE_WINDOWS: Final = (6, 96)
+
+
+def warmup_candles(horizon: int) -> int:
+    """Return how many candles come before the first complete row.
+
+    The season before looks back two weeks, and over the horizon before that.
+    """
+    return 14 * DAY + max(horizon, ATR_PERIOD)
+
 
 _ATR_MEMORY: Final = 1_000
 """Candles behind which Wilder's smoothing has forgotten its start: (13/14)**1000 is 1e-32."""
 
 _CLOSE_WINDOWS: Final = (3, 6, 12, 24, 96, DAY, WEEK)
-_RANGE_WINDOWS: Final = (24, 96, DAY, WEEK)
+_RANGE_WINDOWS: Final = (3, 6, 24, 96, DAY, WEEK)
+_SPAN_WINDOWS: Final = (6, 12, 96, DAY, WEEK)
+_DOWN_UP_WINDOWS: Final = (6, 24, 96, DAY)
+_LARGEST_WINDOWS: Final = (24, DAY)
+_VOLUME_WINDOWS: Final = (1, 3, 12, 48, DAY)
+_TREND_WINDOWS: Final = (24, 96, DAY)
 _MOMENTUM_WINDOWS: Final = (6, 24, DAY)
 _EXTREME_WINDOWS: Final = (24, DAY)
 OWN_FEATURES: Final = (
@@ -60,14 +79,27 @@ OWN_FEATURES: Final = (
     "atr14",
     *(f"vol_close_{w}" for w in _CLOSE_WINDOWS),
     *(f"vol_range_{w}" for w in _RANGE_WINDOWS),
+    "candle_range",
+    *(f"range_{w}" for w in _SPAN_WINDOWS),
     "range_ahead_like",
     "range_ahead_like_day",
     "range_ahead_like_week",
+    *(f"down_up_{w}" for w in _DOWN_UP_WINDOWS),
+    *(f"largest_return_{w}" for w in _LARGEST_WINDOWS),
     "vol_horizon",
     "season_7d",
     "season_21d",
     "season_21d_relative",
     "season_weekday_relative",
+    "season_before_7d",
+    "season_before_21d",
+    "season_before_21d_relative",
+    "season_before_weekday_relative",
+    *(f"season_before_21d_{w}" for w in _BEFORE_WINDOWS),
+    *(f"volume_{w}" for w in _VOLUME_WINDOWS),
+    "volume_season",
+    "volume_season_before",
+    *(f"trend_{w}" for w in _TREND_WINDOWS),
     *(f"momentum_{w}" for w in _MOMENTUM_WINDOWS),
     *(f"{side}_{w}" for w in _EXTREME_WINDOWS for side in ("to_low", "to_high")),
     "volume_ratio",
@@ -81,9 +113,19 @@ MARKET_COLUMNS: Final = (
     "vol_range_24",
     "vol_range_2016",
     "range_ahead_like_day",
+    "season_before_21d",
+    *(f"season_before_21d_{w}" for w in _BEFORE_WINDOWS),
+    "volume_3",
     "vol_horizon",
 )
-BTC_COLUMNS: Final = ("atr14", "vol_close_6", "vol_range_96")
+BTC_COLUMNS: Final = (
+    "atr14",
+    "vol_close_6",
+    "vol_range_96",
+    "volume_1",
+    "volume_3",
+    "volume_12",
+)
 """What the context pairs together, and BTC alone, give to every pair."""
 
 NEW_YORK_EVENTS: Final = {"0830": 510, "0930": 570, "1400": 840, "1600": 960}
@@ -122,8 +164,70 @@ SCALE_FEATURES: Final = (
     *NEW_YORK_CLOCK,
     "ny_profile_20",
     "ny_profile_weekday",
+    # What the past would have been at this time of day: tells a loud hour from a loud day.
+    "season_before_7d",
+    "season_before_21d",
+    "season_before_21d_relative",
+    "season_before_weekday_relative",
+    *(f"season_before_21d_{w}" for w in _BEFORE_WINDOWS),
+    "market_season_before_21d",
+    *(f"market_season_before_21d_{w}" for w in _BEFORE_WINDOWS),
+    *(f"volume_{w}" for w in _VOLUME_WINDOWS),
+    "volume_season",
+    "volume_season_before",
+    *(f"btc_volume_{w}" for w in (1, 3, 12)),
+    "candle_range",
+    "vol_range_3",
+    *(f"range_{w}" for w in _SPAN_WINDOWS),
+    *(f"down_up_{w}" for w in _DOWN_UP_WINDOWS),
+    *(f"largest_return_{w}" for w in _LARGEST_WINDOWS),
+    *(f"trend_{w}" for w in _TREND_WINDOWS),
 )
-"""Regressors of the label scale (`model.scale`)."""
+"""Regressors of the label scale (`model.scale`), beside products of some of them."""
+
+SCALE_TREE_LEVELS: Final = (
+    *(f"vol_close_{w}" for w in (3, 6, 24, 96, DAY)),
+    "atr14",
+    "range_ahead_like",
+    "range_ahead_like_day",
+    *(f"vol_range_{w}" for w in (6, 96, DAY)),
+    "market_atr14",
+    "market_vol_close_6",
+    "market_vol_range_24",
+    "btc_vol_close_6",
+    "btc_vol_range_96",
+    "season_7d",
+    "season_21d",
+    "season_before_7d",
+    "season_before_21d",
+    "market_season_before_21d",
+    *(f"range_{w}" for w in (6, 12, 96, DAY)),
+)
+"""Inputs of the scale's trees that enter as differences from the linear log scale."""
+
+SCALE_TREE_STATES: Final = (
+    "season_21d_relative",
+    "season_weekday_relative",
+    "utc_sin",
+    "utc_cos",
+    "ny_profile_20",
+    "ny_profile_weekday",
+    "ny_sin",
+    "ny_cos",
+    "ny_to_0930",
+    "ny_to_0830",
+    "ny_weekend",
+    "volume_ratio",
+    *(f"volume_{w}" for w in (1, 3, 12, 48)),
+    "volume_season",
+    "volume_season_before",
+    "btc_volume_3",
+    "market_volume_3",
+    *(f"down_up_{w}" for w in (24, 96, DAY)),
+    *(f"trend_{w}" for w in _TREND_WINDOWS),
+    "largest_return_24",
+)
+"""Inputs of the scale's trees that enter as they are."""
 
 _RELATIVE: Final = (
     "vol_close_3",
@@ -164,7 +268,9 @@ _MOMENTUM_ROWS: Final = slice(
     len(_RELATIVE) + len(_AS_IS), len(_RELATIVE) + len(_AS_IS) + len(_MOMENTUM)
 )
 
-TABLE_FEATURES: Final = tuple(dict.fromkeys((*SCALE_FEATURES, *TREE_FEATURES)))
+TABLE_FEATURES: Final = tuple(
+    dict.fromkeys((*SCALE_FEATURES, *SCALE_TREE_LEVELS, *SCALE_TREE_STATES, *TREE_FEATURES))
+)
 
 _TABLE_NAMES: Final = ("atr_ratio", *TABLE_FEATURES)
 _TABLE_COLUMNS: Final = pd.Index(_TABLE_NAMES)
@@ -178,10 +284,10 @@ _STAND_IN: Final = {  # column of the context -> the pair's own, where no contex
     if f"{prefix}_{name}" in _FROM_CONTEXT
 }
 
-RECIPE_VERSION: Final = "1"
+RECIPE_VERSION: Final = "2"
 """Goes into `feature_hash`: raise it when a formula changes while its name stays."""
 
-FEATURE_HASH: Final = hash48(RECIPE_VERSION, *SCALE_FEATURES, "|", *TREE_FEATURES)
+FEATURE_HASH: Final = hash48(RECIPE_VERSION, *TABLE_FEATURES, "|", *TREE_FEATURES)
 
 
 def tail_candles(horizon: int) -> int:
@@ -190,7 +296,7 @@ def tail_candles(horizon: int) -> int:
     Equal to 1e-9, and with NaN in the same places; `last` rows need ``last - 1`` candles more.
     """
     return max(
-        SEASON_DAYS * DAY,  # the oldest season; its horizon lies inside these days
+        SEASON_DAYS * DAY + max(horizon, *_BEFORE_WINDOWS),  # the window before the oldest season
         WEEK + horizon,  # a week of windows of the horizon
         WEEK + 1,  # a week of returns
         _ATR_MEMORY + ATR_PERIOD + 1,
@@ -273,10 +379,16 @@ def own_features(candles: pd.DataFrame, horizon: int, last: int | None = None) -
     squared_return = np.diff(log_close) ** 2
     for window in _CLOSE_WINDOWS:  # log of the root mean square return
         out[f"vol_close_{window}"] = log_floor(np.sqrt(rolling_mean(squared_return, window, count)))
-    range_variance = _range_variance(high, low, count + SEASON_DAYS * DAY)
+    reach = count + SEASON_DAYS * DAY + max(horizon, *_BEFORE_WINDOWS)
+    range_variance = _range_variance(high, low, reach)
     for window in _RANGE_WINDOWS:
         out[f"vol_range_{window}"] = log_floor(np.sqrt(rolling_mean(range_variance, window, count)))
-    out |= _ranges_ahead_like(high, low, horizon, count) | _seasons(range_variance, horizon, count)
+    out |= _spans(high, low, count) | _ranges_ahead_like(high, low, horizon, count)
+    out |= _seasons(range_variance, horizon, count) | _volumes(volume, horizon, count)
+    out |= _returns(np.diff(log_close), count)
+    for window in _TREND_WINDOWS:  # how far from the mean price, in units of ATR14 x sqrt(candles)
+        away = np.abs(now - rolling_mean(log_close, window, count))
+        out[f"trend_{window}"] = away / atr / math.sqrt(window)
     for window in _MOMENTUM_WINDOWS:  # past return in units of ATR14 x sqrt(candles)
         out[f"momentum_{window}"] = (
             (now - last_values(log_close, count, back=window)) / atr / math.sqrt(window)
@@ -287,11 +399,10 @@ def own_features(candles: pd.DataFrame, horizon: int, last: int | None = None) -
         highest = rolling_extreme(high, window, count, np.maximum)
         out[f"to_low_{window}"] = np.log(lowest / here) / unit
         out[f"to_high_{window}"] = np.log(here / highest) / unit
-    week_volume = rolling_mean(volume, WEEK, count) + 1e-9
-    out["volume_ratio"] = log_floor(rolling_mean(volume, 3, count) / week_volume + 1e-4)
     values = np.empty((len(OWN_FEATURES), count))
     for row, name in zip(values, OWN_FEATURES, strict=True):
         row[:] = out[name]
+    values[:, np.isnan(here)] = np.nan  # earlier days' seasons would be known: the candle is not
     index = candles.index[len(candles) - count :]
     return pd.DataFrame(values.T, index=index, columns=_OWN_COLUMNS, copy=False)
 
@@ -308,31 +419,90 @@ def _ranges_ahead_like(high: Array, low: Array, horizon: int, count: int) -> dic
     }
 
 
-def _seasons(range_variance: Array, horizon: int, count: int) -> dict[str, Array]:
-    """Return the volatility over the horizon, and what followed this time of day on earlier days."""
-    reach = count + SEASON_DAYS * DAY - horizon
-    log_volatility = _log_volatility(range_variance, horizon, reach)
-    week_mean = rolling_mean(log_volatility, WEEK, count)
-    # Volatility of the candles that FOLLOWED this time of day k days ago; they ended
-    # k * DAY - horizon candles ago, so nothing of today's future is in them.
-    after = {
-        k: last_values(log_volatility, count, back=k * DAY - horizon)
-        for k in range(1, SEASON_DAYS + 1)
-    }
-    season_7d = sum((after[k] for k in range(2, 8)), start=after[1]) / 7
-    season_21d = after[1]
+def _spans(high: Array, low: Array, count: int) -> dict[str, Array]:
+    """Return log ranges of the candle and of windows."""
+    candle = np.log(last_values(high, count) / last_values(low, count))
+    out = {"candle_range": np.log(candle + _SMALLEST_MOVE)}
+    for window in _SPAN_WINDOWS:
+        highest = rolling_extreme(high, window, count, np.maximum)
+        lowest = rolling_extreme(low, window, count, np.minimum)
+        out[f"range_{window}"] = log_floor(np.log(highest / lowest))
+    return out
+
+
+def _returns(log_return: Array, count: int) -> dict[str, Array]:
+    """Return how much of the volatility was downward, and the largest return of a window."""
+    down, up = np.minimum(log_return, 0.0) ** 2, np.maximum(log_return, 0.0) ** 2
+    out = {}
+    for window in _DOWN_UP_WINDOWS:
+        fall = rolling_mean(down, window, count) + _SMALLEST_MOVE**2
+        rise = rolling_mean(up, window, count) + _SMALLEST_MOVE**2
+        out[f"down_up_{window}"] = np.log(fall / rise) / 2
+    for window in _LARGEST_WINDOWS:
+        largest = rolling_extreme(np.abs(log_return), window, count, np.maximum)
+        out[f"largest_return_{window}"] = np.log(largest + _SMALLEST_MOVE)
+    return out
+
+
+def _on_earlier_days(values: Array, count: int, ahead: int) -> dict[int, Array]:
+    """Return k -> the values `ahead` candles after this time of day, k days ago.
+
+    With `ahead` of the values' window they tell what FOLLOWED; that ended k * DAY - ahead candles
+    ago, so nothing of today's future is in them. With 0 they tell what came before.
+    """
+    return {k: last_values(values, count, back=k * DAY - ahead) for k in range(1, SEASON_DAYS + 1)}
+
+
+def _mean_of_week(earlier: Mapping[int, Array]) -> Array:
+    return sum((earlier[k] for k in range(2, 8)), start=earlier[1]) / 7
+
+
+def _mean_of_season(earlier: Mapping[int, Array]) -> Array:
+    """Return the mean of all days; a missing old one is replaced by its weekday of the last seven."""
+    mean = earlier[1]
     for k in range(2, SEASON_DAYS + 1):
-        # Missing old days are replaced by the same weekday of the last seven.
-        weekday = after[(k - 1) % 7 + 1]
-        season_21d = season_21d + np.where(np.isnan(after[k]), weekday, after[k])
-    season_21d = season_21d / SEASON_DAYS
-    return {
+        weekday = earlier[(k - 1) % 7 + 1]
+        mean = mean + np.where(np.isnan(earlier[k]), weekday, earlier[k])
+    return mean / SEASON_DAYS
+
+
+def _seasons(range_variance: Array, horizon: int, count: int) -> dict[str, Array]:
+    """Return the volatility over the horizon, and what followed and came before on earlier days."""
+    log_volatility = _log_volatility(range_variance, horizon, count + SEASON_DAYS * DAY)
+    week_mean = rolling_mean(log_volatility, WEEK, count)
+    after = _on_earlier_days(log_volatility, count, horizon)
+    before = _on_earlier_days(log_volatility, count, 0)
+    out = {
         "vol_horizon": last_values(log_volatility, count),
-        "season_7d": season_7d,
-        "season_21d": season_21d,
-        "season_21d_relative": season_21d - week_mean,
+        "season_7d": _mean_of_week(after),
+        "season_21d": _mean_of_season(after),
         "season_weekday_relative": (after[7] + after[14]) / 2 - week_mean,
+        "season_before_7d": _mean_of_week(before),
+        "season_before_21d": _mean_of_season(before),
+        "season_before_weekday_relative": (before[7] + before[14]) / 2 - week_mean,
     }
+    for window in _BEFORE_WINDOWS:
+        volatility = _log_volatility(range_variance, window, count + SEASON_DAYS * DAY)
+        earlier = _on_earlier_days(volatility, count, 0)
+        out[f"season_before_21d_{window}"] = _mean_of_season(earlier)
+    out["season_21d_relative"] = out["season_21d"] - week_mean
+    out["season_before_21d_relative"] = out["season_before_21d"] - week_mean
+    return out
+
+
+def _volumes(volume: Array, horizon: int, count: int) -> dict[str, Array]:
+    """Return volume against the past week's, and what is usual at this time of day."""
+    week = rolling_mean(volume, WEEK, count) + 1e-9
+    out = {"volume_ratio": log_floor(rolling_mean(volume, 3, count) / week + 1e-4)}
+    for window in _VOLUME_WINDOWS:
+        out[f"volume_{window}"] = np.log(
+            rolling_mean(volume, window, count) / week + _SMALLEST_SHARE
+        )
+    over_horizon = rolling_mean(volume, horizon, count + SEASON_DAYS * DAY)
+    for name, ahead in (("volume_season", horizon), ("volume_season_before", 0)):
+        usual = _mean_of_season(_on_earlier_days(over_horizon, count, ahead))
+        out[name] = np.log(usual / week + _SMALLEST_SHARE)
+    return out
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from freqtrade.enums import CandleType
 
 from feeder_mixin.errors import CandleError
 from feeder_mixin.market.candles import candle_path, timeframe_seconds
-from feeder_mixin.market.features import WARMUP_CANDLES
+from feeder_mixin.market.features import warmup_candles
 from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,9 @@ def download_arguments(
 
     `datadir` None is freqtrade's own folder of the exchange.
     """
-    warmup_days = WARMUP_CANDLES * timeframe_seconds(settings.timeframe) / _DAY_S
+    warmup_days = (
+        warmup_candles(settings.horizon_candles) * timeframe_seconds(settings.timeframe) / _DAY_S
+    )
     folder = [] if datadir is None else ["--datadir", str(datadir)]
     return [
         "download-data",

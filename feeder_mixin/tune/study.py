@@ -246,6 +246,7 @@ def run_study(
 
     def draw(number: int) -> Draw:
         return build_draw(
+            settings.pair,
             table,
             settings.side,
             rows,

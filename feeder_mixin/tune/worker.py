@@ -18,7 +18,7 @@ import pandas as pd
 
 from feeder_mixin.errors import CandleError, FeederError
 from feeder_mixin.market.context import Market
-from feeder_mixin.market.features import FEATURE_HASH, WARMUP_CANDLES, labels
+from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.model.folds import Layout, needed_labelled_days, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_rows
 from feeder_mixin.model.rows import DAY_S, open_seconds
@@ -103,7 +103,7 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
     market = _market[0]
     table = _build_table(pair, candles)
     frame = market.context[pair] if candles is None else candles
-    warmup_days = WARMUP_CANDLES * market.timeframe_s / DAY_S
+    warmup_days = warmup_candles(market.horizon) * market.timeframe_s / DAY_S
     usable_days = int(np.isfinite(labels(table, "long")).sum()) * market.timeframe_s / DAY_S
     needed = needed_labelled_days(market.horizon, market.timeframe_s)
     if usable_days < needed:

@@ -10,11 +10,11 @@ from feeder_mixin.market.features import (
     FEATURE_HASH,
     TABLE_FEATURES,
     TREE_FEATURES,
-    WARMUP_CANDLES,
     atr_ratio,
     labels,
     own_features,
     tree_features,
+    warmup_candles,
 )
 from tests.candle_factory import make_candles
 from tests.oracles import market as oracle
@@ -186,8 +186,8 @@ def test_table_of_complete_candles_starts_after_the_warm_up(made):
     """The first row comes when the warm-up is over; then every candle has one."""
     table = build(made, made[ETH])
     first = made[ETH].index.get_loc(table.index[0])
-    assert first < WARMUP_CANDLES
-    assert WARMUP_CANDLES - first < 20
+    assert first < warmup_candles(HORIZON)
+    assert warmup_candles(HORIZON) - first < 20
     assert len(table) == len(made[ETH]) - first
     assert np.isfinite(table[FEATURES].to_numpy()).all()
 
@@ -279,6 +279,44 @@ def test_own_features_of_made_candles_equal_the_oracles(made):
         assert row["season_21d"] == pytest.approx(season_21d, abs=1e-8)
         assert row["season_21d_relative"] == pytest.approx(season_21d - week.iloc[i], abs=1e-8)
         assert row["season_weekday_relative"] == pytest.approx(weekday, abs=1e-8)
+
+
+def test_ranges_returns_and_volumes_of_made_candles_equal_the_oracles(made):
+    """What a window's range, signed and largest returns, trend and volume say is the loops'."""
+    candles = made[ETH]
+    own, atrs = own_features(candles, HORIZON), oracle.atr(candles)
+    for i in range(21 * 288 + 130, len(candles), 307):
+        row = own.iloc[i]
+        expected = {f"range_{w}": oracle.log_range(candles, i, w) for w in (6, 12, 96, 288, 2016)}
+        expected |= {f"down_up_{w}": oracle.down_up(candles, i, w) for w in (6, 24, 96, 288)}
+        expected |= {f"largest_return_{w}": oracle.largest_return(candles, i, w) for w in (24, 288)}
+        expected |= {f"trend_{w}": oracle.trend(candles, atrs, i, w) for w in (24, 96, 288)}
+        expected |= {f"volume_{w}": oracle.log_volume(candles, i, w) for w in (1, 3, 12, 48, 288)}
+        expected["volume_season"] = oracle.volume_season(candles, i, HORIZON, HORIZON)
+        expected["volume_season_before"] = oracle.volume_season(candles, i, HORIZON, 0)
+        for name, value in expected.items():
+            assert row[name] == pytest.approx(value, abs=1e-8), name
+
+
+def test_seasons_before_of_made_candles_equal_the_oracles(made):
+    """What came before this time of day on earlier days is the loops'."""
+    candles = made[ETH]
+    own = own_features(candles, HORIZON)
+    week = own["vol_horizon"].rolling(2016).mean()
+    season = list(range(1, 22))
+    for i in range(21 * 288 + 130, len(candles), 307):
+        before = oracle.season_before(candles, i, HORIZON, season)
+        weekday = oracle.season_before(candles, i, HORIZON, [7, 14]) - week.iloc[i]
+        expected = {
+            "season_before_7d": oracle.season_before(candles, i, HORIZON, season[:7]),
+            "season_before_21d": before,
+            "season_before_21d_relative": before - week.iloc[i],
+            "season_before_weekday_relative": weekday,
+            "season_before_21d_6": oracle.season_before(candles, i, 6, season),
+            "season_before_21d_96": oracle.season_before(candles, i, 96, season),
+        }
+        for name, value in expected.items():
+            assert own.iloc[i][name] == pytest.approx(value, abs=1e-8), name
 
 
 @pytest.mark.parametrize(

@@ -92,10 +92,10 @@ def test_own_features_of_fewer_candles_than_wanted_are_all_rows(rough):
 
 def test_own_features_one_candle_short_of_a_tail_differ(make_candles):
     """The stated length of a tail is not longer than its windows."""
-    candles = make_candles(6_048, 3)
+    candles = make_candles(6_144, 3)
     assert tail_candles(HORIZON) == len(candles)
     whole, short = (own_features(c, HORIZON, 1).iloc[0] for c in (candles, candles.iloc[1:]))
-    assert whole["season_21d"] != short["season_21d"]
+    assert whole["season_before_21d_96"] != short["season_before_21d_96"]
 
 
 def test_vol_horizon_alone_equals_the_column(rough):
@@ -480,7 +480,7 @@ def test_context_tail_of_real_candles_equals_the_market(real_candles, horizon):
         tail.extend(new, until)
         assert_same_rows(tail.shared, market.shared.iloc[stop - 10 : stop])
         for pair in (BTC, SOL):
-            found = tail.build(context[pair].iloc[stop - 6_300 : stop], 10)
+            found = tail.build(context[pair].iloc[stop - tail_candles(horizon) - 10 : stop], 10)
             assert_same_rows(found, tables[pair].loc[new[pair].index[-10] : until])
             assert len(found) == 10
 

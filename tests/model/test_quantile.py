@@ -17,7 +17,6 @@ from feeder_mixin.model.quantile import (
     POOLED_TREES,
     SafetyModel,
     booster_params,
-    bracket,
     combine,
     fit_safety_model,
     fit_shared,
@@ -25,6 +24,7 @@ from feeder_mixin.model.quantile import (
     lightgbm_params,
     make_dataset,
     make_regressor,
+    pooled_weights,
     training_rows,
 )
 from feeder_mixin.model.rows import DAY_S, open_seconds
@@ -69,8 +69,9 @@ def fit(market, side="long", parameters=None, shared=None, pair=ETH):
 def training(small_market):
     """Give the training rows of a pair."""
     return training_rows(
+        ETH,
         small_market.tables[ETH],
-        small_market.shared.scale.log_scale(ETH, small_market.tables[ETH]),
+        small_market.shared.scale,
         "long",
         cut_s=small_market.cut_s,
         train_days=150.0,
@@ -237,16 +238,15 @@ def test_training_rows_of_a_window_are_thinned_weighted_and_purged(small_market,
 
 def test_training_rows_of_a_redraw_are_others_and_fewer(small_market):
     """A redraw takes other rows and leaves out the window's first days."""
-    table = small_market.tables[ETH]
-    log_scale = small_market.shared.scale.log_scale(ETH, table)
+    table, scale = small_market.tables[ETH], small_market.shared.scale
     window = {
         "cut_s": small_market.cut_s,
         "train_days": 10.0,
         "horizon": HORIZON,
         "timeframe_s": TIMEFRAME_S,
     }
-    first = training_rows(table, log_scale, "long", **window)
-    redraw = training_rows(table, log_scale, "long", **window, drop_days=2.0, offset=3)
+    first = training_rows(ETH, table, scale, "long", **window)
+    redraw = training_rows(ETH, table, scale, "long", **window, drop_days=2.0, offset=3)
     assert not set(first.rows) & set(redraw.rows)
     opens_s = open_seconds(table)
     assert small_market.cut_s - 8 * DAY_S <= opens_s[redraw.rows[0]]
@@ -258,8 +258,9 @@ def test_training_rows_without_finished_label_are_refused(small_market):
     table = small_market.tables[ETH]
     with pytest.raises(ModelError, match="no finished label in the 150 days"):
         training_rows(
+            ETH,
             table,
-            np.zeros(len(table)),
+            small_market.shared.scale,
             "long",
             cut_s=int(open_seconds(table)[0]),
             train_days=150.0,
@@ -296,15 +297,16 @@ def test_interpolation_at_any_level_is_linear(alpha, expected):
     """Between fitted levels the pooled forecast is a straight line, exact at the levels."""
     by_alpha = np.array([[1.0], [2.0], [3.0], [5.0]])
     assert interpolate_alpha(by_alpha, alpha) == pytest.approx(expected)
-    left, share = bracket(alpha)
-    assert 0 <= left < len(POOLED_ALPHAS) - 1
-    assert -1e-12 <= share <= 1 + 1e-12
+    weights = pooled_weights(alpha)
+    assert sum(weights.values()) == pytest.approx(1.0)
+    assert sum(level * weight for level, weight in weights.items()) == pytest.approx(alpha)
+    assert all(weight > 0 for weight in weights.values())
 
 
-def test_combination_with_and_without_pooled_forecasts_is_the_average_or_own():
-    """Own and pooled trees count half each; own alone where there are no pooled ones."""
+def test_combination_with_and_without_pooled_forecasts_is_the_mean_or_own():
+    """Own trees count 0.4, pooled ones 0.6; own alone where there are no pooled ones."""
     own = np.array([1.0, 2.0])
-    assert list(combine(own, np.array([3.0, 2.0]))) == [2.0, 2.0]
+    assert combine(own, np.array([3.0, 2.0])) == pytest.approx([2.2, 2.0])
     assert combine(own, None) is own
     assert interpolate_alpha(None, 0.1) is None
 

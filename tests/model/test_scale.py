@@ -13,6 +13,19 @@ HORIZON, TIMEFRAME_S = 30, 300
 ETH = "ETH/USDT:USDT"
 
 
+def by_hand(table):
+    """Return the regressors by their definition: columns, squares, products with the clock."""
+    squares = [("vol_close_24", "vol_close_2016"), ("atr14", "vol_close_288")]
+    squares += [("vol_close_288", "vol_close_2016")]
+    columns = [table[name] for name in SCALE_FEATURES]
+    columns += [(table[low] - table[high]) ** 2 for low, high in squares]
+    for clock in ("ny_sin", "ny_cos"):
+        columns += [
+            table[name] * table[clock] for name in ("atr14", "vol_close_96", "vol_close_2016")
+        ]
+    return np.column_stack(columns)
+
+
 def test_scale_of_one_pair_equals_sklearns_ridge(small_market, monkeypatch):
     """The normal equations of one pair are a weighted ridge regression with free intercept."""
     monkeypatch.setattr(module, "MIN_ROWS", 100)
@@ -23,12 +36,12 @@ def test_scale_of_one_pair_equals_sklearns_ridge(small_market, monkeypatch):
     rows = table[known]
     unit = 0.3 * rows["atr_ratio"]
     logs = [np.log((-rows[f"excursion_{s}"]).clip(lower=0) + unit) for s in ("long", "short")]
-    x = rows[list(SCALE_FEATURES)].to_numpy()
+    x = by_hand(rows)
     mean, std = x.mean(axis=0), x.std(axis=0) + 1e-9
     weight = 0.5 ** ((cut_s - opens_s[known]) / (120 * 86_400))
     ridge = Ridge(alpha=1e-3 * weight.sum(), solver="cholesky")
     ridge.fit((x - mean) / std, (logs[0] + logs[1]) / 2, sample_weight=weight)
-    expected = ridge.predict((table[list(SCALE_FEATURES)].to_numpy() - mean) / std)
+    expected = 0.8 * ridge.predict((by_hand(table) - mean) / std) + 0.2 * np.log(table["atr_ratio"])
     np.testing.assert_allclose(scale.log_scale(ETH, table), expected, rtol=1e-6)
 
 
@@ -80,3 +93,50 @@ def test_log_scale_of_any_batch_is_bit_equal(small_market, n_rows):
     scale = small_market.shared.scale
     parts = [scale.log_scale(ETH, table.iloc[i : i + n_rows]) for i in range(0, 700, n_rows)]
     assert np.array_equal(np.concatenate(parts), scale.log_scale(ETH, table))
+
+
+@pytest.fixture(scope="module")
+def with_trees(small_market):
+    """Give a scale that has trees, however short the history."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MIN_TREE_ROWS", 1_000)
+        return fit_scale(small_market.tables, small_market.cut_s, HORIZON, TIMEFRAME_S)
+
+
+def test_scale_trees_of_a_nonlinear_market_lower_the_error(small_market):
+    """What the regression can't say, the trees do: an excursion that doubles at odd volumes."""
+    tables, cut_s = {}, small_market.cut_s
+    for pair, table in small_market.tables.items():
+        tables[pair] = table.copy()
+        loud = np.sin(6 * table["volume_12"]) > 0
+        for side in ("long", "short"):
+            tables[pair].loc[loud, f"excursion_{side}"] *= 4.0
+    linear = fit_scale(tables, cut_s, HORIZON, TIMEFRAME_S)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MIN_TREE_ROWS", 1_000)
+        bent = fit_scale(tables, cut_s, HORIZON, TIMEFRAME_S)
+    assert linear.trees is None
+    later = tables[ETH][open_seconds(tables[ETH]) >= cut_s].dropna()
+    target = np.log(-later[["excursion_long", "excursion_short"]].clip(upper=-1e-5)).mean(axis=1)
+    errors = [np.std(target - scale.log_scale(ETH, later)) for scale in (linear, bent)]
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_scale_trees_in_any_batch_are_bit_equal(small_market, with_trees):
+    """A row's scale does not depend on the rows it comes with, trees or not."""
+    table = small_market.tables[ETH].iloc[:300]
+    parts = [with_trees.log_scale(ETH, table.iloc[i : i + 7]) for i in range(0, 300, 7)]
+    assert np.array_equal(np.concatenate(parts), with_trees.log_scale(ETH, table))
+
+
+def test_scale_trees_when_later_rows_change_are_identical(small_market, with_trees):
+    """The trees, too, use no label that ends after the cut, and no order of pairs."""
+    changed = {}
+    for pair, table in reversed(small_market.tables.items()):
+        late = open_seconds(table) + (HORIZON + 1) * TIMEFRAME_S > small_market.cut_s
+        changed[pair] = table.copy()
+        changed[pair].loc[late] *= 3.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MIN_TREE_ROWS", 1_000)
+        again = fit_scale(changed, small_market.cut_s, HORIZON, TIMEFRAME_S)
+    assert again.trees.model_to_string() == with_trees.trees.model_to_string()

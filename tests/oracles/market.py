@@ -79,6 +79,58 @@ def season(candles: pd.DataFrame, i: int, horizon: int, days: list[int]) -> floa
     return sum(followed) / len(followed)
 
 
+def season_before(candles: pd.DataFrame, i: int, window: int, days: list[int]) -> float:
+    """Return the mean log volatility of the `window` candles up to this time of day, `days` ago."""
+    before = [log_range_volatility(candles, i - day * 288, window) for day in days]
+    return sum(before) / len(before)
+
+
+def log_volume(candles: pd.DataFrame, i: int, window: int) -> float:
+    """Return the log of the window's mean volume in units of the week's, a thousandth added."""
+    volume = candles["volume"].to_numpy()
+    week = sum(volume[i - 2015 : i + 1]) / 2016
+    return math.log(sum(volume[i - window + 1 : i + 1]) / window / week + 1e-3)
+
+
+def volume_season(candles: pd.DataFrame, i: int, horizon: int, ahead: int) -> float:
+    """Return the log of the usual volume over the horizon, `ahead` candles on, against the week's."""
+    volume = candles["volume"].to_numpy()
+    usual = []
+    for day in range(1, 22):
+        end = i - day * 288 + ahead + 1
+        usual.append(sum(volume[end - horizon : end]) / horizon)
+    return math.log(sum(usual) / 21 / (sum(volume[i - 2015 : i + 1]) / 2016) + 1e-3)
+
+
+def log_range(candles: pd.DataFrame, i: int, window: int) -> float:
+    """Return the log of the log distance of the window's high and low."""
+    part = candles.iloc[i - window + 1 : i + 1]
+    return math.log(math.log(max(part["high"]) / min(part["low"])))
+
+
+def down_up(candles: pd.DataFrame, i: int, window: int) -> float:
+    """Return half the log ratio of downward to upward mean squares, a squared basis point added."""
+    close = candles["close"].to_numpy()
+    moves = [math.log(close[k] / close[k - 1]) for k in range(i - window + 1, i + 1)]
+    down = sum(x * x for x in moves if x < 0) / window + 1e-8
+    up = sum(x * x for x in moves if x > 0) / window + 1e-8
+    return 0.5 * math.log(down / up)
+
+
+def largest_return(candles: pd.DataFrame, i: int, window: int) -> float:
+    """Return the log of the largest absolute return of the window, a basis point added."""
+    close = candles["close"].to_numpy()
+    moves = [abs(math.log(close[k] / close[k - 1])) for k in range(i - window + 1, i + 1)]
+    return math.log(max(moves) + 1e-4)
+
+
+def trend(candles: pd.DataFrame, atrs: Numbers, i: int, window: int) -> float:
+    """Return how far the log close lies from its mean, in units of ATR14/close x sqrt(window)."""
+    logs = [math.log(x) for x in candles["close"].iloc[i - window + 1 : i + 1]]
+    away = abs(logs[-1] - sum(logs) / window)
+    return away / (atrs[i] / candles["close"].iloc[i]) / math.sqrt(window)
+
+
 def profile(
     first_s: int,
     volatility: Numbers,

@@ -9,6 +9,7 @@ import pytest
 from feeder_mixin.model.folds import Window
 from feeder_mixin.model.metrics import pinball_loss
 from feeder_mixin.model.quantile import booster_params, make_dataset
+from feeder_mixin.model.scale import LabelScale
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.tune.objective import (
     MAX_TREES,
@@ -33,6 +34,9 @@ def make_arrays(seed: int):
     return x, -np.abs(rng.normal(size=N_ROWS)) * np.exp(0.5 * x[:, 0])
 
 
+ATR_SCALE = LabelScale(np.empty(0), np.empty(0), {})
+
+
 def make_draw(pooled: bool = False) -> Draw:
     """Return a draw of random folds, scale 0.01."""
     folds = []
@@ -45,7 +49,7 @@ def make_draw(pooled: bool = False) -> Draw:
         pooled_z = np.tile(np.array([[-2.0], [-1.5], [-1.2], [-1.0]]), N_ROWS) if pooled else None
         opens_s = np.arange(N_ROWS) * 300
         rows = FoldRows(
-            Window(0, 1), np.log(scale), x_scored, z_scored * scale, scale, opens_s, pooled_z
+            Window(0, 1), ATR_SCALE, x_scored, z_scored * scale, scale, opens_s, pooled_z
         )
         folds.append(Fold(train, valid, rows))
     return Draw(tuple(folds), seed=7)
@@ -106,14 +110,14 @@ def test_grow_same_parameters_twice_gives_the_same_curve(draw):
     assert first.trees == second.trees
 
 
-def test_grow_scores_what_the_bot_would_serve_own_and_pooled_averaged():
-    """The pooled forecast counts half, at the trial's own level."""
+def test_grow_scores_what_the_bot_would_serve_own_and_pooled_weighted():
+    """The pooled forecast counts 0.6, at the trial's own level."""
     with_pooled, alone = make_draw(pooled=True), make_draw()
     parameters = {**DEFAULTS, "quantile_alpha": 0.125}
     own = grow(alone, parameters, fixed_trees=100).forecasts
     both = grow(with_pooled, parameters, fixed_trees=100).forecasts
     pooled = 0.01 * (-1.5 + -1.2) / 2  # halfway between the levels 0.10 and 0.15
-    np.testing.assert_allclose(both, 0.5 * own + 0.5 * pooled, rtol=1e-12)
+    np.testing.assert_allclose(both, 0.4 * own + 0.6 * pooled, rtol=1e-12)
 
 
 @pytest.mark.parametrize("trees", [100, 137, 1000], ids=["low", "odd", "high"])

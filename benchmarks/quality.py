@@ -1,0 +1,306 @@
+"""How good the predictions are: fit at cuts, predict the 15 days after, score against the ATR rule.
+
+    python benchmarks/quality.py --out q.parquet
+    python benchmarks/quality.py --live --cuts 2025-12-15 --alpha 0.1 --out live.parquet
+    python benchmarks/quality.py --pairs ADA/USDT:USDT --context BTC/USDT:USDT --out ada.parquet
+
+Writes what was predicted (``date`` in UTC: the candle's open, ``pair``, ``side``, ``q``, ``window``: the
+cut), so that other candles and another scorer can be used, and prints the scores. Everything that is
+used was known at the cut: candles and labels that had ended. With ``--live`` models are retrained
+daily and calibrated online, warmed up on the 30 days before the cut, as a bot that ran since then;
+the rule's constant stays that of the cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import common  # first: it sets thread counts before numpy is imported
+import numpy as np
+import pandas as pd
+
+from feeder_mixin.errors import CandleError, ModelError
+from feeder_mixin.market.candles import load_candles
+from feeder_mixin.market.context import Market
+from feeder_mixin.market.features import labels
+from feeder_mixin.model.baseline import atr_rule_constant
+from feeder_mixin.model.calibration import calibrate
+from feeder_mixin.model.metrics import exceedance, exceedance_interval, skill
+from feeder_mixin.model.quantile import (
+    SharedModels,
+    fit_safety_model,
+    fit_shared,
+    pooled_weights,
+    shared_rows,
+)
+from feeder_mixin.model.rows import DAY_S, open_seconds
+from feeder_mixin.schema import default_parameters
+from feeder_mixin.settings import BTC_PAIR, SIDES, Side
+
+CUTS = (
+    "2025-09-15",
+    "2025-10-01",
+    "2025-11-01",
+    "2025-11-15",
+    "2025-12-15",
+    "2026-01-01",
+    "2026-02-01",
+)
+WINDOW_DAYS, WARMUP_DAYS = 15, 30
+H, STEP_S = common.HORIZON, common.TIMEFRAME_S
+LABEL_S = H * STEP_S
+
+
+@dataclass(frozen=True)
+class Task:
+    """One cut to be predicted, by a process of its own."""
+
+    datadir: Path
+    pairs: tuple[str, ...]
+    context: tuple[str, ...]
+    cut: str
+    alpha: float
+    live: bool
+    null_seed: int | None
+
+
+def load(datadir: Path, pair: str) -> pd.DataFrame:
+    """Return a pair's candles on a regular grid."""
+    return load_candles(datadir, pair, "5m", "futures", "feather").frame
+
+
+def build_tables(task: Task) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+    """Return the tables of all pairs, labels permuted where a null is asked for, and the context."""
+    context = {pair: load(task.datadir, pair) for pair in task.context}
+    others = {p: load(task.datadir, p) for p in task.pairs if p not in context}
+    until = max(frame.index[-1] for frame in (*context.values(), *others.values()))
+    market = Market(context, H, STEP_S, until)
+    tables = {p: market.build(frame) for p, frame in (*context.items(), *others.items())}
+    if task.null_seed is not None:
+        rng = np.random.default_rng(task.null_seed)
+        for pair in sorted(tables):
+            permute_labels(tables[pair], rng)
+    return tables, tuple(context)
+
+
+def permute_labels(table: pd.DataFrame, rng: np.random.Generator) -> None:
+    """Permute excursion / (ATR14/close) in blocks of the horizon, and multiply it back, in place."""
+    for side in SIDES:
+        column = f"excursion_{side}"
+        y, atr = table[column].to_numpy(np.float64).copy(), table["atr_ratio"].to_numpy(np.float64)
+        whole = int(np.isfinite(y).sum()) // H * H
+        z = (y / atr)[:whole].reshape(-1, H)
+        y[:whole] = rng.permutation(z).ravel() * atr[:whole]
+        table[column] = y
+
+
+def predict_cut(task: Task) -> pd.DataFrame:
+    """Return the predictions after one cut, both sides, beside label and rule."""
+    tables, context = build_tables(task)
+    cut_s = int(pd.Timestamp(task.cut, tz="UTC").timestamp())
+    thin = {pair: shared_rows(tables[pair], STEP_S) for pair in context}
+    levels = tuple(pooled_weights(task.alpha))
+    first_s = cut_s - WARMUP_DAYS * DAY_S if task.live else cut_s
+    step_s = DAY_S if task.live else WINDOW_DAYS * DAY_S
+    end_s = cut_s + WINDOW_DAYS * DAY_S
+    raw: dict[tuple[str, Side], list[pd.Series]] = {}
+    for model_cut_s in range(first_s, end_s, step_s):
+        common_models = fit_shared(thin, model_cut_s, H, STEP_S, levels)
+        for pair in task.pairs:
+            models = common_models
+            if pair not in context:
+                with_pair = {**thin, pair: shared_rows(tables[pair], STEP_S)}
+                models = fit_shared(with_pair, model_cut_s, H, STEP_S, levels)
+            for side in SIDES:
+                part = predict_days(task, tables[pair], pair, side, models, model_cut_s + step_s)
+                if part is not None:
+                    raw.setdefault((pair, side), []).append(part)
+    parts = [
+        serve(task, tables[pair], pair, side, pd.concat(found), cut_s)
+        for (pair, side), found in raw.items()
+    ]
+    return pd.concat([part for part in parts if part is not None], ignore_index=True)
+
+
+def predict_days(
+    task: Task, table: pd.DataFrame, pair: str, side: Side, models: SharedModels, end_s: int
+) -> pd.Series | None:
+    """Return the raw forecasts from the models' cut to `end_s`; None for a pair too young."""
+    opens_s = open_seconds(table)
+    rows = table[(opens_s >= models.cut_s) & (opens_s < end_s)]
+    if rows.empty:
+        return None
+    parameters = {**default_parameters(), "quantile_alpha": task.alpha}
+    try:
+        model, _ = fit_safety_model(
+            pair,
+            table,
+            side,
+            parameters,
+            models,
+            train_days=common.TRAIN_DAYS,
+            horizon=H,
+            timeframe_s=STEP_S,
+        )
+    except ModelError:
+        return None
+    return pd.Series(model.predict(rows), index=rows.index)
+
+
+def serve(
+    task: Task, table: pd.DataFrame, pair: str, side: Side, raw: pd.Series, cut_s: int
+) -> pd.DataFrame | None:
+    """Return what was served after the cut (calibrated online where live), beside label and rule."""
+    rows = table.loc[raw.index]
+    y, opens_s = labels(rows, side), open_seconds(rows)
+    q = raw.to_numpy(np.float64)
+    if task.live:
+        q, _ = calibrate(q, y, opens_s, alpha=task.alpha, label_s=LABEL_S)
+    try:
+        constant = atr_rule_constant(table, side, cut_s, task.alpha, H, STEP_S)
+    except ModelError:
+        constant = np.nan
+    after = opens_s >= cut_s
+    if not after.any():
+        return None
+    return pd.DataFrame(
+        {
+            "date": rows.index[after],
+            "pair": pair,
+            "side": side,
+            "q": q[after],
+            "window": pd.Timestamp(cut_s, unit="s", tz="UTC"),
+            "y": y[after],
+            "rule": constant * rows["atr_ratio"].to_numpy(np.float64)[after],
+        }
+    )
+
+
+def score(predictions: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Return one row a cell (window, pair, side): skill over the rule, exceedance, decisions."""
+    cells = []
+    for (window, pair, side), part in predictions.groupby(["window", "pair", "side"]):
+        known = part[np.isfinite(part["y"]) & np.isfinite(part["rule"])]
+        y, q, rule = (known[name].to_numpy(np.float64) for name in ("y", "q", "rule"))
+        if not len(known):
+            continue
+        missed = exceedance(y, q)
+        low, high = exceedance_interval(alpha, len(known) / H)
+        unsafe = y < -common.TOLERANCE
+        n_safe = int(np.sum(q >= -common.TOLERANCE))
+        taken, ranked = (np.argsort(-x, kind="stable")[:n_safe] for x in (q, rule))
+        cells.append(
+            {
+                "window": window,
+                "pair": pair,
+                "side": side,
+                "skill": skill(y, q, rule, alpha),
+                "exceedance": missed,
+                "inside": low <= missed <= high,
+                "n_safe": n_safe,
+                "unsafe_model": int(unsafe[taken].sum()),
+                "unsafe_rule": int(unsafe[ranked].sum()),
+            }
+        )
+    return pd.DataFrame(cells)
+
+
+def print_scores(cells: pd.DataFrame, alpha: float, title: str) -> None:
+    """Print what the cells say together, and window by window."""
+    skills = 100 * cells["skill"]
+    by_side = 100 * cells.groupby("side")["skill"].mean()
+    away = 100 * (cells["exceedance"] - alpha).abs()
+    model, rule, n = (cells[name].sum() for name in ("unsafe_model", "unsafe_rule", "n_safe"))
+    print(f"{title}, level {alpha:g}, {len(cells)} cells")
+    print(
+        f"  skill over the ATR rule: mean {skills.mean():.2f} % "
+        f"({', '.join(f'{s} {v:.2f}' for s, v in by_side.items())}), median {skills.median():.2f}, "
+        f"above 0 in {int((skills > 0).sum())} of {len(cells)}"
+    )
+    windows = 100 * cells.groupby("window")["skill"].mean()
+    print(
+        f"  by window (lowest {windows.min():.2f} %): "
+        + ", ".join(f"{w:%Y-%m-%d} {v:.2f}" for w, v in windows.items())
+    )
+    pairs = 100 * cells.groupby("pair")["skill"].mean()
+    print("  by pair: " + ", ".join(f"{p.split('/')[0]} {v:.2f}" for p, v in pairs.items()))
+    print(
+        f"  exceedance: mean {100 * cells['exceedance'].mean():.2f} %, mean distance from nominal "
+        f"{away.mean():.2f} points, inside the 95 % interval {100 * cells['inside'].mean():.1f} %"
+    )
+    if n and rule:
+        print(
+            f"  decision value at {common.TOLERANCE:.0%}: {100 * (1 - model / rule):.2f} % fewer unsafe "
+            f"candles at equal numbers ({100 * model / n:.2f} against {100 * rule / n:.2f} % of {n})"
+        )
+
+
+def run(tasks: Sequence[Task], jobs: int) -> Iterator[pd.DataFrame]:
+    """Yield the predictions of each cut, in order; processes are spawned, one thread each."""
+    if jobs == 1:
+        yield from map(predict_cut, tasks)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for number, part in enumerate(pool.imap(predict_cut, tasks), 1):
+            print(f"cut {number} of {len(tasks)} predicted", file=sys.stderr)
+            yield part
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--datadir", type=Path, default=common.DEFAULT_DATADIR)
+    parser.add_argument(
+        "--pairs",
+        nargs="+",
+        default=[common.full(base) for base in common.LONG_PAIRS],
+        metavar="P",
+        help="pairs in freqtrade's spelling (the ten with 264 days or more)",
+    )
+    parser.add_argument(
+        "--context", nargs="+", metavar="P", help="context pairs (the pairs, and BTC)"
+    )
+    parser.add_argument("--cuts", nargs="+", default=list(CUTS), metavar="DATE")
+    parser.add_argument("--alpha", type=float, default=0.10, metavar="A")
+    parser.add_argument("--live", action="store_true", help="retrain daily, calibrate online")
+    parser.add_argument(
+        "--null", type=int, metavar="SEED", help="permute labels in blocks: no skill may be left"
+    )
+    parser.add_argument("--jobs", type=int, default=2, metavar="J", help="processes (2)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="parquet file for the predictions")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Predict all cuts, write and score them."""
+    options = parse(arguments)
+    pairs = tuple(dict.fromkeys(options.pairs))
+    context = tuple(dict.fromkeys(options.context or (*pairs, BTC_PAIR)))
+    tasks = [
+        Task(options.datadir, pairs, context, cut, options.alpha, options.live, options.null)
+        for cut in options.cuts
+    ]
+    started, cpu = time.monotonic(), time.process_time()
+    try:
+        predictions = pd.concat(list(run(tasks, options.jobs)), ignore_index=True)
+    except CandleError as error:
+        print(f"quality: {error}", file=sys.stderr)
+        return 2
+    if options.out is not None:
+        columns = ["date", "pair", "side", "q", "window"]
+        predictions[columns].to_parquet(options.out, index=False)
+    title = "as the bot runs it" if options.live else "frozen at the cut"
+    print_scores(score(predictions, options.alpha), options.alpha, title)
+    took = f"{time.monotonic() - started:.0f} s"
+    print(f"  {took}" + (f", {time.process_time() - cpu:.0f} CPU-s" if options.jobs == 1 else ""))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
