@@ -90,6 +90,7 @@ def pool(losses: Mapping[str, DayLosses]) -> Pooled:
     losses
         Pair -> losses; at least one pair.
     """
+    losses = dict(sorted(losses.items()))  # or the last digit would tell which pair ended first
     gains = {pair: float(one.saved.sum() / one.unit.sum()) for pair, one in losses.items()}
     noisy = [pair for pair, one in losses.items() if len(one.days) > 1]
     days = np.unique(np.concatenate([losses[pair].days for pair in losses]))
