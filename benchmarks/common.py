@@ -68,6 +68,7 @@ def prepare(
     days_back: float = 180.0,
     last_days: float | None = None,
     context: list[str] | None = None,
+    with_shared: bool = True,
 ) -> Setup:
     """Return a pair with its context's features and shared models.
 
@@ -75,6 +76,8 @@ def prepare(
     ----------
     last_days
         Use only this many days of candles before the last one.
+    with_shared
+        Fit the shared models; without, the caller brings its own.
     """
     names = context_of(base) if context is None else context
     frames = {
@@ -98,7 +101,8 @@ def prepare(
         needed_warmup_days=15,
     )
     started = time.process_time()
-    shared = {cut_s: fit_shared(tables, cut_s, HORIZON, TIMEFRAME_S) for cut_s in layout.cuts_s}
+    cuts_s = layout.cuts_s if with_shared else ()
+    shared = {cut_s: fit_shared(tables, cut_s, HORIZON, TIMEFRAME_S) for cut_s in cuts_s}
     shared_cpu_s = time.process_time() - started
     return Setup(base, market, table, layout, shared, features_cpu_s, shared_cpu_s)
 

@@ -15,13 +15,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from feeder_mixin.errors import SchemaError, SettingsError
 from feeder_mixin.settings import check_feeder_id
 
-MEASUREMENT: Final = "optimized_parameters"
-PROVENANCE_MEASUREMENT: Final = "optimization_runs"
+Measurement = Literal["optimized_parameters", "candidate_parameters"]
+MEASUREMENT: Final[Measurement] = "optimized_parameters"
+"""What bots read."""
+
+CANDIDATES: Final[Measurement] = "candidate_parameters"
+"""Tuned sets that were refused: the same schema, never read by a bot."""
+
+PROVENANCE_MEASUREMENTS: Final[Mapping[Measurement, str]] = MappingProxyType(
+    {MEASUREMENT: "optimization_runs", CANDIDATES: "candidate_runs"}
+)
+"""Where InfluxDB keeps the provenance of either: a record and a candidate may share pair and time."""
+
 PROVENANCE_FIELD: Final = "provenance"
 MODEL_TYPE: Final = "lightgbm_quantile"
 TAGS: Final = ("feeder_id", "pair", "optimized_for", "model_type")
@@ -145,6 +155,14 @@ METRICS: Final = (
     Metric("skill", "share", "1 - pinball / pinball of the ATR rule, test window"),
     Metric("skill_se", "share", "standard error of skill, by blocks of a day"),
     Metric("exceedance", "share", "test candles whose excursion was below the prediction"),
+    Metric("kupiec_p", "probability", "of exceedance so far off by chance, one row a horizon"),
+    Metric("christoffersen_p", "probability", "of misses so clustered by chance, the same rows"),
+    Metric(
+        "pooled_skill", "share", "skill on folds and test, shrunk to the pair: judges beats_rule"
+    ),
+    Metric("pooled_skill_se", "share", "standard error of pooled_skill"),
+    Metric("gain", "share", "skill won over what ran before, test window, shrunk to the pair"),
+    Metric("gain_se", "share", "standard error of gain"),
     Metric("predicted_safe_share", "share", "test candles predicted safe"),
     Metric("realised_safe_share", "share", "test candles realised safe: the base rate"),
     Metric("max_adverse_ratio", "ratio", "tolerance used for the safety metrics"),

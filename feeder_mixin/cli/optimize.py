@@ -20,6 +20,7 @@ from feeder_mixin.cli.common import (
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.schema import describe_fields
 from feeder_mixin.settings import FeederSettings
+from feeder_mixin.tune.options import MODES
 
 if TYPE_CHECKING:
     from feeder_mixin.tune.options import RunOptions, RunSummary
@@ -35,9 +36,10 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     optimize = commands.add_parser(
         "optimize",
         parents=[feeder_options()],
-        help="tune every pair of a feeder and store one record a pair",
-        description="Tune every pair of a feeder and store one record a pair. Interrupted, the same "
-        "command goes on where it stopped.",
+        help="tune every pair of a feeder and store what beats what runs",
+        description="Tune every pair of a feeder, decide over all of them whether the tuned set "
+        "beats what runs, and store it where it does. Interrupted, the same command goes on where it "
+        "stopped.",
         epilog=f"fields of a record:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -80,9 +82,11 @@ def add_optimize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search (0)")
     parser.add_argument(
         "--promote",
-        choices=["always"],
-        default="always",
-        help="when a tuned record reaches bots: always",
+        choices=MODES,
+        default="auto",
+        help="when a tuned set reaches bots: auto (default), where it beats the running record (where "
+        "there is none, the defaults) beyond noise, else it goes to the candidates; always, whatever "
+        "the evidence; never, all go to the candidates and bots read what they read before",
     )
     parser.add_argument(
         "--fresh", action="store_true", help="drop an unfinished run instead of going on with it"
@@ -124,6 +128,7 @@ def run_optimize(arguments: argparse.Namespace) -> int:
         fixes=parse_fixes(arguments.fix),
         seed=arguments.seed,
         fresh=arguments.fresh,
+        promote=arguments.promote,
     )
     feeders = chosen_feeders(arguments)
     for settings in feeders:
@@ -175,20 +180,28 @@ def _optimize_one(
         "feeder_id": settings.feeder_id,
         "store": chosen.url,
         "delivered": summary.store_error is None,
-        "pairs": {
-            pair: {
-                **summary.records[pair].to_dict(),
-                "provenance": result["provenance"],
-                "test_window": result["scores"],
-            }
-            for pair, result in summary.results.items()
-        },
+        "pairs": {pair: _pair_document(summary, pair) for pair in summary.results},
         "failures": {pair: str(error) for pair, error in summary.failures.items()},
     }
-    if arguments.reload and summary.results and summary.store_error is None:
+    if arguments.reload and summary.records and summary.store_error is None:
         document["reload"], is_reloaded = _reload_bot(settings, chosen, arguments)
         return document, summary.exit_code if is_reloaded else 1
     return document, summary.exit_code
+
+
+def _pair_document(summary: RunSummary, pair: str) -> dict[str, Any]:
+    """Return a pair's part of ``--json``: the tuned set, what was decided, what was written."""
+    result = summary.results[pair]
+    record, candidate = summary.records.get(pair), summary.candidates.get(pair)
+    return {
+        "parameters": result["parameters"],
+        "metrics": result["metrics"],
+        "provenance": result["provenance"],
+        "test_window": result["scores"],
+        "decision": result["decision"],
+        "record": None if record is None else record.to_dict(),
+        "candidate": None if candidate is None else candidate.to_dict(),
+    }
 
 
 def _reload_bot(
@@ -224,8 +237,11 @@ def _print_summary(
     for line in (*verdicts(ordered), *feeder_notes(ordered)):
         console.print(line, markup=False)
     if summary.store_error is None:
+        show = f"feeder show --feeder {settings.feeder_id}{chosen.option}"
+        n_candidates = len(summary.candidates)
+        refused = f", {count(n_candidates, 'candidate')} (--candidates)" if n_candidates else ""
         console.print(
-            f"{count(len(ordered), 'record')} written to {chosen}; "
-            f"show with: feeder show --feeder {settings.feeder_id}{chosen.option}",
+            f"{count(len(summary.records), 'record')} written to {chosen}{refused}; "
+            f"show with: {show}",
             markup=False,
         )

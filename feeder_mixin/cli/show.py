@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
 
 from feeder_mixin.cli.common import (
+    ChosenStore,
     chosen_feeders,
     count,
     feeder_options,
@@ -18,7 +19,7 @@ from feeder_mixin.cli.common import (
     print_json,
 )
 from feeder_mixin.reports.records import record_table
-from feeder_mixin.schema import format_time_ns, parameter_problems
+from feeder_mixin.schema import CANDIDATES, MEASUREMENT, format_time_ns, parameter_problems
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import ParameterStore
 
@@ -29,6 +30,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "show", parents=[feeder_options()], help="print the latest record of every pair"
     )
     show.add_argument("--pairs", nargs="+", action="extend", metavar="P", help="only these pairs")
+    _add_candidates_option(show)
     show.set_defaults(run=run_show)
     history = commands.add_parser(
         "history", parents=[feeder_options()], help="print a pair's stored records, newest first"
@@ -37,11 +39,23 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--pairs", nargs="+", action="extend", metavar="P", help="only these pairs"
     )
     history.add_argument("--limit", type=int, default=20, metavar="N", help="records a pair (20)")
+    _add_candidates_option(history)
     history.set_defaults(run=run_history)
     settings = commands.add_parser(
         "settings", parents=[feeder_options()], help="print a feeder's settings"
     )
     settings.set_defaults(run=run_settings)
+
+
+def _add_candidates_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--candidates",
+        dest="measurement",
+        action="store_const",
+        const=CANDIDATES,
+        default=MEASUREMENT,
+        help="the tuned sets that were refused, which no bot reads, in place of the records",
+    )
 
 
 def run_show(arguments: argparse.Namespace) -> int:
@@ -51,7 +65,9 @@ def run_show(arguments: argparse.Namespace) -> int:
     for settings in chosen_feeders(arguments):
         wanted = arguments.pairs or settings.pairs
         with feeder_store(settings, arguments) as chosen:
-            latest = chosen.store.latest(settings.feeder_id, wanted)
+            latest = chosen.store.latest(
+                settings.feeder_id, wanted, measurement=arguments.measurement
+            )
         records = [latest.records[pair] for pair in wanted if pair in latest.records]
         documents += [record.to_dict() for record in records]
         for note in (*latest.notes, *latest.rejected.values()):
@@ -60,15 +76,13 @@ def run_show(arguments: argparse.Namespace) -> int:
             errors.print(f"expired: {pair} at {format_time_ns(time_ns)}", markup=False)
         missing = [p for p in wanted if p not in latest.records]
         if missing:
-            errors.print(
-                f"{settings.feeder_id}: no record for {', '.join(missing)} in {chosen}"
-                f"{_missing_file(chosen.store)}; make one with: feeder optimize --feeder "
-                f"{settings.feeder_id}{chosen.option}",
-                markup=False,
-            )
+            errors.print(_missing_text(settings, missing, chosen, arguments), markup=False)
         _say_waiting(settings, errors)
         if records and not arguments.json:
-            console.print(f"{settings.feeder_id} {settings.side}, store {chosen}", markup=False)
+            kind = ", candidates" if arguments.measurement == CANDIDATES else ""
+            console.print(
+                f"{settings.feeder_id} {settings.side}{kind}, store {chosen}", markup=False
+            )
             console.print(record_table(records))
     if arguments.json:
         print_json(documents)
@@ -82,7 +96,9 @@ def run_history(arguments: argparse.Namespace) -> int:
     for settings in chosen_feeders(arguments):
         with feeder_store(settings, arguments) as chosen:
             for pair in arguments.pairs or settings.pairs:
-                for point in chosen.store.history(settings.feeder_id, pair, arguments.limit):
+                for point in chosen.store.history(
+                    settings.feeder_id, pair, arguments.limit, measurement=arguments.measurement
+                ):
                     problems = parameter_problems(point.fields)
                     documents.append(
                         {
@@ -104,7 +120,8 @@ def run_history(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(documents)
     elif not documents:
-        make_console(stderr=True).print("no record is stored there", markup=False)
+        noun = "candidate" if arguments.measurement == CANDIDATES else "record"
+        make_console(stderr=True).print(f"no {noun} is stored there", markup=False)
     return 0
 
 
@@ -115,6 +132,22 @@ def _summary(fields: Mapping[str, float | None]) -> str:
     parts += [] if trials is None else [f"{trials:.0f} trials"]
     parts += [] if skill is None else [f"test skill {100 * skill:.1f} %"]
     return ", ".join(parts)
+
+
+def _missing_text(
+    settings: FeederSettings,
+    missing: Sequence[str],
+    chosen: ChosenStore,
+    arguments: argparse.Namespace,
+) -> str:
+    """Return which pairs have none, and how to make one."""
+    if arguments.measurement == CANDIDATES:
+        return f"{settings.feeder_id}: no candidate for {', '.join(missing)} in {chosen}"
+    return (
+        f"{settings.feeder_id}: no record for {', '.join(missing)} in {chosen}"
+        f"{_missing_file(chosen.store)}; make one with: feeder optimize --feeder "
+        f"{settings.feeder_id}{chosen.option}"
+    )
 
 
 def _missing_file(store: ParameterStore) -> str:

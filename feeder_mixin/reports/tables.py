@@ -11,7 +11,7 @@ from rich.table import Table
 
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
-from feeder_mixin.tune.evaluate import ATR_RULE, TUNED
+from feeder_mixin.tune.evaluate import ATR_RULE, DEFAULTS, RUNNING, TUNED
 
 
 def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -54,15 +54,21 @@ NEVER_SAFE: Final = 0.005
 
 
 def verdicts(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return one sentence per pair: what won, where tuning lost, what a bot could do with it."""
+    """Return one sentence per pair: what was decided and why, what a bot could do with it."""
     lines = []
     for pair, result in results.items():
         tuned = result["scores"][TUNED]
-        parts = [_winner_text(result)]
+        parts = [_decision_text(result["decision"])]
+        if result["parameters"] != default_parameters() or result["decision"]["gain"] is not None:
+            parts.append(_winner_text(result))
         if tuned["skill"] < 0:
             parts.append("worse than the ATR rule there")
-        if not result["metrics"].get("beats_rule", 1.0):
-            parts.append("nothing beat the ATR rule out of sample (beats_rule 0)")
+        parts.append(_rule_text(result["decision"]))
+        if result["labelled_days"] < result["advised_days"]:
+            parts.append(
+                f"judged on {result['labelled_days']:.0f} labelled days, where under "
+                f"{result['advised_days']:.0f} were measured to lose: a try, not a tuning"
+            )
         if tuned["predicted_safe_share"] < NEVER_SAFE:
             parts.append(
                 f"called safe on {percent(tuned['predicted_safe_share'])} % of candles: at a "
@@ -72,6 +78,37 @@ def verdicts(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             parts.append("too little history for the label scale, ATR14/close stood in")
         lines.append(f"{pair}: {'; '.join(parts)}")
     return lines
+
+
+_DONE: Final[Mapping[str | None, str]] = {
+    TUNED: "the tuned set is written",
+    DEFAULTS: "the defaults are written",
+    RUNNING: "the running set is written again",
+    None: "nothing is written, what runs stays",
+}
+_OUTCOMES: Final[Mapping[str, str]] = {
+    "promoted": "promoted",
+    "kept": "kept",
+    "refused": "refused",
+    "first": "first record",
+    "expired_replaced": "expired record replaced",
+}
+
+
+def _decision_text(decision: Mapping[str, Any]) -> str:
+    """Return what became of the pair and why."""
+    candidate = ", the tuned one goes to the candidates" if decision["candidate"] else ""
+    written = _DONE[decision["written"]]
+    return f"{_OUTCOMES[decision['outcome']]}, {written}{candidate} ({decision['reason']})"
+
+
+def _rule_text(decision: Mapping[str, Any]) -> str:
+    """Return how the pair stands against the ATR rule out of sample."""
+    skill, error = decision["skill"], decision["skill_se"]
+    numbers = f"skill {percent(skill, 2)} %, SE {percent(error, 2)}, on folds and test window"
+    if decision["beats_rule"]:
+        return f"beats the ATR rule ({numbers})"
+    return f"nothing beat the ATR rule out of sample ({numbers}): beats_rule 0"
 
 
 def _winner_text(result: Mapping[str, Any]) -> str:
@@ -115,6 +152,23 @@ def identical_pairs(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]
     return [pairs for pairs in groups.values() if len(pairs) > 1]
 
 
+def _together(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what all pairs together show; a single pair has said it."""
+    if len(results) < 2:
+        return []
+    decision = next(iter(results.values()))["decision"]
+    numbers = (
+        f"{percent(decision['pooled_skill'], 2)} % (SE {percent(decision['pooled_skill_se'], 2)})"
+    )
+    lines = [f"All {len(results)} pairs together: skill over the ATR rule {numbers}"]
+    if decision["pooled_gain"] is not None:
+        lines[0] += (
+            f", tuned sets over what ran {percent(decision['pooled_gain'], 2)} points "
+            f"(SE {percent(decision['pooled_gain_se'], 2)})"
+        )
+    return lines
+
+
 def feeder_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what holds over all pairs: importances, winners on bounds, identical winners."""
     importances = mean_importances(results.values())
@@ -122,6 +176,7 @@ def feeder_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     bounds = ", ".join(f"{name} {count}" for name, count in on_bounds(results.values()).items())
     mattered = shares or "too few finished trials to say"
     notes = [
+        *_together(results),
         f"Which parameters mattered (mean over pairs, a rough guide): {mattered}",
         f"Tuned winners on an end of a range, by parameter: {bounds or 'none'}",
     ]

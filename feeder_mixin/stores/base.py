@@ -6,6 +6,9 @@ as the latest record is decided here, once, by `select_latest`.
 Thread-safety: a store object is used by one thread at a time; make one per thread. Ownership: the
 caller closes what it opened (`close`, or ``with``). Records are immutable and never updated in
 place: stores are append only, a rollback writes the old values as a new record.
+
+A store holds two measurements of one schema, which never mix: the records that bots read, and the
+candidates, tuned sets that were refused. Every method works on the first unless told otherwise.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from typing import Final, Self
 from feeder_mixin.errors import SchemaError, StoreError
 from feeder_mixin.schema import (
     FIELD_NAMES,
+    MEASUREMENT,
     MODEL_TYPE,
     NANOSECONDS,
+    Measurement,
     ParameterRecord,
     build_record,
     format_time_ns,
@@ -166,7 +171,9 @@ class ParameterStore(ABC):
         """Return when the store can be reached and this feeder's place in it can be read."""
 
     @abstractmethod
-    def write(self, records: Sequence[ParameterRecord]) -> None:
+    def write(
+        self, records: Sequence[ParameterRecord], measurement: Measurement = MEASUREMENT
+    ) -> None:
         """Append `records`, each whole or not at all; read them back before returning.
 
         A record equal in feeder, pair, time and content to a stored one is already delivered and
@@ -183,6 +190,7 @@ class ParameterStore(ABC):
         *,
         max_age_days: float = MAX_AGE_DAYS,
         now: int | None = None,
+        measurement: Measurement = MEASUREMENT,
     ) -> Latest:
         """Return the latest record of every pair (all of the feeder's, when `pairs` is None).
 
@@ -190,7 +198,14 @@ class ParameterStore(ABC):
         """
 
     @abstractmethod
-    def history(self, feeder_id: str, pair: str, limit: int | None = None) -> list[StoredPoint]:
+    def history(
+        self,
+        feeder_id: str,
+        pair: str,
+        limit: int | None = None,
+        *,
+        measurement: Measurement = MEASUREMENT,
+    ) -> list[StoredPoint]:
         """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
 
     @abstractmethod

@@ -36,7 +36,8 @@ from feeder_mixin.errors import (
 from feeder_mixin.schema import (
     MEASUREMENT,
     PROVENANCE_FIELD,
-    PROVENANCE_MEASUREMENT,
+    PROVENANCE_MEASUREMENTS,
+    Measurement,
     ParameterRecord,
     bucket_name,
     missing_parameters,
@@ -65,7 +66,7 @@ _TYPE_CONFLICT: Final = re.compile(
 
 
 class InfluxStore(ParameterStore):
-    """Records in one bucket per feeder; see `ParameterStore` for the contract.
+    """Records and candidates in one bucket per feeder; see `ParameterStore` for the contract.
 
     Parameters
     ----------
@@ -130,7 +131,9 @@ class InfluxStore(ParameterStore):
         self._call(lambda: buckets.create_bucket(bucket_name=bucket, org=self._org), bucket)
         return True
 
-    def write(self, records: Sequence[ParameterRecord]) -> None:
+    def write(
+        self, records: Sequence[ParameterRecord], measurement: Measurement = MEASUREMENT
+    ) -> None:
         """Append `records` as one point each, in requests of a few; see `ParameterStore.write`."""
         check_known_fields(records)
         for record in records:
@@ -141,7 +144,7 @@ class InfluxStore(ParameterStore):
             by_feeder[record.feeder_id].append(record)
         for feeder_id, own in by_feeder.items():
             for start in range(0, len(own), influxql.BATCH):
-                self._write_batch(feeder_id, own[start : start + influxql.BATCH])
+                self._write_batch(feeder_id, own[start : start + influxql.BATCH], measurement)
 
     def latest(
         self,
@@ -150,31 +153,41 @@ class InfluxStore(ParameterStore):
         *,
         max_age_days: float = MAX_AGE_DAYS,
         now: int | None = None,
+        measurement: Measurement = MEASUREMENT,
     ) -> Latest:
         """Return the latest record of every pair, by two requests; see `ParameterStore.latest`."""
         now = now_ns() if now is None else now
-        answer = self._ask(feeder_id, influxql.ask_latest(feeder_id, pairs, now))
-        points = self._with_provenance(feeder_id, answer, PASSED_OVER_LIMIT)
+        answer = self._ask(feeder_id, influxql.ask_latest(feeder_id, pairs, now, measurement))
+        points = self._with_provenance(feeder_id, answer, PASSED_OVER_LIMIT, measurement)
         if pairs is not None:
             wanted = set(pairs)
             points = [point for point in points if point.pair in wanted]
         return select_latest(feeder_id, points, now=now, max_age_days=max_age_days)
 
-    def history(self, feeder_id: str, pair: str, limit: int | None = None) -> list[StoredPoint]:
+    def history(
+        self,
+        feeder_id: str,
+        pair: str,
+        limit: int | None = None,
+        *,
+        measurement: Measurement = MEASUREMENT,
+    ) -> list[StoredPoint]:
         """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
-        answer = self._ask(feeder_id, influxql.ask_history(feeder_id, pair, limit))
-        points = self._with_provenance(feeder_id, answer, limit)
+        answer = self._ask(feeder_id, influxql.ask_history(feeder_id, pair, limit, measurement))
+        points = self._with_provenance(feeder_id, answer, limit, measurement)
         return sorted(points, key=lambda point: -point.time_ns)
 
     def close(self) -> None:
         """Close connections; calling again does nothing."""
         self._client.close()
 
-    def _write_batch(self, feeder_id: str, records: Sequence[ParameterRecord]) -> None:
+    def _write_batch(
+        self, feeder_id: str, records: Sequence[ParameterRecord], measurement: Measurement
+    ) -> None:
         """Write what is not stored yet and read it back; records of one feeder, by time."""
         bucket = bucket_name(feeder_id)
         self._check_repeated_keys(records)
-        stored = self._stored(feeder_id, records)
+        stored = self._stored(feeder_id, records, measurement)
         new = [record for record in records if not self._is_delivered(record, stored)]
         if not new:
             return
@@ -182,16 +195,16 @@ class InfluxStore(ParameterStore):
         try:
             # Provenance first: when only one of the two gets through, no reader sees a record.
             for make_point in (_provenance_point, _parameter_point):
-                self._send(writer, bucket, [make_point(record) for record in new])
+                self._send(writer, bucket, [make_point(measurement, record) for record in new])
         except StoreUnavailableError:
             raise
         except StoreError as error:
             # A refusal of some lines leaves the others written: say which ones are not.
-            stored = self._stored(feeder_id, new)
+            stored = self._stored(feeder_id, new, measurement)
             lost = [r for r in new if not self._is_delivered(r, stored)]
             names = ", ".join(map(describe_key, lost)) or "their provenance"
             raise type(error)(f"{error}; not stored: {names}") from error
-        stored = self._stored(feeder_id, new)
+        stored = self._stored(feeder_id, new, measurement)
         for record in new:
             if not self._is_delivered(record, stored):
                 raise StoreError(
@@ -200,14 +213,14 @@ class InfluxStore(ParameterStore):
                 )
 
     def _stored(
-        self, feeder_id: str, records: Sequence[ParameterRecord]
+        self, feeder_id: str, records: Sequence[ParameterRecord], measurement: Measurement
     ) -> dict[tuple[str, int], list[StoredPoint]]:
         """Return what is stored under the keys of `records`."""
         pairs, times = [r.pair for r in records], [r.time_ns for r in records]
-        question = influxql.ask_between(feeder_id, pairs, min(times), max(times))
+        question = influxql.ask_between(feeder_id, pairs, min(times), max(times), measurement)
         answer = self._ask(feeder_id, question)
         stored = defaultdict(list)
-        for point in self._with_provenance(feeder_id, answer, None):
+        for point in self._with_provenance(feeder_id, answer, None, measurement):
             stored[point.pair, point.time_ns].append(point)
         return dict(stored)
 
@@ -249,7 +262,11 @@ class InfluxStore(ParameterStore):
                 )
 
     def _with_provenance(
-        self, feeder_id: str, answer: influxql.Answer, limit: int | None
+        self,
+        feeder_id: str,
+        answer: influxql.Answer,
+        limit: int | None,
+        measurement: Measurement,
     ) -> list[StoredPoint]:
         """Return the points with their documents; ask again where `limit` cut one off."""
         points = []
@@ -259,7 +276,7 @@ class InfluxStore(ParameterStore):
             is_cut = text is None and limit is not None and len(documents) >= limit
             if is_cut and not missing_parameters(point.fields):
                 question = influxql.ask_between(
-                    feeder_id, [point.pair], point.time_ns, point.time_ns
+                    feeder_id, [point.pair], point.time_ns, point.time_ns, measurement
                 )
                 found = self._ask(feeder_id, question).provenance
                 text = found.get(point.pair, {}).get(point.time_ns)
@@ -358,22 +375,23 @@ class InfluxStore(ParameterStore):
         return kind(f"{self.description}: {advice}")
 
 
-def _make_point(measurement: str, record: ParameterRecord, fields: Mapping[str, object]) -> Point:
-    point = Point(measurement).time(record.time_ns, WritePrecision.NS)
+def _make_point(name: str, record: ParameterRecord, fields: Mapping[str, object]) -> Point:
+    point = Point(name).time(record.time_ns, WritePrecision.NS)
     for tag, text in record.tags.items():
         point.tag(tag, text)
-    for name, value in fields.items():
-        point.field(name, value)
+    for field, value in fields.items():
+        point.field(field, value)
     return point
 
 
-def _parameter_point(record: ParameterRecord) -> Point:
+def _parameter_point(measurement: Measurement, record: ParameterRecord) -> Point:
     """Return all fields of a record as one point: written and read whole."""
-    return _make_point(MEASUREMENT, record, record.fields)
+    return _make_point(measurement, record, record.fields)
 
 
-def _provenance_point(record: ParameterRecord) -> Point:
-    return _make_point(PROVENANCE_MEASUREMENT, record, {PROVENANCE_FIELD: record.provenance_json})
+def _provenance_point(measurement: Measurement, record: ParameterRecord) -> Point:
+    fields = {PROVENANCE_FIELD: record.provenance_json}
+    return _make_point(PROVENANCE_MEASUREMENTS[measurement], record, fields)
 
 
 def _server_text(error: ApiException) -> str:

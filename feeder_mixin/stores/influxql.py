@@ -19,7 +19,8 @@ from feeder_mixin.schema import (
     MODEL_TYPE,
     PARAMETER_NAMES,
     PROVENANCE_FIELD,
-    PROVENANCE_MEASUREMENT,
+    PROVENANCE_MEASUREMENTS,
+    Measurement,
 )
 from feeder_mixin.stores.base import PASSED_OVER_LIMIT, StoredPoint
 
@@ -29,7 +30,6 @@ BATCH: Final = 20
 _LOWEST: Final = -sys.float_info.max
 """Every float is at least this, so comparing with it only drops rows that lack the field."""
 
-_BOTH: Final = (MEASUREMENT, PROVENANCE_MEASUREMENT)
 _IS_COMPLETE: Final = " AND ".join(f"{name} >= $lowest" for name in PARAMETER_NAMES)
 
 
@@ -55,30 +55,33 @@ def ask_any(feeder_id: str) -> Question:
     return Question((_select((MEASUREMENT,), condition, limit=1),), values)
 
 
-def ask_latest(feeder_id: str, pairs: Sequence[str] | None, now: int) -> Question:
+def ask_latest(
+    feeder_id: str, pairs: Sequence[str] | None, now: int, measurement: Measurement
+) -> Question:
     """Return the question for each pair's newest few points and its newest complete one.
 
     The first statement has no bound on time: future points are to be seen, and expired ones named.
     More pairs than `BATCH` are not named: the caller picks from all of the feeder's.
     """
     condition, values = _where(feeder_id, pairs)
-    newest = _select(_BOTH, condition, limit=PASSED_OVER_LIMIT)
-    complete = _select((MEASUREMENT,), f"{condition} AND time <= {now} AND {_IS_COMPLETE}", limit=1)
+    newest = _select(_both(measurement), condition, limit=PASSED_OVER_LIMIT)
+    complete = _select((measurement,), f"{condition} AND time <= {now} AND {_IS_COMPLETE}", limit=1)
     return Question((newest, complete), {**values, "lowest": _LOWEST})
 
 
-def ask_history(feeder_id: str, pair: str, limit: int | None) -> Question:
+def ask_history(feeder_id: str, pair: str, limit: int | None, measurement: Measurement) -> Question:
     """Return the question for a pair's newest `limit` points, all of them when that is None."""
     condition, values = _where(feeder_id, [pair])
-    return Question((_select(_BOTH, condition, limit=limit),), values)
+    return Question((_select(_both(measurement), condition, limit=limit),), values)
 
 
-def ask_between(feeder_id: str, pairs: Sequence[str], first_ns: int, last_ns: int) -> Question:
+def ask_between(
+    feeder_id: str, pairs: Sequence[str], first_ns: int, last_ns: int, measurement: Measurement
+) -> Question:
     """Return the question for every point of at most `BATCH` pairs, both times included."""
     condition, values = _where(feeder_id, pairs)
-    return Question(
-        (_select(_BOTH, f"{condition} AND time >= {first_ns} AND time <= {last_ns}"),), values
-    )
+    between = f"{condition} AND time >= {first_ns} AND time <= {last_ns}"
+    return Question((_select(_both(measurement), between),), values)
 
 
 def read_results(results: Iterable[Mapping[str, Any]]) -> Answer:
@@ -98,7 +101,7 @@ def read_results(results: Iterable[Mapping[str, Any]]) -> Answer:
         for values in series["values"]:
             row = dict(zip(series["columns"], values, strict=True))
             time_ns = int(row["time"])
-            if series["name"] == PROVENANCE_MEASUREMENT:
+            if series["name"] in PROVENANCE_MEASUREMENTS.values():
                 answer.provenance[pair][time_ns] = str(row[PROVENANCE_FIELD])
                 continue
             fields = {name: _as_float(row.get(name)) for name in FIELD_NAMES}
@@ -106,6 +109,11 @@ def read_results(results: Iterable[Mapping[str, Any]]) -> Answer:
             points[pair, time_ns, model_type] = StoredPoint(pair, time_ns, fields, None, model_type)
     answer.points = list(points.values())
     return answer
+
+
+def _both(measurement: Measurement) -> tuple[str, str]:
+    """Return a measurement and that of its provenance."""
+    return measurement, PROVENANCE_MEASUREMENTS[measurement]
 
 
 def _select(measurements: Iterable[str], condition: str, *, limit: int | None = None) -> str:

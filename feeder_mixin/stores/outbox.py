@@ -5,31 +5,52 @@ disk over there or a kill loses nothing. What must stay true: a record is entere
 will have for ever; it counts as delivered only after the store confirmed it; delivering again is
 harmless, because stores take an equal record as already delivered.
 
-The records lie in the same table as in a SQLite store. They stay after delivery: their keys are
-what a later record must not take. A second table holds the keys of the delivered ones.
+Records and candidates lie in the same tables as in a SQLite store. They stay after delivery: their
+keys are what a later one must not take. Beside each a second table holds the keys of the delivered
+ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from feeder_mixin.errors import SchemaError, StoreConflictError, StoreError, StoreUnavailableError
-from feeder_mixin.schema import ParameterRecord
-from feeder_mixin.stores.base import ParameterStore, StoredPoint
-from feeder_mixin.stores.sql import TABLE, SqlStore
+from feeder_mixin.schema import CANDIDATES, MEASUREMENT, Measurement, ParameterRecord
+from feeder_mixin.stores.base import Latest, ParameterStore, StoredPoint
+from feeder_mixin.stores.sql import TABLES, SqlStore
 
-_DELIVERED: Final = sa.Table(
-    "delivered",
-    sa.MetaData(),
-    sa.Column("feeder_id", sa.Text, primary_key=True),
-    sa.Column("pair", sa.Text, primary_key=True),
-    sa.Column("time_ns", sa.BigInteger, primary_key=True, autoincrement=False),
+
+def _make_delivered(name: str) -> sa.Table:
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        sa.Column("feeder_id", sa.Text, primary_key=True),
+        sa.Column("pair", sa.Text, primary_key=True),
+        sa.Column("time_ns", sa.BigInteger, primary_key=True, autoincrement=False),
+    )
+
+
+_DELIVERED: Final[Mapping[Measurement, sa.Table]] = MappingProxyType(
+    {
+        MEASUREMENT: _make_delivered("delivered"),
+        CANDIDATES: _make_delivered("delivered_candidates"),
+    }
 )
+
+
+class _Waiting(NamedTuple):
+    """One point on its way."""
+
+    measurement: Measurement
+    feeder_id: str
+    point: StoredPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +79,7 @@ class Delivered:
 
 
 class Outbox:
-    """Records on their way to a store, in one local SQLite file.
+    """Records and candidates on their way to a store, in one local SQLite file.
 
     Any number of processes may put and deliver at once. The file and its folder are made by the
     first `put`.
@@ -73,29 +94,39 @@ class Outbox:
         self._file = SqlStore(path)
         self._file.description = f"outbox {path}"
 
-    def put(self, record: ParameterRecord) -> ParameterRecord:
+    def put(
+        self, record: ParameterRecord, measurement: Measurement = MEASUREMENT
+    ) -> ParameterRecord:
         """Enter `record` and return it as entered, once it is safe on disk.
 
-        Where another record was entered under the same feeder, pair and time, delivered or not,
-        the time is moved on by one nanosecond until it is free. An equal one is not entered twice.
+        Where another of the same measurement was entered under the same feeder, pair and time,
+        delivered or not, the time is moved on by one nanosecond until it is free. An equal one is
+        not entered twice.
         """
         while True:
             try:
-                self._file.write([record])
+                self._file.write([record], measurement)
             except StoreConflictError:
                 record = replace(record, time_ns=record.time_ns + 1)
             else:
                 return record
 
     def pending(self) -> list[ParameterRecord]:
-        """Return the records not yet delivered, oldest first.
+        """Return the records and candidates not yet delivered, oldest first.
 
         Raises
         ------
         SchemaError
             When one is no valid record any more; `deliver` passes over such a one.
         """
-        return [point.build_record(feeder_id) for feeder_id, point in self._load_pending()]
+        return [point.build_record(feeder_id) for _, feeder_id, point in self._load_pending()]
+
+    def latest_entered(self, feeder_id: str, pairs: Sequence[str]) -> Latest:
+        """Return the latest record of every pair among those entered here, delivered or not.
+
+        What a store that can't be asked would say, as far as this host knows.
+        """
+        return self._file.latest(feeder_id, pairs)
 
     def deliver(self, store: ParameterStore) -> Delivered:
         """Hand every pending record to `store`, oldest first, and return what came of it.
@@ -107,44 +138,50 @@ class Outbox:
         waiting = self._load_pending()
         delivered: list[ParameterRecord] = []
         refusals: list[StoreError | SchemaError] = []
-        for feeder_id, point in waiting:
+        for measurement, feeder_id, point in waiting:
             try:
                 record = point.build_record(feeder_id)
-                store.write([record])
+                store.write([record], measurement)
             except StoreUnavailableError as error:
                 refusals.append(error)
                 break
             except (StoreError, SchemaError) as error:
                 refusals.append(error)
                 continue
-            self._mark_delivered(record)
+            self._mark_delivered(record, measurement)
             delivered.append(record)
         remaining = len(waiting) - len(delivered)
-        feeders = sorted({feeder_id for feeder_id, _point in waiting})
+        feeders = sorted({one.feeder_id for one in waiting})
         return Delivered(tuple(delivered), remaining, _make_error(refusals, remaining, feeders))
 
     def close(self) -> None:
         """Free what is held; calling again does nothing."""
         self._file.close()
 
-    def _load_pending(self) -> list[tuple[str, StoredPoint]]:
-        """Return feeder and raw point of what is not delivered, oldest first."""
+    def _load_pending(self) -> list[_Waiting]:
+        """Return what is not delivered, oldest first; at one time records before candidates."""
+        waiting = []
         with self._file.read_connection() as connection:
-            columns = self._file.columns(connection)
-            if connection is None or not columns:
-                return []
-            query = sa.select(*columns).order_by(TABLE.c.time_ns, TABLE.c.feeder_id, TABLE.c.pair)
-            if sa.inspect(connection).has_table(_DELIVERED.name):
-                same = [TABLE.c[key.name] == key for key in _DELIVERED.primary_key]
-                query = query.where(~sa.exists().where(*same))
-            rows = connection.execute(query).mappings().all()
-        return [(row["feeder_id"], self._file.read_point(row)) for row in rows]
+            for measurement, table in TABLES.items():
+                columns = self._file.columns(connection, measurement)
+                if connection is None or not columns:
+                    continue
+                query = sa.select(*columns)
+                delivered = _DELIVERED[measurement]
+                if sa.inspect(connection).has_table(delivered.name):
+                    same = [table.c[key.name] == key for key in delivered.primary_key]
+                    query = query.where(~sa.exists().where(*same))
+                for row in connection.execute(query).mappings():
+                    point = self._file.read_point(row)
+                    waiting.append(_Waiting(measurement, row["feeder_id"], point))
+        return sorted(waiting, key=lambda w: (w.point.time_ns, w.feeder_id, w.point.pair))
 
-    def _mark_delivered(self, record: ParameterRecord) -> None:
-        key = {column.name: getattr(record, column.name) for column in _DELIVERED.primary_key}
-        with self._file.write_connection() as connection:
-            _DELIVERED.create(connection, checkfirst=True)
-            connection.execute(insert(_DELIVERED).on_conflict_do_nothing(), key)
+    def _mark_delivered(self, record: ParameterRecord, measurement: Measurement) -> None:
+        delivered = _DELIVERED[measurement]
+        key = {column.name: getattr(record, column.name) for column in delivered.primary_key}
+        with self._file.write_connection(measurement) as connection:
+            delivered.create(connection, checkfirst=True)
+            connection.execute(insert(delivered).on_conflict_do_nothing(), key)
 
 
 def _make_error(

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -31,12 +32,14 @@ from feeder_mixin.errors import (
     StoreUnavailableError,
 )
 from feeder_mixin.schema import (
+    CANDIDATES,
     FIELD_NAMES,
     MEASUREMENT,
     MODEL_TYPE,
     PARAMETER_NAMES,
     PROVENANCE_FIELD,
     TAGS,
+    Measurement,
     ParameterRecord,
 )
 from feeder_mixin.settings import check_feeder_id
@@ -55,14 +58,23 @@ from feeder_mixin.stores.base import (
 DEFAULT_TIMEOUT_S: Final = 10.0
 
 METADATA: Final = sa.MetaData()
-TABLE: Final = sa.Table(
-    MEASUREMENT,
-    METADATA,
-    sa.Column("time_ns", sa.BigInteger, nullable=False),
-    *(sa.Column(tag, sa.Text, nullable=False) for tag in TAGS),
-    *(sa.Column(name, sa.Double, nullable=True) for name in FIELD_NAMES),
-    sa.Column(PROVENANCE_FIELD, sa.Text, nullable=True),
-    sa.UniqueConstraint("feeder_id", "pair", "time_ns", name=f"{MEASUREMENT}_key"),
+
+
+def _make_table(measurement: Measurement) -> sa.Table:
+    return sa.Table(
+        measurement,
+        METADATA,
+        sa.Column("time_ns", sa.BigInteger, nullable=False),
+        *(sa.Column(tag, sa.Text, nullable=False) for tag in TAGS),
+        *(sa.Column(name, sa.Double, nullable=True) for name in FIELD_NAMES),
+        sa.Column(PROVENANCE_FIELD, sa.Text, nullable=True),
+        sa.UniqueConstraint("feeder_id", "pair", "time_ns", name=f"{measurement}_key"),
+    )
+
+
+TABLE: Final = _make_table(MEASUREMENT)
+TABLES: Final[Mapping[Measurement, sa.Table]] = MappingProxyType(
+    {MEASUREMENT: TABLE, CANDIDATES: _make_table(CANDIDATES)}
 )
 
 _KEY: Final = ("feeder_id", "pair", "time_ns")
@@ -87,7 +99,7 @@ _ADVICE: Final = {
 
 
 class SqlStore(ParameterStore):
-    """Records in one table of a database; see `ParameterStore` for the contract.
+    """Records in one table of a database, candidates in another; see `ParameterStore` for the contract.
 
     Parameters
     ----------
@@ -115,13 +127,16 @@ class SqlStore(ParameterStore):
             self._engine = _create_postgresql_engine(url, timeout_s)
 
     def ping(self) -> None:
-        """Return when the database answers and its table, where there is one, can be read."""
+        """Return when the database answers and its tables, where there are any, can be read."""
         with self.read_connection() as connection:
             if connection is not None:
                 connection.execute(sa.select(sa.literal(1)))
-                self.columns(connection)
+                for measurement in TABLES:
+                    self.columns(connection, measurement)
 
-    def write(self, records: Sequence[ParameterRecord]) -> None:
+    def write(
+        self, records: Sequence[ParameterRecord], measurement: Measurement = MEASUREMENT
+    ) -> None:
         """Append `records` in one transaction; see `ParameterStore.write`."""
         check_known_fields(records)
         for record in records:
@@ -129,12 +144,13 @@ class SqlStore(ParameterStore):
         if not records:
             return
         dialect = postgresql if self._path is None else sqlite
-        insert = dialect.insert(TABLE).on_conflict_do_nothing(index_elements=_KEY)
-        with self.write_connection() as connection:
+        table = TABLES[measurement]
+        insert = dialect.insert(table).on_conflict_do_nothing(index_elements=_KEY)
+        with self.write_connection(measurement) as connection:
             connection.execute(insert, [_row_values(record) for record in records])
         with self.read_connection() as connection:
             for record in records:
-                self._check_stored(connection, record)
+                self._check_stored(connection, table, record)
 
     def latest(
         self,
@@ -143,31 +159,41 @@ class SqlStore(ParameterStore):
         *,
         max_age_days: float = MAX_AGE_DAYS,
         now: int | None = None,
+        measurement: Measurement = MEASUREMENT,
     ) -> Latest:
         """Return the latest record of every pair, by one query; see `ParameterStore.latest`."""
         check_feeder_id(feeder_id)
         now = now_ns() if now is None else now
         with self.read_connection() as connection:
-            columns = self.columns(connection)
+            columns = self.columns(connection, measurement)
             if connection is None or not columns:
                 return Latest()
-            query = _latest_query(tuple(c.name for c in columns), pairs is not None)
+            names = tuple(c.name for c in columns)
+            query = _latest_query(measurement, names, pairs is not None)
             values = {"feeder_id": feeder_id, "now": now, "pairs": list(pairs or ())}
             rows = connection.execute(query, values).mappings()
             points = [self.read_point(row) for row in rows]
         return select_latest(feeder_id, points, now=now, max_age_days=max_age_days)
 
-    def history(self, feeder_id: str, pair: str, limit: int | None = None) -> list[StoredPoint]:
+    def history(
+        self,
+        feeder_id: str,
+        pair: str,
+        limit: int | None = None,
+        *,
+        measurement: Measurement = MEASUREMENT,
+    ) -> list[StoredPoint]:
         """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
         check_feeder_id(feeder_id)
         with self.read_connection() as connection:
-            columns = self.columns(connection)
+            columns = self.columns(connection, measurement)
             if connection is None or not columns:
                 return []
+            table = TABLES[measurement]
             query = (
                 sa.select(*columns)
-                .where(TABLE.c.feeder_id == feeder_id, TABLE.c.pair == pair)
-                .order_by(TABLE.c.time_ns.desc())
+                .where(table.c.feeder_id == feeder_id, table.c.pair == pair)
+                .order_by(table.c.time_ns.desc())
                 .limit(limit)
             )
             return [self.read_point(row) for row in connection.execute(query).mappings()]
@@ -191,7 +217,7 @@ class SqlStore(ParameterStore):
             yield connection
 
     @contextmanager
-    def write_connection(self) -> Iterator[sa.Connection]:
+    def write_connection(self, measurement: Measurement = MEASUREMENT) -> Iterator[sa.Connection]:
         """Yield a connection in a transaction that holds the write lock, with the table up to date."""
         if self._path is not None:
             self._create_file(self._path)
@@ -199,19 +225,23 @@ class SqlStore(ParameterStore):
             if self._path is not None:
                 # Taken at once: a read lock can't be made a write lock while another waits for one.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            self._complete_table(connection)
+            self._complete_table(connection, measurement)
             yield connection
 
-    def columns(self, connection: sa.Connection | None) -> list[sa.Column[Any]]:
+    def columns(
+        self, connection: sa.Connection | None, measurement: Measurement = MEASUREMENT
+    ) -> list[sa.Column[Any]]:
         """Return our columns that the table has: none without table, fewer in an older one."""
         inspector = sa.inspect(connection) if connection is not None else None
-        if inspector is None or not inspector.has_table(TABLE.name):
+        if inspector is None or not inspector.has_table(measurement):
             return []
-        present = {column["name"] for column in inspector.get_columns(TABLE.name)}
+        present = {column["name"] for column in inspector.get_columns(measurement)}
         if missing := sorted({*_KEY} - present):
             names = ", ".join(missing)
-            raise StoreCorruptError(f"{self.description}: table {TABLE.name} has no column {names}")
-        return [column for column in TABLE.columns if column.name in present]
+            raise StoreCorruptError(
+                f"{self.description}: table {measurement} has no column {names}"
+            )
+        return [column for column in TABLES[measurement].columns if column.name in present]
 
     def read_point(self, row: sa.RowMapping) -> StoredPoint:
         """Return a row as a raw point; a foreign value in a field stays what it is.
@@ -232,12 +262,14 @@ class SqlStore(ParameterStore):
             pair, time_ns, fields, provenance, str(row.get("model_type") or MODEL_TYPE)
         )
 
-    def _check_stored(self, connection: sa.Connection | None, record: ParameterRecord) -> None:
+    def _check_stored(
+        self, connection: sa.Connection | None, table: sa.Table, record: ParameterRecord
+    ) -> None:
         """Raise unless the table holds `record` as it is."""
         if connection is None:
             raise StoreError(f"{self.description}: the file vanished after writing")
-        key = [TABLE.c[name] == getattr(record, name) for name in _KEY]
-        row = connection.execute(sa.select(TABLE).where(*key)).mappings().one_or_none()
+        key = [table.c[name] == getattr(record, name) for name in _KEY]
+        row = connection.execute(sa.select(table).where(*key)).mappings().one_or_none()
         if row is None:
             raise StoreError(f"{self.description}: {describe_key(record)} was not stored")
         if not self.read_point(row).holds(record):
@@ -266,21 +298,22 @@ class SqlStore(ParameterStore):
             with attempt, self._translated(), self._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
-    def _complete_table(self, connection: sa.Connection) -> None:
+    def _complete_table(self, connection: sa.Connection, measurement: Measurement) -> None:
         """Create the table, or add the columns that a later schema brought."""
-        columns = self.columns(connection)
-        if len(columns) == len(TABLE.columns):
+        table = TABLES[measurement]
+        columns = self.columns(connection, measurement)
+        if len(columns) == len(table.columns):
             return
         if self._path is None:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATE_LOCK)))
-            columns = self.columns(connection)  # another process may have been first
+            columns = self.columns(connection, measurement)  # another process may have been first
         if not columns:
-            METADATA.create_all(connection, tables=[TABLE])
+            METADATA.create_all(connection, tables=[table])
             return
-        for column in TABLE.columns:
+        for column in table.columns:
             if column not in columns:
                 definition = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {TABLE.name} ADD COLUMN {definition}")
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -362,20 +395,23 @@ def _row_values(record: ParameterRecord) -> dict[str, object]:
 
 
 @cache
-def _latest_query(names: tuple[str, ...], for_pairs: bool) -> sa.Select[tuple[Any, ...]]:
+def _latest_query(
+    measurement: Measurement, names: tuple[str, ...], for_pairs: bool
+) -> sa.Select[tuple[Any, ...]]:
     """Return the query for each pair's newest few points and its newest complete one.
 
     Bound when executed: ``feeder_id``, ``now`` and, with `for_pairs`, ``pairs``.
     """
-    columns = [TABLE.c[name] for name in names]
+    table = TABLES[measurement]
+    columns = [table.c[name] for name in names]
     is_complete = sa.and_(
-        TABLE.c.time_ns <= sa.bindparam("now"),
-        *(TABLE.c[n].is_not(None) if n in names else sa.false() for n in PARAMETER_NAMES),
+        table.c.time_ns <= sa.bindparam("now"),
+        *(table.c[n].is_not(None) if n in names else sa.false() for n in PARAMETER_NAMES),
     )
     marked = (
         sa.select(*columns, sa.case((is_complete, 1), else_=0).label("complete"))
-        .where(TABLE.c.feeder_id == sa.bindparam("feeder_id"))
-        .where(TABLE.c.pair.in_(sa.bindparam("pairs", expanding=True)) if for_pairs else sa.true())
+        .where(table.c.feeder_id == sa.bindparam("feeder_id"))
+        .where(table.c.pair.in_(sa.bindparam("pairs", expanding=True)) if for_pairs else sa.true())
         .subquery("marked")
     )
     newest_first = marked.c.time_ns.desc()

@@ -1,15 +1,15 @@
-"""What a winner is worth: the untouched test window, and the walk-forward behind it.
+"""What a parameter set is worth: the walk over all folds, and the untouched test window behind them.
 
-Every contender (ATR rule, defaults, running record, tuned) is fitted at the test window's cut on
-labels that ended by then and compared on the same candles at one quantile level. The record's own
-metrics are those of the tuned parameters at their own level.
+Forecasts are what a bot would have served: a model fitted at each window's cut on labels that ended
+by then, its quantiles calibrated along the walk (`model.calibration`). The ATR rule is what it is:
+its constant is refitted at each cut, nothing else. A set is fitted once per level, whoever asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from feeder_mixin.errors import CandleError
 from feeder_mixin.market.features import labels
 from feeder_mixin.model.baseline import atr_rule_constant
+from feeder_mixin.model.calibration import calibrate
 from feeder_mixin.model.folds import Layout, Window
 from feeder_mixin.model.metrics import (
-    day_block_sums,
+    christoffersen_p,
     exceedance,
+    kupiec_p,
     mean_absolute_error,
-    pinball_losses,
-    ratio_with_error,
     safety_rates,
-    skill,
     skill_with_error,
+    thinned_misses,
 )
 from feeder_mixin.model.quantile import SharedModels, fit_safety_model
 from feeder_mixin.model.rows import open_seconds, select_rows
-from feeder_mixin.tune.space import ParameterSet, StudySettings
+from feeder_mixin.tune.space import ALPHA, StudySettings
 
 Array = NDArray[np.float64]
 
@@ -39,6 +39,8 @@ ATR_RULE: Final = "ATR rule"
 DEFAULTS: Final = "defaults"
 RUNNING: Final = "running"
 TUNED: Final = "tuned"
+Contender = Literal["defaults", "running", "tuned"]
+"""Whose parameters are fitted; the ATR rule has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Score:
     realised_safe_share: float
     false_positive_rate: float | None
     false_negative_rate: float | None
+    kupiec_p: float | None
+    christoffersen_p: float | None
 
     def to_dict(self) -> dict[str, float | None]:
         """Return the fields by name."""
@@ -62,7 +66,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Forecasts of one window beside the truth and the ATR rule, arrays of shape (n_rows,)."""
+    """Forecasts of one window beside the truth and the ATR rule, arrays of shape (n_rows,).
+
+    `train_mae` is of the model as fitted: its quantiles are calibrated later, on what it serves.
+    """
 
     excursion: Array
     q: Array
@@ -70,6 +77,24 @@ class Forecast:
     opens_s: NDArray[np.int64]
     train_mae: float
     n_training: int
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What a parameter set served at one quantile level, window after window.
+
+    Attributes
+    ----------
+    folds, test
+        Calibrated forecasts of every window.
+    everything
+        The same rows in one piece.
+    """
+
+    alpha: float
+    folds: tuple[Forecast, ...]
+    test: Forecast
+    everything: Forecast
 
 
 class Evaluator:
@@ -82,9 +107,39 @@ class Evaluator:
         self._excursion = labels(table, settings.side)
         self._opens_s = open_seconds(table)
         self._atr_ratio = table["atr_ratio"].to_numpy(np.float64)
+        self._walks: dict[tuple[object, ...], Walk] = {}
+
+    def walk(self, layout: Layout, parameters: Mapping[str, float]) -> Walk:
+        """Return what the bot would have served in folds and test window, calibrated on the way.
+
+        Theta is 0 at the first fold. Rows purged between two windows move nothing.
+        """
+        key = (layout.cuts_s, tuple(sorted(parameters.items())))
+        if key not in self._walks:
+            windows = (*layout.folds, layout.test)
+            self._walks[key] = self._calibrated(
+                [self.forecast(window, parameters) for window in windows], parameters[ALPHA]
+            )
+        return self._walks[key]
+
+    def _calibrated(self, raw: Sequence[Forecast], alpha: float) -> Walk:
+        s, last = self._settings, raw[-1]
+        excursion, q, rule = (
+            np.concatenate([getattr(one, name) for one in raw])
+            for name in ("excursion", "q", "rule")
+        )
+        opens_s = np.concatenate([one.opens_s for one in raw])
+        label_s = s.horizon * s.timeframe_s
+        served, _theta = calibrate(q, excursion, opens_s, alpha=alpha, label_s=label_s)
+        ends = np.cumsum([len(one.q) for one in raw])[:-1]
+        parts = [
+            replace(one, q=part) for one, part in zip(raw, np.split(served, ends), strict=True)
+        ]
+        everything = Forecast(excursion, served, rule, opens_s, last.train_mae, last.n_training)
+        return Walk(alpha, tuple(parts[:-1]), parts[-1], everything)
 
     def forecast(self, window: Window, parameters: Mapping[str, float]) -> Forecast:
-        """Return what the bot would have served in a window, with a model fitted at its cut."""
+        """Return the model's own quantiles in a window, not calibrated, fitted at its cut."""
         s = self._settings
         rows = select_rows(
             self._opens_s,
@@ -122,10 +177,12 @@ class Evaluator:
 
     def score(self, forecast: Forecast, q: Array, alpha: float) -> Score:
         """Return how `q` does on a forecast's rows against the ATR rule."""
+        s = self._settings
         gain, error = skill_with_error(
             forecast.excursion, q, forecast.rule, alpha, forecast.opens_s
         )
-        rates = safety_rates(forecast.excursion, q, self._settings.max_adverse_ratio)
+        rates = safety_rates(forecast.excursion, q, s.max_adverse_ratio)
+        misses = thinned_misses(forecast.excursion, q, forecast.opens_s, s.horizon, s.timeframe_s)
         return Score(
             skill=gain,
             skill_se=error,
@@ -136,101 +193,42 @@ class Evaluator:
             realised_safe_share=rates.realised_safe_share,
             false_positive_rate=rates.false_positive_rate,
             false_negative_rate=rates.false_negative_rate,
+            kupiec_p=kupiec_p(misses, alpha),
+            christoffersen_p=christoffersen_p(misses),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Every contender on the test window.
-
-    Attributes
-    ----------
-    scores
-        Contender -> score, the ATR rule first.
-    tuned_gain, tuned_gain_se
-        Skill of the tuned set minus that of the defaults, and its standard error, paired by day.
-    """
-
-    scores: Mapping[str, Score]
-    tuned_gain: float
-    tuned_gain_se: float
-
-
-def compare_on_test(
-    evaluator: Evaluator, layout: Layout, contenders: Mapping[str, ParameterSet], alpha: float
-) -> Comparison:
-    """Return how contenders, defaults and tuned among them, compare at one level."""
-    forecasts = {
-        name: evaluator.forecast(layout.test, {**parameters, "quantile_alpha": alpha})
-        for name, parameters in contenders.items()
-    }
-    truth = forecasts[DEFAULTS]
-    scores = {ATR_RULE: evaluator.score(truth, truth.rule, alpha)}
-    scores |= {name: evaluator.score(f, f.q, alpha) for name, f in forecasts.items()}
-    rule, defaults, tuned = (
-        day_block_sums(pinball_losses(truth.excursion, q, alpha), truth.opens_s)
-        for q in (truth.rule, truth.q, forecasts[TUNED].q)
-    )
-    return Comparison(scores, *ratio_with_error(defaults - tuned, rule))
-
-
-def record_metrics(
-    evaluator: Evaluator,
-    layout: Layout,
-    parameters: ParameterSet,
-    start: ParameterSet,
-) -> dict[str, float]:
+def record_metrics(evaluator: Evaluator, walk: Walk) -> dict[str, float]:
     """Return the metrics of a parameter set at its own level, as the schema names them.
 
-    ``beats_rule`` is judged on all out-of-sample candles together, folds and test window: 0 when
-    neither the set nor the defaults `start` are better than the ATR rule there.
+    Parameters
+    ----------
+    walk
+        Of the set at its own quantile level.
     """
-    alpha = parameters["quantile_alpha"]
-    test = evaluator.forecast(layout.test, parameters)
-    score = evaluator.score(test, test.q, alpha)
-    walk = [evaluator.forecast(fold, parameters) for fold in layout.folds]
-    beats_rule = _pooled_skill([*walk, test], alpha) > 0.0
-    if not beats_rule and parameters != start:
-        windows = (*layout.folds, layout.test)
-        defaults = [evaluator.forecast(window, start) for window in windows]
-        beats_rule = _pooled_skill(defaults, start["quantile_alpha"]) > 0.0
+    score = evaluator.score(walk.test, walk.test.q, walk.alpha)
+    maes = [mean_absolute_error(fold.excursion, fold.q) for fold in walk.folds]
+    rows = [len(fold.q) for fold in walk.folds]
     metrics: dict[str, float | None] = {
-        "backtested_mae": mean_absolute_error(
-            np.concatenate([f.excursion for f in walk]), np.concatenate([f.q for f in walk])
-        ),
-        "validation_mae": float(np.mean([mean_absolute_error(f.excursion, f.q) for f in walk])),
-        "train_mae": test.train_mae,
+        "backtested_mae": float(np.average(maes, weights=rows)),
+        "validation_mae": float(np.mean(maes)),
+        "train_mae": walk.test.train_mae,
         "test_mae": score.mae,
         "safety_accuracy": score.safety_accuracy,
         "false_positive_rate": score.false_positive_rate,
         "false_negative_rate": score.false_negative_rate,
-        "training_samples": float(test.n_training),
-        "beats_rule": float(beats_rule),
+        "training_samples": float(walk.test.n_training),
         "skill": score.skill,
-        "skill_se": score.skill_se if np.isfinite(score.skill_se) else None,
+        "skill_se": finite(score.skill_se),
         "exceedance": score.exceedance,
+        "kupiec_p": score.kupiec_p,
+        "christoffersen_p": score.christoffersen_p,
         "predicted_safe_share": score.predicted_safe_share,
         "realised_safe_share": score.realised_safe_share,
     }
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _pooled_skill(windows: list[Forecast], alpha: float) -> float:
-    excursion, q, rule = (
-        np.concatenate([getattr(forecast, name) for forecast in windows])
-        for name in ("excursion", "q", "rule")
-    )
-    return skill(excursion, q, rule, alpha)
-
-
 def finite(value: float | None) -> float | None:
     """Return a number, or None for infinity and NaN: JSON has neither."""
     return value if value is not None and np.isfinite(value) else None
-
-
-def scores_to_json(scores: Mapping[str, Score]) -> dict[str, Any]:
-    """Return contender -> fields; a standard error of one day only is None."""
-    return {
-        name: {key: finite(value) for key, value in score.to_dict().items()}
-        for name, score in scores.items()
-    }

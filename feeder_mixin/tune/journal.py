@@ -180,6 +180,14 @@ class Journal:
                 (_dump(result), run_id),
             )
 
+    def amend(self, run_id: int, result: Mapping[str, Any]) -> None:
+        """Keep a finished run's result with what was decided on it."""
+        with self._errors():
+            self._db.execute(
+                "UPDATE runs SET result = ? WHERE id = ? AND state = 'finished'",
+                (_dump(result), run_id),
+            )
+
     def reopen(self, run_id: int) -> None:
         """Open a finished run again: more trials were asked for."""
         with self._errors():

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from feeder_mixin.errors import CandleError, SettingsError, StoreError
 from feeder_mixin.schema import PARAMETER_BY_NAME, ParameterRecord
 from feeder_mixin.settings import FeederSettings
+
+Mode = Literal["auto", "always", "never"]
+MODES: Final[tuple[Mode, ...]] = ("auto", "always", "never")
+"""When a tuned set reaches bots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class RunOptions:
         Parameter -> value that is not searched.
     fresh
         Drop unfinished runs of these pairs and start anew.
+    promote
+        When a tuned set reaches bots (`tune.promotion`).
     """
 
     pairs: tuple[str, ...] = ()
@@ -41,6 +47,7 @@ class RunOptions:
     fixes: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     fresh: bool = False
+    promote: Mode = "auto"
 
 
 @dataclass(slots=True)
@@ -50,9 +57,9 @@ class RunSummary:
     Attributes
     ----------
     results
-        Pair -> result document (`tune.worker.tune_pair`), in the feeder's order.
-    records
-        Pair -> record as it entered the outbox.
+        Pair -> result document (`tune.worker.tune_pair`) with its decision.
+    records, candidates
+        Pair -> what was written for bots to read, and what was refused, as it entered the outbox.
     failures
         Pair -> why it has no result.
     store_error
@@ -62,6 +69,7 @@ class RunSummary:
     feeder_id: str
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     records: dict[str, ParameterRecord] = field(default_factory=dict)
+    candidates: dict[str, ParameterRecord] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
     store_error: StoreError | None = None
     n_undelivered: int = 0

@@ -1,53 +1,43 @@
-"""One optimizer run over a feeder: candles in, one record per pair in the store.
+"""One optimizer run over a feeder: candles in, a decision per pair, its record in the store.
 
 Order of things: lock the feeder; deliver what earlier runs left in the outbox; read what the store
 holds (it is kept as each run's start); load and check candles; plan every pair; fit the models that
-pairs share; tune pairs in parallel. Each finished pair is on disk before the store is tried. One
-pair that fails does not stop the others.
+pairs share; tune pairs in parallel; decide over all of them (`tune.promotion`); write. Each finished
+pair is in the journal at once. Interrupted, the pairs finished so far are decided among themselves
+and written; the same command later decides over all of them. One pair that fails does not stop the
+others.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import filelock
 
-from feeder_mixin.errors import (
-    BusyError,
-    CandleError,
-    FeederError,
-    MissingCandlesError,
-    StoreError,
-    TuningError,
-)
-from feeder_mixin.market.candles import Candles, load_candles, timeframe_seconds
+from feeder_mixin.errors import BusyError, FeederError, StoreError, TuningError
+from feeder_mixin.market.candles import Candles, timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
-from feeder_mixin.market.history import download_command
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
 from feeder_mixin.model.quantile import SharedModels
-from feeder_mixin.model.rows import DAY_S
-from feeder_mixin.schema import ParameterRecord
+from feeder_mixin.schema import CANDIDATES, mismatch_reason
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.tune import worker
+from feeder_mixin.tune.candles import load_run_candles
+from feeder_mixin.tune.evaluate import TUNED
 from feeder_mixin.tune.journal import Journal, Run
 from feeder_mixin.tune.options import Progress, RunOptions, RunSummary, check_options
+from feeder_mixin.tune.promotion import Champion, build_record, decide
 from feeder_mixin.tune.space import StudySettings
 from feeder_mixin.tune.study import SEARCH
 from feeder_mixin.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
-
-STALE_DAYS: Final = 2.0
-"""Candles that end longer ago than this get a warning."""
-
-_CONTEXT_LAG_DAYS: Final = 1.0
 
 
 @contextmanager
@@ -109,6 +99,7 @@ class _Runner:
         self._timeframe_s = timeframe_seconds(settings.timeframe)
         self._outbox = Outbox(settings.outbox_path)
         self._summary = RunSummary(settings.feeder_id)
+        self._runs: dict[str, Run] = {}
 
     def run(self, pairs: Sequence[str]) -> RunSummary:
         latest = self._ask_store()
@@ -116,8 +107,15 @@ class _Runner:
         runnable = [pair for pair in pairs if pair in candles]
         if runnable:
             with Journal(self._settings.journal_path) as journal:
-                self._tune(runnable, candles, latest, journal)
-        self._deliver(last=True)
+                try:
+                    self._tune(runnable, candles, latest, journal)
+                except KeyboardInterrupt:
+                    self._write_interrupted(journal)
+                    raise
+                self._write(journal)
+                # The command has ended for these pairs: asked again, they start anew.
+                journal.close_runs([run.run_id for run in self._runs.values()])
+        self._deliver()
         self._outbox.close()
         return self._summary
 
@@ -129,67 +127,22 @@ class _Runner:
         except StoreError as error:
             self._summary.store_error = error
             logger.warning(
-                "Store can't be used, tuning without its records as a start; results will wait in "
-                "the outbox feeder=%s error=%s",
+                "Store can't be used, going by the records that were last written from here; "
+                "results will wait in the outbox feeder=%s error=%s",
                 self._settings.feeder_id,
                 error,
             )
-            return Latest()
+            return self._outbox.latest_entered(self._settings.feeder_id, self._settings.pairs)
         for note in (*latest.notes, *latest.rejected.values()):
             logger.warning("Stored record passed over: %s", note)
         return latest
 
     def _load(self, pairs: Sequence[str]) -> dict[str, Candles]:
         """Return the candles of pairs and context; pairs without go to the failures."""
-        settings = self._settings
-        wanted = [*pairs, *(p for p in settings.context_pairs if p not in pairs)]
-        loaded: dict[str, Candles] = {}
-        missing: list[str] = []
-        for number, pair in enumerate(wanted):
-            self._progress.stage("loading candles", number, len(wanted))
-            try:
-                loaded[pair] = load_candles(
-                    self._options.datadir or settings.default_datadir,
-                    pair,
-                    settings.timeframe,
-                    settings.candle_type,
-                    settings.data_format,
-                )
-            except CandleError as error:
-                if isinstance(error, MissingCandlesError):
-                    missing.append(pair)
-                if pair in pairs:
-                    self._fail(pair, error)
-                else:
-                    logger.warning("Context pair is missing, features go without it: %s", error)
-        self._progress.stage("loading candles", len(wanted), len(wanted))
-        if missing:
-            days = self._options.days_back + settings.train_days
-            command = download_command(settings, missing, days, self._options.datadir)
-            logger.warning(
-                "Candles of %d pairs are missing; get them with: %s", len(missing), command
-            )
-        self._say_stale(pairs, loaded)
+        loaded, failures = load_run_candles(self._settings, self._options, pairs, self._progress)
+        for pair, error in failures.items():
+            self._fail(pair, error)
         return loaded
-
-    def _say_stale(self, pairs: Sequence[str], loaded: Mapping[str, Candles]) -> None:
-        for pair in pairs:
-            if pair in loaded:
-                age_days = (time.time() - loaded[pair].last_s) / DAY_S
-                if age_days > STALE_DAYS:
-                    logger.warning(
-                        "Candles are old, the record will describe that time pair=%s age_days=%.1f",
-                        pair,
-                        age_days,
-                    )
-        newest = max((c.last_s for c in loaded.values()), default=0)
-        for pair in self._settings.context_pairs:
-            if pair in loaded and newest - loaded[pair].last_s > _CONTEXT_LAG_DAYS * DAY_S:
-                logger.warning(
-                    "Context pair is stale, later features go without it pair=%s lag_days=%.1f",
-                    pair,
-                    (newest - loaded[pair].last_s) / DAY_S,
-                )
 
     def _tune(
         self,
@@ -202,8 +155,9 @@ class _Runner:
         if options.fresh:
             journal.drop_unclosed(pairs)
         identities = {pair: self._identity(pair, candles) for pair in pairs}
-        runs = journal.begin(identities, {pair: _warm_start(pair, latest) for pair in pairs})
-        self._take_finished(runs, journal)
+        warm_starts = {pair: self._warm_start(pair, latest) for pair in pairs}
+        self._runs = journal.begin(identities, warm_starts)
+        self._take_finished(journal)
         left = [pair for pair in pairs if pair not in self._summary.results]
         context = {p: candles[p].frame for p in settings.context_pairs if p in candles}
         if left:
@@ -214,12 +168,10 @@ class _Runner:
                 layouts = self._plan(pool, left, candles, context)
                 shared = self._fit_shared(pool, layouts, context)
                 tasks = {
-                    pair: (self._task(pair, runs[pair], layout, candles, context, shared, jobs),)
+                    pair: (self._task(pair, layout, candles, context, shared, jobs),)
                     for pair, layout in layouts.items()
                 }
-                self._collect(pool, tasks, runs, journal)
-        # The command has ended for these pairs: asked again, they start anew.
-        journal.close_runs([run.run_id for run in runs.values()])
+                self._collect(pool, tasks, journal)
 
     def _identity(self, pair: str, candles: Mapping[str, Candles]) -> dict[str, Any]:
         """Return everything that decides a pair's result, beside the store's content.
@@ -244,11 +196,35 @@ class _Runner:
             "context": context,
             "feature_hash": FEATURE_HASH,
             "versions": worker.library_versions(),
+            "result_version": worker.RESULT_VERSION,
         }
 
-    def _take_finished(self, runs: Mapping[str, Run], journal: Journal) -> None:
+    def _warm_start(self, pair: str, latest: Latest) -> dict[str, Any]:
+        """Return what the store held for a pair, as the journal keeps it: start and champion.
+
+        A record that bots reject (another horizon) may start the search, and is no champion.
+        """
+        settings, own = self._settings, latest.records.get(pair)
+        champion: Champion | None = None
+        if own is not None and not mismatch_reason(
+            own, horizon_candles=settings.horizon_candles, timeframe_s=self._timeframe_s
+        ):
+            beats_rule = own.metrics.get("beats_rule") != 0.0
+            champion = Champion(own.time_ns, dict(own.parameters), beats_rule)
+        elif pair in latest.expired:
+            champion = Champion(latest.expired[pair], None)
+        return {
+            "own": None if own is None else dict(own.parameters),
+            "others": [dict(r.parameters) for p, r in sorted(latest.records.items()) if p != pair],
+            "champion": None if champion is None else champion.to_dict(),
+        }
+
+    def _champion(self, pair: str) -> Champion | None:
+        return Champion.from_dict(self._runs[pair].warm_start["champion"])
+
+    def _take_finished(self, journal: Journal) -> None:
         """Take over results that an interrupted command had finished, if no more trials are asked."""
-        for pair, run in runs.items():
+        for pair, run in self._runs.items():
             if run.result is None:
                 continue
             if run.result["metrics"]["optimization_trials"] < self._options.n_trials:
@@ -304,7 +280,6 @@ class _Runner:
     def _task(
         self,
         pair: str,
-        run: Run,
         layout: Layout,
         candles: Mapping[str, Candles],
         context: Mapping[str, Any],
@@ -323,6 +298,7 @@ class _Runner:
             options.seed,
             dict(options.fixes),
         )
+        run, champion = self._runs[pair], self._champion(pair)
         n_left = len(self._settings.pairs if not options.pairs else options.pairs)
         waves = max(1.0, n_left / jobs)
         return worker.PairTask(
@@ -335,6 +311,7 @@ class _Runner:
             n_trials=options.n_trials,
             own=run.warm_start.get("own"),
             others=run.warm_start.get("others", []),
+            champion=None if champion is None else champion.parameters,
             budget_s=None if options.timeout_s is None else options.timeout_s / waves,
             provenance={
                 "context_pairs": sorted(context),
@@ -351,10 +328,9 @@ class _Runner:
         self,
         pool: WorkerPool,
         tasks: Mapping[str, tuple[worker.PairTask]],
-        runs: Mapping[str, Run],
         journal: Journal,
     ) -> None:
-        pair_of = {runs[pair].run_id: pair for pair in tasks}
+        pair_of = {self._runs[pair].run_id: pair for pair in tasks}
 
         def show() -> None:
             counts = journal.progress(list(pair_of), SEARCH)
@@ -369,20 +345,42 @@ class _Runner:
                 self._fail(pair, outcome)
             else:
                 self._accept(pair, outcome)
-                self._deliver(last=False)
 
     def _accept(self, pair: str, result: dict[str, Any]) -> None:
-        record = ParameterRecord(
-            self._settings.feeder_id,
-            pair,
-            result["time_ns"],
-            result["parameters"],
-            result["metrics"],
-            result["provenance"],
-        )
         self._summary.results[pair] = result
-        self._summary.records[pair] = self._outbox.put(record)
         self._progress.finished(pair, result, None)
+
+    def _write(self, journal: Journal) -> None:
+        """Decide over the finished pairs, and put what is to be stored on its way."""
+        results = self._summary.results
+        champions = {pair: self._champion(pair) for pair in results}
+        known = {pair: champion for pair, champion in champions.items() if champion is not None}
+        for pair, decision in decide(results, known, self._options.promote).items():
+            result = results[pair]
+            # In the journal before it is in the outbox: the next command must know what this wrote.
+            results[pair] = {**result, "decision": decision.to_dict()}
+            journal.amend(self._runs[pair].run_id, results[pair])
+            if decision.written is not None:
+                record = build_record(self._settings.feeder_id, result, decision, decision.written)
+                self._summary.records[pair] = self._outbox.put(record)
+            if decision.candidate:
+                record = build_record(self._settings.feeder_id, result, decision, TUNED)
+                self._summary.candidates[pair] = self._outbox.put(record, CANDIDATES)
+
+    def _write_interrupted(self, journal: Journal) -> None:
+        """Write what is decided among the finished pairs; their runs stay unclosed."""
+        self._write(journal)
+        self._deliver()
+        for pair, result in self._summary.results.items():
+            decision = result["decision"]
+            logger.info(
+                "Decided without the unfinished pairs pair=%s outcome=%s written=%s",
+                pair,
+                decision["outcome"],
+                decision["written"],
+            )
+        if self._summary.store_error is not None:
+            logger.warning("%s", self._summary.store_error)
 
     def _fail(self, pair: str, error: Exception) -> None:
         if not isinstance(error, FeederError):  # a defect: the other pairs go on, but it is shown
@@ -390,16 +388,8 @@ class _Runner:
         self._summary.failures[pair] = error
         self._progress.finished(pair, None, error)
 
-    def _deliver(self, *, last: bool) -> None:
-        """Hand the outbox to the store; after a failure wait for the end of the run."""
-        if self._summary.store_error is not None and not last:
-            return
+    def _deliver(self) -> None:
+        """Hand the outbox to the store."""
         delivered = self._outbox.deliver(self._store)
         self._summary.store_error = delivered.error
         self._summary.n_undelivered = delivered.remaining
-
-
-def _warm_start(pair: str, latest: Latest) -> dict[str, Any]:
-    own = latest.records.get(pair)
-    others = [dict(r.parameters) for p, r in sorted(latest.records.items()) if p != pair]
-    return {"own": None if own is None else dict(own.parameters), "others": others}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -19,23 +19,18 @@ import pandas as pd
 from feeder_mixin.errors import CandleError, FeederError
 from feeder_mixin.market.context import Market
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
-from feeder_mixin.model.folds import Layout, needed_labelled_days, plan_layout
+from feeder_mixin.model.folds import ADVISED_DAYS, Layout, needed_labelled_days, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_rows
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import default_parameters, hash48
-from feeder_mixin.tune.evaluate import (
-    DEFAULTS,
-    RUNNING,
-    TUNED,
-    Evaluator,
-    compare_on_test,
-    finite,
-    record_metrics,
-    scores_to_json,
-)
+from feeder_mixin.tune.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, record_metrics
+from feeder_mixin.tune.evidence import chart, compare, decision_value
 from feeder_mixin.tune.journal import Journal
 from feeder_mixin.tune.space import ParameterSet, StudySettings, warm_start_sets
 from feeder_mixin.tune.study import StudyResult, run_study
+
+RESULT_VERSION: Final = 2
+"""Of the form of a result document: one of another form is never gone on with."""
 
 _market: list[Market] = []
 """This process's market, set by `start`."""
@@ -72,6 +67,8 @@ class PairTask:
         Model cut in seconds -> shared models, or None when they are this pair's alone.
     own, others
         Parameters that stood in the store when the run began: the pair's, the other pairs'.
+    champion
+        The pair's, where a bot would take them; None where there is no such record.
     """
 
     settings: StudySettings
@@ -83,6 +80,7 @@ class PairTask:
     n_trials: int
     own: ParameterSet | None
     others: Sequence[ParameterSet]
+    champion: ParameterSet | None
     budget_s: float | None
     provenance: Mapping[str, Any]
 
@@ -174,16 +172,13 @@ def _judge(
 ) -> dict[str, Any]:
     s = task.settings
     evaluator = Evaluator(s, table, shared)
-    contenders = {DEFAULTS: s.start, **({RUNNING: task.own} if task.own else {})}
+    contenders = {DEFAULTS: s.start, **({RUNNING: task.champion} if task.champion else {})}
     contenders[TUNED] = study.parameters
-    comparison = compare_on_test(evaluator, task.layout, contenders, s.table_alpha)
-    metrics = record_metrics(evaluator, task.layout, study.parameters, s.start)
+    comparison = compare(evaluator, task.layout, contenders, s.table_alpha)
     frame = _market[0].context[s.pair] if task.candles is None else task.candles
-    metrics |= {
+    facts = {
         "optimization_trials": float(len(study.trials)),
-        "best_trial": float(study.winner.number),
         "optimization_time": time.monotonic() - started,
-        "defaults_won": float(study.parameters == default_parameters()),
         "horizon_candles": float(s.horizon),
         "timeframe_s": float(s.timeframe_s),
         "candles_from_s": frame.index[0].timestamp(),
@@ -192,16 +187,34 @@ def _judge(
         "feature_hash": float(FEATURE_HASH),
         "max_adverse_ratio": s.max_adverse_ratio,
     }
+    walks = {name: evaluator.walk(task.layout, values) for name, values in contenders.items()}
+    best_trial = {DEFAULTS: {"best_trial": 0.0}, TUNED: {"best_trial": float(study.winner.number)}}
+    metrics = {
+        name: {
+            **record_metrics(evaluator, walk),
+            **facts,
+            **best_trial.get(name, {}),
+            "defaults_won": float(contenders[name] == default_parameters()),
+        }
+        for name, walk in walks.items()
+    }
+    served = walks[TUNED]
     return {
         "pair": s.pair,
         "time_ns": time.time_ns(),
         "parameters": study.parameters,
-        "metrics": metrics,
+        "metrics": metrics.pop(TUNED),
+        "alternatives": {
+            name: {"parameters": contenders[name], "metrics": values}
+            for name, values in metrics.items()
+        },
         "provenance": dict(task.provenance),
-        "scores": scores_to_json(comparison.scores),
-        "tuned_gain": comparison.tuned_gain,
-        "tuned_gain_se": finite(comparison.tuned_gain_se),
+        **comparison,
+        "n_independent": len(served.test.q) / s.horizon,
+        "decision_value": decision_value(served, s.max_adverse_ratio),
+        "chart": chart(served, frame),
         "labelled_days": task.layout.labelled_days,
+        "advised_days": ADVISED_DAYS,
         "max_adverse_ratio": s.max_adverse_ratio,
         "alpha": s.table_alpha,
         "importances": dict(study.importances),

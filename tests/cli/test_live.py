@@ -318,11 +318,10 @@ def test_reload_bad_timeout_exits_2(project, feeder, timeout):
 @pytest.fixture
 def tuned(monkeypatch, project):
     """Replace the tuning by a run that delivered one record, or what the test sets."""
-    summary = SimpleNamespace(
-        results={}, records={}, failures={}, store_error=None, exit_code=0, pairs=[PAIRS[0]]
-    )
+    summary = SimpleNamespace(failures={}, store_error=None, exit_code=0, candidates={})
     record = SimpleNamespace(to_dict=dict)
-    summary.results = {PAIRS[0]: {"provenance": {}, "scores": {}}}
+    keys = ("parameters", "metrics", "provenance", "scores", "decision")
+    summary.results = {PAIRS[0]: {key: {} for key in keys}}
     summary.records = {PAIRS[0]: record}
     monkeypatch.setattr("feeder_mixin.market.history.download_missing", lambda *_, **__: None)
     monkeypatch.setattr("feeder_mixin.tune.run.run_feeder", lambda *_: summary)
@@ -371,6 +370,18 @@ def test_optimize_undelivered_records_reload_nothing(userdir, feeder, tuned):
         )
     assert code == 1
     assert "reload" not in json.loads(out)[0]
+
+
+def test_optimize_that_wrote_nothing_reloads_nothing(userdir, feeder, tuned):
+    """What runs was kept: the bot has it already."""
+    tuned.candidates, tuned.records = tuned.records, {}
+    with fake_bot(userdir, "deaf"):
+        code, out, _ = feeder(*OPTIMIZE, "--reload")
+    assert code == 0
+    (shown,) = json.loads(out)
+    assert "reload" not in shown
+    (pair,) = shown["pairs"].values()
+    assert (pair["record"], pair["candidate"], pair["decision"]) == (None, {}, {})
 
 
 def test_optimize_without_reload_signals_nobody(userdir, feeder, tuned):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
 
@@ -84,6 +84,27 @@ def test_history_lists_newest_first(project, stored, feeder):
     shown = json.loads(out)
     assert [point["fields"]["num_leaves"] for point in shown] == [30.0, 20.0]
     assert all(point["valid"] for point in shown)
+
+
+def test_show_and_history_candidates_print_refused_sets_only(project, stored, feeder):
+    """With the option the refused, without it what bots read; never both."""
+    with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
+        store.write([make_record(num_leaves=40)], CANDIDATES)
+    for command, values in (("show", "parameters"), ("history", "fields")):
+        _, out, _ = feeder(command, "--feeder", "feeder120b", "--candidates", "--json")
+        assert [one[values]["num_leaves"] for one in json.loads(out)] == [40]
+    _, out, _ = feeder("show", "--feeder", "feeder120b", "--json")
+    assert json.loads(out)[0]["parameters"]["num_leaves"] == 30
+    _, out, err = feeder("show", "--feeder", "feeder120b", "--candidates")
+    assert "candidates, store" in out
+    assert "no candidate for DOGE" in err
+    assert "optimize" not in err
+
+
+def test_history_without_candidates_says_so(project, feeder):
+    """Nothing was refused, or nothing was tuned."""
+    _, _, err = feeder("history", "--feeder", "feeder120b", "--candidates")
+    assert "no candidate is stored" in err
 
 
 def test_flush_delivers_what_waits_and_then_nothing(project, feeder):

@@ -15,7 +15,8 @@ from feeder_mixin.schema import METRIC_NAMES, parameter_problems
 from tests.candle_factory import candle_file, make_candles, write_candles
 from tests.e2e.conftest import PAIRS, ROOT, comparable
 
-RATES = {"false_positive_rate", "false_negative_rate"}  # absent where a denominator is empty
+# Absent where a denominator is empty, or where no challenger stood against anything.
+MAY_LACK = {"false_positive_rate", "false_negative_rate", "christoffersen_p", "gain", "gain_se"}
 
 
 def test_optimize_leaves_one_valid_record_per_pair_and_show_prints_them(project):
@@ -28,7 +29,7 @@ def test_optimize_leaves_one_valid_record_per_pair_and_show_prints_them(project)
     assert [r["pair"] for r in records] == list(PAIRS)
     for record in records:
         assert parameter_problems(record["parameters"]) == []
-        assert set(METRIC_NAMES) - RATES <= set(record["metrics"])
+        assert set(METRIC_NAMES) - MAY_LACK <= set(record["metrics"])
         assert record["metrics"]["optimization_trials"] == 4
     history = project.run(project.command("history", "--feeder", "test1", "--json"))
     for point in json.loads(history.stdout):
@@ -37,7 +38,8 @@ def test_optimize_leaves_one_valid_record_per_pair_and_show_prints_them(project)
 
 def test_optimize_same_command_again_starts_a_new_run(project):
     """A finished run is closed: the next one makes new records, warm-started from the store."""
-    command = project.optimize("--n-trials", 3, "--pairs", PAIRS[0], "--jobs", 1)
+    options = ("--pairs", PAIRS[0], "--jobs", 1, "--promote", "always")
+    command = project.optimize("--n-trials", 3, *options)
     assert project.run(command).returncode == 0
     assert project.run(command).returncode == 0
     history = project.command("history", "--feeder", "test1", "--pairs", PAIRS[0], "--json")
@@ -63,6 +65,42 @@ def test_optimize_killed_goes_on_and_ends_with_the_undisturbed_record(project, o
     assert [comparable(r) for r in project.records()] == [
         comparable(r) for r in undisturbed.records()
     ]
+
+
+def test_optimize_ctrl_c_writes_the_finished_pairs_and_ends_as_if_undisturbed(
+    project, other_project
+):
+    """Exit 130 leaves what was decided among the finished; the same command decides over all."""
+    command = project.optimize("--n-trials", 12, "--jobs", 1)
+    process = project.start(command)
+    project.wait_for_trials(process, 14)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Decided without the unfinished pairs" in errors
+    assert [r["pair"] for r in project.records()] == [PAIRS[0]]
+    done = project.run(command)
+    assert done.returncode == 0, done.stderr
+    undisturbed = other_project("undisturbed")
+    assert undisturbed.run(undisturbed.optimize("--n-trials", 12, "--jobs", 2)).returncode == 0
+    assert [comparable(r) for r in project.records()] == [
+        comparable(r) for r in undisturbed.records()
+    ]
+
+
+def test_optimize_second_run_keeps_what_runs_and_says_so(project):
+    """The search ends where the record stands: exit 0, nothing new for bots, the reason in JSON."""
+    command = project.optimize("--n-trials", 1, "--pairs", PAIRS[0], "--jobs", 1)
+    assert project.run(command).returncode == 0
+    before = project.records()
+    said = project.run(command)
+    assert said.returncode == 0, said.stderr
+    assert "kept, nothing is written" in said.stdout
+    assert "0 records written" in said.stdout
+    assert project.records() == before
+    (document,) = json.loads(project.run([*command, "--json"]).stdout)
+    assert document["pairs"][PAIRS[0]]["decision"]["outcome"] == "kept"
+    assert document["pairs"][PAIRS[0]]["record"] is None
 
 
 def test_optimize_ctrl_c_exits_130_and_keeps_finished_trials(project):
@@ -173,14 +211,24 @@ def test_owner_command_line_leaves_a_record(project):
 
 
 @pytest.mark.slow
-def test_optimize_one_pair_alone_gives_the_record_it_gets_among_the_others(project, other_project):
-    """Tuning is a function of the feeder's context, not of the pairs at hand or of `--jobs`."""
+def test_optimize_one_pair_alone_gives_the_challenger_it_gets_among_the_others(
+    project, other_project
+):
+    """Tuning is a function of the feeder's context, not of the pairs at hand or of `--jobs`.
+
+    What is decided on it is not: evidence is pooled over the pairs of the run.
+    """
     among, alone = project, other_project("alone")
-    assert among.run(among.optimize("--n-trials", 12, "--jobs", 2)).returncode == 0
-    single = alone.optimize("--n-trials", 12, "--jobs", 1, "--pairs", PAIRS[1])
+    options = ("--n-trials", 12, "--promote", "always")
+    assert among.run(among.optimize(*options, "--jobs", 2)).returncode == 0
+    single = alone.optimize(*options, "--jobs", 1, "--pairs", PAIRS[1])
     assert alone.run(single).returncode == 0
-    expected = {r["pair"]: comparable(r) for r in among.records()}
-    assert [comparable(r) for r in alone.records()] == [expected[PAIRS[1]]]
+    expected = {r["pair"]: r for r in among.records()}[PAIRS[1]]
+    (record,) = alone.records()
+    pooled = {"beats_rule", "pooled_skill", "pooled_skill_se", "gain", "gain_se"}
+    for one in (record, expected):
+        one["metrics"] = {k: v for k, v in one["metrics"].items() if k not in pooled}
+    assert comparable(record) == comparable(expected)
 
 
 @pytest.mark.slow

@@ -33,14 +33,37 @@ def score(skill: float):
     }
 
 
-def result(tuned=0.06, defaults=0.05, importances=None, beats_rule=1.0, **changes):
+def decision(**changes):
+    """Return what was decided on a pair."""
+    return {
+        "mode": "auto",
+        "outcome": "promoted",
+        "written": "tuned",
+        "candidate": False,
+        "reason": "won +1.00 points of skill (SE 0.20) over the running record, beyond noise",
+        "gain": 0.01,
+        "gain_se": 0.002,
+        "pooled_gain": 0.012,
+        "pooled_gain_se": 0.001,
+        "skill": 0.05,
+        "skill_se": 0.01,
+        "pooled_skill": 0.06,
+        "pooled_skill_se": 0.008,
+        "beats_rule": True,
+        **changes,
+    }
+
+
+def result(tuned=0.06, defaults=0.05, importances=None, decided=None, days=180.0, **changes):
     """Return a pair's result document."""
     return {
         "parameters": {**default_parameters(), **changes},
+        "decision": decision(**(decided or {})),
+        "labelled_days": days,
+        "advised_days": 120.0,
         "scores": {"ATR rule": score(0.0), "defaults": score(defaults), "tuned": score(tuned)},
         "alpha": 0.1,
         "importances": importances or {},
-        "metrics": {"beats_rule": beats_rule},
         "tuned_gain": tuned - defaults,
         "tuned_gain_se": 0.002,
         "max_adverse_ratio": 0.01,
@@ -71,7 +94,27 @@ def test_closing_table_shows_every_contender_and_a_dash_for_an_absent_rate():
         pytest.param(result(num_leaves=20), "beat the defaults", id="won"),
         pytest.param(result(tuned=0.03, num_leaves=20), "lost to the defaults", id="lost"),
         pytest.param(result(tuned=-0.01, num_leaves=20), "worse than the ATR rule", id="below"),
-        pytest.param(result(beats_rule=0.0), "nothing beat the ATR rule", id="beats nothing"),
+        pytest.param(
+            result(decided={"beats_rule": False}), "nothing beat the ATR rule", id="beats nothing"
+        ),
+        pytest.param(result(), "beats the ATR rule (skill 5.00 %, SE 1.00", id="beats the rule"),
+        pytest.param(result(), "promoted, the tuned set is written (won +1.00", id="promoted"),
+        pytest.param(
+            result(decided={"outcome": "refused", "written": None, "candidate": True}),
+            "refused, nothing is written, what runs stays, the tuned one goes to the candidates",
+            id="refused",
+        ),
+        pytest.param(
+            result(decided={"outcome": "kept", "written": "running"}),
+            "kept, the running set is written again",
+            id="told",
+        ),
+        pytest.param(
+            result(decided={"outcome": "first", "written": "defaults"}),
+            "first record, the defaults are written",
+            id="first",
+        ),
+        pytest.param(result(days=30.0), "judged on 30 labelled days", id="a try"),
         pytest.param(result(tuned=0.051, num_leaves=20), "within noise", id="noise"),
         pytest.param(result(), "hardly any entry would pass", id="never safe"),
     ],
@@ -94,6 +137,16 @@ def test_identical_pairs_are_grouped_and_named():
     results = {"A": result(), "B": result(num_leaves=20), "C": result()}
     assert identical_pairs(results) == [["A", "C"]]
     assert any("the defaults" in note and "A, C" in note for note in feeder_notes(results))
+
+
+def test_feeder_notes_say_what_all_pairs_show_together():
+    """The pooled numbers, once for all pairs; a single pair has said its own."""
+    (line, *_) = feeder_notes({"A": result(), "B": result()})
+    assert line == (
+        "All 2 pairs together: skill over the ATR rule 6.00 % (SE 0.80), tuned sets over what ran "
+        "1.20 points (SE 0.10)"
+    )
+    assert not any("together" in note for note in feeder_notes({"A": result()}))
 
 
 def test_mean_importances_averages_over_pairs_that_have_any():

@@ -27,10 +27,11 @@ from feeder_mixin.errors import (
     StoreUnavailableError,
 )
 from feeder_mixin.schema import (
+    CANDIDATES,
     FIELD_NAMES,
     MEASUREMENT,
     NANOSECONDS,
-    PROVENANCE_MEASUREMENT,
+    PROVENANCE_MEASUREMENTS,
     default_parameters,
 )
 from feeder_mixin.stores.base import Latest
@@ -104,18 +105,23 @@ def recorded(name):
     return RECORDED[name]["status"], RECORDED[name]["response"]
 
 
-def stored(*records):
+def stored(*records, measurement=MEASUREMENT):
     """Return the answer that holds `records`, as the server gives it."""
     series = []
     for record in records:
         tags = {"pair": record.pair}
         row = [record.time_ns, *record.fields.values(), record.model_type]
         columns = ["time", *record.fields, "model_type"]
-        series.append({"name": MEASUREMENT, "tags": tags, "columns": columns, "values": [row]})
+        series.append({"name": measurement, "tags": tags, "columns": columns, "values": [row]})
         row = [record.time_ns, record.provenance_json]
         columns = ["time", "provenance"]
         series.append(
-            {"name": PROVENANCE_MEASUREMENT, "tags": tags, "columns": columns, "values": [row]}
+            {
+                "name": PROVENANCE_MEASUREMENTS[measurement],
+                "tags": tags,
+                "columns": columns,
+                "values": [row],
+            }
         )
     return 200, json.dumps({"results": [{"statement_id": 0, "series": series}]})
 
@@ -171,7 +177,7 @@ def test_write_sends_all_fields_as_one_point(server, fake_store, make_record):
     fake_store.write([record])
     (_, query, provenance), (_, _, parameters) = server.asked[1:3]
     assert (query["bucket"], query["precision"]) == (["OPTUNA_FEEDER1"], ["ns"])
-    assert provenance.startswith(PROVENANCE_MEASUREMENT)
+    assert provenance.startswith(PROVENANCE_MEASUREMENTS[MEASUREMENT])
     (line,) = parameters.splitlines()
     tags, fields, time = line.split(" ")
     assert tags == (
@@ -182,6 +188,35 @@ def test_write_sends_all_fields_as_one_point(server, fake_store, make_record):
     assert {name: float(text) for name, text in sent.items()} == record.fields
     assert set(sent) == set(FIELD_NAMES)
     assert int(time) == record.time_ns
+
+
+def test_write_of_candidate_names_its_own_measurements_and_no_other(
+    server, fake_store, make_record
+):
+    """A candidate's points, provenance and read-back never touch what bots read."""
+    candidate = make_record("feeder1")
+    there = stored(candidate, measurement=CANDIDATES)
+    server.answers += [EMPTY, ACCEPTED, ACCEPTED, there]
+    fake_store.write([candidate], CANDIDATES)
+    (_, before, _), (_, _, provenance), (_, _, parameters), (_, after, _) = server.asked
+    assert provenance.startswith("candidate_runs,")
+    assert parameters.startswith("candidate_parameters,")
+    for query in (before, after):
+        assert "FROM candidate_parameters,candidate_runs WHERE" in query["q"][0]
+
+
+def test_reads_of_candidates_ask_for_them_only(server, fake_store, make_record, now):
+    """Latest and history of candidates are the same questions about the other measurement."""
+    candidate = make_record("feeder1")
+    there = stored(candidate, measurement=CANDIDATES)
+    server.answers += [there, there, there]
+    latest = fake_store.latest("feeder1", now=now, measurement=CANDIDATES)
+    assert latest.records == {PAIR: candidate}
+    (point,) = fake_store.history("feeder1", PAIR, measurement=CANDIDATES)
+    assert point.holds(candidate)
+    for _path, query, _body in server.asked:
+        assert "candidate_parameters" in query["q"][0]
+        assert MEASUREMENT not in query["q"][0]
 
 
 def test_write_of_stored_record_sends_nothing(server, fake_store, make_record):
@@ -418,7 +453,9 @@ def test_real_provenance_behind_newer_documents_is_found(influxdb_backend, make_
     record = make_record(feeder, PAIR, now - DAY_NS)
     store.write([record])
     writer = store._client.write_api(write_options=SYNCHRONOUS)
-    orphans = [_provenance_point(make_record(feeder, PAIR, now - age)) for age in range(9)]
+    orphans = [
+        _provenance_point(MEASUREMENT, make_record(feeder, PAIR, now - age)) for age in range(9)
+    ]
     store._send(writer, f"OPTUNA_{feeder.upper()}", orphans)
     assert store.latest(feeder, now=now) == Latest({PAIR: record})
     assert store.history(feeder, PAIR, 1)[0].holds(record)

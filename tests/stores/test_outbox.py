@@ -1,8 +1,10 @@
 """The outbox: nothing is lost, nothing is seen twice, whatever fails or dies."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from feeder_mixin.errors import StoreConflictError, StoreError, StoreUnavailableError
-from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.schema import CANDIDATES, MEASUREMENT, ParameterRecord, default_parameters
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import TABLE, SqlStore
 
@@ -35,7 +37,7 @@ class FlakyStore(SqlStore):
         self.writes_left = None
         self.seen = []
 
-    def write(self, records):
+    def write(self, records, measurement=MEASUREMENT):
         """Write, unless told to fail before."""
         if self.writes_left == 0:
             raise StoreUnavailableError("store: connection refused")
@@ -44,7 +46,7 @@ class FlakyStore(SqlStore):
         for record in records:
             if record.pair in self.refused:
                 raise StoreError(f"{record.pair} refused: field type conflict")
-        super().write(records)
+        super().write(records, measurement)
         self.seen += records
 
 
@@ -104,6 +106,63 @@ def test_put_other_content_of_same_time_moves_on(outbox, target, make_record, no
     outbox.deliver(target)
     history = target.history("feeder1", PAIR)
     assert [point.fields["num_leaves"] for point in history] == [22, 21, 20]
+
+
+def test_records_and_candidates_are_delivered_in_order_each_to_its_own(
+    outbox, target, make_record, now
+):
+    """One line of time for both kinds; a candidate never arrives among the records."""
+    kinds = [CANDIDATES, MEASUREMENT, CANDIDATES]
+    entered = [outbox.put(make_record("feeder1", PAIR, now + i), k) for i, k in enumerate(kinds)]
+    assert outbox.pending() == entered
+    assert outbox.deliver(target).records == tuple(entered)
+    assert target.seen == entered
+    assert outbox.deliver(target).records == ()
+    assert [p.time_ns for p in target.history("feeder1", PAIR)] == [now + 1]
+    candidates = target.history("feeder1", PAIR, measurement=CANDIDATES)
+    assert [p.time_ns for p in candidates] == [now + 2, now]
+
+
+def test_put_candidate_under_a_records_time_takes_no_key_from_it(outbox, target, make_record, now):
+    """A refused set and the champion written again belong to one pair and time."""
+    outbox.put(make_record("feeder1"))
+    assert outbox.put(make_record("feeder1", num_leaves=21), CANDIDATES).time_ns == now
+    outbox.deliver(target)
+    assert outbox.pending() == []
+    assert target.history("feeder1", PAIR)[0].fields["num_leaves"] == 15
+    candidates = target.history("feeder1", PAIR, measurement=CANDIDATES)
+    assert candidates[0].fields["num_leaves"] == 21
+
+
+def test_file_of_an_earlier_version_delivers_what_waits_and_takes_candidates(
+    outbox, target, make_record, now
+):
+    """An outbox without tables and columns that came later goes on with what it holds."""
+    records = [outbox.put(make_record("feeder1", PAIR, now + i)) for i in range(2)]
+    target.writes_left = 1
+    outbox.deliver(target)
+    target.writes_left = None
+    path = outbox._file._path
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE optimized_parameters DROP COLUMN gain")
+        assert not db.execute(
+            "SELECT 1 FROM sqlite_master WHERE name LIKE '%candidate%'"
+        ).fetchall()
+    again = Outbox(path)
+    assert [r.time_ns for r in again.pending()] == [records[1].time_ns]
+    candidate = again.put(make_record("feeder1"), CANDIDATES)
+    assert [r.time_ns for r in again.deliver(target).records] == [candidate.time_ns, now + 1]
+    assert again.pending() == []
+
+
+def test_latest_entered_is_the_newest_record_whether_delivered_or_not(outbox, make_record, now):
+    """A store that is down leaves what this host wrote last; candidates are no records."""
+    assert outbox.latest_entered("feeder1", [PAIR]).records == {}
+    old = make_record("feeder1", PAIR, time.time_ns() - 2)
+    new = outbox.put(replace(old, time_ns=old.time_ns + 1))
+    outbox.put(old)
+    outbox.put(make_record("feeder1", PAIR, old.time_ns + 2), CANDIDATES)
+    assert outbox.latest_entered("feeder1", [PAIR, OTHER]).records == {PAIR: new}
 
 
 def test_put_same_time_of_other_pair_or_feeder_stays(outbox, make_record, now):
@@ -201,11 +260,11 @@ for i in range(3):
 if step == "after_put":
     die()
 if step == "before_write":
-    store.write = lambda _records: die()
+    store.write = lambda *_: die()
 if step == "before_mark":
-    box._mark_delivered = lambda _record: die()
+    box._mark_delivered = lambda *_: die()
 if step == "inside_mark":
-    module._DELIVERED.create = lambda *_, **__: die()
+    module._DELIVERED["optimized_parameters"].create = lambda *_, **__: die()
 box.deliver(store)
 """
 

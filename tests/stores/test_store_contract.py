@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from feeder_mixin.errors import FeederError, SchemaError, StoreConflictError, StoreError
 from feeder_mixin.schema import (
+    CANDIDATES,
     LATEST_TIME_NS,
     METRIC_NAMES,
     NANOSECONDS,
@@ -209,6 +210,40 @@ def test_history_is_newest_first_and_limited(backend, store, make_record, now):
     assert [point.time_ns for point in history] == [now - 1, now - 2, now - 3]
     assert store.history(backend.feeder, PAIR, 2) == history[:2]
     assert history[2].build_record(backend.feeder) == make_record(backend.feeder, PAIR, now - 3)
+
+
+def test_candidates_are_kept_apart_from_records_of_the_same_key(backend, store, make_record, now):
+    """Same pair and time, other content and provenance: each is read as it was written."""
+    record = make_record(backend.feeder, PAIR, now - 1)
+    candidate = replace(record, metrics={"skill": 0.5}, provenance={"seed": 99})
+    store.write([record])
+    store.write([candidate], CANDIDATES)
+    assert store.latest(backend.feeder, now=now) == Latest({PAIR: record})
+    assert store.latest(backend.feeder, now=now, measurement=CANDIDATES) == Latest(
+        {PAIR: candidate}
+    )
+    (point,) = store.history(backend.feeder, PAIR)
+    assert point.holds(record)
+    (point,) = store.history(backend.feeder, PAIR, measurement=CANDIDATES)
+    assert point.holds(candidate)
+
+
+def test_candidates_keep_the_rules_of_records(backend, store, make_record, now):
+    """Append only, equal is delivered, other content conflicts, newest first, limited."""
+    candidates = [make_record(backend.feeder, PAIR, now - age) for age in (1, 2, 3)]
+    store.write(candidates, CANDIDATES)
+    store.write(candidates, CANDIDATES)
+    history = store.history(backend.feeder, PAIR, 2, measurement=CANDIDATES)
+    assert [point.time_ns for point in history] == [now - 1, now - 2]
+    with pytest.raises(StoreConflictError, match="other content"):
+        store.write([replace(candidates[0], metrics={"skill": 0.25})], CANDIDATES)
+
+
+def test_candidate_alone_is_no_record(backend, store, make_record, now):
+    """A pair whose only set was refused has nothing that a bot would read."""
+    store.write([make_record(backend.feeder)], CANDIDATES)
+    assert store.latest(backend.feeder, now=now) == Latest()
+    assert store.history(backend.feeder, PAIR) == []
 
 
 def test_reads_of_unknown_feeder_or_pair_are_empty(backend, store, make_record, now):

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from feeder_mixin.market.context import Market
 from feeder_mixin.market.features import labels
 from feeder_mixin.market.labels import LABEL_COLUMNS
+from feeder_mixin.model import metrics as definitions
+from feeder_mixin.model.baseline import atr_rule_constant
+from feeder_mixin.model.calibration import calibrate
 from feeder_mixin.model.folds import plan_layout
 from feeder_mixin.model.quantile import fit_safety_model, fit_shared, shared_rows
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import default_parameters
-from feeder_mixin.tune.evaluate import Evaluator, compare_on_test, record_metrics
+from feeder_mixin.tune.evaluate import Evaluator, record_metrics
+from feeder_mixin.tune.evidence import chart, compare, decision_value
 from feeder_mixin.tune.journal import Journal
 from feeder_mixin.tune.space import StudySettings, warm_start_sets
 from feeder_mixin.tune.study import run_study
 from tests.candle_factory import make_candles
+from tests.oracles import metrics as oracle
 
 PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
 SETTINGS = StudySettings("f", PAIR, "short", 30, 300, 0.01, 150.0, 0)
@@ -120,11 +126,10 @@ def test_search_fix_n_estimators_is_exact_in_every_finished_trial(prepared, tmp_
 def test_record_metrics_are_the_definitions(prepared):
     """Every metric again by plain loops over what a bot would have served."""
     _, table, layout, shared = prepared
-    metrics = record_metrics(
-        Evaluator(SETTINGS, table, shared), layout, CHANGED, default_parameters()
-    )
+    evaluator = Evaluator(SETTINGS, table, shared)
+    metrics = record_metrics(evaluator, evaluator.walk(layout, CHANGED))
     opens, y = open_seconds(table), labels(table, "short")
-    errors = []
+    raw, rows_of = [], []
     for window in (*layout.folds, layout.test):
         model, trained = fit_safety_model(
             PAIR,
@@ -142,9 +147,15 @@ def test_record_metrics_are_the_definitions(prepared):
             for i in range(len(table))
             if window.cut_s <= opens[i] < window.end_s and np.isfinite(y[i])
         ]
-        q = model.predict(table.iloc[rows])
-        errors.append([abs(y[i] - value) for i, value in zip(rows, q, strict=True)])
-    test_q, test_y = q, y[rows]
+        raw.append(model.predict(table.iloc[rows]))
+        rows_of.append(rows)
+    every = np.concatenate(rows_of)
+    # One theta over the whole walk, 0 at the first fold; what a fold lacks moves nothing.
+    served, _ = calibrate(np.concatenate(raw), y[every], opens[every], alpha=0.1, label_s=9000)
+    q_of = dict(zip(every, served, strict=True))
+    errors = [[abs(y[i] - q_of[i]) for i in rows] for rows in rows_of]
+    test_q, test_y = np.array([q_of[i] for i in rows]), y[rows]
+    assert not np.allclose(test_q, raw[-1])
     assert metrics["validation_mae"] == pytest.approx(np.mean([np.mean(e) for e in errors[:-1]]))
     assert metrics["backtested_mae"] == pytest.approx(np.mean(np.concatenate(errors[:-1])))
     assert metrics["test_mae"] == pytest.approx(np.mean(errors[-1]))
@@ -158,18 +169,106 @@ def test_record_metrics_are_the_definitions(prepared):
     assert metrics["exceedance"] == pytest.approx(np.mean(test_y < test_q))
     assert metrics["false_positive_rate"] == pytest.approx(np.mean(called[~safe]))
     assert metrics["false_negative_rate"] == pytest.approx(np.mean(~called[safe]))
+    misses = np.array([y[i] < q_of[i] for i in rows if opens[i] // 300 % 30 == 0])
+    assert metrics["kupiec_p"] == definitions.kupiec_p(misses, 0.1)
+    assert metrics["christoffersen_p"] == definitions.christoffersen_p(misses)
 
 
-def test_compare_on_test_holds_every_contender_to_one_level(prepared):
+def test_walk_fits_a_set_once_per_level_whoever_asks(prepared, monkeypatch):
+    """Metrics, comparison and decision value share the fits; equal sets are one contender."""
+    _, table, layout, shared = prepared
+    fits = []
+
+    def fit(*arguments, **named):
+        fits.append(arguments)
+        return fit_safety_model(*arguments, **named)
+
+    monkeypatch.setattr("feeder_mixin.tune.evaluate.fit_safety_model", fit)
+    evaluator = Evaluator(SETTINGS, table, shared)
+    contenders = {"defaults": default_parameters(), "running": dict(CHANGED), "tuned": CHANGED}
+    compare(evaluator, layout, contenders, 0.1)
+    for parameters in contenders.values():
+        record_metrics(evaluator, evaluator.walk(layout, parameters))
+    assert len(fits) == 2 * (len(layout.folds) + 1)
+
+
+def test_compare_holds_every_contender_to_one_level(prepared):
     """A set tuned at another level is compared at the table's."""
     _, table, layout, shared = prepared
     evaluator = Evaluator(SETTINGS, table, shared)
     same = {**CHANGED, "quantile_alpha": 0.2}
-    comparison = compare_on_test(evaluator, layout, {"defaults": CHANGED, "tuned": same}, 0.1)
-    scores = comparison.scores
-    assert comparison.tuned_gain == 0.0
+    comparison = compare(evaluator, layout, {"defaults": CHANGED, "tuned": same}, 0.1)
+    scores = comparison["scores"]
+    assert comparison["tuned_gain"] == 0.0
     assert scores["defaults"] == scores["tuned"]
-    assert scores["ATR rule"].skill == 0.0
+    assert scores["ATR rule"]["skill"] == 0.0
+
+
+def test_compare_day_losses_are_those_of_the_calibrated_forecasts_by_day(prepared):
+    """Losses of the test window and of the walk, again row by row; skill follows from them."""
+    _, table, layout, shared = prepared
+    evaluator = Evaluator(SETTINGS, table, shared)
+    comparison = compare(evaluator, layout, {"defaults": CHANGED, "tuned": CHANGED}, 0.1)
+    walk = evaluator.walk(layout, CHANGED)
+    judged, walked = comparison["judged"], comparison["walk"]
+    for rows, days, q, shown in (
+        (walk.test, judged["days"], walk.test.q, judged["losses"]["tuned"]),
+        (walk.test, judged["days"], walk.test.rule, judged["losses"]["ATR rule"]),
+        (walk.everything, walked["days"], walk.everything.q, walked["tuned"]),
+        (walk.everything, walked["days"], walk.everything.rule, walked["rule"]),
+    ):
+        losses = [
+            oracle.pinball([y], [value], 0.1) for y, value in zip(rows.excursion, q, strict=True)
+        ]
+        assert shown == pytest.approx(oracle.sums_by_day(losses, rows.opens_s.tolist()))
+        assert days == sorted({int(o) // 86_400 for o in rows.opens_s})
+    tuned, rule = (sum(judged["losses"][name]) for name in ("tuned", "ATR rule"))
+    assert comparison["scores"]["tuned"]["skill"] == pytest.approx(1 - tuned / rule)
+
+
+def test_walk_leaves_the_atr_rule_as_it_is(prepared):
+    """The rule's constant is refitted at each cut; nothing calibrates it."""
+    _, table, layout, shared = prepared
+    test = Evaluator(SETTINGS, table, shared).walk(layout, CHANGED).test
+    constant = atr_rule_constant(table, "short", layout.test.cut_s, 0.1, 30, 300)
+    at = np.searchsorted(open_seconds(table), test.opens_s)
+    np.testing.assert_allclose(test.rule, constant * table["atr_ratio"].to_numpy()[at])
+
+
+def test_decision_value_takes_as_many_candles_by_either_ranking(prepared):
+    """Unsafe ones among those called safe, and among as many that the rule ranks highest."""
+    _, table, layout, shared = prepared
+    walk = Evaluator(SETTINGS, table, shared).walk(layout, CHANGED)
+    tolerance = float(-np.median(walk.everything.q))
+    value = decision_value(walk, tolerance)
+    rows = list(
+        zip(walk.everything.excursion, walk.everything.q, walk.everything.rule, strict=True)
+    )
+    called = [row for row in rows if row[1] >= -tolerance]
+    ranked = sorted(rows, key=lambda row: -row[2])[: len(called)]
+    assert value == {
+        "n_rows": len(rows),
+        "n_safe": len(called),
+        "unsafe_model": sum(row[0] < -tolerance for row in called),
+        "unsafe_rule": sum(row[0] < -tolerance for row in ranked),
+        "tolerance": tolerance,
+    }
+
+
+def test_chart_shows_the_last_two_days_beside_their_candles(prepared):
+    """Every point is a candle of the pair, with what was served at it."""
+    _, table, layout, shared = prepared
+    walk = Evaluator(SETTINGS, table, shared).walk(layout, CHANGED)
+    frame = make_candles(46 * 288, 1)
+    shown = chart(walk, frame)
+    assert {len(column) for column in shown.values()} == {2 * 288}
+    assert shown["opens_s"][-1] == walk.test.opens_s[-1]
+    assert shown["q"] == walk.test.q[-576:].tolist()
+    for position in (0, 300, 575):
+        candle = frame.loc[pd.Timestamp(shown["opens_s"][position], unit="s", tz="UTC")]
+        assert [shown[n][position] for n in ("open", "high", "low", "close")] == [
+            candle[n] for n in ("open", "high", "low", "close")
+        ]
 
 
 def test_shared_models_of_the_thinned_tables_are_those_of_the_whole(prepared):

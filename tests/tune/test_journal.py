@@ -53,6 +53,17 @@ def test_finished_run_is_found_until_it_is_closed_then_a_new_one_begins(path):
         assert begin(journal).run_id != run.run_id
 
 
+def test_amend_keeps_a_decision_beside_the_result_of_a_finished_run_only(path):
+    """The next command must know what this one decided; an open run has nothing to amend."""
+    with Journal(path) as journal:
+        run = begin(journal)
+        journal.amend(run.run_id, {"decision": 1})
+        assert begin(journal).result is None
+        journal.finish(run.run_id, {"skill": 0.1})
+        journal.amend(run.run_id, {"skill": 0.1, "decision": 1})
+        assert begin(journal).result == {"skill": 0.1, "decision": 1}
+
+
 def test_close_runs_leaves_open_runs_open(path):
     """A pair that failed keeps its trials for the next command."""
     with Journal(path) as journal:

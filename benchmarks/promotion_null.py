@@ -1,0 +1,161 @@
+"""How often a challenger is promoted that can't be better: labels without anything to learn.
+
+The label's ratio to the ATR, excursion / (ATR14/close), is permuted in blocks of 30 candles over
+training and test window together, and multiplied back: what is left is the ATR rule's world, where no
+parameter set is truly better than another. Every re-tuning is the real one: shared models, search,
+redraws, calibrated walk, decision, with the defaults as the champion. At most 5 % plus two standard
+errors may be promoted.
+
+    python benchmarks/promotion_null.py --runs 200 --trials 20
+
+With ``--runs 4`` it says how long 200 would take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from common import (  # isort: skip - sets thread counts before numpy is imported
+    DEFAULT_DATADIR,
+    HORIZON,
+    TIMEFRAME_S,
+    Setup,
+    full,
+    prepare,
+    settings_of,
+    tune,
+)
+
+import numpy as np
+import pandas as pd
+
+from feeder_mixin.market.labels import LABEL_COLUMNS
+from feeder_mixin.model.quantile import fit_shared, shared_rows
+from feeder_mixin.schema import default_parameters
+from feeder_mixin.settings import SIDES, Side
+from feeder_mixin.tune.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, record_metrics
+from feeder_mixin.tune.evidence import compare
+from feeder_mixin.tune.promotion import Champion, decide
+from feeder_mixin.tune.study import derive_seed
+
+BLOCK: Final = 30
+"""Candles that stay together: a label's own horizon."""
+
+
+def permuted(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the table with its labels' ratios to the ATR permuted in blocks of `BLOCK` candles."""
+    random = np.random.default_rng(seed)
+    usable = np.flatnonzero(table[list(LABEL_COLUMNS.values())].notna().all(axis=1))
+    blocks = [usable[i : i + BLOCK] for i in range(0, len(usable) - BLOCK + 1, BLOCK)]
+    to = np.concatenate(blocks)
+    come_from = np.concatenate([blocks[i] for i in random.permutation(len(blocks))])
+    atr = table["atr_ratio"].to_numpy(np.float64)
+    out = table.copy()
+    for column in LABEL_COLUMNS.values():
+        label = out[column].to_numpy(np.float64, copy=True)
+        label[to] = (label / atr)[come_from] * atr[to]
+        out[column] = label
+    return out
+
+
+@cache
+def _prepared(datadir: Path, base: str) -> tuple[Setup, dict[str, pd.DataFrame]]:
+    """Return a pair ready to be tuned, and its context's tables; once per process."""
+    setup = prepare(datadir, base, with_shared=False)
+    return setup, dict(setup.market.build_context())
+
+
+def retune(
+    datadir: Path, base: str, side: Side, n_trials: int, seed: int
+) -> dict[str, float | str]:
+    """Return what one re-tuning on permuted labels came to."""
+    started = time.process_time()
+    original, tables = _prepared(datadir, base)
+    # Each pair by a permutation of its own: the pooled trees and the scale must find nothing either.
+    tables = {p: permuted(t, derive_seed("null", seed, p)) for p, t in sorted(tables.items())}
+    thinned = {p: shared_rows(t, TIMEFRAME_S) for p, t in tables.items()}
+    layout = original.layout
+    shared = {cut_s: fit_shared(thinned, cut_s, HORIZON, TIMEFRAME_S) for cut_s in layout.cuts_s}
+    setup = replace(original, table=tables[full(base)], shared=shared)
+    study, _ = tune(setup, side, n_trials, seed=seed)
+    settings = settings_of(setup, side, seed)
+    evaluator = Evaluator(settings, setup.table, shared)
+    champion = default_parameters()
+    sets = {DEFAULTS: champion, RUNNING: champion, TUNED: study.parameters}
+    metrics = {n: record_metrics(evaluator, evaluator.walk(layout, x)) for n, x in sets.items()}
+    test = evaluator.walk(layout, study.parameters).test
+    result = {
+        "parameters": study.parameters,
+        "metrics": metrics[TUNED],
+        "alternatives": {
+            n: {"parameters": champion, "metrics": metrics[n]} for n in (DEFAULTS, RUNNING)
+        },
+        "n_independent": len(test.q) / HORIZON,
+        **compare(evaluator, layout, sets, settings.table_alpha),
+    }
+    pair = full(base)
+    decision = decide({pair: result}, {pair: Champion(0, champion)}, "auto")[pair]
+    return {
+        "outcome": decision.outcome if decision.gain is not None else "no challenger",
+        "skill": metrics[DEFAULTS]["skill"],
+        "beats_rule": str(decision.beats_rule),
+        "cpu_s": time.process_time() - started,
+    }
+
+
+def main() -> None:
+    """Print the share of re-tunings that were promoted, with its standard error."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--datadir", type=Path, default=DEFAULT_DATADIR)
+    parser.add_argument("--pair", default="BTC", help="base currency (BTC)")
+    parser.add_argument("--runs", type=int, default=200, help="re-tunings (200)")
+    parser.add_argument("--trials", type=int, default=20, help="trials of each (20)")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0, help="of the first re-tuning")
+    options = parser.parse_args()
+    started = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        options.jobs, mp_context=context, initializer=os.nice, initargs=(5,)
+    ) as pool:
+        futures = [
+            pool.submit(
+                retune,
+                options.datadir,
+                options.pair,
+                SIDES[i % 2],
+                options.trials,
+                options.seed + i,
+            )
+            for i in range(options.runs)
+        ]
+        outcomes = [future.result() for future in futures]
+    n, took_s = len(outcomes), time.monotonic() - started
+    counts = Counter(str(one["outcome"]) for one in outcomes)
+    share = counts["promoted"] / n
+    error = (share * (1 - share) / n) ** 0.5
+    allowed = 0.05 + 2 * (0.05 * 0.95 / n) ** 0.5
+    cpu_s = float(np.mean([one["cpu_s"] for one in outcomes]))
+    beats = Counter(str(one["beats_rule"]) for one in outcomes)
+    skill = float(np.mean([one["skill"] for one in outcomes]))
+    print(
+        f"{options.pair}, {n} re-tunings of {options.trials} trials on permuted labels: {dict(counts)}"
+    )
+    print(f"promoted {100 * share:.1f} % (SE {100 * error:.1f}), allowed {100 * allowed:.1f} %")
+    print(f"skill of the defaults over the ATR rule {100 * skill:+.2f} %, beats_rule {dict(beats)}")
+    print(
+        f"{cpu_s:.1f} CPU-s each, {took_s:.0f} s in all; 200 take {200 * took_s / n / 60:.0f} minutes"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Whole runs over generated candles: what bots read afterwards, and what they do not."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from feeder_mixin.errors import StoreUnavailableError
+from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters
+from feeder_mixin.settings import FeederSettings, load_settings
+from feeder_mixin.stores.outbox import Outbox
+from feeder_mixin.stores.sql import SqlStore
+from feeder_mixin.tune.options import Mode, RunOptions, RunSummary
+from feeder_mixin.tune.run import run_feeder
+from tests.candle_factory import make_candles, write_candles
+
+ROOT = Path(__file__).parents[2]
+PAIRS = tuple(f"{base}/USDT:USDT" for base in ("BTC", "ETH", "SOL", "XRP", "BNB"))
+BEATEN, CLOSE, EQUAL, EXPIRED, NEW = PAIRS
+DEFAULT = default_parameters()
+# A thousand large trees learn a few hundred rows by heart; a little less shrinkage says the same.
+BAD = {
+    **DEFAULT,
+    "learning_rate": 0.1,
+    "n_estimators": 1000,
+    "num_leaves": 63,
+    "max_depth": 12,
+    "min_child_samples": 10,
+    "reg_lambda": 0.0,
+}
+NEARLY = {**DEFAULT, "reg_lambda": 0.9}
+SEEDS = dict(zip(PAIRS, (16, 1, 2, 3, 4), strict=True))
+"""Of each pair's candles; the first was chosen for a market in which `BAD` shows within a week."""
+DAY_NS = 86_400 * 10**9
+
+
+class Silence:
+    """A run's progress that nobody watches."""
+
+    def stage(self, *_):
+        """See `tune.options.Progress`."""
+
+    def trials(self, *_):
+        """See `tune.options.Progress`."""
+
+    def finished(self, *_):
+        """See `tune.options.Progress`."""
+
+
+class DownStore(SqlStore):
+    """A store that can't be reached."""
+
+    def latest(self, *_, **__):
+        """Fail."""
+        raise StoreUnavailableError("the store is down")
+
+    def write(self, *_):
+        """Fail."""
+        raise StoreUnavailableError("the store is down")
+
+
+def make_settings(root: Path) -> FeederSettings:
+    """Return a feeder of five pairs in a project of its own, with candles."""
+    (root / "user_data").mkdir(parents=True)
+    shutil.copytree(ROOT / "config", root / "config")
+    pairs = ", ".join(f'"{pair}"' for pair in PAIRS)
+    text = (
+        '{"add_config_files": ["base.json"], "bot_name": "test1", "feeder": {"side": "short"}, '
+        f'"exchange": {{"pair_whitelist": [{pairs}]}}}}'
+    )
+    (root / "config" / "test1.json").write_text(text, encoding="utf-8")
+    frames = {pair: make_candles(40 * 288, seed) for pair, seed in SEEDS.items()}
+    write_candles(root / "candles", frames)
+    return load_settings("test1", root / "config" / "test1.json", root / "user_data")
+
+
+def write_champion(
+    store: SqlStore, pair: str, parameters: dict[str, float], age_days: float
+) -> int:
+    """Store a record of so many days ago and return its time."""
+    time_ns = time.time_ns() - int(age_days * DAY_NS)
+    metrics = {"beats_rule": 1.0, "horizon_candles": 30.0, "timeframe_s": 300.0}
+    store.write([ParameterRecord("test1", pair, time_ns, parameters, metrics)])
+    return time_ns
+
+
+def run(settings, store, root, *, promote: Mode = "auto", **options) -> RunSummary:
+    """Run the optimizer with the defaults as the only trial."""
+    chosen = RunOptions(datadir=root / "candles", n_trials=1, jobs=2, promote=promote, **options)
+    return run_feeder(settings, chosen, store, Silence())
+
+
+def stored(store, pair, measurement="optimized_parameters"):
+    """Return how many points a pair has, and the newest's parameters."""
+    points = store.history("test1", pair, measurement=measurement)
+    newest = dict(points[0].build_record("test1").parameters) if points else None
+    return len(points), newest
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Give a feeder with champions beaten, close, equal and expired, and with none; tuned once."""
+    root = tmp_path_factory.mktemp("run") / "project"
+    settings, store = make_settings(root), SqlStore(root / "store.sqlite")
+    write_champion(store, BEATEN, BAD, 1)
+    write_champion(store, CLOSE, NEARLY, 1)
+    write_champion(store, EQUAL, DEFAULT, 1)
+    write_champion(store, EXPIRED, BAD, 91)
+    return root, settings, store, run(settings, store, root)
+
+
+@pytest.mark.parametrize(
+    ("pair", "outcome", "written"),
+    [
+        pytest.param(BEATEN, "promoted", "tuned", id="beaten"),
+        pytest.param(CLOSE, "refused", None, id="close"),
+        pytest.param(EQUAL, "kept", None, id="equal"),
+        pytest.param(EXPIRED, "expired_replaced", "defaults", id="expired"),
+        pytest.param(NEW, "first", "defaults", id="new"),
+    ],
+)
+def test_run_auto_decides_every_pair_on_its_evidence(project, pair, outcome, written):
+    """Every pair gets an answer, with exit code 0, whether or not something was written."""
+    *_, summary = project
+    decision = summary.results[pair]["decision"]
+    assert (decision["outcome"], decision["written"]) == (outcome, written), decision["reason"]
+    assert summary.exit_code == 0
+    assert (pair in summary.records) == (written is not None)
+
+
+def test_run_auto_leaves_bots_what_was_decided_and_nothing_else(project):
+    """The beaten champion is replaced; the close one and the equal one are as they were."""
+    _, _, store, _ = project
+    assert stored(store, BEATEN) == (2, DEFAULT)
+    assert stored(store, CLOSE) == (1, NEARLY)
+    assert stored(store, EQUAL) == (1, DEFAULT)
+    assert stored(store, EXPIRED) == (2, DEFAULT)
+    assert stored(store, NEW) == (1, DEFAULT)
+    latest = store.latest("test1")
+    assert set(latest.records) == set(PAIRS)
+    assert latest.records[NEW].metrics["defaults_won"] == 1.0
+
+
+def test_run_auto_puts_the_refused_challenger_among_the_candidates(project):
+    """With its gain, and the reason in its provenance."""
+    _, _, store, summary = project
+    assert [stored(store, pair, CANDIDATES)[0] for pair in PAIRS] == [0, 1, 0, 0, 0]
+    (point,) = store.history("test1", CLOSE, measurement=CANDIDATES)
+    candidate = point.build_record("test1")
+    assert candidate == summary.candidates[CLOSE]
+    assert candidate.metrics["gain"] == summary.results[CLOSE]["decision"]["gain"]
+    assert "not beyond noise" in candidate.provenance["promotion"]["reason"]
+
+
+def test_run_result_documents_carry_what_reports_read(project):
+    """One champion more in the scores where there was one; equal lengths everywhere."""
+    *_, summary = project
+    with_champion = summary.results[CLOSE]
+    assert list(with_champion["scores"]) == ["ATR rule", "defaults", "running", "tuned"]
+    assert list(summary.results[EXPIRED]["scores"]) == ["ATR rule", "defaults", "tuned"]
+    for result in summary.results.values():
+        judged, walk = result["judged"], result["walk"]
+        assert set(judged["losses"]) == set(result["scores"])
+        assert {len(x) for x in judged["losses"].values()} == {len(judged["days"])}
+        assert {len(x) for x in walk.values()} == {len(walk["days"])}
+        assert len(walk["days"]) > len(judged["days"])
+        assert len({len(x) for x in result["chart"].values()}) == 1
+        for score in result["scores"].values():
+            assert {"kupiec_p", "christoffersen_p"} <= set(score)
+        assert result["n_independent"] > 10
+
+
+def test_run_never_writes_candidates_only(project):
+    """Bots read what they read before; a pair without a record stays without."""
+    root, settings, _, _ = project
+    store = SqlStore(root / "never.sqlite")
+    summary = run(settings, store, root, promote="never", pairs=(NEW,))
+    assert (summary.records, set(summary.candidates)) == ({}, {NEW})
+    assert stored(store, NEW) == (0, None)
+    assert stored(store, NEW, CANDIDATES) == (1, DEFAULT)
+
+
+def test_run_with_the_store_down_goes_by_what_it_wrote_last(tmp_path):
+    """An outage must not look like a first run: the champion last written from here defends."""
+    root = tmp_path / "project"
+    settings = make_settings(root)
+    outbox = Outbox(settings.outbox_path)
+    metrics = {"horizon_candles": 30.0, "timeframe_s": 300.0}
+    champion = ParameterRecord("test1", CLOSE, time.time_ns(), NEARLY, metrics)
+    outbox.put(champion)
+    outbox.close()
+    summary = run(settings, DownStore(root / "down.sqlite"), root, pairs=(CLOSE,))
+    result = summary.results[CLOSE]
+    assert summary.exit_code == 1
+    assert result["decision"]["champion_time_ns"] == champion.time_ns
+    assert result["decision"]["outcome"] != "first"
+    assert "running" in result["scores"]
+
+
+def test_run_champion_of_another_horizon_is_none(project):
+    """Bots reject it, so nothing runs that a challenger would have to beat."""
+    root, settings, _, _ = project
+    store = SqlStore(root / "horizon.sqlite")
+    record = ParameterRecord("test1", NEW, time.time_ns() - 1, BAD, {"horizon_candles": 60.0})
+    store.write([record])
+    summary = run(settings, store, root, pairs=(NEW,))
+    assert summary.results[NEW]["decision"]["outcome"] == "first"
+    assert stored(store, NEW) == (2, DEFAULT)
+
+
+def test_run_interrupted_decides_over_the_finished_pairs_and_goes_on(project, monkeypatch):
+    """Ctrl-C: finished pairs are written; the same command decides anew over all, as undisturbed."""
+    root, settings, _, _ = project
+    pairs = (CLOSE, NEW)
+    stores = {name: SqlStore(root / f"{name}.sqlite") for name in ("interrupted", "undisturbed")}
+    for store in stores.values():
+        write_champion(store, CLOSE, NEARLY, 1)
+
+    def interrupt(self, pair, result, error):
+        raise KeyboardInterrupt
+
+    store = stores["interrupted"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Silence, "finished", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, store, root, pairs=pairs)
+    assert stored(store, CLOSE, CANDIDATES)[0] + stored(store, NEW)[0] == 1
+    again = run(settings, store, root, pairs=pairs)
+    whole = run(settings, stores["undisturbed"], root, pairs=pairs)
+    for pair in pairs:
+        first, second = (dict(s.results[pair]["decision"]) for s in (again, whole))
+        for decision in (first, second):
+            del decision["champion_time_ns"]
+        assert first == second
+        assert stored(store, pair)[1] == stored(stores["undisturbed"], pair)[1]
