@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from feeder_mixin.live.request import catches_sigusr1
 from feeder_mixin.live.walkforward import WalkForward
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.settings import load_settings
 from feeder_mixin.stores.url import DEFAULT_STORE_URL, open_store
 from tests.e2e.bot import (
     BIN,
@@ -125,10 +126,14 @@ def test_backtest_predicts_every_candle_by_models_due_each_day(backtests):
         assert (frame["params_generation"] == 1).all(), pair
         assert frame["safe"].isin([0, 1]).all(), pair
         assert 0.02 < frame["safe"].mean() < 0.99, pair  # a market in which the gate decides
-    cuts = {int(name.split("-")[1]) for name in backtests.models}
-    assert len(cuts) >= 3
-    assert all(cut % 86_400 == 0 for cut in cuts)
-    assert len(backtests.models) == len(cuts) * (len(PAIRS) + 1)  # and what the pairs share
+    cuts = {kind: [] for kind in (*(pair.split("/")[0] for pair in PAIRS), "shared")}
+    for name in backtests.models:
+        cuts[re.split("[_-]", name)[0]].append(int(re.findall(r"-(\d{10})-", name)[0]))
+    shared, *own = (sorted(cuts.pop("shared")), *(sorted(c) for c in cuts.values()))
+    assert len(own[0]) >= 3 + 2  # the backtest's days, and of the thirty before those there are
+    assert all(cut % 86_400 == 0 for cut in shared)
+    assert all(c == own[0] == shared[-len(c) :] for c in own)
+    assert len(shared) <= len(own[0]) + 1  # on the first day nobody has a label yet
 
 
 def test_backtest_says_what_it_loaded_and_warns_of_hindsight(backtests):
@@ -545,8 +550,8 @@ def test_stop_start_and_reload_config_leave_threads_and_predictions_in_order(sto
 
 def uncalibrated(project: ModesProject, pair: str) -> np.ndarray:
     """Return a backtest's recorded column without its calibration: what its models forecast."""
-    settings, frame = project.trading.settings, project.recorded(pair)
-    settings = replace(settings, retrain_hours=24.0)
+    frame = project.recorded(pair)
+    settings = load_settings(FEEDER_ID, project.trading.config, project.user_data)
     forward = WalkForward(DataFolder(settings, settings.default_datadir, STEP_S), {})
     columns = forward.predict(pair, frame)
     np.testing.assert_allclose(columns.q, frame["safety_q"], rtol=0, atol=1e-9)
