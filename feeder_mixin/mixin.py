@@ -47,7 +47,8 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     Columns
     -------
     safety_q
-        Predicted quantile of the adverse excursion within the horizon: a ratio, negative = adverse.
+        Predicted quantile of the adverse excursion within the horizon, calibrated: a ratio, negative
+        = adverse.
         NaN where no model was in force.
     safe
         1 where ``safety_q`` is not below minus ``feeder.max_adverse_ratio``, else 0.

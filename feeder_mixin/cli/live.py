@@ -152,6 +152,7 @@ def _pair_table(status: Status) -> Table:
     table.add_column("generation", justify="right")
     table.add_column("trained until", no_wrap=True)
     table.add_column("rows", justify="right")
+    table.add_column("factor", justify="right")
     for pair, facts in status["pairs"].items():
         model = facts["model"]
         table.add_row(
@@ -164,6 +165,7 @@ def _pair_table(status: Status) -> Table:
             "-" if model["generation"] is None else str(model["generation"]),
             _short(model["trained_until"]),
             "-" if model["rows"] is None else str(model["rows"]),
+            f"{model['calibration']:.3f}" if "calibration" in model else "-",
         )
     return table
 

@@ -21,7 +21,14 @@ import pandas as pd
 
 from feeder_mixin.errors import FeederError, ModelError, StateError
 from feeder_mixin.live.cache import PairSnapshot, ParameterCache, ParameterSnapshot, Serving
-from feeder_mixin.live.candles import DataFolder, LiveTails, forming_candle_s, open_text
+from feeder_mixin.live.calibration import Calibration
+from feeder_mixin.live.candles import (
+    CLOCK_SLACK_S,
+    DataFolder,
+    LiveTails,
+    forming_candle_s,
+    open_text,
+)
 from feeder_mixin.live.files import bot_lock, read_checked, write_checked
 from feeder_mixin.live.loader import (
     Loaded,
@@ -34,7 +41,7 @@ from feeder_mixin.live.models import ModelStore, TrainedModel
 from feeder_mixin.live.predictor import Predictor, SafetyColumns, empty_columns
 from feeder_mixin.live.reload import SignalWatcher
 from feeder_mixin.live.status import ModelStatus, PairStatus, ReloadStatus, Status, write_status
-from feeder_mixin.live.training import CLOCK_SLACK_S, ModelTraining
+from feeder_mixin.live.training import ModelTraining
 from feeder_mixin.market.features import FEATURE_HASH, tail_candles
 from feeder_mixin.schema import NANOSECONDS, format_time_ns
 from feeder_mixin.settings import FeederSettings
@@ -42,7 +49,10 @@ from feeder_mixin.settings import FeederSettings
 logger = logging.getLogger(__name__)
 
 FRAME_CANDLES: Final = 1_000
-"""Candles for which the schedule of models is kept at least: twice the host's usual frame."""
+"""Candles for which schedule and calibration are kept at least: twice the host's usual frame."""
+
+_CALIBRATION_PAUSE_S: Final = 60.0
+"""Between two writes of the calibration; what a killed bot had not written is computed again."""
 
 _SCHEDULE_FORMAT: Final = 1
 """Raise it when the schedule's content changes: models are then trained anew."""
@@ -90,7 +100,8 @@ class LiveFeeder:
         self._frame_candles = max(frame_candles, FRAME_CANDLES)
         keep = tail_candles(self.settings.horizon_candles) + self._frame_candles
         self._tails = LiveTails(folder, keep)
-        self._predictor = Predictor(folder, self._tails, host_frame)
+        self._calibration = Calibration(self.settings, self._step_s, self._frame_candles)
+        self._predictor = Predictor(folder, self._tails, self._calibration, host_frame)
         self._lock = bot_lock(self.settings)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         model_dir = self._take_state_folder()
@@ -103,6 +114,7 @@ class LiveFeeder:
             model_dir,
             lambda: self._predictor.until_s,
             self._keep_state,
+            self._keep_calibration,
         )
         self._watcher = SignalWatcher(self.reload)
         self._writing = threading.Lock()
@@ -132,6 +144,8 @@ class LiveFeeder:
         _reloads[self.settings.feeder_id] = self._reload
         self._put_in_force(loaded)
         self._restore_schedule()
+        if self._temporary is None:
+            self._calibration.restore(self._calibration_path)
         self._training.start()
         self._keep_state()
         self._watcher.start()
@@ -141,6 +155,7 @@ class LiveFeeder:
         try:
             self._watcher.stop()
             self._training.stop()
+            self._keep_calibration(pause_s=0.0)
         finally:
             self._lock.release()
             if self._temporary is not None:
@@ -223,8 +238,8 @@ class LiveFeeder:
         except StateError as error:
             self._temporary = tempfile.TemporaryDirectory(prefix="feeder-")
             logger.error(  # noqa: TRY400
-                "State folder can't be used: no status file, no last good copy, and models last as "
-                "long as this process feeder=%s models=%s error=%s",
+                "State folder can't be used: no status file, no last good copy, and models and "
+                "calibration last as long as this process feeder=%s models=%s error=%s",
                 self.settings.feeder_id,
                 self._temporary.name,
                 error,
@@ -237,11 +252,18 @@ class LiveFeeder:
         oldest_s = int(time.time()) - self._frame_candles * self._step_s
         for pair in self._cache.snapshot.pairs:
             self._cache.forget_before(pair, oldest_s)
-        self._keep_status()
+        # Before the status: a model that it calls ready is there after a restart.
         self._write(
             "schedule",
             lambda: write_checked(self._schedule_path, self._build_schedule(self._cache.snapshot)),
         )
+        self._keep_status()
+
+    def _keep_calibration(self, pause_s: float = _CALIBRATION_PAUSE_S) -> None:
+        """Write what candles did to the calibration since the last time; off the candle's path."""
+        if self._calibration.is_due(pause_s):
+            self._write("calibration", lambda: self._calibration.save(self._calibration_path))
+            self._keep_status()
 
     def _keep_status(self) -> None:
         self._write(
@@ -288,6 +310,7 @@ class LiveFeeder:
             trained_until=None,
             rows=None,
             error=self._training.error_of(pair),
+            calibration=self._calibration.factor(loaded.pair),
         )
         if newest is not None:
             version = newest.loaded.version
@@ -298,6 +321,7 @@ class LiveFeeder:
                 trained_until=format_time_ns(newest.model.cut_s * NANOSECONDS),
                 rows=newest.model.rows,
                 error=model["error"],
+                calibration=model["calibration"],
             )
         if self._training.is_waiting(pair):
             model["state"] = "training"
@@ -312,6 +336,10 @@ class LiveFeeder:
     @property
     def _schedule_path(self) -> Path:
         return self.settings.state_dir / "schedule.json"
+
+    @property
+    def _calibration_path(self) -> Path:
+        return self.settings.state_dir / "calibration.json"
 
     def _build_schedule(self, snapshot: ParameterSnapshot) -> dict[str, Any]:
         return {

@@ -214,10 +214,20 @@ class Trainer:
     market: Market = field(init=False)
     _context_rows: dict[str, pd.DataFrame] = field(default_factory=dict, init=False)
     _hashes: dict[tuple[str, int], str] = field(default_factory=dict, init=False)
+    _hashed: dict[str, tuple[int, Any]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         horizon = self.settings.horizon_candles
         self.market = Market(self.context, horizon, self.timeframe_s, self.until)
+
+    def name(
+        self, pair: str, candles: pd.DataFrame, parameters: Mapping[str, float], cut_s: int
+    ) -> str:
+        """Return the name of a pair's model at a cut: the same for the same candles before it."""
+        values = hash48(*(f"{p.name}={parameters[p.name]!r}" for p in PARAMETERS))
+        identity = self._identity([*self.context, pair], pair, candles, cut_s)
+        data = hash48(identity, self.settings.side, repr(self.settings.train_days))
+        return f"{_slug(pair)}-{cut_s}-{values:012x}-{data:012x}"
 
     def fit(
         self,
@@ -242,10 +252,7 @@ class Trainer:
             When the model can't be written.
         """
         s = self.settings
-        values = hash48(*(f"{p.name}={parameters[p.name]!r}" for p in PARAMETERS))
-        identity = self._identity([*self.context, pair], pair, candles, cut_s)
-        data = hash48(identity, s.side, repr(s.train_days))
-        name = f"{_slug(pair)}-{cut_s}-{values:012x}-{data:012x}"
+        name = self.name(pair, candles, parameters, cut_s)
         if self._is_there(name):
             return name
         shared_name = self._fit_shared(pair, candles, table, cut_s)
@@ -312,15 +319,21 @@ class Trainer:
         return "|".join((*parts, *recipe))
 
     def _candle_hash(self, pair: str, candles: pd.DataFrame, cut_s: int) -> str:
-        """Return a hash of a pair's candles that open before the cut."""
+        """Return a hash of a pair's candles that open before the cut.
+
+        A later cut goes on from the last one: a backtest has dozens, over all candles each.
+        """
         if (pair, cut_s) not in self._hashes:
-            before = candles.iloc[
-                : candles.index.searchsorted(pd.Timestamp(cut_s, unit="s", tz="UTC"))
-            ]
-            digest = hashlib.blake2b(digest_size=12)
-            digest.update(str(before.index[0] if len(before) else None).encode())
-            digest.update(np.ascontiguousarray(before.to_numpy(np.float64)).tobytes())
+            n = int(candles.index.searchsorted(pd.Timestamp(cut_s, unit="s", tz="UTC")))
+            done, digest = self._hashed.get(pair, (0, None))
+            if digest is None or n < done:
+                first = str(candles.index[0] if n else None)
+                done, digest = 0, hashlib.blake2b(first.encode(), digest_size=12)
+            rows = candles.iloc[done:n].to_numpy(np.float64)
+            digest.update(np.ascontiguousarray(rows).tobytes())
             self._hashes[pair, cut_s] = digest.hexdigest()
+            if n:
+                self._hashed[pair] = (n, digest)
         return self._hashes[pair, cut_s]
 
 

@@ -1,7 +1,7 @@
 """Columns of the host's frame: the newest candles predicted, older ones kept as they were said.
 
-A candle's ``safety_q`` is the value of the model in force at that candle and is never recomputed by
-a later model. What runs here runs on the bot's main thread once per pair and candle, and waits for
+A candle's ``safety_q`` is the value of the model in force at that candle times the calibration factor
+in force there, and is never recomputed by a later model. What runs here runs on the bot's main thread once per pair and candle, and waits for
 nothing: no store, no file (but a pair's first), no training.
 """
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError
 from feeder_mixin.live.cache import PairSnapshot, Serving
+from feeder_mixin.live.calibration import Calibration
 from feeder_mixin.live.candles import DataFolder, LiveTails, Tail, open_text
 from feeder_mixin.market.context import ContextTail, context_candles
 from feeder_mixin.model.rows import open_seconds
@@ -73,13 +74,10 @@ def empty_columns(opens_s: NDArray[np.int64]) -> SafetyColumns:
     )
 
 
-def fill(
-    columns: SafetyColumns,
-    table: pd.DataFrame,
-    servings: Sequence[Serving],
-    max_adverse_ratio: float,
-) -> None:
-    """Write the predictions of a table's rows into `columns`, each by the model in force there.
+def fill(columns: SafetyColumns, table: pd.DataFrame, servings: Sequence[Serving]) -> None:
+    """Write the raw forecasts of a table's rows into `columns`, each by the model in force there.
+
+    `safe` says for now whether the record's model may be trusted at all.
 
     Parameters
     ----------
@@ -94,10 +92,9 @@ def fill(
     for number in np.unique(in_force[in_force >= 0]):
         serving = servings[number]
         rows = in_force == number
-        q = serving.model.safety.predict(table if rows.all() else table[rows])
         at = np.searchsorted(columns.opens_s, opens_s[rows])
-        columns.q[at] = q
-        columns.safe[at] = (q >= -max_adverse_ratio) & serving.loaded.beats_rule
+        columns.q[at] = serving.model.safety.predict(table if rows.all() else table[rows])
+        columns.safe[at] = serving.loaded.beats_rule
         columns.generation[at] = serving.generation
         columns.alpha[at] = serving.model.safety.alpha
 
@@ -109,16 +106,23 @@ class Predictor:
     ----------
     tails
         Candles of every pair followed.
+    calibration
+        Turns forecasts into what is served.
     host_frame
         Gives the host's candles of a context pair; an empty frame when it has none.
     """
 
     def __init__(
-        self, folder: DataFolder, tails: LiveTails, host_frame: Callable[[str], pd.DataFrame]
+        self,
+        folder: DataFolder,
+        tails: LiveTails,
+        calibration: Calibration,
+        host_frame: Callable[[str], pd.DataFrame],
     ) -> None:
         self._settings = folder.settings
         self._folder = folder
         self._tails = tails
+        self._calibration = calibration
         self._host_frame = host_frame
         self._context: ContextTail | None = None
         self._until_s = 0
@@ -149,7 +153,10 @@ class Predictor:
             table = context.build(tail.frame(), n_last)
             wanted = table[np.isin(open_seconds(table), opens_s[new])]
             if len(wanted):
-                fill(columns, wanted, snapshot.servings, self._settings.max_adverse_ratio)
+                fill(columns, wanted, snapshot.servings)
+        # Also where nothing is new: the labels of candles that were served go on ending.
+        self._calibration.serve(pair, columns.opens_s, columns.q, columns.alpha, new, tail)
+        columns.safe[new] &= columns.q[new] >= -self._settings.max_adverse_ratio
         return columns
 
     @property

@@ -8,9 +8,10 @@ Times are RFC 3339 in UTC (`schema.format_time_ns`), null where there is none.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict, cast, get_args
+from typing import Any, Final, Literal, NotRequired, TypedDict, cast, get_args
 
 from feeder_mixin.errors import SettingsError, StateError
 from feeder_mixin.live.files import write_private
@@ -37,10 +38,11 @@ class ReloadStatus(TypedDict):
 
 
 class ModelStatus(TypedDict):
-    """The model that serves a pair; all but `state` null where there is none yet.
+    """The model that serves a pair; where there is none yet, only `state` and `calibration` have a value.
 
     `version` and `generation` are those of the record it was trained from, `rows` what it was
-    trained on; `error` says why the last fit failed, null when it did not.
+    trained on; `error` says why the last fit failed, null when it did not. `calibration` is the factor
+    that forecasts are served with: the pair's, not the model's, and 1 at the beginning.
     """
 
     state: ModelState
@@ -49,6 +51,7 @@ class ModelStatus(TypedDict):
     trained_until: str | None
     rows: int | None
     error: str | None
+    calibration: NotRequired[float]  # a bot of before the calibration may still run
 
 
 class PairStatus(TypedDict):
@@ -131,6 +134,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_factor(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 def _is_time(value: object) -> bool:
     try:
         return isinstance(value, str) and parse_time_ns(value) >= 0
@@ -176,6 +183,8 @@ _MODEL: Final[Mapping[str, _Check]] = {
     "rows": _or_null(_is_count),
     "error": _or_null(_is_text),
 }
+_MODEL_LATER: Final[Mapping[str, _Check]] = {"calibration": _is_factor}
+"""Keys that a running bot of an earlier version does not write."""
 
 
 def _shape_problem(document: object) -> str | None:
@@ -186,12 +195,15 @@ def _shape_problem(document: object) -> str | None:
     if problem := _part_problem("reload.", status["reload"], _RELOAD):
         return problem
     for pair, facts in status["pairs"].items():
-        problem = _part_problem(f"{pair}.", facts, _PAIR) or _part_problem(
-            f"{pair}.model.", facts["model"], _MODEL
-        )
+        problem = _part_problem(f"{pair}.", facts, _PAIR) or _model_problem(pair, facts["model"])
         if problem:
             return problem
     return None
+
+
+def _model_problem(pair: str, model: Mapping[str, object]) -> str | None:
+    later = {key: check for key, check in _MODEL_LATER.items() if key in model}
+    return _part_problem(f"{pair}.model.", model, {**_MODEL, **later})
 
 
 def _part_problem(where: str, part: object, checks: Mapping[str, _Check]) -> str | None:

@@ -8,6 +8,7 @@ carry its memory. Changed pairs and pairs without a model come first, then the o
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -22,7 +23,14 @@ import pandas as pd
 
 from feeder_mixin.errors import CandleError, ModelError
 from feeder_mixin.live.cache import PairSnapshot, ParameterCache
-from feeder_mixin.live.candles import DataFolder, LiveTails, Tail, forming_candle_s, open_text
+from feeder_mixin.live.candles import (
+    CLOCK_SLACK_S,
+    DataFolder,
+    LiveTails,
+    Tail,
+    forming_candle_s,
+    open_text,
+)
 from feeder_mixin.live.models import ModelStore, TrainedModel, Trainer
 from feeder_mixin.market.history import download_newer
 from feeder_mixin.model.rows import DAY_S
@@ -34,9 +42,6 @@ logger = logging.getLogger(__name__)
 _POLL_S: Final = 2.0
 _RETRY_S: Final = 900.0
 """Pause before a fit that failed is tried again, where nothing about it changed."""
-
-CLOCK_SLACK_S: Final = 3_600.0
-"""A model of a cut further in the future was made by a wrong clock."""
 
 _GRACE_CANDLES: Final = 2
 """How long a cut waits for a pair's last candle before it goes without."""
@@ -162,6 +167,8 @@ class ModelTraining:
         Gives the open of the newest candle the bot has seen, 0 before the first.
     on_change
         Called on this thread after a model came into force or a state changed.
+    on_poll
+        Called on this thread every few seconds, whatever it is at.
     """
 
     def __init__(
@@ -173,11 +180,13 @@ class ModelTraining:
         model_dir: Path,
         seen_until_s: Callable[[], int],
         on_change: Callable[[], None],
+        on_poll: Callable[[], None],
     ) -> None:
         self._settings: FeederSettings = folder.settings
         self._folder, self._tails, self._cache = folder, tails, cache
         self._store, self._model_dir = store, model_dir
         self._seen_until_s, self._on_change = seen_until_s, on_change
+        self._on_poll = on_poll
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="feeder-training", daemon=True)
@@ -255,13 +264,15 @@ class ModelTraining:
         # Blocked here and so in every process this thread starts: a signal to the bot's whole
         # group must not end them.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        paused_until = -math.inf
         while not self._stopping:
-            pause_s = _POLL_S
+            self._on_poll()
             try:
-                self._close_gaps()
-                if self._next() is not None:
-                    self._work()
-                self._error = None
+                if time.monotonic() >= paused_until:
+                    self._close_gaps()
+                    if self._next() is not None:
+                        self._work()
+                    self._error = None
             except _StoppedError:
                 return
             except Exception as error:
@@ -273,8 +284,9 @@ class ModelTraining:
                     _RETRY_S,
                 )
                 self._on_change()
-                pause_s = _RETRY_S
-            self._wake.wait(pause_s)
+                paused_until = time.monotonic() + _RETRY_S
+            if self._wake.wait(_POLL_S):
+                paused_until = -math.inf
             self._wake.clear()
 
     def _work(self) -> None:
@@ -298,8 +310,10 @@ class ModelTraining:
         )
 
     def _check_stopping(self) -> None:
+        """Go on waiting for a worker or a download, or leave it."""
         if self._stopping:
             raise _StoppedError
+        self._on_poll()
 
     def _take(self, fit: Fit, answer: Any) -> None:  # noqa: ANN401  (a result or its exception)
         error: Exception | None = answer if isinstance(answer, Exception) else None

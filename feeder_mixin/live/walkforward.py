@@ -3,28 +3,37 @@
 Models are due on the same grid as in the live bot, are fitted by the same `Trainer`, and are in
 force from their cut on. Nothing after a frame's last candle is looked at, so that
 lookahead-analysis sees what it would see in a live bot.
+
+A bot's calibration goes on for as long as the bot runs. Here it begins anew for every cut,
+`CALIBRATION_DAYS` before it, on the forecasts of the models in force in those days: no value depends
+on where a frame begins, which recursive-analysis would find. The models of those days cost a fit
+each; what they forecast is kept in the process, for the many frames of hyperopt and the analyses.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, ModelError
-from feeder_mixin.live.cache import Serving
 from feeder_mixin.live.candles import DataFolder, from_host, open_text
 from feeder_mixin.live.loader import Loaded, LoadedPair, load_parameters, log_loaded
-from feeder_mixin.live.models import Trainer
-from feeder_mixin.live.predictor import SafetyColumns, empty_columns, fill
+from feeder_mixin.live.models import TrainedModel, Trainer
+from feeder_mixin.live.predictor import SafetyColumns, empty_columns
 from feeder_mixin.live.training import due_cut_s, make_trainer
+from feeder_mixin.market.features import labels
+from feeder_mixin.model.calibration import CALIBRATION_DAYS, calibrate
 from feeder_mixin.model.rows import DAY_S, open_seconds
 
 logger = logging.getLogger(__name__)
@@ -33,6 +42,59 @@ _GENERATION: Final = 1
 _KEEP_DAYS: Final = 7.0
 """Models of backtests that nobody used for longer are deleted."""
 _SAY_EVERY_S: Final = 10.0
+
+_forecasts: dict[tuple[Path, str, int], tuple[tuple[str, str], NDArray[np.float64]]] = {}
+"""Model folder, pair and cut -> what the raw forecasts up to the next cut were made from, and these.
+
+Made from: the model's name and the next cut's, in which all candles between the two have a part.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A pair's way through its candles: with one set of parameters, from model to model."""
+
+    loaded: LoadedPair
+    trainer: Trainer
+    candles: pd.DataFrame
+    table: pd.DataFrame
+    model_dir: Path
+
+    def forecast(self, cut_s: int, next_s: int) -> NDArray[np.float64]:
+        """Return the raw forecasts of the rows between two cuts, by the model of the first.
+
+        Raises
+        ------
+        ModelError
+            When there is nothing to learn from yet.
+        """
+        rows = self.table.iloc[self.rows(cut_s, next_s)]
+        if next_s > self.candles.index[-1].timestamp() + self.trainer.timeframe_s:
+            # Unfinished: a name would not say which of its candles there are.
+            return self._model(cut_s).safety.predict(rows)
+        place = self.model_dir, self.loaded.pair, cut_s
+        made_from = self._name(cut_s), self._name(next_s)
+        known = _forecasts.get(place)
+        if known is None or known[0] != made_from:
+            _forecasts[place] = known = made_from, self._model(cut_s).safety.predict(rows)
+        return known[1]
+
+    def rows(self, start_s: int, stop_s: int) -> slice:
+        """Return the rows that open in ``[start_s, stop_s)``."""
+        start, stop = np.searchsorted(open_seconds(self.table), [start_s, stop_s])
+        return slice(int(start), int(stop))
+
+    def _name(self, cut_s: int) -> str:
+        return self.trainer.name(self.loaded.pair, self.candles, self.loaded.parameters, cut_s)
+
+    def _model(self, cut_s: int) -> TrainedModel:
+        name = self.trainer.fit(
+            self.loaded.pair, self.candles, self.table, self.loaded.parameters, cut_s
+        )
+        model = self.trainer.store.load(name)
+        for used in (name, model.shared_name):
+            self.trainer.store.path(used).touch()
+        return model
 
 
 class WalkForward:
@@ -66,36 +128,73 @@ class WalkForward:
             logger.warning("No predictions for %s: not in the config's pair_whitelist", pair)
             return columns
         _warn_hindsight(loaded, int(opens_s[0]))
-        candles = self._read(pair, frame)
-        trainer = self._make_trainer(int(opens_s[-1]))
-        table = trainer.market.build(candles)
-        inside = open_seconds(table) >= opens_s[0]
+        walk = self._begin(loaded, frame)
         cuts_s = self._cuts_s(int(opens_s[0]), int(opens_s[-1]))
-        number_of = np.searchsorted(cuts_s, open_seconds(table), "right") - 1
-        for number, cut_s in enumerate(cuts_s):
-            rows = table[inside & (number_of == number)]
-            if rows.empty:
+        return self._columns(walk, self._forecast(walk, cuts_s), cuts_s).on(opens_s)
+
+    def _begin(self, loaded: LoadedPair, frame: pd.DataFrame) -> _Walk:
+        candles = self._read(loaded.pair, frame)
+        trainer = self._make_trainer(int(candles.index[-1].timestamp()))
+        return _Walk(loaded, trainer, candles, trainer.market.build(candles), self._model_dir)
+
+    def _forecast(self, walk: _Walk, cuts_s: Sequence[int]) -> NDArray[np.float64]:
+        """Return the raw forecast of every row of a table that a frame's candles need, else NaN.
+
+        Parameters
+        ----------
+        cuts_s
+            In force in the frame, and the next one; those that its calibration needs come on top.
+        """
+        pair, raw = walk.loaded.pair, np.full(len(walk.table), np.nan)
+        every_s = self._cuts_s(_begin_s(cuts_s[0]), cuts_s[-1] - 1)
+        for number, (cut_s, next_s) in enumerate(itertools.pairwise(every_s), 1):
+            rows = walk.rows(cut_s, next_s)
+            if rows.start == rows.stop:
                 continue
-            self._say_progress(pair, number, len(cuts_s))
+            self._say_progress(pair, number, len(every_s) - 1)
             try:
-                name = trainer.fit(pair, candles, table, loaded.parameters, cut_s)
-                model = trainer.store.load(name)
-                for used in (name, model.shared_name):
-                    trainer.store.path(used).touch()
+                raw[rows] = walk.forecast(cut_s, next_s)
             except ModelError as error:
-                logger.warning("No model for %s at %s: %s", pair, open_text(cut_s), error)
-                continue
-            serving = Serving(loaded, model, cut_s, _GENERATION)
-            fill(columns, rows, [serving], self._folder.settings.max_adverse_ratio)
+                if cut_s >= cuts_s[0]:  # earlier days without a model only calibrate nothing
+                    logger.warning("No model for %s at %s: %s", pair, open_text(cut_s), error)
+        return raw
+
+    def _columns(
+        self, walk: _Walk, raw: NDArray[np.float64], cuts_s: Sequence[int]
+    ) -> SafetyColumns:
+        """Return the columns of a table's rows, calibrated anew from cut to cut."""
+        settings, opens_s = self._folder.settings, open_seconds(walk.table)
+        excursion, alpha = (
+            labels(walk.table, settings.side),
+            walk.loaded.parameters["quantile_alpha"],
+        )
+        columns = empty_columns(opens_s)
+        for cut_s, next_s in itertools.pairwise(cuts_s):
+            warm, rows = walk.rows(_begin_s(cut_s), next_s), walk.rows(cut_s, next_s)
+            served, _ = calibrate(
+                raw[warm],
+                excursion[warm],
+                opens_s[warm],
+                alpha=alpha,
+                label_s=settings.horizon_candles * self._folder.step_s,
+            )
+            columns.q[rows] = served[rows.start - warm.start :]
+        known = np.isfinite(columns.q)
+        columns.generation[known] = _GENERATION
+        columns.alpha[known] = alpha
+        columns.safe[known] = walk.loaded.beats_rule
+        columns.safe[known] &= columns.q[known] >= -settings.max_adverse_ratio
         return columns
 
     def _cuts_s(self, first_s: int, last_s: int) -> list[int]:
-        """Return the points of the retraining grid from the one in force at `first_s` on."""
+        """Return the points of the retraining grid from the one in force at `first_s` on.
+
+        The last one is the first that is later than `last_s`.
+        """
         hours = self._folder.settings.retrain_hours
-        cut_s = due_cut_s(first_s, hours)
-        cuts_s = [cut_s]
-        while (cut_s := due_cut_s(cuts_s[-1] + hours * 3600 + 1, hours)) <= last_s:
-            cuts_s.append(cut_s)
+        cuts_s = [due_cut_s(first_s, hours)]
+        while cuts_s[-1] <= last_s:
+            cuts_s.append(due_cut_s(cuts_s[-1] + hours * 3600 + 1, hours))
         return cuts_s
 
     def _load(self) -> Loaded:
@@ -130,6 +229,11 @@ class WalkForward:
         if time.monotonic() - self._said_at > _SAY_EVERY_S:
             self._said_at = time.monotonic()
             logger.info("Walk-forward pair=%s model=%d of %d", pair, number + 1, n)
+
+
+def _begin_s(cut_s: int) -> int:
+    """Return the open of the first candle that calibrates the model of a cut."""
+    return cut_s - CALIBRATION_DAYS * DAY_S
 
 
 def _warn_hindsight(loaded: LoadedPair, first_s: int) -> None:

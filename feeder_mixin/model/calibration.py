@@ -16,6 +16,7 @@ Gibbs and Candes (2021), Adaptive Conformal Inference Under Distribution Shift.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -27,6 +28,9 @@ Array = NDArray[np.float64]
 
 RATE: Final = 0.0005
 """Step of theta per candle."""
+
+CALIBRATION_DAYS: Final = 30
+"""Days over which a backtest warms theta up before the cut of a model."""
 
 
 def next_theta(theta: float, excursion: float, served: float, alpha: float) -> float:
@@ -65,16 +69,64 @@ def calibrate(
     theta
         In force at the first row.
     """
-    check_same_length(raw=raw, excursion=excursion, opens_s=opens_s.astype(np.float64))
-    served, thetas = np.empty(len(raw)), np.empty(len(raw))
-    ended = np.searchsorted(opens_s, opens_s - label_s, "right")  # rows whose label has ended
-    known = np.isfinite(raw) & np.isfinite(excursion)
-    taken = 0
-    for row in range(len(raw)):
-        for earlier in range(taken, ended[row]):
-            if known[earlier]:
-                theta = next_theta(theta, excursion[earlier], served[earlier], alpha)
-        taken = max(taken, int(ended[row]))
-        thetas[row] = theta
-        served[row] = raw[row] * np.exp(theta)
+    served, alphas = raw.copy(), np.full(len(raw), alpha)
+    thetas = calibrate_newer(served, excursion, alphas, opens_s, label_s=label_s, theta=theta)
     return served, thetas
+
+
+def calibrate_newer(
+    served: Array,
+    excursion: Array,
+    alphas: Array,
+    opens_s: NDArray[np.int64],
+    *,
+    label_s: int,
+    theta: float,
+    seen_s: int | None = None,
+) -> Array:
+    """Serve the rows that are new, in place, and return the theta in force at each of them.
+
+    Row by row or all at once: the result is the same, bit by bit.
+
+    Parameters
+    ----------
+    served : shape (n_rows,)
+        What was served at the rows seen before, and what the models say of the new ones, which is
+        replaced by what is served.
+    excursion, alphas, opens_s : shape (n_rows,)
+        Labels, levels and candle opens, ascending. A row whose quantile or label is NaN moves
+        nothing.
+    label_s
+        Length of a label in seconds: horizon x timeframe.
+    theta
+        In force at the row seen last, which used all labels that had ended by then; without one,
+        at the first row.
+    seen_s
+        Open of the row seen last; None when all are new.
+    """
+    check_same_length(
+        served=served, excursion=excursion, alphas=alphas, opens_s=opens_s.astype(np.float64)
+    )
+    first = taken = 0
+    if seen_s is not None:
+        first, taken = np.searchsorted(opens_s, [seen_s, seen_s - label_s], "right").tolist()
+    ended = np.searchsorted(opens_s, opens_s[first:] - label_s, "right").tolist()
+    # Lists from here on: an element of an array takes ten times as long.
+    start, stop = taken, max([taken, *ended])
+    seen = (excursion[start:stop].tolist(), alphas[start:stop].tolist())
+    values, thetas = served[start:].tolist(), []
+    for row, until in enumerate(ended, first - start):
+        for earlier in range(taken - start, until - start):
+            label, said = seen[0][earlier], values[earlier]
+            if math.isfinite(label + said):
+                theta = next_theta(theta, label, said, seen[1][earlier])
+        taken = max(taken, until)
+        thetas.append(theta)
+        values[row] *= math.exp(theta)
+    served[first:] = values[first - start :]
+    return np.array(thetas)
+
+
+def factors(thetas: Array) -> Array:
+    """Return what a forecast is multiplied by at each theta: the very bits of `calibrate_newer`."""
+    return np.array([math.exp(theta) for theta in thetas.tolist()])

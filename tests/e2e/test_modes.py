@@ -21,8 +21,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from feeder_mixin.live.calibration import Calibration
+from feeder_mixin.live.candles import DataFolder
 from feeder_mixin.live.request import catches_sigusr1
+from feeder_mixin.live.walkforward import WalkForward
+from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.settings import load_settings
 from feeder_mixin.stores.url import DEFAULT_STORE_URL, open_store
 from tests.e2e.bot import (
     BIN,
@@ -121,10 +126,14 @@ def test_backtest_predicts_every_candle_by_models_due_each_day(backtests):
         assert (frame["params_generation"] == 1).all(), pair
         assert frame["safe"].isin([0, 1]).all(), pair
         assert 0.02 < frame["safe"].mean() < 0.99, pair  # a market in which the gate decides
-    cuts = {int(name.split("-")[1]) for name in backtests.models}
-    assert len(cuts) >= 3
-    assert all(cut % 86_400 == 0 for cut in cuts)
-    assert len(backtests.models) == len(cuts) * (len(PAIRS) + 1)  # and what the pairs share
+    cuts = {kind: [] for kind in (*(pair.split("/")[0] for pair in PAIRS), "shared")}
+    for name in backtests.models:
+        cuts[re.split("[_-]", name)[0]].append(int(re.findall(r"-(\d{10})-", name)[0]))
+    shared, *own = (sorted(cuts.pop("shared")), *(sorted(c) for c in cuts.values()))
+    assert len(own[0]) >= 3 + 2  # the backtest's days, and of the thirty before those there are
+    assert all(cut % 86_400 == 0 for cut in shared)
+    assert all(c == own[0] == shared[-len(c) :] for c in own)
+    assert len(shared) <= len(own[0]) + 1  # on the first day nobody has a label yet
 
 
 def test_backtest_says_what_it_loaded_and_warns_of_hindsight(backtests):
@@ -539,9 +548,30 @@ def test_stop_start_and_reload_config_leave_threads_and_predictions_in_order(sto
         )
 
 
+def uncalibrated(project: ModesProject, pair: str) -> np.ndarray:
+    """Return a backtest's recorded column without its calibration: what its models forecast."""
+    frame = project.recorded(pair)
+    settings = load_settings(FEEDER_ID, project.trading.config, project.user_data)
+    forward = WalkForward(DataFolder(settings, settings.default_datadir, STEP_S), {})
+    columns = forward.predict(pair, frame)
+    np.testing.assert_allclose(columns.q, frame["safety_q"], rtol=0, atol=1e-9)
+    walk = forward._begin(forward._load().pairs[pair], frame)
+    cuts_s = forward._cuts_s(int(columns.opens_s[0]), int(columns.opens_s[-1]))
+    raw = pd.Series(forward._forecast(walk, cuts_s), open_seconds(walk.table))
+    return raw.loc[columns.opens_s].to_numpy()
+
+
+def thetas_of(project: ModesProject, pair: str, opens_s: np.ndarray) -> np.ndarray:
+    """Return the theta that the bot left of each candle."""
+    settings = project.trading.settings
+    calibration = Calibration(settings, STEP_S, 1_000)
+    calibration.restore(settings.state_dir / "calibration.json")
+    return calibration.tracks[pair].at(opens_s)
+
+
 @pytest.mark.slow
 def test_live_predictions_equal_a_backtest_of_the_same_candles(story):
-    """Where the same cut and record were in force, live and backtest agree to 1e-9."""
+    """Where the same cut and record were in force, live and backtest agree to 1e-9, given one theta."""
     project = story.project
     project.freqtrade("download-data", "--timeframes", "1m", "--days", 1)
     project.forget_recorded()
@@ -549,15 +579,18 @@ def test_live_predictions_equal_a_backtest_of_the_same_candles(story):
     for pair in PAIRS:
         live = story.frames_end[pair]
         seen = live[live["safety_q"].notna()]
-        both = seen.merge(project.recorded(pair), on="date", suffixes=("", "_backtest"))
+        back = project.recorded(pair).assign(raw=uncalibrated(project, pair))
+        both = seen.merge(back, on="date", suffixes=("", "_backtest"))
         assert len(both) == len(seen)
-        distance = (both["safety_q"] - both["safety_q_backtest"]).abs()
+        opens_s = pd.DatetimeIndex(both["date"]).as_unit("s").asi8
+        expected = both["raw"] * np.exp(thetas_of(project, pair, opens_s))
+        distance = (both["safety_q"] - expected).abs()
         # Told by the frame from before /reload_config, which numbers generations anew.
         early = story.frames[pair]
         is_older = both["date"].isin(early.loc[early["params_generation"] == 1, "date"])
         assert (~is_older).sum() >= 5, pair
         assert distance[~is_older].max() < 1e-9, pair
-        equal_safe = both["safe"] == both["safe_backtest"]
+        equal_safe = (both["safe"] == 1) == (expected >= -0.01)
         assert equal_safe[~is_older].all(), pair
         # The older record gives other values, or this comparison could not fail.
         assert is_older.sum() >= 2, pair

@@ -7,12 +7,15 @@ looks at a part of it. The clock is the story's only freedom: a candle may close
 from __future__ import annotations
 
 import json
+import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
+from feeder_mixin.live.calibration import Calibration, ThetaTrack
 from feeder_mixin.live.status import Status
 from tests.e2e.bot import (
     PAIRS,
@@ -29,6 +32,17 @@ from tests.e2e.bot import (
 KEPT, CHANGED, REFUSED = PAIRS
 AWKWARD = 0.1 / 3 + 1e-17
 """A value with all the digits that a float has."""
+THETA = 0.1 + 0.2
+"""What a bot of before left: forecasts are served a third wider."""
+
+
+def leave_theta(project: TradingProject) -> None:
+    """Write a calibration as a bot does that ended a thousand candles ago."""
+    calibration = Calibration(project.settings, STEP_S, 1_000)
+    then_s = int(time.time()) // STEP_S * STEP_S - 1_000 * STEP_S
+    for pair in PAIRS:
+        calibration.tracks[pair] = ThetaTrack(then_s, STEP_S, np.array([THETA]))
+    calibration.save(project.settings.state_dir / "calibration.json")
 
 
 @dataclass
@@ -73,6 +87,7 @@ def story(tmp_path_factory, exchange) -> Story:
     """Play the story: two starts of one bot on one project."""
     project = make_trading_project(tmp_path_factory.mktemp("story") / "project", exchange)
     project.write({pair: {"learning_rate": 0.02} for pair in PAIRS})
+    leave_theta(project)
     moments: dict[str, Moment] = {}
     answers: dict[str, tuple[int, Any]] = {}
 
@@ -139,6 +154,18 @@ def test_bot_with_new_models_predicts_the_next_candle(story):
         assert (table.loc[is_served, "safety_q"] < 0).all()
         assert table.loc[~is_served, "safety_q"].isna().all()
         assert (table.loc[~is_served, "safe"] == 0).all()
+
+
+def test_bot_goes_on_with_the_theta_that_one_of_before_left(story):
+    """Over a start, reloads, new models and a restart: the factor is that of the file."""
+    for name in ("ready", "reloaded", "retrained", "last", "restarted"):
+        for pair, facts in story.moments[name].status["pairs"].items():
+            # No label of a served candle ends within the story: theta stands still.
+            assert facts["model"]["calibration"] == math.exp(THETA), (name, pair)
+    calibration = Calibration(story.project.settings, STEP_S, 1_000)
+    calibration.restore(story.project.settings.state_dir / "calibration.json")
+    for pair in PAIRS:
+        assert calibration.tracks[pair].last_s >= story.frames[pair][-1].open_s
 
 
 def test_reload_by_signal_puts_the_stores_values_in_force_to_the_last_digit(story):

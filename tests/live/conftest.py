@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feeder_mixin.live import bot
+from feeder_mixin.live import bot, walkforward
+from feeder_mixin.live.bot import FRAME_CANDLES
 from feeder_mixin.live.cache import PairSnapshot, Serving
+from feeder_mixin.live.calibration import Calibration
 from feeder_mixin.live.candles import DataFolder, LiveTails
 from feeder_mixin.live.loader import LoadedPair
 from feeder_mixin.live.models import ModelStore, Trainer
@@ -86,12 +88,16 @@ class LiveRun:
     snapshots: dict[str, PairSnapshot]
     late: dict[str, int] = field(default_factory=dict)
     """Pair -> how many candles the host is behind with it."""
+    calibration: Calibration | None = None
+    """What an earlier process left; begins at 0 without."""
 
     def __post_init__(self) -> None:
         self.row = 0
         keep = tail_candles(self.folder.settings.horizon_candles) + 2_500
         self.tails = LiveTails(self.folder, keep)
-        self.predictor = Predictor(self.folder, self.tails, self.host_frame)
+        settings = self.folder.settings
+        self.calibration = self.calibration or Calibration(settings, STEP_S, FRAME_CANDLES)
+        self.predictor = Predictor(self.folder, self.tails, self.calibration, self.host_frame)
 
     def host_frame(self, pair: str, length: int = FRAME) -> pd.DataFrame:
         """Return what the host has of a pair; an empty frame when it has nothing."""
@@ -187,6 +193,12 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def _few_pooled_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     """Grow few pooled trees: most of a fit's time, and all ways here take the same ones."""
     monkeypatch.setattr(quantile, "POOLED_TREES", 8)
+
+
+@pytest.fixture(autouse=True)
+def _few_calibration_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrate backtests over two days: each costs a fit."""
+    monkeypatch.setattr(walkforward, "CALIBRATION_DAYS", 2)
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def make_pair(version_ns: int | None = None) -> PairStatus:
             "trained_until": version,
             "rows": None if version is None else 4321,
             "error": None,
+            "calibration": 1.0,
         },
     }
 

@@ -8,11 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from feeder_mixin.live import walkforward
 from feeder_mixin.live.cache import PairSnapshot
+from feeder_mixin.live.calibration import ThetaTrack
 from feeder_mixin.live.candles import DataFolder
 from feeder_mixin.live.predictor import SafetyColumns
 from feeder_mixin.live.walkforward import WalkForward
 from feeder_mixin.market.context import Market
+from feeder_mixin.market.features import labels
+from feeder_mixin.model.calibration import calibrate
 from feeder_mixin.model.quantile import fit_safety_model, fit_shared
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.settings import FeederSettings
@@ -36,6 +40,7 @@ from tests.live.conftest import (
 
 DISK = 10_885  # candles on disk when the bot starts: three hours are missing there
 START, END = 10_936, 10_952  # candles fed to the bot one by one; the last cut lies between
+THETA = 0.25  # what an earlier process left: forecasts are served 28 % wider
 
 
 def tune(world, settings, pairs, parameters, cuts_s):
@@ -72,10 +77,46 @@ def tune(world, settings, pairs, parameters, cuts_s):
     return tuned
 
 
-def walk(world, settings, datadir, pair, last):
-    """Return a backtest's columns of a frame that ends at a candle."""
+def served(settings, tuned, since_s, theta=THETA):
+    """Return what a bot serves that saw its first candle at `since_s`, from the tuner's forecasts.
+
+    Parameters
+    ----------
+    tuned
+        A pair's table and forecasts, as `tune` gives them.
+    theta
+        In force at the first candle.
+    """
+    table, raw = tuned
+    rows = open_seconds(table) >= since_s
+    q, _ = calibrate(
+        raw[rows].to_numpy(),
+        labels(table, settings.side)[rows],
+        open_seconds(table)[rows],
+        alpha=0.1,
+        label_s=settings.horizon_candles * STEP_S,
+        theta=theta,
+    )
+    return pd.Series(q, open_seconds(table)[rows])
+
+
+def backtest(world, settings, datadir, pair, last):
+    """Return a backtest's columns of a frame that ends at a candle, and theta at each of them."""
     frame = host_frame(world.candles[pair].iloc[: last + 1])
-    return WalkForward(DataFolder(settings, datadir, STEP_S), {}).predict(pair, frame)
+    forward = WalkForward(DataFolder(settings, datadir, STEP_S), {})
+    columns = forward.predict(pair, frame)
+    walk = forward._begin(forward._load().pairs[pair], frame)
+    cuts_s = forward._cuts_s(int(columns.opens_s[0]), int(columns.opens_s[-1]))
+    raw = pd.Series(forward._forecast(walk, cuts_s), open_seconds(walk.table))
+    return columns, np.log(columns.q / raw.loc[columns.opens_s].to_numpy())
+
+
+def left_behind(run: LiveRun, first: int, theta: float = THETA) -> LiveRun:
+    """Give a bot a theta from before the frame of its first candle."""
+    for pair, candles in run.candles.items():
+        before_s = open_s(candles, first - FRAME)
+        run.calibration.tracks[pair] = ThetaTrack(before_s, STEP_S, np.array([theta]))
+    return run
 
 
 def live_run(world: World, settings: FeederSettings, tmp_path, cuts_s, pairs=None) -> LiveRun:
@@ -108,23 +149,26 @@ def without(world: World, tmp_path, *missing: str) -> World:
 def test_live_backtest_and_tuner_give_the_same_features_and_quantiles(
     world, tmp_path, write_store, cuts_s, pairs, side, missing
 ):
-    """Same candles, record and schedule: every way gives the same rows and safety_q to 1e-9."""
+    """Same candles, record, schedule and theta: every way gives the same rows and safety_q to 1e-9."""
     here = without(world, tmp_path, *missing) if missing else world
     settings = here.settings(tmp_path / "user_data", pairs=pairs, side=side)
     write_store(*(make_record(pair, 1_795_000_000 * 10**9, num_leaves=20) for pair in pairs))
     run = live_run(here, settings, tmp_path, cuts_s)
-    columns = run.run(START, END)
+    columns = left_behind(run, START).run(START, END)
     tuned = tune(here, settings, pairs, run.snapshots[pairs[0]].loaded.parameters, cuts_s)
-    for pair, (table, expected) in tuned.items():
+    since_s = open_s(here.candles[ETH], START - FRAME + 1)
+    for pair, (table, raw) in tuned.items():
         live = columns[pair]
+        expected = served(settings, tuned[pair], since_s)
         assert len(live.q) == FRAME
         in_force = live.opens_s >= cuts_s[0]
         assert np.isnan(live.q[~in_force]).all()
         assert same(live.q[in_force], expected.loc[live.opens_s[in_force]].to_numpy())
-        back = walk(here, settings, here.datadir, pair, END)
+        assert (live.safe == (live.q >= -settings.max_adverse_ratio)).all()
+        back, thetas = backtest(here, settings, here.datadir, pair, END)
         assert np.isfinite(back.q).all()
-        assert same(back.q[in_force], live.q[in_force])
-        assert (back.safe[in_force] == live.safe[in_force]).all()
+        said = (back.q / np.exp(thetas))[in_force]
+        assert same(said, raw.loc[live.opens_s[in_force]].to_numpy())
         rows = table[np.isin(open_seconds(table), live.opens_s)]
         seen = run.predictor._context.build(run.tails.tails[pair].frame(), FRAME)
         assert list(seen.index) == list(rows.index)
@@ -138,13 +182,38 @@ def test_pair_outside_the_context_is_predicted_alike_everywhere(
     settings = world.settings(tmp_path / "user_data", pairs=(SOL,), context_pairs=[BTC, ETH])
     write_store(make_record(SOL, 1_795_000_000 * 10**9, num_leaves=20))
     run = live_run(world, settings, tmp_path, cuts_s)
-    live = run.run(START, END)[SOL]
+    live = left_behind(run, START).run(START, END)[SOL]
     parameters = run.snapshots[SOL].loaded.parameters
-    _, tuned = tune(world, settings, [SOL], parameters, cuts_s)[SOL]
+    tuned = tune(world, settings, [SOL], parameters, cuts_s)[SOL]
     in_force = live.opens_s >= cuts_s[0]
-    assert same(live.q[in_force], tuned.loc[live.opens_s[in_force]].to_numpy())
-    back = walk(world, settings, world.datadir, SOL, END)
-    assert same(back.q[in_force], live.q[in_force])
+    expected = served(settings, tuned, open_s(world.candles[SOL], START - FRAME + 1))
+    assert same(live.q[in_force], expected.loc[live.opens_s[in_force]].to_numpy())
+    back, thetas = backtest(world, settings, world.datadir, SOL, END)
+    raw = tuned[1].loc[live.opens_s[in_force]].to_numpy()
+    assert same((back.q / np.exp(thetas))[in_force], raw)
+
+
+def test_bot_that_goes_on_from_a_backtests_theta_serves_what_it_serves(
+    world, tmp_path, write_store, cuts_s, monkeypatch
+):
+    """With one calibration state both columns are one: whole, over the cut between, safe too."""
+    # Over all candles there are: then the calibration of the last cut begins where the others do.
+    monkeypatch.setattr(walkforward, "CALIBRATION_DAYS", 30)
+    settings = world.settings(tmp_path / "user_data", pairs=(ETH,), max_adverse_ratio=0.004)
+    write_store(make_record(ETH, 1_795_000_000 * 10**9, num_leaves=20))
+    run = live_run(world, settings, tmp_path, cuts_s)
+    back, thetas = backtest(world, settings, world.datadir, ETH, END)
+    assert abs(thetas).max() > 0.005
+    assert len(set(thetas[-16:].round(9))) > 5  # it moves while the bot looks on
+    known = back.opens_s <= open_s(world.candles[ETH], START)
+    state = ThetaTrack(int(back.opens_s[0]), STEP_S, thetas[known])
+    run.calibration.tracks[ETH] = state
+    live = run.run(START, END)[ETH]
+    in_force = live.opens_s >= max(cuts_s[0], back.opens_s[0])
+    assert in_force.sum() > 400
+    assert same(live.q[in_force], back.q[in_force])
+    assert (live.safe == back.safe)[in_force].all()
+    assert 0 < live.safe.sum() < in_force.sum()
 
 
 def test_model_of_a_pair_alone_equals_that_of_all_pairs(world, tmp_path, cuts_s):
@@ -203,8 +272,8 @@ def test_restart_with_the_same_servings_gives_the_same_column(world, tmp_path, c
     """A new process with the recorded schedule shows the same safety_q on every candle."""
     settings = world.settings(tmp_path / "user_data")
     run = live_run(world, settings, tmp_path, cuts_s)
-    before = run.run(START, END)
-    again = LiveRun(run.folder, run.candles, run.snapshots).candle(END)
+    before = left_behind(run, START).run(START, END)
+    again = LiveRun(run.folder, run.candles, run.snapshots, calibration=run.calibration).candle(END)
     for pair in PAIRS:
         known = np.isfinite(before[pair].q)
         assert known.any()
@@ -216,9 +285,9 @@ def test_restart_with_a_newer_data_folder_gives_the_same_column(world, tmp_path,
     """A download between two starts changes no value: disk and host have the same candles."""
     settings = world.settings(tmp_path / "user_data")
     run = live_run(world, settings, tmp_path, cuts_s)
-    before = run.run(START, END)
+    before = left_behind(run, START).run(START, END)
     newer = DataFolder(settings, world.write(tmp_path / "newer", END - 2), STEP_S)
-    again = LiveRun(newer, run.candles, run.snapshots).candle(END)
+    again = LiveRun(newer, run.candles, run.snapshots, calibration=run.calibration).candle(END)
     for pair in PAIRS:
         assert same(before[pair].q, again[pair].q)
 
@@ -366,7 +435,7 @@ def test_gap_between_disk_and_host_gives_no_quantile_and_is_named(world, tmp_pat
 def test_gap_is_filled_once_the_folder_has_the_candles(world, tmp_path, cuts_s):
     """After a download and `repair`, the whole column is what it would have been without a gap."""
     settings = world.settings(tmp_path / "user_data", pairs=(ETH,))
-    expected = live_run(world, settings, tmp_path / "whole", cuts_s).run(END - 1, END + 2)[ETH]
+    expected = live_run(world, settings, tmp_path / "whole", cuts_s).run(END + 1, END + 2)[ETH]
     run, _ = with_gap(world, settings, tmp_path, cuts_s)
     world.write(tmp_path / "short", END - 10)
     for pair in PAIRS:
@@ -418,13 +487,15 @@ def test_live_backtest_and_tuner_agree_on_real_candles(
     snapshot = world.serve(full, loaded_pair(ETH, num_leaves=20), cuts)
     disk = DataFolder(settings, world.write(tmp_path / "disk", n - 40), STEP_S)
     run = LiveRun(disk, candles, {ETH: snapshot})
-    live = run.run(n - 20, n - 1)[ETH]
-    _, tuned = tune(world, settings, [ETH], snapshot.loaded.parameters, cuts)[ETH]
+    live = left_behind(run, n - 20).run(n - 20, n - 1)[ETH]
+    tuned = tune(world, settings, [ETH], snapshot.loaded.parameters, cuts)[ETH]
     in_force = live.opens_s >= cuts[0]
     assert np.isfinite(live.q[in_force]).all()
-    assert same(live.q[in_force], tuned.loc[live.opens_s[in_force]].to_numpy())
-    back = walk(world, settings, world.datadir, ETH, n - 1)
-    assert same(back.q[in_force], live.q[in_force])
+    expected = served(settings, tuned, open_s(candles[ETH], n - 20 - FRAME + 1))
+    assert same(live.q[in_force], expected.loc[live.opens_s[in_force]].to_numpy())
+    back, thetas = backtest(world, settings, world.datadir, ETH, n - 1)
+    raw = tuned[1].loc[live.opens_s[in_force]].to_numpy()
+    assert same((back.q / np.exp(thetas))[in_force], raw)
 
 
 def test_frame_constants_fit_the_market():

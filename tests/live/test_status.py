@@ -88,6 +88,7 @@ def test_status_file_is_private_and_has_the_fixed_keys(tmp_path):
         "trained_until",
         "rows",
         "error",
+        "calibration",
     ]
     assert len(pair["parameters"]) == 10
 

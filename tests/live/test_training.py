@@ -95,14 +95,18 @@ class Bench:
         self.store = ModelStore(settings.model_dir, settings)
         self.until_s = 0
         self.changes = 0
+        self.polls = 0
         self.generation = 0
         self.training = ModelTraining(
             self.folder, self.tails, self.cache, self.store, settings.model_dir,
-            lambda: self.until_s, self._change,
+            lambda: self.until_s, self._change, self._poll,
         )  # fmt: skip
 
     def _change(self) -> None:
         self.changes += 1
+
+    def _poll(self) -> None:
+        self.polls += 1
 
     def see(self, n: int = N) -> None:
         """Take the host's candles of all pairs, as far as they have come."""
@@ -358,6 +362,34 @@ def test_failed_fit_is_not_tried_again_before_the_pause_is_over(make_bench, inli
     assert [fit[0] for fit in inline.fits].count(ETH) == 1
     bench.load(loaded_pair(ETH, 2, num_leaves=30), loaded_pair(BTC))  # something did change
     wait_until(lambda: [fit[0] for fit in inline.fits].count(ETH) == 2)
+
+
+def test_thread_polls_on_while_a_failure_pauses_it(make_bench, inline, caplog):
+    """What is written every few seconds is written then, too; a wake-up ends the pause."""
+    bench = make_bench(pairs=(ETH,))
+    calls = []
+
+    def fail():
+        calls.append(time.monotonic())
+        raise ZeroDivisionError("a defect")
+
+    bench.training._close_gaps = fail
+    bench.training.start()
+    wait_until(lambda: calls)
+    polls = bench.polls
+    wait_until(lambda: bench.polls >= polls + 2)
+    assert len(calls) == 1
+    bench.training.wake()
+    wait_until(lambda: len(calls) == 2)
+
+
+def test_thread_polls_on_while_it_waits_for_a_worker(make_bench):
+    """A fit may take long; what others wait for does not."""
+    bench = make_bench(pairs=(ETH,), context_pairs=[ETH])
+    start_real(bench)
+    polls = bench.polls
+    wait_until(lambda: bench.polls >= polls + 2)
+    assert bench.newest(ETH) is None
 
 
 def test_training_over_a_gap_is_said(make_bench, inline, caplog, monkeypatch):

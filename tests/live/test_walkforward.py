@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import time
@@ -12,21 +13,29 @@ import pytest
 
 from feeder_mixin.errors import CandleError
 from feeder_mixin.live.walkforward import WalkForward
+from feeder_mixin.market.features import labels
+from feeder_mixin.model.calibration import next_theta
+from feeder_mixin.model.quantile import SafetyModel
+from feeder_mixin.model.rows import DAY_S, open_seconds
 from tests.candle_factory import write_candles
 from tests.live.conftest import (
     BTC,
     ETH,
+    HORIZON,
     N_CANDLES,
     PAIRS,
     SOL,
+    STEP_S,
     World,
     host_frame,
+    loaded_pair,
     make_record,
     open_s,
     same,
 )
 
 LAST = 10_960
+FIRST_MODEL = 4_320  # the first midnight after candles with features have a label
 VERSION_NS = 1_795_000_000 * 10**9
 
 
@@ -86,15 +95,25 @@ def test_model_is_in_force_at_its_cut(world, walk, cuts_s):
     columns = walk().predict(ETH, frame_of(world, ETH))
     assert np.isfinite(columns.q).all()
     assert (columns.generation == 1).all()
-    names = {p.stem.split("-")[1] for p in walk()._model_dir.glob("ETH*.json")}
-    assert names == {str(cut) for cut in cuts_s}
+    before = [cuts_s[0] - 2 * DAY_S, cuts_s[0] - DAY_S]  # what calibrates the first one
+    assert cuts_of(walk()) == [*before, *cuts_s]
+
+
+def cuts_of(walk: WalkForward) -> list[int]:
+    """Return the cuts for which there is a model of ETH."""
+    return sorted(int(p.stem.split("-")[1]) for p in walk._model_dir.glob("ETH*.json"))
 
 
 def test_retraining_grid_follows_the_setting(world, walk, cuts_s):
     """With retrain_hours 12 there are twice as many models, at noon and midnight UTC."""
     walk(retrain_hours=12.0).predict(ETH, frame_of(world, ETH, LAST, 200))
-    cuts = sorted(int(p.stem.split("-")[1]) for p in walk()._model_dir.glob("ETH*.json"))
-    assert cuts == [cuts_s[1], cuts_s[1] + 43_200, cuts_s[2]]
+    first = cuts_s[1] - 2 * DAY_S
+    assert cuts_of(walk()) == [
+        *range(first, cuts_s[1], 43_200),
+        cuts_s[1],
+        cuts_s[1] + 43_200,
+        cuts_s[2],
+    ]
 
 
 def test_pair_that_is_not_the_feeders_has_no_prediction_and_is_said(world, walk, caplog):
@@ -208,3 +227,105 @@ def test_world_is_not_changed_by_a_backtest(world: World, walk):
     before = frame.copy()
     walk().predict(ETH, frame)
     assert frame.equals(before)
+
+
+# ------------------------------------------------------------------ calibration
+
+
+def test_every_candle_is_calibrated_by_the_two_days_before_its_cut(world, walk, cuts_s):
+    """From theta 0 there, by the forecasts in force then, over the ended labels: as defined."""
+    forward = walk()
+    columns = forward.predict(ETH, frame_of(world, ETH))
+    folder = forward._folder
+    days = [cuts_s[0] - 2 * DAY_S, cuts_s[0] - DAY_S, *cuts_s]
+    pair = world.serve(folder, loaded_pair(ETH, num_leaves=20), tuple(days))
+    table = world.trainer(folder).market.build(world.candles[ETH].iloc[: LAST + 1])
+    opens_s, label = open_seconds(table), labels(table, "long")
+    raw = np.full(len(table), np.nan)
+    for serving, next_s in zip(pair.servings, [*days[1:], days[-1] + DAY_S], strict=True):
+        rows = (opens_s >= serving.first_candle_s) & (opens_s < next_s)
+        raw[rows] = serving.model.safety.predict(table[rows])
+    moved = 0.0
+    for cut_s in cuts_s:
+        theta, taken, served = 0.0, 0, {}
+        inside = np.flatnonzero((opens_s >= cut_s - 2 * DAY_S) & (opens_s < cut_s + DAY_S))
+        for row in inside:
+            while opens_s[inside[taken]] + HORIZON * STEP_S <= opens_s[row]:
+                earlier = inside[taken]
+                theta = next_theta(theta, label[earlier], served[earlier], 0.1)
+                taken += 1
+            served[row] = raw[row] * math.exp(theta)
+            at = np.flatnonzero(columns.opens_s == opens_s[row])
+            if len(at) and opens_s[row] >= cut_s:
+                assert columns.q[at[0]] == pytest.approx(served[row], rel=0, abs=1e-12)
+                moved = max(moved, abs(theta))
+    assert moved > 0.001
+
+
+@pytest.mark.parametrize("length", [1, 40, 300, 900])
+def test_value_does_not_hang_on_where_the_frame_begins(world, walk, length):
+    """What recursive-analysis looks for: a longer past changes no candle."""
+    whole = walk().predict(ETH, frame_of(world, ETH))
+    other = walk().predict(ETH, frame_of(world, ETH, LAST, length))
+    n = min(length, 499)
+    assert same(other.q[-n:], whole.q[-n:])
+
+
+def test_days_before_the_first_model_calibrate_nothing(world, walk, caplog):
+    """Where the candles begin there is no past: the first model serves what it forecasts."""
+    forward, frame = walk(), frame_of(world, ETH, FIRST_MODEL + 287, 600)
+    columns = forward.predict(ETH, frame)
+    pair = forward._begin(forward._load().pairs[ETH], frame)
+    cuts_s = forward._cuts_s(int(columns.opens_s[0]), int(columns.opens_s[-1]))
+    raw = forward._forecast(pair, cuts_s)
+    first = np.flatnonzero(np.isfinite(raw))[:HORIZON]
+    at = np.searchsorted(columns.opens_s, open_seconds(pair.table)[first])
+    assert np.isnan(columns.q[: at[0]]).all()
+    assert np.array_equal(columns.q[at], raw[first])
+    assert np.mean(columns.q[at[-1] + 1 :] != raw[first[-1] + 1 :]) > 0.9
+    assert f"No model for {ETH}" in caplog.text
+    caplog.clear()
+    walk().predict(ETH, frame_of(world, ETH, FIRST_MODEL + 287, 100))
+    assert "No model" not in caplog.text  # of days that only calibrate
+
+
+@pytest.fixture
+def n_predicted(monkeypatch) -> list[int]:
+    """Give the number of rows of every forecast that is made."""
+    rows = []
+    predict = SafetyModel.predict
+
+    def counted(model, table):
+        rows.append(len(table))
+        return predict(model, table)
+
+    monkeypatch.setattr(SafetyModel, "predict", counted)
+    return rows
+
+
+def test_every_row_is_forecast_once_in_a_process(world, walk, n_predicted):
+    """Neither cuts that share days nor frames that share candles ask a model again."""
+    first = walk().predict(ETH, frame_of(world, ETH))
+    assert sum(n_predicted) == 4 * 288 + len_today(world)
+    n_predicted.clear()
+    again = walk().predict(ETH, frame_of(world, ETH))
+    assert np.array_equal(first.q, again.q)
+    assert n_predicted == [len_today(world)]
+
+
+def len_today(world) -> int:
+    """Return how many candles the last day has up to `LAST`."""
+    return open_s(world.candles[ETH], LAST) % DAY_S // STEP_S + 1
+
+
+@pytest.mark.parametrize("pair", [ETH, SOL], ids=["own", "context"])
+def test_forecasts_of_other_candles_are_made_anew(world, walk, tmp_path, n_predicted, pair):
+    """What a process keeps is of these very candles: of the pair, and of its context."""
+    before = walk().predict(ETH, frame_of(world, ETH))
+    n_predicted.clear()
+    other = {p: frame.copy() for p, frame in world.candles.items()}
+    other[pair].iloc[LAST - 350 : LAST - 340] *= 1.01
+    columns = walk(write_candles(tmp_path / "other", other)).predict(ETH, frame_of(world, ETH))
+    assert len(n_predicted) >= 2
+    later = columns.opens_s > open_s(world.candles[ETH], LAST - 339)
+    assert (columns.q[later] != before.q[later]).all()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import ModelError
-from feeder_mixin.model.calibration import RATE, calibrate, next_theta
+from feeder_mixin.model.calibration import RATE, calibrate, calibrate_newer, next_theta
 
 STEP_S = 300
 LABEL_S = 3 * STEP_S
@@ -86,3 +86,23 @@ def test_calibrate_of_arrays_of_other_lengths_is_refused():
     """Shapes that do not fit are an error, not a broadcast."""
     with pytest.raises(ModelError, match="share one length"):
         calibrate(np.zeros(3), np.zeros(2), np.arange(3), alpha=0.1, label_s=LABEL_S)
+
+
+@given(histories(), st.lists(st.integers(1, 20), max_size=20), st.floats(-0.5, 0.5))
+def test_calibrate_newer_in_any_portions_gives_the_bits_of_calibrate(history, portions, theta):
+    """A bot that sees a candle at a time, or many after an absence, serves what the batch serves."""
+    raw, excursion, opens_s = history
+    expected, expected_thetas = calibrate(
+        raw, excursion, opens_s, alpha=0.1, label_s=LABEL_S, theta=theta
+    )
+    served, thetas, n, seen_s = raw.copy(), [], 0, None
+    for portion in [*portions, len(raw)]:
+        stop = min(n + portion, len(raw))
+        new = calibrate_newer(
+            served[:stop], excursion[:stop], np.full(stop, 0.1), opens_s[:stop],
+            label_s=LABEL_S, theta=thetas[-1] if thetas else theta, seen_s=seen_s,
+        )  # fmt: skip
+        thetas += new.tolist()
+        n, seen_s = stop, int(opens_s[stop - 1])
+    np.testing.assert_array_equal(served, expected)
+    np.testing.assert_array_equal(thetas, expected_thetas)
