@@ -46,7 +46,7 @@ def line_at(value: float, colour: Colour, dash: str = "solid", way: str = "x") -
     ends = {"x0": value, "x1": value, "yref": "paper", "y0": 0, "y1": 1}
     if way == "y":
         ends = {"y0": value, "y1": value, "xref": "paper", "x0": 0, "x1": 1}
-    style = {"color": colour.light, "width": 1, "dash": dash}
+    style = {"color": colour.light, "width": 1.5, "dash": dash}
     return {"type": "line", "layer": "between", "line": style, **ends}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from feeder_mixin.reports import figures
-from feeder_mixin.reports.documents import OUTCOMES, FeederReport, PairResult
+from feeder_mixin.reports.documents import OUTCOMES, Document, FeederReport, PairResult
 from feeder_mixin.reports.palette import MARKS
 from feeder_mixin.reports.parts import (
     Cell,
@@ -201,9 +201,16 @@ def _decision_row(label: str, result: PairResult) -> Row:
         str(d.get("reason", "-")),
         with_error(d.get("gain"), d.get("gain_se"), 2),
         with_error(d.get("skill"), d.get("skill_se")),
-        MARKS[d["written"]].label if d.get("written") in MARKS else "nothing",
+        _written(d),
         Cell("yes") if result.beats_rule else Cell("no", is_bad=True),
     ]
+
+
+def _written(decision: Document) -> str:
+    """Return whose parameters went where bots read, and whether the tuned ones went beside."""
+    mark = MARKS.get(str(decision.get("written")))
+    kept = ", tuned to the candidates" if decision.get("candidate") else ""
+    return f"{'nothing' if mark is None else mark.label}{kept}"
 
 
 def _promotion_text(report: FeederReport, outcomes: Collection[str]) -> list[str]:
@@ -211,14 +218,17 @@ def _promotion_text(report: FeederReport, outcomes: Collection[str]) -> list[str
     if not newest:
         return []
     meanings = [f"{o.replace('_', ' ')}: {text}" for o, text in OUTCOMES.items() if o in outcomes]
-    gain = with_error(newest.get("pooled_gain"), newest.get("pooled_gain_se"), 2)
-    skill = with_error(newest.get("pooled_skill"), newest.get("pooled_skill_se"))
+    pooled = f"skill {with_error(newest.get('pooled_skill'), newest.get('pooled_skill_se'))}"
+    if newest.get("pooled_gain") is not None:
+        pooled = (
+            f"gain {with_error(newest['pooled_gain'], newest.get('pooled_gain_se'), 2)}, {pooled}"
+        )
     return [
         _MODES.get(str(newest.get("mode")), _MODES["auto"]),
         (
             "Evidence is pooled over the pairs and shrunk to each. Gain is against what ran, skill "
-            f"against the ATR rule, in points ± standard error. All pairs pooled: gain {gain}, skill "
-            f"{skill}."
+            f"against the ATR rule, in points ± standard error. All pairs pooled: "
+            f"{pooled}."
         ),
         f"{'; '.join(meanings).capitalize()}.",
     ]

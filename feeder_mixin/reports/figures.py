@@ -390,14 +390,13 @@ def spread_figure(parameter: Parameter, spread: Sequence[SpreadValue], n_levels:
         hovertemplate="%{text}<extra></extra>",
         cliponaxis=False,
     )
-    default = line_at(parameter.default, MARKS[DEFAULTS].colour, "dot")
     figure.update_layout(
         layout(
             52 + _STACK_PX * min(n_levels, _MOST_LEVELS), margin={"l": 4, "r": 4, "t": 8, "b": 8}
         ),
         xaxis=_range_axis(parameter),
         yaxis=axis(visible=False, range=[-0.8, n_levels - 0.2]),
-        shapes=[{**default, "line": {**default["line"], "width": 2}}],
+        shapes=[line_at(parameter.default, MARKS[DEFAULTS].colour, "dot")],
     )
     return figure
 

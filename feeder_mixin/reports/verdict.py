@@ -26,10 +26,12 @@ from feeder_mixin.reports.figures import pooled_value, safe_values
 from feeder_mixin.reports.records import percent
 from feeder_mixin.reports.tables import NEVER_SAFE
 from feeder_mixin.schema import NANOSECONDS
-from feeder_mixin.tune.run import STALE_DAYS
 
 UNDECIDED: Final = "undecided"
 """Outcome of a pair whose result holds no decision: an older version, or a record of elsewhere."""
+
+STALE_DAYS: Final = 2.0
+"""Candles that ended longer before their tuning than this are said to be old, as the tuner says it."""
 
 _WORDS: Final[Mapping[str, str]] = {
     UNDECIDED: "without a decision",
@@ -154,7 +156,8 @@ def _warnings(report: FeederReport) -> list[str]:
 
 def _few_days(result: PairResult) -> str | None:
     days = result.document.get("labelled_days")
-    return f" {days:.0f}" if days is not None and days < ADVISED_DAYS else None
+    advised = result.document.get("advised_days", ADVISED_DAYS)
+    return f" {days:.0f}" if days is not None and days < advised else None
 
 
 def _old_candles(result: PairResult) -> str | None:

@@ -197,3 +197,13 @@ def test_report_document_is_json_with_the_verdict(side):
     assert document["verdict"]["pooled_skill"] == 0.0642
     assert list(document["pairs"]) == list(builder.TEN_PAIRS)
     assert document["pairs"][builder.TEN_PAIRS[0]]["decision"]["outcome"] == "promoted"
+
+
+def test_decisions_name_what_was_written_and_what_went_to_the_candidates():
+    """A refused set is somewhere, and where nothing ran there is no gain to tell."""
+    document = builder.make_document(outcome="refused")
+    document["decision"] |= {"candidate": True, "pooled_gain": None}
+    html = render_page(builder.make_report({document["pair"]: PairResult(document)})).html
+    assert "nothing, tuned to the candidates" in html
+    assert "All pairs pooled: skill +6.4 ± 0.8." in html
+    assert "All pairs pooled: gain +0.31" in render_page(builder.make_report()).html
