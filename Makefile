@@ -73,5 +73,6 @@ bench: $(READY)  ## measure what the README promises (needs real candles, about 
 	$(BIN)/python benchmarks/reload.py
 	$(BIN)/python benchmarks/tuner_speed.py
 
-lock: $(READY)  ## resolve requirements.lock anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras --upgrade -o requirements.lock pyproject.toml
+# The extras that `make setup` installs, by name: one that only a benchmark needs stays out.
+lock: $(READY)  ## add to requirements.lock what pyproject.toml wants (needs uv; newer versions: ARGS=--upgrade)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra postgres $(ARGS) -o requirements.lock pyproject.toml

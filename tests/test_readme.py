@@ -67,6 +67,7 @@ def test_readme_options_exist():
     known = ""
     for command in (
         "optimize",
+        "report",
         "show",
         "history",
         "flush",

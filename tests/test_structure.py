@@ -21,7 +21,7 @@ ALLOWED = {
     "model": {"errors", "settings", "schema", "market"},
     "workers": {"errors"},
     "tune": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
-    "reports": {"errors", "settings", "schema", "tune"},
+    "reports": {"errors", "settings", "schema", "model", "tune"},
     "live": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
     "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live"},
     "replay": {"errors", "settings", "schema", "market"},

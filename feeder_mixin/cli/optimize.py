@@ -17,6 +17,7 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
+from feeder_mixin.cli.report import report_after_tuning
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.schema import describe_fields
 from feeder_mixin.settings import FeederSettings
@@ -155,17 +156,17 @@ def _optimize_one(
     pairs = check_options(settings, options)
     if options.datadir is None:
         download_missing(settings, pairs, days=options.days_back + settings.train_days)
-    with (
-        feeder_store(settings, arguments) as chosen,
-        make_progress(errors, settings.feeder_id) as progress,
-    ):
-        errors.print(
-            f"{settings.feeder_id} {settings.side}: {count(len(pairs), 'pair')}, "
-            f"{count(options.n_trials, 'trial')} each, {count(options.jobs, 'job')}, "
-            f"seed {options.seed}, store {chosen}",
-            markup=False,
-        )
-        summary = run_feeder(settings, options, chosen.store, progress)
+    with feeder_store(settings, arguments) as chosen:
+        with make_progress(errors, settings.feeder_id) as progress:
+            errors.print(
+                f"{settings.feeder_id} {settings.side}: {count(len(pairs), 'pair')}, "
+                f"{count(options.n_trials, 'trial')} each, {count(options.jobs, 'job')}, "
+                f"seed {options.seed}, store {chosen}",
+                markup=False,
+            )
+            summary = run_feeder(settings, options, chosen.store, progress)
+        if summary.results:
+            report_after_tuning(settings, chosen, summary.store_error)
     if not arguments.json:
         _print_summary(make_console(), settings, chosen, summary)
     if summary.store_error is not None:

@@ -161,6 +161,18 @@ class Journal:
             ).fetchall()
         return {number: json.loads(document) for number, document in rows}
 
+    def newest_results(self) -> dict[str, Run]:
+        """Return pair -> its newest run that has a result, closed or not; nothing is changed."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT id, pair, state, warm_start, result FROM runs WHERE id IN"
+                " (SELECT MAX(id) FROM runs WHERE result IS NOT NULL GROUP BY pair) ORDER BY id"
+            ).fetchall()
+        return {
+            pair: Run(run_id, pair, state, json.loads(warm_start), json.loads(result))
+            for run_id, pair, state, warm_start, result in rows
+        }
+
     def progress(self, run_ids: Sequence[int], stage: str) -> dict[int, int]:
         """Return run id -> number of trials kept in a stage."""
         marks = ",".join("?" * len(run_ids))

@@ -31,6 +31,9 @@ def test_optimize_leaves_one_valid_record_per_pair_and_show_prints_them(project)
         assert parameter_problems(record["parameters"]) == []
         assert set(METRIC_NAMES) - MAY_LACK <= set(record["metrics"])
         assert record["metrics"]["optimization_trials"] == 4
+    page = project.root / "user_data" / "feeder_state" / "test1" / "report.html"
+    assert str(page) in done.stderr
+    assert all(pair in page.read_text(encoding="utf-8") for pair in PAIRS)
     history = project.run(project.command("history", "--feeder", "test1", "--json"))
     for point in json.loads(history.stdout):
         assert point["provenance"]["context_pairs"] == sorted(PAIRS)

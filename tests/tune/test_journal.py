@@ -104,6 +104,34 @@ def test_save_trial_again_keeps_the_first(path):
         assert journal.progress([run.run_id], "search") == {run.run_id: 1}
 
 
+def test_newest_results_gives_each_pairs_newest_run_with_a_result_and_changes_nothing(path):
+    """A report shows what the last finished run found, also while another one is under way."""
+    with Journal(path) as journal:
+        for skill in (0.1, 0.2):  # two closed runs: the second counts
+            run = begin(journal)
+            journal.finish(run.run_id, {"skill": skill})
+            journal.close_runs([run.run_id])
+        under_way = begin(journal)
+        eth = journal.begin({"ETH": OTHER}, {})["ETH"]
+        journal.finish(eth.run_id, {"skill": 0.3})
+        before = list(journal._db.iterdump())
+        newest = journal.newest_results()
+        assert list(journal._db.iterdump()) == before
+    assert {pair: run.result for pair, run in newest.items()} == {
+        "BTC": {"skill": 0.2},
+        "ETH": {"skill": 0.3},
+    }
+    assert newest["BTC"].run_id != under_way.run_id
+    assert newest["ETH"].state == "finished"
+
+
+def test_newest_results_of_an_empty_journal_is_empty(path):
+    """A feeder that was never tuned has none."""
+    with Journal(path) as journal:
+        begin(journal)
+        assert journal.newest_results() == {}
+
+
 def test_save_trial_not_a_number_is_refused(path):
     """JSON has no NaN; one in a value is a defect, not data."""
     with Journal(path) as journal, pytest.raises(ValueError, match="JSON"):

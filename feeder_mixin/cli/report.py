@@ -1,0 +1,215 @@
+"""``feeder report``: one page per feeder, from its journal and its store; also after ``optimize``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from feeder_mixin.cli.common import (
+    ChosenStore,
+    chosen_feeders,
+    feeder_options,
+    feeder_store,
+    make_console,
+    print_json,
+)
+from feeder_mixin.errors import FeederError, SettingsError, StoreError, TuningError
+from feeder_mixin.live.files import write_private
+from feeder_mixin.schema import format_time_ns
+from feeder_mixin.settings import FeederSettings
+
+if TYPE_CHECKING:
+    from feeder_mixin.reports.documents import FeederReport, PairResult, Stored
+
+logger = logging.getLogger(__name__)
+
+_COUNTED: Final = 1000
+"""Records of a pair that are counted at most: a store's whole history is not read for a number."""
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this group's sub-command."""
+    report = commands.add_parser(
+        "report",
+        parents=[feeder_options()],
+        help="write one HTML page about a feeder's newest tuning",
+        description="Write one self-contained HTML page about a feeder: what its newest tuning runs "
+        "found and what its store holds.",
+    )
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="where to write (user_data/feeder_state/F/report.html); with one feeder",
+    )
+    report.add_argument("--pair", metavar="P", help="pair of the candle chart (first that has one)")
+    report.set_defaults(run=run_report)
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Write the page of every chosen feeder; return the exit code."""
+    feeders = chosen_feeders(arguments)
+    if arguments.out is not None and len(feeders) > 1:
+        names = ", ".join(settings.feeder_id for settings in feeders)
+        raise SettingsError(f"--out goes with one feeder, got {names}")
+    if arguments.pair is not None:
+        _check_pair(feeders, arguments.pair)
+    documents, errors = [], []
+    for settings in feeders:
+        try:
+            with feeder_store(settings, arguments) as chosen:
+                document = write_report(settings, chosen, arguments.out, arguments.pair)
+        except FeederError as error:
+            if len(feeders) == 1:
+                raise
+            make_console(stderr=True).print(f"feeder report: {error}", markup=False)
+            errors.append(error)
+            continue
+        documents.append(document)
+        _say(document)
+    if arguments.json:
+        print_json(documents)
+    if documents:
+        return 3 if errors else 0
+    return 2 if all(isinstance(error, SettingsError) for error in errors) else 1
+
+
+def _check_pair(feeders: list[FeederSettings], pair: str) -> None:
+    for settings in feeders:
+        if pair not in settings.pairs:
+            raise SettingsError(
+                f"--pair {pair}: not in {settings.feeder_id}: its pairs are "
+                f"{', '.join(settings.pairs)}"
+            )
+
+
+def _say(document: dict[str, Any]) -> None:
+    """Say where a page is, and what it could not show: to stderr, as stdout may be JSON."""
+    console = make_console(stderr=True)
+    for line in document["missing"]:
+        console.print(f"not shown: {line}", markup=False)
+    console.print(f"{document['feeder_id']}: report written to {document['file']}", markup=False)
+
+
+def write_report(
+    settings: FeederSettings,
+    chosen: ChosenStore,
+    out: Path | None = None,
+    pair: str | None = None,
+    *,
+    store_error: StoreError | None = None,
+) -> dict[str, Any]:
+    """Write a feeder's page, whole or not at all, and return what it says as a document.
+
+    Parameters
+    ----------
+    store_error
+        Why the store can't be asked, where that is known: it is not tried again then.
+
+    Raises
+    ------
+    SettingsError
+        When nothing is tuned: neither a run in the journal nor a record in the store.
+    StoreError
+        When there is no run and the store can't be read.
+    StateError
+        When the file can't be written.
+    """
+    from feeder_mixin.reports.page import render_page, report_document
+
+    report = _collect(settings, chosen, store_error)
+    path = out or settings.state_dir / "report.html"
+    page = render_page(report, pair)
+    write_private(path, page.html)
+    return {**report_document(report, page), "file": str(path)}
+
+
+def report_after_tuning(
+    settings: FeederSettings, chosen: ChosenStore, store_error: StoreError | None
+) -> None:
+    """Write the page after ``optimize``; whatever fails is said and nothing more."""
+    console = make_console(stderr=True)
+    try:
+        document = write_report(settings, chosen, store_error=store_error)
+    except Exception as error:
+        # The tuning stands: a page is not worth its exit code. A defect is shown whole.
+        if not isinstance(error, FeederError):
+            logger.exception("Report failed unexpectedly feeder=%s", settings.feeder_id)
+        console.print(
+            f"{settings.feeder_id}: no report, the tuning is not touched by that: {error}",
+            markup=False,
+        )
+    else:
+        console.print(f"{settings.feeder_id}: report written to {document['file']}", markup=False)
+
+
+def _collect(
+    settings: FeederSettings, chosen: ChosenStore, store_error: StoreError | None
+) -> FeederReport:
+    from feeder_mixin.reports.documents import FeederReport, Stored, merge_results
+
+    tuned: dict[str, PairResult] = {}
+    journal_error = None
+    try:
+        tuned = _read_journal(settings)
+    except TuningError as error:
+        journal_error = str(error)
+    try:
+        if store_error is not None:
+            raise store_error
+        stored = _read_store(settings, chosen)
+    except StoreError as error:
+        if not tuned:
+            raise
+        stored = Stored(str(chosen), error=str(error))
+    results = merge_results(settings.pairs, tuned, stored)
+    if not results:
+        why = f" ({journal_error})" if journal_error else ""
+        raise SettingsError(
+            f"{settings.feeder_id}: nothing is tuned yet: no finished run in "
+            f"{settings.journal_path}{why} and no usable record in {chosen}; tune first: feeder "
+            f"optimize --feeder {settings.feeder_id}{chosen.option}"
+        )
+    return FeederReport(
+        feeder_id=settings.feeder_id,
+        side=settings.side,
+        pairs=settings.pairs,
+        made_at=datetime.now(UTC),
+        results=results,
+        stored=stored,
+        journal_error=journal_error,
+    )
+
+
+def _read_journal(settings: FeederSettings) -> dict[str, PairResult]:
+    """Return pair -> result and trials of its newest finished run; asking makes no file."""
+    from feeder_mixin.reports.documents import PairResult
+    from feeder_mixin.tune.journal import Journal
+    from feeder_mixin.tune.study import SEARCH
+
+    if not settings.journal_path.exists():
+        return {}
+    with Journal(settings.journal_path) as journal:
+        return {
+            pair: PairResult(run.result, journal.trials(run.run_id, SEARCH))
+            for pair, run in journal.newest_results().items()
+            if run.result is not None
+        }
+
+
+def _read_store(settings: FeederSettings, chosen: ChosenStore) -> Stored:
+    from feeder_mixin.reports.documents import Stored
+    from feeder_mixin.stores.outbox import Outbox
+
+    store, feeder_id = chosen.store, settings.feeder_id
+    latest = store.latest(feeder_id, settings.pairs)
+    notes = [f"Passed over: {note}" for note in (*latest.notes, *latest.rejected.values())]
+    notes += [f"Expired: {p} at {format_time_ns(t)}" for p, t in latest.expired.items()]
+    outbox = Outbox(settings.outbox_path)
+    n_waiting = len(outbox.pending())
+    outbox.close()
+    counts = {pair: len(store.history(feeder_id, pair, _COUNTED)) for pair in settings.pairs}
+    return Stored(str(chosen), latest.records, counts, notes, n_waiting)

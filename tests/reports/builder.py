@@ -1,0 +1,241 @@
+"""Complete result documents, as a tuning run leaves them, made from a seed; and a report of them."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from feeder_mixin.reports.documents import FeederReport, PairResult, Stored
+from feeder_mixin.schema import NANOSECONDS, PARAMETERS, ParameterRecord, default_parameters
+
+TEN_PAIRS = tuple(
+    f"{name}/USDT:USDT"
+    for name in ["BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "BCH", "ZEC", "ADA", "LINK"]
+)
+ALPHA = 0.1
+STEP_S = 300
+END_S = 1_771_459_200
+"""Where the candles end; records are made a day later."""
+
+NEW_KEYS = ("n_independent", "judged", "walk", "decision_value", "chart", "decision")
+"""What the first version did not keep."""
+
+
+def make_score(random: np.random.Generator, skill: float, *, new: bool = True) -> dict[str, Any]:
+    """Return a contender's score; `new` with the p-values of later versions."""
+    score = {
+        "skill": skill,
+        "skill_se": 0.03 + 0.01 * random.random(),
+        "mae": 0.012,
+        "exceedance": float(np.clip(random.normal(ALPHA, 0.015), 0.0, 1.0)),
+        "safety_accuracy": 0.7,
+        "predicted_safe_share": 0.2 + 0.3 * random.random(),
+        "realised_safe_share": 0.75,
+        "false_positive_rate": 0.06,
+        "false_negative_rate": 0.5,
+    }
+    if new:
+        score |= {"kupiec_p": random.random(), "christoffersen_p": random.random()}
+    return score
+
+
+def make_parameters(random: np.random.Generator, *, defaults: bool) -> dict[str, float]:
+    """Return the defaults, or values all over the ranges."""
+    if defaults:
+        return default_parameters()
+    values = {}
+    for p in PARAMETERS:
+        low, high = (math.log(p.low), math.log(p.high)) if p.is_log else (p.low, p.high)
+        value = random.uniform(low, high)
+        value = math.exp(value) if p.is_log else value
+        values[p.name] = p.restore(round(value) if p.is_integer else value)
+    return values
+
+
+def make_chart(random: np.random.Generator, *, side: str, n: int = 576) -> dict[str, list[float]]:
+    """Return two days of candles with a forecast and the excursion that came, horizon 30."""
+    horizon = 30
+    steps = random.normal(0, 0.0012, (n + horizon, 4))
+    close = 600 * np.exp(np.cumsum(steps.mean(axis=1) * 2))
+    opens = np.concatenate([[600.0], close[:-1]])
+    high = np.maximum(opens, close) * (1 + np.abs(steps[:, 1]))
+    low = np.minimum(opens, close) * (1 - np.abs(steps[:, 2]))
+    if side == "long":
+        worst = np.array([low[t + 1 : t + 1 + horizon].min() for t in range(n)])
+        excursion = worst / close[:n] - 1
+    else:
+        worst = np.array([high[t + 1 : t + 1 + horizon].max() for t in range(n)])
+        excursion = 1 - worst / close[:n]
+    q = np.full(n, np.quantile(excursion, ALPHA)) * (1 + 0.15 * np.sin(np.arange(n) / 40))
+    arrays = {"open": opens, "high": high, "low": low, "close": close, "q": q}
+    chart = {name: array[:n].tolist() for name, array in arrays.items()}
+    opens_s = [END_S - (n - number) * STEP_S for number in range(n)]
+    return {"opens_s": opens_s, **chart, "excursion": excursion.tolist()}
+
+
+def make_decision(random: np.random.Generator, outcome: str, parameters: dict) -> dict[str, Any]:
+    """Return a promotion decision; the pooled figures are the same for every pair."""
+    written = {"promoted": "tuned", "first": "defaults", "expired_replaced": "tuned"}.get(outcome)
+    reasons = {
+        "promoted": "better than the champion by more than two standard errors",
+        "kept": "not better than the champion beyond noise",
+        "refused": "exceedance 13.4 % is outside 8.1 to 11.9 %",
+    }
+    has_champion = outcome != "first"
+    return {
+        "mode": "auto",
+        "outcome": outcome,
+        "written": written,
+        "reason": reasons.get(outcome, "nothing ran before"),
+        "gain": random.normal(0.003, 0.003) if has_champion else None,
+        "gain_se": 0.0021 if has_champion else None,
+        "pooled_gain": 0.0031,
+        "pooled_gain_se": 0.0019,
+        "skill": random.normal(0.065, 0.01),
+        "skill_se": 0.011,
+        "pooled_skill": 0.0642,
+        "pooled_skill_se": 0.0081,
+        "beats_rule": True,
+        "exceedance_interval": [0.081, 0.119],
+        "champion_time_ns": (END_S - 86_400) * NANOSECONDS if has_champion else None,
+        "champion_parameters": parameters if has_champion else None,
+    }
+
+
+def make_document(
+    pair: str = "BTC/USDT:USDT", seed: int = 0, *, side: str = "short", outcome: str = "promoted"
+) -> dict[str, Any]:
+    """Return a pair's complete result document, as the journal gives it back."""
+    random = np.random.default_rng(seed)
+    parameters = make_parameters(random, defaults=seed % 3 == 0)
+    skill = random.normal(0.06, 0.03)
+    contenders = {"ATR rule": 0.0, "defaults": skill}
+    if outcome != "first":
+        contenders["running"] = skill + random.normal(0.0, 0.004)
+    contenders["tuned"] = skill + random.normal(0.003, 0.004)
+    n_safe = int(random.integers(3000, 12_000))
+    days = [END_S // 86_400 - number for number in range(15, 0, -1)]
+    losses = {name: (random.random(15) + 1).tolist() for name in contenders}
+    return {
+        "pair": pair,
+        "time_ns": (END_S + 86_400) * NANOSECONDS + seed,
+        "parameters": parameters,
+        "metrics": {
+            "beats_rule": 1.0,
+            "best_trial": 0.0 if seed % 3 == 0 else 7.0,
+            "optimization_trials": 20.0,
+            "training_samples": 4317.0,
+            "optimization_time": 6.9,
+            "horizon_candles": 30.0,
+            "timeframe_s": float(STEP_S),
+            "candles_from_s": float(END_S - 290 * 86_400),
+            "candles_to_s": float(END_S - STEP_S),
+            "context_hash": 224_800_025_840_963.0,
+            "feature_hash": 131_897_074_745_015.0,
+        },
+        "provenance": {
+            "context_pairs": ["BTC/USDT:USDT", "ETH/USDT:USDT"],
+            "versions": {"feeder-mixin": "0.1.0", "lightgbm": "4.7.0"},
+            "seed": 0,
+            "fixes": {},
+            "host": "vm",
+            "days_back": 180.0,
+            "labelled_days": 180.0,
+        },
+        "scores": {name: make_score(random, value) for name, value in contenders.items()},
+        "tuned_gain": 0.001,
+        "tuned_gain_se": 0.002,
+        "labelled_days": 180.0,
+        "max_adverse_ratio": 0.01,
+        "alpha": ALPHA,
+        "importances": {},
+        "n_pruned": 12,
+        "evidence": [],
+        "search_s": 4.9,
+        "scale_is_fallback": False,
+        "n_independent": 144.0,
+        "judged": {"days": days, "losses": losses},
+        "walk": {"days": days, "rule": losses["ATR rule"], "defaults": [], "tuned": []},
+        "decision_value": {
+            "n_rows": 40_000,
+            "n_safe": n_safe,
+            "unsafe_model": int(n_safe * random.uniform(0.05, 0.07)),
+            "unsafe_rule": int(n_safe * random.uniform(0.065, 0.09)),
+            "tolerance": 0.01,
+        },
+        "chart": make_chart(random, side=side),
+        "decision": make_decision(random, outcome, default_parameters()),
+    }
+
+
+def make_old(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document as the first version left it: without the keys that came later."""
+    old = {name: value for name, value in document.items() if name not in NEW_KEYS}
+    old["scores"] = {
+        contender: {name: v for name, v in score.items() if not name.endswith("_p")}
+        for contender, score in document["scores"].items()
+    }
+    return old
+
+
+def make_trials(seed: int = 0, n: int = 20) -> dict[int, dict[str, Any]]:
+    """Return the trials of a search: the defaults first, a third of the others pruned."""
+    random = np.random.default_rng(seed)
+    trials = {0: {"value": 0.0, "pruned": False}}
+    for number in range(1, n):
+        is_pruned = bool(random.random() < 0.35)
+        value = float(random.normal(0.004 if is_pruned else 0.0005, 0.002))
+        trials[number] = {"value": value, "pruned": is_pruned}
+    return trials
+
+
+OUTCOMES = ("promoted", "kept", "refused", "first", "kept")
+
+
+def make_results(pairs=TEN_PAIRS, *, side: str = "short") -> dict[str, PairResult]:
+    """Return results of many pairs, every outcome among them."""
+    return {
+        pair: PairResult(
+            make_document(pair, seed, side=side, outcome=OUTCOMES[seed % len(OUTCOMES)]),
+            make_trials(seed),
+        )
+        for seed, pair in enumerate(pairs)
+    }
+
+
+def make_record(pair: str, document: dict[str, Any], feeder_id: str = "f1") -> ParameterRecord:
+    """Return the record of a document."""
+    return ParameterRecord(
+        feeder_id,
+        pair,
+        document["time_ns"],
+        document["parameters"],
+        {**document["metrics"], "skill": 0.05, "skill_se": 0.02, "exceedance": 0.11},
+        document["provenance"],
+    )
+
+
+def make_report(
+    results: dict[str, PairResult] | None = None, *, side: str = "short", **changes: Any
+) -> FeederReport:
+    """Return a report of `results`, by default ten pairs with every key."""
+    results = make_results(side=side) if results is None else results
+    documents = {pair: result.document for pair, result in results.items()}
+    stored = Stored(
+        "sqlite user_data/feeder_params.sqlite (from default)",
+        {pair: make_record(pair, document) for pair, document in documents.items()},
+        dict.fromkeys(documents, 3),
+    )
+    values = {
+        "feeder_id": "feeder120b",
+        "side": side,
+        "pairs": tuple(results),
+        "made_at": datetime(2026, 2, 20, 3, 15, tzinfo=UTC),
+        "results": results,
+        "stored": stored,
+        **changes,
+    }
+    return FeederReport(**values)

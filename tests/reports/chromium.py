@@ -1,0 +1,147 @@
+"""A headless Chromium, driven over its own protocol by the HTTP library that is here anyway.
+
+What a page does is seen as a reader's browser sees it: console messages, exceptions, requests, widths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+PATIENCE_S = 90
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def find_chromium() -> str | None:
+    """Return the browser's path, None where there is none."""
+    return next((path for path in map(shutil.which, NAMES) if path), None)
+
+
+@dataclass
+class Tab:
+    """One page of the browser, and what it complained of."""
+
+    socket: aiohttp.ClientWebSocketResponse
+    session_id: str = ""
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    numbers: Any = field(default_factory=lambda: itertools.count(1))
+
+    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command and return its answer; events that come before it are kept."""
+        number = next(self.numbers)
+        message = {"id": number, "method": method, "params": parameters}
+        if self.session_id:
+            message["sessionId"] = self.session_id
+        await self.socket.send_json(message)
+        while True:
+            answer = await self.socket.receive_json(timeout=PATIENCE_S)
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                return dict(answer["result"])
+            self._note(answer.get("method", ""), answer.get("params", {}))
+
+    def _note(self, event: str, facts: dict[str, Any]) -> None:
+        if event == "Runtime.exceptionThrown":
+            details = facts["exceptionDetails"]
+            self.complaints.append(str(details.get("exception", details)))
+        elif event == "Runtime.consoleAPICalled" and facts["type"] in {"error", "warning"}:
+            self.complaints.append(str(facts["args"]))
+        elif event == "Log.entryAdded" and facts["entry"]["level"] in {"error", "warning"}:
+            self.complaints.append(f"{facts['entry']['text']} {facts['entry'].get('url', '')}")
+        elif event == "Network.requestWillBeSent":
+            self.requests.append(facts["request"]["url"])
+
+    async def evaluate(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression."""
+        answer = await self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    async def open(self, path: Path, width: int, *, dark: bool = False) -> None:
+        """Open a file at a width and wait until its figures are drawn."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.call("Emulation.setEmulatedMedia", features=[scheme])
+        await self.call("Page.navigate", url=path.absolute().as_uri())
+        for _ in range(PATIENCE_S * 10):
+            if await self.evaluate(
+                "document.documentElement?.dataset.drawn ?? (document.getElementById('undrawn')?.hidden === false)"
+            ):
+                return
+            await asyncio.sleep(0.1)
+        raise TimeoutError(f"figures were not drawn in {PATIENCE_S} s: {self.complaints}")
+
+    async def screenshot(self, path: Path) -> None:
+        """Write a picture of the whole page."""
+        answer = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(answer["data"]))
+
+
+def browse(visit: Callable[[Tab], Awaitable[Any]]) -> Any:
+    """Return what `visit` returns, given a tab of a browser that lives as long as it."""
+    return asyncio.run(_browse(visit))
+
+
+async def _browse(visit: Callable[[Tab], Awaitable[Any]]) -> Any:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = await asyncio.create_subprocess_exec(
+            str(find_chromium()),
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--no-first-run",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={profile}",
+            "about:blank",
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            url = await _debugger_url(Path(profile) / "DevToolsActivePort")
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(url, max_msg_size=0) as socket,
+            ):
+                tab = Tab(socket)
+                target = await tab.call("Target.createTarget", url="about:blank")
+                attached = await tab.call(
+                    "Target.attachToTarget", targetId=target["targetId"], flatten=True
+                )
+                tab.session_id = attached["sessionId"]
+                for domain in ("Page", "Runtime", "Log", "Network"):
+                    await tab.call(f"{domain}.enable")
+                return await visit(tab)
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def _debugger_url(file: Path) -> str:
+    for _ in range(PATIENCE_S * 10):
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        if len(lines) == 2:
+            return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
+        await asyncio.sleep(0.1)
+    raise TimeoutError(f"Chromium did not start in {PATIENCE_S} s")

@@ -1,0 +1,109 @@
+"""The page as a reader's browser has it: drawn, silent, alone, and as wide as the screen."""
+
+from __future__ import annotations
+
+import pytest
+
+from feeder_mixin.reports.documents import PairResult
+from feeder_mixin.reports.page import render_page
+from tests.reports import builder, chromium
+
+pytestmark = pytest.mark.skipif(
+    chromium.find_chromium() is None,
+    reason=f"no Chromium: none of {', '.join(chromium.NAMES)} is installed",
+)
+
+HOSTILE = "<img src='http://127.0.0.1:9/x' onerror='window.hacked = 1'>/USDT:USDT"
+
+WIDER_THAN_SCREEN = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+EMPTY_PLOTS = (
+    "[...document.querySelectorAll('.plot')].filter(p => !p.querySelector('svg.main-svg')"
+    " || !p.querySelector('.trace, .scatterlayer > *')).map(p => p.getAttribute('aria-label'))"
+)
+OVERLAPPING_LABELS = """
+[...document.querySelectorAll('.plot')].flatMap(plot => ['x', 'y'].flatMap(axis => {
+  const boxes = [...plot.querySelectorAll(`.${axis}tick text`)].map(t => t.getBoundingClientRect());
+  const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  return boxes.some((a, i) => boxes.some((b, j) => i < j && meet(a, b)))
+    ? [plot.getAttribute('aria-label').slice(0, 60)] : [];
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Give the file of a page of ten pairs, one of them hostile, one of an older version."""
+    results = builder.make_results((*builder.TEN_PAIRS[:9], HOSTILE))
+    results[builder.TEN_PAIRS[8]] = PairResult(
+        builder.make_old(results[builder.TEN_PAIRS[8]].document)
+    )
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render_page(builder.make_report(results)).html, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_page_is_drawn_whole_in_silence_and_fits_the_screen(page, width, dark):
+    """No message, no request beside the file, every figure drawn, nothing to scroll sideways."""
+
+    async def visit(tab):
+        await tab.open(page, width, dark=dark)
+        assert tab.complaints == []
+        assert [
+            url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))
+        ] == []
+        assert await tab.evaluate(WIDER_THAN_SCREEN) is False
+        assert await tab.evaluate("document.querySelectorAll('.plot').length") == 3 + 9 + 10 + 1
+        assert await tab.evaluate(EMPTY_PLOTS) == []
+        assert await tab.evaluate("window.hacked") is None
+        without = "[...document.querySelectorAll('section')].filter(s => !s.querySelector('.plot, table, .numbers')).map(s => s.id)"
+        assert await tab.evaluate(without) == []
+
+    chromium.browse(visit)
+
+
+def test_labels_of_ten_pairs_do_not_overlap_on_a_phone(tmp_path):
+    """What can't be read is not shown."""
+    path = tmp_path / "report.html"
+    path.write_text(render_page(builder.make_report()).html, encoding="utf-8")
+
+    async def visit(tab):
+        await tab.open(path, 360)
+        assert await tab.evaluate(OVERLAPPING_LABELS) == []
+
+    chromium.browse(visit)
+
+
+def test_colours_change_with_the_readers_scheme_without_loading_anew(page):
+    """At dusk the page follows: text of a figure is never dark on dark."""
+
+    async def visit(tab):
+        await tab.open(page, 360)
+        ink = "getComputedStyle(document.querySelector('.ytick text')).fill"
+        by_day = await tab.evaluate(ink)
+        night = {"name": "prefers-color-scheme", "value": "dark"}
+        await tab.call("Emulation.setEmulatedMedia", features=[night])
+        await tab.evaluate("new Promise(r => setTimeout(r, 1500))")
+        assert await tab.evaluate(ink) != by_day
+        assert tab.complaints == []
+
+    chromium.browse(visit)
+
+
+def test_page_without_a_library_says_so_and_keeps_its_tables(page, tmp_path):
+    """A browser that can't unpack shows numbers, not nothing."""
+    html = page.read_text(encoding="utf-8")
+    start = html.index('id="library">') + len('id="library">')
+    path = tmp_path / "broken.html"
+    path.write_text(
+        html[:start] + "AAAA" + html[html.index("</script>", start) :], encoding="utf-8"
+    )
+
+    async def visit(tab):
+        await tab.open(path, 360)
+        said = await tab.evaluate("document.getElementById('undrawn').textContent")
+        assert "can't draw the figures" in said
+        assert await tab.evaluate("document.querySelectorAll('table').length") >= 9
+
+    chromium.browse(visit)
