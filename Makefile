@@ -74,4 +74,4 @@ bench: $(READY)  ## measure what the README promises (needs real candles, about 
 	$(BIN)/python benchmarks/tuner_speed.py
 
 lock: $(READY)  ## resolve requirements.lock anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras --upgrade -o requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra postgres --upgrade -o requirements.lock pyproject.toml
