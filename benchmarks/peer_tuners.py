@@ -6,6 +6,9 @@ scored. (The scale of the cut has seen the folds. That flatters what a peer read
 linear coefficients, and touches no row of the test window.) What they choose is fitted on the
 pair's training rows at the cut and multiplied back by the scale.
 
+Ours is served as the bot serves it: with the pooled trees averaged in, which no peer has. Where
+ours ends with the defaults, what it is ahead by is the recipe's, not the search's.
+
 Traps, each of which made an earlier comparison unfair:
 
 - LightGBMTunerCV names no tree count: it is the length of the winner's learning curve, time of the

@@ -253,7 +253,8 @@ def print_result(cells: Sequence[Cell], contenders: Sequence[str], budget_s: flo
         f"level {ALPHA:g}, {budget_s:g} CPU-s a search"
     )
     print(table(cells, contenders, ALPHA))
-    print("\n".join(verdicts(cells, contenders)))
+    for line in verdicts(cells, contenders):
+        print(line)
 
 
 def make_parser() -> argparse.ArgumentParser:
