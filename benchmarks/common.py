@@ -9,14 +9,14 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from feeder_mixin.market.candles import load_candles
+from feeder_mixin.market.candles import Candles, load_candles
 from feeder_mixin.market.context import Market
 from feeder_mixin.model.folds import Layout, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
@@ -46,6 +46,11 @@ def full(base: str) -> str:
 def context_of(base: str) -> list[str]:
     """Return the context pairs of the feeder that trades a base currency."""
     return sorted({*next(bases for bases in FEEDERS.values() if base in bases), "BTC"})
+
+
+def load_all(datadir: Path, bases: Iterable[str]) -> dict[str, Candles]:
+    """Return pair -> candles of base currencies."""
+    return {full(b): load_candles(datadir, full(b), "5m", "futures", "feather") for b in bases}
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,7 @@ def prepare(
         Fit the shared models; without, the caller brings its own.
     """
     names = context_of(base) if context is None else context
-    frames = {
-        full(b): load_candles(datadir, full(b), "5m", "futures", "feather").frame for b in names
-    }
+    frames = {pair: candles.frame for pair, candles in load_all(datadir, names).items()}
     if last_days is not None:
         frames = {
             p: f[f.index > f.index[-1] - pd.Timedelta(days=last_days)] for p, f in frames.items()

@@ -7,9 +7,7 @@
     python benchmarks/tuner_speed.py skill     ten pairs, both sides, last 15 days
     python benchmarks/tuner_speed.py           all of them
 
-CPU seconds, because wall time on shared machines is noise. The naive loop is what one would write
-first: an LGBMRegressor per fold on all rows and the raw label, parameters drawn by TPE over the
-schema's ranges with `n_estimators` as drawn, no pruning, nothing shared, same features and folds.
+CPU seconds, because wall time on shared machines is noise. The naive loop is `naive.py`.
 """
 
 from __future__ import annotations
@@ -37,16 +35,14 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
     settings_of,
     tune,
 )
+from naive import ALPHA, Array, Parameters, fold_rows, naive_forecast, naive_loop  # isort: skip
 
 import lightgbm as lgb
 import numpy as np
-import optuna
-from numpy.typing import NDArray
 
 from feeder_mixin.market.candles import load_candles
-from feeder_mixin.market.features import labels, tree_features
+from feeder_mixin.market.features import tree_features
 from feeder_mixin.model.baseline import atr_rule_constant
-from feeder_mixin.model.folds import Window
 from feeder_mixin.model.metrics import (
     day_block_sums,
     pinball_loss,
@@ -56,12 +52,10 @@ from feeder_mixin.model.metrics import (
 from feeder_mixin.model.quantile import (
     combine,
     interpolate_alpha,
-    lightgbm_params,
     make_regressor,
     training_rows,
 )
-from feeder_mixin.model.rows import DAY_S, open_seconds, select_rows, train_stop_s
-from feeder_mixin.schema import PARAMETERS, default_parameters
+from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
 from feeder_mixin.tune import worker
 from feeder_mixin.tune.evaluate import Evaluator
@@ -69,66 +63,7 @@ from feeder_mixin.tune.journal import Journal
 from feeder_mixin.tune.space import StudySettings
 from feeder_mixin.workers import WorkerPool
 
-ALPHA = 0.10
 FIX_ALPHA = {"quantile_alpha": ALPHA}
-Array = NDArray[np.float64]
-Parameters = dict[str, float]
-
-
-def _fold_rows(
-    setup: Setup, side: Side, window: Window, drop_days: float = 0.0
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
-    """Return all training rows, all scored rows and the label."""
-    y, opens_s = labels(setup.table, side), open_seconds(setup.table)
-    finite = np.isfinite(y)
-    train = select_rows(
-        opens_s,
-        finite,
-        start_s=int(window.cut_s - (TRAIN_DAYS - drop_days) * DAY_S),
-        stop_s=train_stop_s(window.cut_s, HORIZON, TIMEFRAME_S),
-        timeframe_s=TIMEFRAME_S,
-    )
-    test = select_rows(
-        opens_s, finite, start_s=window.cut_s, stop_s=window.end_s, timeframe_s=TIMEFRAME_S
-    )
-    return train, test, y
-
-
-def naive_forecast(
-    setup: Setup, side: Side, window: Window, parameters: Parameters, seed: int, drop_days: float
-) -> tuple[Array, Array]:
-    """Return excursion and forecast of a fold: sklearn regressor, all rows, raw label."""
-    train, test, y = _fold_rows(setup, side, window, drop_days)
-    log_scale = setup.shared[window.cut_s].scale.log_scale(f"{setup.base}/USDT:USDT", setup.table)
-    x = tree_features(setup.table, log_scale, side)
-    params = {**lightgbm_params(parameters, seed), "max_bin": 255, "n_jobs": 1}
-    del params["num_threads"]
-    model = lgb.LGBMRegressor(**params).fit(x[train], y[train])
-    return y[test], model.predict(x[test])
-
-
-def naive_loop(setup: Setup, side: Side, n_trials: int) -> tuple[Parameters, float]:
-    """Return the naive search's winner and its CPU seconds."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-    def objective(trial: optuna.Trial) -> float:
-        parameters: Parameters = {}
-        for p in PARAMETERS:
-            if p.name == "quantile_alpha":
-                parameters[p.name] = ALPHA
-            elif p.is_integer:
-                parameters[p.name] = trial.suggest_int(p.name, int(p.low), int(p.high))
-            else:
-                parameters[p.name] = trial.suggest_float(p.name, p.low, p.high, log=p.is_log)
-        trial.set_user_attr("parameters", parameters)
-        folds = [naive_forecast(setup, side, w, parameters, 1, 0.0) for w in setup.layout.folds]
-        y, q = (np.concatenate(part) for part in zip(*folds, strict=True))
-        return pinball_loss(y, q, ALPHA)
-
-    started = time.process_time()
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
-    study.optimize(objective, n_trials=n_trials)
-    return study.best_trial.user_attrs["parameters"], time.process_time() - started
 
 
 def speed(arguments: argparse.Namespace) -> None:
@@ -143,8 +78,8 @@ def speed(arguments: argparse.Namespace) -> None:
         result, cpu_s = tune(setup, "short", n_trials)
         pruned = sum(t.pruned for t in result.trials)
         rows.append((f"ours, {n_trials} trials ({pruned} pruned)", cpu_s / n_trials))
-    _, cpu_s = naive_loop(setup, "short", arguments.naive_trials)
-    naive = cpu_s / arguments.naive_trials
+    naive = naive_loop(setup, "short", n_trials=arguments.naive_trials).cpu_s
+    naive /= arguments.naive_trials
     for name, per_trial in rows:
         print(f"{name:<36}{per_trial:8.3f} CPU-s a trial, {naive / per_trial:6.0f}x fewer")
     print(f"{f'naive loop, {arguments.naive_trials} trials':<36}{naive:8.3f} CPU-s a trial")
@@ -268,7 +203,7 @@ def _redrawn_skill(setup: Setup, side: Side, naive: Parameters, ours: Parameters
     parts: dict[str, list[Array]] = {"y": [], "naive": [], "ours": [], "rule": []}
     for window in setup.layout.folds:
         y, q = naive_forecast(setup, side, window, naive, seed, 1.0)
-        models, (_, test, _) = setup.shared[window.cut_s], _fold_rows(setup, side, window)
+        models, (_, test, _) = setup.shared[window.cut_s], fold_rows(setup, side, window)
         training = training_rows(
             pair,
             setup.table,
@@ -300,7 +235,7 @@ def _fifth_of(
     datadir: Path, base: str, naive_trials: int
 ) -> tuple[str, float, float, int, list[float]]:
     setup = prepare(datadir, base)
-    naive, naive_cpu_s = naive_loop(setup, "short", naive_trials)
+    naive, _, naive_cpu_s = naive_loop(setup, "short", n_trials=naive_trials)
     n_trials, ours, cpu_s = 100, None, 0.0
     while ours is None or cpu_s > naive_cpu_s / 5:
         # Too dear: fewer trials, until the search fits into a fifth of the naive loop's cost.
