@@ -6,11 +6,13 @@ import argparse
 import json
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feeder_mixin.cli.common import count, make_console
-from feeder_mixin.errors import SettingsError
+from feeder_mixin.errors import FeederError, SettingsError
 from feeder_mixin.settings import FeederSettings, load_settings
 
 if TYPE_CHECKING:
@@ -140,15 +142,17 @@ def run_replay(arguments: argparse.Namespace) -> int:
     out = make_console()
     if arguments.write_datadir is not None:
         until_ms = market.now_ms(arguments.write_until_hours_ago * 3600)
-        write_datadir(market, arguments.write_datadir, until_ms)
+        with _writing(arguments.write_datadir):
+            write_datadir(market, arguments.write_datadir, until_ms)
         out.print(f"Candles written to {arguments.write_datadir}", markup=False)
 
     def ready(url: str) -> None:
         if arguments.write_config is not None:
             timeframe = market.timeframe if arguments.as_1m else None
             overlay = freqtrade_overlay(url, timeframe, *_rehearsal_folders(arguments))
-            arguments.write_config.parent.mkdir(parents=True, exist_ok=True)
-            arguments.write_config.write_text(json.dumps(overlay, indent=2) + "\n", "utf-8")
+            with _writing(arguments.write_config):
+                arguments.write_config.parent.mkdir(parents=True, exist_ok=True)
+                arguments.write_config.write_text(json.dumps(overlay, indent=2) + "\n", "utf-8")
             out.print(f"Config written to {arguments.write_config}", markup=False)
         pairs = count(len(market.series), "pair")
         out.print(f"Market: {market.origin}; {pairs}, until {iso(market.end_ms)}", markup=False)
@@ -158,6 +162,15 @@ def run_replay(arguments: argparse.Namespace) -> int:
     serve(market, arguments.host, arguments.port, faults=Faults(faults), ready=ready)
     out.print("Replay exchange stopped", markup=False)
     return 0
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Make an error that names `path` of what the system says against writing there."""
+    try:
+        yield
+    except OSError as error:
+        raise FeederError(f"{path} can't be written: {error.strerror or error}") from error
 
 
 def _rehearsal_folders(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:

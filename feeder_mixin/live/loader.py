@@ -141,13 +141,13 @@ def load_parameters(
         )
     usable, reasons = _sort_out(settings, latest, timeframe_s)
     copies: dict[str, LoadedPair] = {}
-    if running is None and (error is not None or reasons):
+    if running is None and (error is not None or reasons.keys() - usable.keys()):
         copies = load_last_good(settings, timeframe_s)
     pairs = {}
     for pair in settings.pairs:
         reason = reasons.get(pair)
         if pair in usable:
-            pairs[pair] = from_record(usable[pair], "store")
+            pairs[pair] = replace(from_record(usable[pair], "store"), rejected=reason)
         elif running is not None and pair in running:
             pairs[pair] = replace(running[pair], rejected=reason)
         elif (error is not None or reason is not None) and pair in copies:
@@ -161,10 +161,16 @@ def load_parameters(
 def _sort_out(
     settings: FeederSettings, latest: Latest, timeframe_s: int
 ) -> tuple[dict[str, ParameterRecord], dict[str, str]]:
-    """Return the records that can serve this feeder, and why those of other pairs can't."""
+    """Return the records that can serve this feeder, and per pair why its newest one can't.
+
+    A pair may be in both: of an incomplete record the older one before it serves.
+    """
     context_hash = hash48(*settings.context_pairs)
     usable: dict[str, ParameterRecord] = {}
     reasons = {pair: note.reason for pair, note in latest.rejected.items()}
+    for note in latest.notes:
+        if note.field != "time":  # one of the future is a wrong clock's, and may still come due
+            reasons.setdefault(note.pair, str(note))
     for pair, record in latest.records.items():
         reason = mismatch_reason(
             record, horizon_candles=settings.horizon_candles, timeframe_s=timeframe_s

@@ -14,6 +14,9 @@ HANG_UP: Final = 0
 
 _NEVER: Final = math.inf
 
+_READ: Final = {"status": int, "delay_s": float, "lag_s": float, "count": int}
+"""How the option's text becomes a value; a key that is not named here stays a text."""
+
 
 @dataclass(slots=True)
 class Fault:
@@ -114,10 +117,10 @@ def parse_fault(text: str) -> Fault:
     document: dict[str, object] = {}
     for part in text.split(","):
         key, _, value = (piece.strip() for piece in part.partition("="))
+        read = _READ.get(key, str)  # an unknown key is refused below, by its name
         try:
-            document[key] = value if key == "path" else float(value)
+            document[key] = read(value)
         except ValueError:
-            raise SettingsError(f"--fault {text}: {key}={value!r} is not a number") from None
-        if key in {"status", "count"}:
-            document[key] = int(float(value))
+            kind = "a whole number" if read is int else "a number"
+            raise SettingsError(f"--fault {text}: {key}={value!r} is not {kind}") from None
     return make_fault(document)

@@ -305,8 +305,8 @@ class TradingProject:
         with open_store(DEFAULT_STORE_URL, root=self.root) as store:
             store.write(records)
 
-    def spoil(self, pair: str, name: str, value: float) -> None:
-        """Write a record that no writer of ours would: one value is out of range."""
+    def spoil(self, pair: str, name: str, value: float | str | None) -> None:
+        """Write a record that no writer of ours would: one value is out of range, a text, missing."""
         self.write({pair: {}})
         with sqlite3.connect(self.store_path) as store:
             store.execute(

@@ -350,6 +350,46 @@ def test_store_damaged_at_reload_fails_it_and_recovers(lasting):
     check_recovers(lasting, 0.043)
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        pytest.param(None, "incomplete: num_leaves missing", id="missing"),
+        pytest.param(float("nan"), "incomplete: num_leaves missing", id="nan"),  # SQLite's NULL
+        pytest.param("many", "num_leaves='many' is not a number", id="text"),
+        pytest.param(31.5, "num_leaves=31.5 is not a whole number", id="fraction"),
+    ],
+)
+def test_record_that_can_not_serve_keeps_its_pair_is_said_and_recovers(lasting, value, reason):
+    """A foreign writer's record costs nothing; log and status name the field."""
+    project, pair = lasting.project, PAIRS[1]
+    before, since = project.status(), lasting.mark()
+    project.spoil(pair, "num_leaves", value)
+    after = lasting.reload()
+    assert after["generation"] == before["generation"] + 1
+    assert values_of(after) == values_of(before)
+    for name in PAIRS:
+        assert after["pairs"][name]["model"] == before["pairs"][name]["model"]
+        assert (reason in (after["pairs"][name]["rejected"] or "")) is (name == pair)
+    (line,) = lasting.lines(f"Rejected Optuna params for {pair}", since)
+    assert reason in line
+    check_recovers(lasting, 0.05)
+    assert lasting.project.status()["pairs"][pair]["rejected"] is None
+
+
+def test_record_with_whole_number_as_text_and_unknown_field_is_taken(lasting):
+    """What reads as the number it is, in a table that has a column of another version, serves."""
+    project, pair = lasting.project, PAIRS[1]
+    store = sqlite3.connect(project.store_path)
+    store.execute(
+        "ALTER TABLE optimized_parameters ADD COLUMN phase_of_the_moon TEXT DEFAULT 'new'"
+    )
+    store.close()
+    project.spoil(pair, "num_leaves", "33")
+    facts = lasting.reload()["pairs"][pair]
+    assert (facts["parameters"]["num_leaves"], facts["rejected"]) == (33, None)
+    check_recovers(lasting, 0.051)
+
+
 def test_state_folder_read_only_at_reload_keeps_the_bot_and_recovers(lasting):
     """New parameters are in force though status and schedule can't say so; later they do."""
     project = lasting.project

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.bot import (
+    CANDLE_PATIENCE_S,
     PAIRS,
+    RECORDER,
     RUNNING,
     STEP_S,
     Bot,
@@ -35,6 +37,27 @@ import os, signal, sys
 for _ in range(int(sys.argv[2])):
     os.kill(int(sys.argv[1]), signal.SIGUSR1)
 """
+BUSY = (
+    RECORDER
+    + '''
+
+import numpy as np
+
+
+class Busy(Recorder):
+    """Spends seconds inside one NumPy call, once it is asked to."""
+
+    def entry_trigger(self, dataframe, metadata):
+        folder = Path(self.config["user_data_dir"])
+        if (folder / "wanted").exists():
+            (folder / "wanted").unlink()
+            matrix = np.random.default_rng(0).normal(size=(2000, 2000))
+            (folder / "begun").touch()
+            np.linalg.svd(matrix)
+            (folder / "ended").touch()
+        return super().entry_trigger(dataframe, metadata)
+'''
+)
 THREADS = ["feeder-reload", "feeder-training"]
 USER, PASSWORD = "tester", "loopback-only"
 
@@ -155,6 +178,31 @@ def is_ignored(pid: int) -> bool:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigIgn", "SigCgt"))]
     return any(mask & 1 << (signal.SIGUSR1 - 1) for mask in masks)
+
+
+def test_signals_during_a_long_numpy_call_swap_before_it_ends(trading):
+    """The main thread is deaf for seconds, the swap is not; the candle under way is whole."""
+    user_data = trading.root / "user_data"
+    (user_data / "strategies" / "Busy.py").write_text(BUSY, encoding="utf-8")
+    with running_bot(trading, "--strategy", "Busy") as bot:
+        bot.wait_running()
+        bot.wait_for_candle(0)
+        (user_data / "wanted").touch()
+        bot.wait_until((user_data / "begun").exists, "the long call", CANDLE_PATIENCE_S)
+        trading.write({pair: {"learning_rate": 0.0234567891} for pair in PAIRS})
+        for _ in range(100):
+            os.kill(bot.pid, signal.SIGUSR1)
+        status = wait_for_content(bot)
+        assert not (user_data / "ended").exists()
+        assert status["generation"] > 1
+        assert status["reload"]["last_error"] is None
+        bot.wait_until((user_data / "ended").exists, "the end of the long call")
+        bot.wait_ready()
+        frames = bot.wait_for_candle(max(s[-1]["first_candle_s"] for s in schedule(bot)) + 1)
+        for pair in PAIRS:
+            assert frames[pair].last["safety_q"] < 0
+            assert frames[pair].last["params_generation"] > 1
+        assert "Traceback" not in bot.log
 
 
 def test_three_reload_configs_leave_threads_handler_and_generation_in_order(trading):

@@ -208,22 +208,44 @@ def test_record_that_can_not_serve_is_rejected_whole_and_says_why(
 def test_incomplete_record_is_passed_over_for_the_older_one_and_named(
     settings, write_store, lines, value
 ):
-    """A missing field (SQLite keeps NaN as one) makes no record: the one before serves, said."""
+    """A missing field (SQLite keeps NaN as one) makes no record: the one before serves, all said."""
     write_store(make_record(BTC, OLD, num_leaves=20))
     write_row(settings, BTC, NEW, {"reg_alpha": value})
     loaded = load(settings)
     assert (loaded.pairs[BTC].version, loaded.pairs[BTC].source) == (OLD, "store")
+    reason = f"{BTC} at {format_time_ns(NEW)}: incomplete: reg_alpha missing"
+    assert f"Stored record passed over: {reason}" in of_level(lines, "WARNING")
+    assert loaded.pairs[BTC].rejected == reason
     assert (
-        f"Stored record passed over: {BTC} at {format_time_ns(NEW)}: incomplete: reg_alpha missing"
-        in of_level(lines, "WARNING")
+        f"Rejected Optuna params for {BTC} reason={reason} running=store "
+        f"version={format_time_ns(OLD)}"
+    ) in of_level(lines, "ERROR")
+    assert not [text for _, text in lines() if "last good copy" in text.lower()]  # not needed
+    write_store(make_record(BTC, NEW + 1, num_leaves=33))
+    again = load(settings, running=loaded.pairs).pairs[BTC]
+    assert (again.rejected, again.parameters["num_leaves"]) == (None, 33)
+
+
+def test_incomplete_record_alone_is_no_store_without_records(settings, copy, write_store, lines):
+    """Where no older record is in the store, the copy or what runs goes on: never silent defaults."""
+    write_store(make_record(ETH, OLD))
+    write_row(settings, BTC, NEW, {"reg_alpha": None})
+    started = load(settings)
+    pair = started.pairs[BTC]
+    assert (pair.source, pair.version) == ("last_good", OLD)
+    assert "reg_alpha missing" in pair.rejected
+    assert f"No Optuna params for {BTC}, using defaults generation=4" not in of_level(
+        lines, "WARNING"
     )
+    reloaded = load(settings, running=started.pairs).pairs[BTC]
+    assert (reloaded.source, reloaded.rejected) == ("last_good", pair.rejected)
 
 
 def test_record_of_the_future_is_passed_over_and_named(settings, write_store, lines):
     """A writer with a wrong clock does not win for hours, and is said."""
     write_store(make_record(BTC, OLD), make_record(BTC, NOW_NS + HOUR_NS, num_leaves=40))
     loaded = load(settings)
-    assert loaded.pairs[BTC].version == OLD
+    assert (loaded.pairs[BTC].version, loaded.pairs[BTC].rejected) == (OLD, None)
     assert [text for text in of_level(lines, "WARNING") if "in the future" in text and BTC in text]
 
 

@@ -34,14 +34,30 @@ def test_command_serves_a_generated_market_and_stops_cleanly(run_exchange, tmp_p
         (["--host", "0.0.0.0"], "only loopback"),  # noqa: S104
         (["--port", "70000"], "--port 70000"),
         (["--fault", "status=200"], "fault status=200"),
+        (["--fault", "status=nan"], "status='nan' is not a whole number"),
+        (["--fault", "count=inf"], "count='inf' is not a whole number"),
+        (["--fault", "count=1.5"], "count='1.5' is not a whole number"),
+        (["--fault", "nonsense"], "unknown key 'nonsense' in a fault"),
         (["--generate-days", "0"], "days=0"),
         (["--datadir", "nowhere"], "no futures candles of 5m"),
         (["--config", "x.json"], "--config goes with --feeder"),
         (["--write-until-hours-ago", "-1"], "--write-until-hours-ago -1"),
     ],
-    ids=["host", "port", "fault", "days", "datadir", "config", "hours"],
+    ids=[
+        *("host", "port", "fault", "fault-nan", "fault-inf", "fault-fraction", "fault-key"),
+        *("days", "datadir", "config", "hours"),
+    ],
 )
 def test_wrong_options_end_with_2_and_name_the_value(options, message, capsys):
     """A mistake on the command line is a sentence, not a traceback."""
     assert main(["replay-exchange", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--write-datadir", "--write-config"])
+def test_target_that_can_not_be_written_ends_with_1_and_names_it(option, tmp_path, capsys):
+    """A path below a file, as a full or read-only disk, is a sentence as well."""
+    (tmp_path / "file").touch()
+    target = str(tmp_path / "file" / "below")
+    assert main(["replay-exchange", "--generate-days", "2", option, target]) == 1
+    assert f"{target} can't be written" in capsys.readouterr().err
