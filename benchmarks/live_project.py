@@ -23,6 +23,7 @@ from feeder_mixin.live.candles import DataFolder
 from feeder_mixin.live.files import write_checked
 from feeder_mixin.live.models import ModelStore
 from feeder_mixin.live.training import due_cut_s, make_trainer
+from feeder_mixin.model.quantile import pooled_weights
 from feeder_mixin.model.scale import LabelScale
 from feeder_mixin.replay.disk import write_datadir
 from feeder_mixin.replay.market import ReplayMarket
@@ -152,7 +153,7 @@ def _copy_model(store: ModelStore, name: str, pair: str) -> str:
     model = store.load(name)
     source = model.pair
     slug = pair.replace("/", "_").replace(":", "_")
-    shared = store.load_shared(model.shared_name, (0.05, 0.10, 0.15, 0.20))
+    shared = store.load_shared(model.shared_name, tuple(pooled_weights(model.safety.alpha)))
     scale = LabelScale(
         shared.scale.mean,
         shared.scale.std,

@@ -100,13 +100,15 @@ def build_problem(setup: Setup, side: Side) -> Problem:
     """Return the tuning problem of a cell, nothing in it later than the cut but the test inputs."""
     table, cut_s, opens_s = setup.table, setup.layout.test.cut_s, open_seconds(setup.table)
     y = labels(table, side)
-    log_scale = setup.shared[cut_s].scale.log_scale(full(setup.base), table)
+    pair, scale = full(setup.base), setup.shared[cut_s].scale
+    log_scale = scale.log_scale(pair, table)
     x, z = tree_features(table, log_scale, side), y / np.exp(log_scale)
 
     def trained(window: Window) -> TrainingRows:
         return training_rows(
+            pair,
             table,
-            log_scale,
+            scale,
             side,
             cut_s=window.cut_s,
             train_days=TRAIN_DAYS,

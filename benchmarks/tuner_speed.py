@@ -224,11 +224,14 @@ def _redrawn_skill(setup: Setup, side: Side, naive: Parameters, ours: Parameters
         constant = atr_rule_constant(setup.table, side, window.cut_s, ALPHA, HORIZON, TIMEFRAME_S)
         parts["y"].append(y)
         parts["naive"].append(q)
-        parts["ours"].append(combine(own, pooled) * np.exp(log_scale))
-        parts["rule"].append(constant * rows["atr_ratio"].to_numpy())
+        rule, scale = constant * rows["atr_ratio"].to_numpy(), np.exp(log_scale)
+        parts["ours"].append(combine(own, pooled, rule / scale) * scale)
+        parts["rule"].append(rule)
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    rule = pinball_loss(joined["y"], joined["rule"], ALPHA)
-    return [1 - pinball_loss(joined["y"], joined[name], ALPHA) / rule for name in ("naive", "ours")]
+    reference = pinball_loss(joined["y"], joined["rule"], ALPHA)
+    return [
+        1 - pinball_loss(joined["y"], joined[name], ALPHA) / reference for name in ("naive", "ours")
+    ]
 
 
 def _fifth_of(

@@ -110,6 +110,7 @@ class ModelStore:
             "parameters": dict(parameters),
             "shared": shared_name,
             "trees": model.own.model_to_string(),
+            "rule_constant": model.rule_constant,
         }
         write_checked(self.path(name), document)
 
@@ -137,7 +138,7 @@ class ModelStore:
                 document["rows"],
                 name,
                 document["shared"],
-                SafetyModel(pair, side, alpha, shared, own),
+                SafetyModel(pair, side, alpha, shared, own, float(document["rule_constant"])),
             )
         except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as error:
             raise ModelError(f"model {self.path(name)} can't be used: {error!r}") from error
@@ -255,7 +256,8 @@ class Trainer:
         name = self.name(pair, candles, parameters, cut_s)
         if self._is_there(name):
             return name
-        shared_name = self._fit_shared(pair, candles, table, cut_s)
+        levels = tuple(pooled_weights(parameters["quantile_alpha"]))
+        shared_name = self._fit_shared(pair, candles, table, cut_s, levels)
         model, rows = fit_safety_model(
             pair,
             table,
@@ -269,13 +271,24 @@ class Trainer:
         self.store.save(name, shared_name, model, parameters, len(rows))
         return name
 
-    def _fit_shared(self, pair: str, candles: pd.DataFrame, table: pd.DataFrame, cut_s: int) -> str:
-        """Return the name of the context's models at a cut, with the pair where it is outside."""
+    def _fit_shared(
+        self,
+        pair: str,
+        candles: pd.DataFrame,
+        table: pd.DataFrame,
+        cut_s: int,
+        levels: tuple[float, ...],
+    ) -> str:
+        """Return the name of the context's models at a cut, with the pair where it is outside.
+
+        Pooled trees are grown at the levels asked for only: most pairs share one, and a level costs as
+        much as half of the scale.
+        """
         outside = pair not in self.context
         identity = self._identity(
             [*self.context, *([pair] if outside else [])], pair, candles, cut_s
         )
-        name = f"shared-{cut_s}-{hash48(identity):012x}"
+        name = f"shared-{cut_s}-{hash48(identity, repr(levels)):012x}"
         try:
             self.store.load_shared(name)
         except ModelError:
@@ -283,7 +296,8 @@ class Trainer:
             if outside:
                 tables[pair] = shared_rows(table, self.timeframe_s)
             horizon = self.settings.horizon_candles
-            self.store.save_shared(name, fit_shared(tables, cut_s, horizon, self.timeframe_s))
+            shared = fit_shared(tables, cut_s, horizon, self.timeframe_s, levels)
+            self.store.save_shared(name, shared)
         return name
 
     def _is_there(self, name: str) -> bool:

@@ -171,6 +171,8 @@ class WalkForward:
         columns = empty_columns(opens_s)
         for cut_s, next_s in itertools.pairwise(cuts_s):
             warm, rows = walk.rows(_begin_s(cut_s), next_s), walk.rows(cut_s, next_s)
+            if rows.start == rows.stop:
+                continue
             served, _ = calibrate(
                 raw[warm],
                 excursion[warm],

@@ -16,12 +16,12 @@ from feeder_mixin.settings import Side
 RULE_DAYS: Final = 90
 
 
-def atr_rule_constant(
-    table: pd.DataFrame, side: Side, cut_s: int, alpha: float, horizon: int, timeframe_s: int
-) -> float:
-    """Return c of ``q = c * ATR14/close``: the alpha-quantile of excursion / (ATR14/close).
+def rule_ratios(
+    table: pd.DataFrame, side: Side, cut_s: int, horizon: int, timeframe_s: int
+) -> NDArray[np.float64]:
+    """Return excursion / (ATR14/close) over the last 90 days before the cut, ascending.
 
-    Taken over the rows of the last 90 days before the cut whose label ended by then.
+    Of the rows whose label ended by then: what the rule's constant is a quantile of.
     """
     y = labels(table, side)
     rows = select_rows(
@@ -33,5 +33,11 @@ def atr_rule_constant(
     )
     if not len(rows):
         raise ModelError(f"no finished label in the {RULE_DAYS} days before the cut {cut_s}")
-    ratio: NDArray[np.float64] = y[rows] / table["atr_ratio"].to_numpy(np.float64)[rows]
-    return float(np.quantile(ratio, alpha))
+    return np.sort(y[rows] / table["atr_ratio"].to_numpy(np.float64)[rows])
+
+
+def atr_rule_constant(
+    table: pd.DataFrame, side: Side, cut_s: int, alpha: float, horizon: int, timeframe_s: int
+) -> float:
+    """Return c of ``q = c * ATR14/close``: the alpha-quantile of `rule_ratios`."""
+    return float(np.quantile(rule_ratios(table, side, cut_s, horizon, timeframe_s), alpha))

@@ -5,7 +5,7 @@ scoring, built once and used by all trials. `grow` trains one
 parameter set on all folds side by side and returns its learning curve over all folds together, so
 that one fit scores every tree count at once.
 
-The score is that of the served forecast ``scale * (0.4 own + 0.6 pooled)`` in units of the label.
+The score is that of the served forecast of own trees, pooled trees and ATR rule (`model.quantile.combine`) in units of the label.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError
 from feeder_mixin.market.features import labels, tree_features
+from feeder_mixin.model.baseline import rule_ratios
 from feeder_mixin.model.folds import Window
 from feeder_mixin.model.metrics import pinball_losses
 from feeder_mixin.model.quantile import (
@@ -74,6 +75,10 @@ class FoldRows:
         Label, label scale and candle open of the scored rows.
     pooled_z : shape (n_alphas, n_rows) or None
         Pooled forecasts of excursion / scale at `POOLED_ALPHAS`.
+    atr_z : shape (n_rows,)
+        ATR14 / close in units of the scale.
+    rule_ratios
+        What the ATR rule's constant is a quantile of (`model.baseline.rule_ratios`).
     """
 
     window: Window
@@ -83,6 +88,8 @@ class FoldRows:
     scale: Array
     opens_s: NDArray[np.int64]
     pooled_z: Array | None
+    atr_z: Array
+    rule_ratios: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,7 @@ def build_fold_rows(
     side: Side,
     windows: Sequence[Window],
     shared: Mapping[int, SharedModels],
+    horizon: int,
     timeframe_s: int,
 ) -> list[FoldRows]:
     """Return the scored rows of every fold.
@@ -177,6 +185,8 @@ def build_fold_rows(
                 np.exp(log_scale),
                 opens_s[rows],
                 models.pooled_z(part, log_scale, side),
+                part["atr_ratio"].to_numpy(np.float64) / np.exp(log_scale),
+                rule_ratios(table, side, window.cut_s, horizon, timeframe_s),
             )
         )
     return folds
@@ -237,6 +247,7 @@ class _FoldBooster:
         self._booster.add_valid(fold.valid, "scored")
         self._scale = fold.scored.scale
         self._pooled = interpolate_alpha(fold.scored.pooled_z, alpha)
+        self._rule = float(np.quantile(fold.scored.rule_ratios, alpha)) * fold.scored.atr_z
         self._own_z: Array = np.empty(0)
 
     def update(self, n_trees: int) -> None:
@@ -247,7 +258,7 @@ class _FoldBooster:
         # LightGBM keeps the scores of a validation set up to date tree by tree; a metric function
         # is the public way to read them.
         self._booster.eval_valid(self._read)
-        return combine(self._own_z, self._pooled) * self._scale
+        return combine(self._own_z, self._pooled, self._rule) * self._scale
 
     def _read(self, scores: Array, _dataset: lgb.Dataset) -> tuple[str, float, bool]:
         self._own_z = scores.copy()

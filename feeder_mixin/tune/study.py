@@ -241,7 +241,13 @@ def run_study(
     started = time.monotonic()
 
     rows = build_fold_rows(
-        settings.pair, table, settings.side, layout.folds, shared, settings.timeframe_s
+        settings.pair,
+        table,
+        settings.side,
+        layout.folds,
+        shared,
+        settings.horizon,
+        settings.timeframe_s,
     )
 
     def draw(number: int) -> Draw:

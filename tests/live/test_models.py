@@ -11,6 +11,7 @@ import pytest
 from feeder_mixin.errors import ModelError
 from feeder_mixin.live import models
 from feeder_mixin.live.models import ModelStore, Trainer
+from feeder_mixin.model.quantile import pooled_weights
 from feeder_mixin.schema import default_parameters
 from tests.live.conftest import BTC, ETH, PAIRS, SOL, STEP_S, open_s
 
@@ -86,7 +87,7 @@ def test_saved_model_read_back_predicts_the_same_bits(trainer, fit, cut_s, monke
     model = replace(own, shared=kept["fit_shared"])
     loaded = ModelStore(trainer.store.path(name).parent, settings).load(name)
     table = trainer.market.build(trainer.context[ETH]).iloc[-400:]
-    assert len(model.shared.pooled) == 4
+    assert set(model.shared.pooled) == set(pooled_weights(VALUES["quantile_alpha"]))
     assert np.array_equal(loaded.safety.predict(table), model.predict(table))
     assert loaded.parameters == VALUES
     assert (loaded.pair, loaded.cut_s, loaded.rows, loaded.name) == (ETH, cut_s, len(rows), name)

@@ -1,5 +1,7 @@
 """The quantile model: names, equal trees, one prediction per row, no look-ahead."""
 
+from dataclasses import replace
+
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
@@ -15,7 +17,6 @@ from feeder_mixin.model.quantile import (
     PAIR_EVERY,
     POOLED_ALPHAS,
     POOLED_TREES,
-    SafetyModel,
     booster_params,
     combine,
     fit_safety_model,
@@ -143,9 +144,7 @@ def test_restored_booster_predicts_the_same(small_market):
     """A restart loads the Booster's text and serves the same bits."""
     model = fit(small_market)
     text = model.own.model_to_string()
-    again = SafetyModel(
-        model.pair, model.side, model.alpha, model.shared, lgb.Booster(model_str=text)
-    )
+    again = replace(model, own=lgb.Booster(model_str=text))
     table = small_market.tables[ETH].iloc[-500:]
     assert np.array_equal(again.predict(table), model.predict(table))
 
@@ -304,10 +303,10 @@ def test_interpolation_at_any_level_is_linear(alpha, expected):
 
 
 def test_combination_with_and_without_pooled_forecasts_is_the_mean_or_own():
-    """Own trees count 0.4, pooled ones 0.6; own alone where there are no pooled ones."""
-    own = np.array([1.0, 2.0])
-    assert combine(own, np.array([3.0, 2.0])) == pytest.approx([2.2, 2.0])
-    assert combine(own, None) is own
+    """The rule counts 0.05; of the rest own trees 0.4, pooled 0.6; own alone without pooled ones."""
+    own, rule = np.array([1.0, 2.0]), np.array([4.0, 2.0])
+    assert combine(own, np.array([3.0, 2.0]), rule) == pytest.approx([0.95 * 2.2 + 0.2, 2.0])
+    assert combine(own, None, rule) == pytest.approx([0.95 + 0.2, 2.0])
     assert interpolate_alpha(None, 0.1) is None
 
 
@@ -318,7 +317,11 @@ def test_prediction_equals_the_search_formula(small_market):
     log_scale = small_market.shared.scale.log_scale(ETH, table)
     pooled = interpolate_alpha(small_market.shared.pooled_z(table, log_scale, "long"), 0.13)
     own = model.own.predict(tree_features(table, log_scale, "long"))
-    expected = combine(own, pooled) * np.exp(log_scale)
+    constant = atr_rule_constant(
+        small_market.tables[ETH], "long", small_market.cut_s, 0.13, 30, 300
+    )
+    rule_z = constant * table["atr_ratio"].to_numpy() / np.exp(log_scale)
+    expected = combine(own, pooled, rule_z) * np.exp(log_scale)
     np.testing.assert_allclose(model.predict(table), expected, rtol=1e-12)
 
 

@@ -49,7 +49,15 @@ def make_draw(pooled: bool = False) -> Draw:
         pooled_z = np.tile(np.array([[-2.0], [-1.5], [-1.2], [-1.0]]), N_ROWS) if pooled else None
         opens_s = np.arange(N_ROWS) * 300
         rows = FoldRows(
-            Window(0, 1), ATR_SCALE, x_scored, z_scored * scale, scale, opens_s, pooled_z
+            Window(0, 1),
+            ATR_SCALE,
+            x_scored,
+            z_scored * scale,
+            scale,
+            opens_s,
+            pooled_z,
+            atr_z=np.full(N_ROWS, 0.5),
+            rule_ratios=np.linspace(-9.0, -1.0, 81),
         )
         folds.append(Fold(train, valid, rows))
     return Draw(tuple(folds), seed=7)
@@ -93,7 +101,8 @@ def test_grow_equals_fits_from_scratch(draw):
         x, z = make_arrays(number)
         params = {**booster_params(parameters, 7), "metric": "none"}
         booster = lgb.train(params, make_dataset(x, z), 120)
-        expected.append(booster.predict(make_arrays(100 + number)[0]) * 0.01)
+        own, rule = booster.predict(make_arrays(100 + number)[0]) * 0.01, 0.01 * 0.5 * -8.2
+        expected.append(0.95 * own + 0.05 * rule)
     np.testing.assert_allclose(curve.forecasts, np.concatenate(expected), rtol=1e-12)
     truth = np.concatenate([fold.scored.excursion for fold in draw.folds])
     assert curve.losses[-1] == pytest.approx(
@@ -111,13 +120,16 @@ def test_grow_same_parameters_twice_gives_the_same_curve(draw):
 
 
 def test_grow_scores_what_the_bot_would_serve_own_and_pooled_weighted():
-    """The pooled forecast counts 0.6, at the trial's own level."""
+    """Of the trees the pooled count 0.6, the ATR rule 0.05 of all, at the trial's own level."""
     with_pooled, alone = make_draw(pooled=True), make_draw()
     parameters = {**DEFAULTS, "quantile_alpha": 0.125}
     own = grow(alone, parameters, fixed_trees=100).forecasts
     both = grow(with_pooled, parameters, fixed_trees=100).forecasts
     pooled = 0.01 * (-1.5 + -1.2) / 2  # halfway between the levels 0.10 and 0.15
-    np.testing.assert_allclose(both, 0.4 * own + 0.6 * pooled, rtol=1e-12)
+    rule = 0.01 * 0.5 * -8.0  # the constant is an eighth of the way from -9 to -1
+    trees = (own - 0.05 * rule) / 0.95
+    expected = 0.95 * (0.4 * trees + 0.6 * pooled) + 0.05 * rule
+    np.testing.assert_allclose(both, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("trees", [100, 137, 1000], ids=["low", "odd", "high"])
