@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _TRIES: Final = 2
 _POLL_S: Final = 0.5
+_JOIN_S: Final = 5.0
 _ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _NICENESS: Final = 10
 
@@ -128,10 +129,15 @@ class WorkerPool:
     def kill(self) -> None:
         """End all workers at once; what they finished is in the journal."""
         executors = [*self._idle, *(executor for executor, _ in self._busy.values())]
+        # Threads, whatever typeshed says.
+        watchers: list[Any] = [executor._executor_manager_thread for executor in executors]
         for executor in executors:
             for process in list((executor._processes or {}).values()):
                 process.kill()
             executor.shutdown(wait=False, cancel_futures=True)
+        for watcher in watchers:  # one still at work when Python exits writes into a closed pipe
+            if watcher is not None:
+                watcher.join(_JOIN_S)
         self._busy.clear()
         self._idle.clear()
         self._folder.cleanup()
