@@ -26,12 +26,10 @@ from feeder_mixin.reports.figures import pooled_value, safe_values
 from feeder_mixin.reports.records import percent
 from feeder_mixin.reports.tables import NEVER_SAFE
 from feeder_mixin.schema import NANOSECONDS
+from feeder_mixin.tune.candles import STALE_DAYS
 
 UNDECIDED: Final = "undecided"
 """Outcome of a pair whose result holds no decision: an older version, or a record of elsewhere."""
-
-STALE_DAYS: Final = 2.0
-"""Candles that ended longer before their tuning than this are said to be old, as the tuner says it."""
 
 _WORDS: Final[Mapping[str, str]] = {
     UNDECIDED: "without a decision",
