@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from feeder_mixin.market.candles import Candles, load_candles
 from feeder_mixin.market.context import Market
+from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.folds import Layout, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import open_seconds
@@ -51,6 +53,22 @@ def context_of(base: str) -> list[str]:
 def load_all(datadir: Path, bases: Iterable[str]) -> dict[str, Candles]:
     """Return pair -> candles of base currencies."""
     return {full(b): load_candles(datadir, full(b), "5m", "futures", "feather") for b in bases}
+
+
+def permuted(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the table with its labels' ratios to the ATR permuted in blocks of the horizon."""
+    random = np.random.default_rng(seed)
+    usable = np.flatnonzero(table[list(LABEL_COLUMNS.values())].notna().all(axis=1))
+    blocks = [usable[i : i + HORIZON] for i in range(0, len(usable) - HORIZON + 1, HORIZON)]
+    to = np.concatenate(blocks)
+    come_from = np.concatenate([blocks[i] for i in random.permutation(len(blocks))])
+    atr = table["atr_ratio"].to_numpy(np.float64)
+    out = table.copy()
+    for column in LABEL_COLUMNS.values():
+        label = out[column].to_numpy(np.float64, copy=True)
+        label[to] = (label / atr)[come_from] * atr[to]
+        out[column] = label
+    return out
 
 
 @dataclass(frozen=True)

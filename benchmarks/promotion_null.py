@@ -22,7 +22,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Final
 
 from common import (  # isort: skip - sets thread counts before numpy is imported
     DEFAULT_DATADIR,
@@ -30,6 +29,7 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
     TIMEFRAME_S,
     Setup,
     full,
+    permuted,
     prepare,
     settings_of,
     tune,
@@ -38,7 +38,6 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
 import numpy as np
 import pandas as pd
 
-from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.quantile import fit_shared, shared_rows
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
@@ -46,25 +45,6 @@ from feeder_mixin.tune.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, reco
 from feeder_mixin.tune.evidence import compare
 from feeder_mixin.tune.promotion import Champion, decide
 from feeder_mixin.tune.study import derive_seed
-
-BLOCK: Final = 30
-"""Candles that stay together: a label's own horizon."""
-
-
-def permuted(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return the table with its labels' ratios to the ATR permuted in blocks of `BLOCK` candles."""
-    random = np.random.default_rng(seed)
-    usable = np.flatnonzero(table[list(LABEL_COLUMNS.values())].notna().all(axis=1))
-    blocks = [usable[i : i + BLOCK] for i in range(0, len(usable) - BLOCK + 1, BLOCK)]
-    to = np.concatenate(blocks)
-    come_from = np.concatenate([blocks[i] for i in random.permutation(len(blocks))])
-    atr = table["atr_ratio"].to_numpy(np.float64)
-    out = table.copy()
-    for column in LABEL_COLUMNS.values():
-        label = out[column].to_numpy(np.float64, copy=True)
-        label[to] = (label / atr)[come_from] * atr[to]
-        out[column] = label
-    return out
 
 
 @cache

@@ -42,6 +42,7 @@ from feeder_mixin.model.quantile import (
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import BTC_PAIR, SIDES, Side
+from feeder_mixin.tune.study import derive_seed
 
 CUTS = (
     "2025-09-15",
@@ -83,21 +84,9 @@ def build_tables(task: Task) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     market = Market(context, H, STEP_S, until)
     tables = {p: market.build(frame) for p, frame in (*context.items(), *others.items())}
     if task.null_seed is not None:
-        rng = np.random.default_rng(task.null_seed)
-        for pair in sorted(tables):
-            permute_labels(tables[pair], rng)
+        seeds = {pair: derive_seed("null", task.null_seed, pair) for pair in tables}
+        tables = {pair: common.permuted(table, seeds[pair]) for pair, table in tables.items()}
     return tables, tuple(context)
-
-
-def permute_labels(table: pd.DataFrame, rng: np.random.Generator) -> None:
-    """Permute excursion / (ATR14/close) in blocks of the horizon, and multiply it back, in place."""
-    for side in SIDES:
-        column = f"excursion_{side}"
-        y, atr = table[column].to_numpy(np.float64).copy(), table["atr_ratio"].to_numpy(np.float64)
-        whole = int(np.isfinite(y).sum()) // H * H
-        z = (y / atr)[:whole].reshape(-1, H)
-        y[:whole] = rng.permutation(z).ravel() * atr[:whole]
-        table[column] = y
 
 
 def predict_cut(task: Task) -> pd.DataFrame:
