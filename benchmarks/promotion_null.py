@@ -54,10 +54,11 @@ def _prepared(datadir: Path, base: str) -> tuple[Setup, dict[str, pd.DataFrame]]
     return setup, dict(setup.market.build_context())
 
 
-def retune(
-    datadir: Path, base: str, side: Side, n_trials: int, seed: int
-) -> dict[str, float | str]:
-    """Return what one re-tuning on permuted labels came to."""
+def retune_both(datadir: Path, base: str, n_trials: int, seed: int) -> list[dict[str, float | str]]:
+    """Return what the re-tunings of both sides on one permutation of the labels came to.
+
+    The shared models hold both sides and are half of the work.
+    """
     started = time.process_time()
     original, tables = _prepared(datadir, base)
     # Each pair by a permutation of its own: the pooled trees and the scale must find nothing either.
@@ -66,9 +67,16 @@ def retune(
     layout = original.layout
     shared = {cut_s: fit_shared(thinned, cut_s, HORIZON, TIMEFRAME_S) for cut_s in layout.cuts_s}
     setup = replace(original, table=tables[full(base)], shared=shared)
+    outcomes = [retune(setup, full(base), side, n_trials, seed) for side in SIDES]
+    cpu_s = (time.process_time() - started) / len(outcomes)
+    return [{**one, "cpu_s": cpu_s} for one in outcomes]
+
+
+def retune(setup: Setup, pair: str, side: Side, n_trials: int, seed: int) -> dict[str, float | str]:
+    """Return what one re-tuning came to."""
     study, _ = tune(setup, side, n_trials, seed=seed)
     settings = settings_of(setup, side, seed)
-    evaluator = Evaluator(settings, setup.table, shared)
+    evaluator, layout = Evaluator(settings, setup.table, setup.shared), setup.layout
     champion = default_parameters()
     sets = {DEFAULTS: champion, RUNNING: champion, TUNED: study.parameters}
     metrics = {n: record_metrics(evaluator, evaluator.walk(layout, x)) for n, x in sets.items()}
@@ -82,13 +90,11 @@ def retune(
         "n_independent": len(test.q) / HORIZON,
         **compare(evaluator, layout, sets, settings.table_alpha),
     }
-    pair = full(base)
     decision = decide({pair: result}, {pair: Champion(0, champion)}, "auto")[pair]
     return {
         "outcome": decision.outcome if decision.gain is not None else "no challenger",
         "skill": metrics[DEFAULTS]["skill"],
         "beats_rule": str(decision.beats_rule),
-        "cpu_s": time.process_time() - started,
     }
 
 
@@ -97,10 +103,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--datadir", type=Path, default=DEFAULT_DATADIR)
     parser.add_argument("--pair", default="BTC", help="base currency (BTC)")
-    parser.add_argument("--runs", type=int, default=200, help="re-tunings (200)")
+    parser.add_argument(
+        "--runs", type=int, default=200, help="re-tunings (200), both sides of each permutation"
+    )
     parser.add_argument("--trials", type=int, default=20, help="trials of each (20)")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0, help="of the first re-tuning")
+    parser.add_argument("--seed", type=int, default=0, help="of the first permutation")
     options = parser.parse_args()
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
@@ -108,17 +116,10 @@ def main() -> None:
         options.jobs, mp_context=context, initializer=os.nice, initargs=(5,)
     ) as pool:
         futures = [
-            pool.submit(
-                retune,
-                options.datadir,
-                options.pair,
-                SIDES[i % 2],
-                options.trials,
-                options.seed + i,
-            )
-            for i in range(options.runs)
+            pool.submit(retune_both, options.datadir, options.pair, options.trials, seed)
+            for seed in range(options.seed, options.seed + (options.runs + 1) // 2)
         ]
-        outcomes = [future.result() for future in futures]
+        outcomes = [one for future in futures for one in future.result()]
     n, took_s = len(outcomes), time.monotonic() - started
     counts = Counter(str(one["outcome"]) for one in outcomes)
     share = counts["promoted"] / n
