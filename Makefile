@@ -7,7 +7,7 @@ FEEDER ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format lint types test-slow test-services optimize trade reload status demo bench lock
+.PHONY: help setup test check format lint types test-slow test-services optimize trade reload status doctor demo bench lock
 
 define need_feeder
 @test -n "$(FEEDER)" || { echo "name a feeder: make $@ FEEDER=feeder120b (feeders: $$(cd config && grep -l '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
@@ -64,6 +64,9 @@ reload: $(READY)  ## make a running bot load its parameters anew: make reload FE
 
 status: $(READY)  ## what the running bots have loaded: make status [FEEDER=feeder120b]
 	@$(BIN)/feeder status --feeder $(or $(FEEDER),all) $(ARGS)
+
+doctor: $(READY)  ## what is right with a feeder, what is not, what to do: make doctor [FEEDER=feeder120b]
+	@$(BIN)/feeder doctor --feeder $(or $(FEEDER),all) $(ARGS)
 
 demo: $(READY)  ## tune, trade, tune again and reload, against a replayed exchange
 	@$(BIN)/feeder demo $(ARGS)

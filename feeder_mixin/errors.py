@@ -41,6 +41,10 @@ class MissingCandlesError(CandleError):
     """No candle file is there at all: download it, or correct ``--datadir``."""
 
 
+class OldCandlesError(CandleError):
+    """A candle file ends before the time that was asked for: bring it up to date."""
+
+
 class ModelError(FeederError):
     """A model can't be built or asked from these inputs: a defect or damaged model file."""
 

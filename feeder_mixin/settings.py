@@ -183,7 +183,7 @@ def feeder_ids() -> list[str]:
     ids = []
     for path in sorted(Path("config").glob("*.json")):
         try:
-            is_feeder = "feeder" in _read_config(path)
+            is_feeder = "feeder" in read_config(path)
         except SettingsError:
             is_feeder = True
         if is_feeder:
@@ -210,7 +210,7 @@ def load_settings(
             f"feeder {feeder_id!r} has no config: {path} does not exist in {Path.cwd()}.{hint} "
             "Name another file with --config, or go to the project's folder"
         )
-    config = _read_config(path)
+    config = read_config(path)
     name = config.get("bot_name")
     if name != feeder_id:
         raise SettingsError(
@@ -220,7 +220,14 @@ def load_settings(
     return build_settings(config, path, chosen.absolute())
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a freqtrade config as freqtrade merges it: the files it names, then the environment.
+
+    Raises
+    ------
+    SettingsError
+        When a file can't be read.
+    """
     # Imported here: freqtrade's configuration costs over a second, and only this function needs it.
     from freqtrade.configuration.environment_vars import environment_vars_to_dict
     from freqtrade.configuration.load_config import load_from_files

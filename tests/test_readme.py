@@ -10,6 +10,7 @@ import pytest
 
 from feeder_mixin import settings
 from feeder_mixin.cli.main import make_parser
+from feeder_mixin.doctor.run import CHECKS
 from feeder_mixin.schema import METRICS, PARAMETERS
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +53,13 @@ def test_readme_names_every_key_of_the_feeder_block(key):
     assert f"| `{key}` |" in README
 
 
+def test_readme_table_names_every_check_of_the_doctor():
+    """A check that fails at night is looked up in the morning."""
+    table = README.split("\n## Doctor\n")[1].split("\n## ")[0]
+    for name in (*(check.name for check in CHECKS), "neighbours"):
+        assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", table, re.MULTILINE), name
+
+
 def test_readme_strategy_of_ones_own_is_the_one_that_is_tested():
     """What a user copies ran in a freqtrade of its own (tests/e2e/test_wheel.py)."""
     from tests.e2e.test_wheel import OWN_STRATEGY
@@ -75,6 +83,7 @@ def test_readme_options_exist():
         "settings",
         "status",
         "reload",
+        "doctor",
         "init",
         "replay-exchange",
         "demo",

@@ -25,6 +25,7 @@ ALLOWED = {
     "live": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
     "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live"},
     "replay": {"errors", "settings", "schema", "market"},
+    "doctor": {"errors", "settings", "schema", "stores", "market", "live"},
     "cli": {
         "errors",
         "settings",
@@ -37,6 +38,7 @@ ALLOWED = {
         "live",
         "workers",
         "demo",
+        "doctor",
     },
     "demo": {"errors", "live"},
 }
@@ -47,7 +49,7 @@ LIVE_SIDE = ("schema", "stores", "market", "model", "workers", "live", "mixin")
 
 SEARCH_AND_PLOTS = {"optuna", "plotly", "matplotlib"}
 CLIENTS = {"sqlalchemy", "sqlite3", "influxdb_client", "psycopg"}
-LAZY_BACKENDS = {"sql.py", "influx.py", "outbox.py"}
+LAZY_BACKENDS = {"sql.py", "sql_inspection.py", "influx.py", "outbox.py"}
 """Imported only when a store of their kind is opened."""
 
 

@@ -80,8 +80,8 @@ def feeder_options() -> argparse.ArgumentParser:
     return parser
 
 
-def chosen_feeders(arguments: argparse.Namespace) -> list[FeederSettings]:
-    """Return the settings of the feeders named on the command line, each checked."""
+def chosen_feeder_ids(arguments: argparse.Namespace) -> list[str]:
+    """Return the ids of the feeders named on the command line, each once; `all` spelled out."""
     ids: Sequence[str] = arguments.feeder
     if "all" in ids:
         ids = feeder_ids()
@@ -89,8 +89,14 @@ def chosen_feeders(arguments: argparse.Namespace) -> list[FeederSettings]:
             raise SettingsError("--feeder all: no feeder has a config in config/")
     if arguments.config is not None and len(ids) > 1:
         raise SettingsError(f"--config goes with one feeder, got {', '.join(ids)}")
+    return list(dict.fromkeys(ids))
+
+
+def chosen_feeders(arguments: argparse.Namespace) -> list[FeederSettings]:
+    """Return the settings of the feeders named on the command line, each checked."""
+    ids = chosen_feeder_ids(arguments)
     chosen = []
-    for feeder_id in dict.fromkeys(ids):
+    for feeder_id in ids:
         try:
             chosen.append(load_settings(feeder_id, arguments.config, arguments.userdir))
         except SettingsError as error:

@@ -194,19 +194,23 @@ def _ask_store(settings: FeederSettings, url: str, environ: Mapping[str, str]) -
         return store.latest(settings.feeder_id, settings.pairs)
 
 
+def other_features(record: ParameterRecord, context_hash: int) -> dict[str, int]:
+    """Return which hashes differ from this feeder's, name -> value here; a record without one fits."""
+    here = {"feature_hash": FEATURE_HASH, "context_hash": context_hash}
+    return {n: value for n, value in here.items() if record.metrics.get(n) not in (None, value)}
+
+
 def _say_other_features(record: ParameterRecord, context_hash: int) -> None:
-    for name, here in (("feature_hash", FEATURE_HASH), ("context_hash", context_hash)):
-        stored = record.metrics.get(name)
-        if stored is not None and stored != here:
-            logger.warning(
-                "Optuna params for %s were tuned on other %s, tune again version=%s %s=%.0f here=%d",
-                record.pair,
-                "context pairs" if name == "context_hash" else "features",
-                format_time_ns(record.time_ns),
-                name,
-                stored,
-                here,
-            )
+    for name, here in other_features(record, context_hash).items():
+        logger.warning(
+            "Optuna params for %s were tuned on other %s, tune again version=%s %s=%.0f here=%d",
+            record.pair,
+            "context pairs" if name == "context_hash" else "features",
+            format_time_ns(record.time_ns),
+            name,
+            record.metrics[name],
+            here,
+        )
 
 
 def from_record(record: ParameterRecord, source: Source) -> LoadedPair:
@@ -251,13 +255,12 @@ def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, Load
     """Return pair -> last good copy; empty, with a line in the log, when there is none to use."""
     path = settings.last_good_path
     try:
-        document = read_checked(path)
-        if document is None:
-            logger.warning("There is no last good copy path=%s", path)
-            return {}
-        copies = [_read_copy(settings, *item) for item in document["records"].items()]
-    except (StateError, SchemaError, KeyError, TypeError, AttributeError, ValueError) as error:
+        copies = read_last_good(settings)
+    except StateError as error:
         logger.error("Last good copy can't be used, delete it path=%s error=%s", path, error)  # noqa: TRY400
+        return {}
+    if copies is None:
+        logger.warning("There is no last good copy path=%s", path)
         return {}
     limit = settings.last_good_max_days
     usable = {}
@@ -283,6 +286,31 @@ def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, Load
             path,
         )
     return usable
+
+
+def read_last_good(settings: FeederSettings) -> list[tuple[ParameterRecord, float]] | None:
+    """Return every kept record and how many days ago the store gave it; None without a copy.
+
+    Raises
+    ------
+    StateError
+        When the file is damaged, or one of its records is not valid.
+    """
+    path = settings.last_good_path
+    document = read_checked(path)
+    if document is None:
+        return None
+    try:
+        return [_read_copy(settings, *item) for item in document["records"].items()]
+    except (
+        SchemaError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        OverflowError,
+    ) as error:
+        raise StateError(f"{path} holds no records that can be used: {error!r}") from error
 
 
 def _read_copy(

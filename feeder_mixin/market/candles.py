@@ -26,7 +26,7 @@ from freqtrade.exceptions import FreqtradeException
 from freqtrade.exchange import timeframe_to_seconds
 from numpy.typing import NDArray
 
-from feeder_mixin.errors import CandleError, MissingCandlesError, SettingsError
+from feeder_mixin.errors import CandleError, MissingCandlesError, OldCandlesError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,9 @@ def load_candles(
     if since is not None:
         newest, raw = raw["date"].max(), raw[raw["date"] >= since]
         if raw.empty:
-            raise CandleError(f"{pair}: {path} holds no candle since {since}, the last is {newest}")
+            raise OldCandlesError(
+                f"{pair}: {path} holds no candle since {since}, the last is {newest}"
+            )
     return check_candles(pair, raw, timeframe, source=str(path))
 
 

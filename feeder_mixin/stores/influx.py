@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import urllib3
@@ -176,6 +177,62 @@ class InfluxStore(ParameterStore):
         answer = self._ask(feeder_id, influxql.ask_history(feeder_id, pair, limit, measurement))
         points = self._with_provenance(feeder_id, answer, limit, measurement)
         return sorted(points, key=lambda point: -point.time_ns)
+
+    def ask_time_s(self) -> float | None:
+        """Return the server's time by its Date header (whole seconds), None when it says none."""
+        _, _, headers = self._call(
+            lambda: self._client.api_client.call_api(
+                "/ping", "GET", _return_http_data_only=False, _preload_content=True
+            ),
+            bucket="",
+        )
+        try:
+            return parsedate_to_datetime(headers["Date"]).timestamp()
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def may_write(self, feeder_id: str) -> bool:
+        """Return whether the token may write the feeder's bucket; raise when there is none.
+
+        By a write of nothing: the server looks at the bucket, then at the right, then at the points.
+        """
+        bucket = bucket_name(feeder_id)
+        target = {"org": self._org, "bucket": bucket, "precision": "ns"}
+
+        def write_nothing() -> bool:
+            try:
+                self._client.api_client.call_api(
+                    "/api/v2/write",
+                    "POST",
+                    query_params=list(target.items()),
+                    # Else the client makes JSON of it: two quotes, which is no write of nothing.
+                    header_params={"Content-Type": "text/plain"},
+                    body="",
+                )
+            except ApiException as error:
+                if error.status == 400 and "requires points" in _server_text(error):
+                    return True  # other versions refuse an empty body after all else was right
+                if error.status == 403:
+                    return False
+                raise
+            return True
+
+        return bool(self._call(write_nothing, bucket))
+
+    def field_types(self, feeder_id: str) -> dict[str, set[str]]:
+        """Return field name -> its types: more than one where shards differ."""
+        statement = f"SHOW FIELD KEYS FROM {MEASUREMENT}"
+        result = self._query(bucket_name(feeder_id), statement, "{}")
+        types: dict[str, set[str]] = defaultdict(set)
+        try:
+            for series in result.get("series", ()):
+                for name, kind in series["values"]:
+                    types[str(name)].add(str(kind))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreCorruptError(
+                f"{self.description}: the answer to {statement} can't be read: {error!r}"
+            ) from error
+        return dict(types)
 
     def close(self) -> None:
         """Close connections; calling again does nothing."""

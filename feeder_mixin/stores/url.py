@@ -88,6 +88,11 @@ def open_store(
     return SqlStore(target, timeout_s=timeout_s)
 
 
+def needs_token(url: str) -> bool:
+    """Return whether the store that `url` names is asked with a token."""
+    return url.partition("://")[0] in _INFLUX
+
+
 def load_token(environ: Mapping[str, str]) -> str | None:
     """Return the store's token from the environment or the file it names, or None without either.
 

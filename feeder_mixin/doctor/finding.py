@@ -1,0 +1,138 @@
+"""What a check says, and the facts that checks hand on to each other.
+
+A check is a function that takes `Facts` and returns a `Verdict`. It fills the facts it found out;
+a later check that reads one nobody filled is skipped with the fact's own reason. So no check asks a
+second time what an earlier one could not find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
+
+from feeder_mixin.live.status import Status
+from feeder_mixin.schema import ParameterRecord
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.base import Latest, ParameterStore
+
+State = Literal["pass", "warn", "fail", "skipped"]
+
+_T = TypeVar("_T")
+_NAMED: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check of one feeder: what is, and what to do.
+
+    Attributes
+    ----------
+    state
+        ``pass``; ``warn``: works, but look at it; ``fail``: does not do what it should;
+        ``skipped``: could not be looked at, `message` says why.
+    advice
+        What to do; empty for a pass and a skipped check.
+    """
+
+    feeder_id: str
+    check: str
+    state: State
+    message: str
+    advice: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the form that ``--json`` prints."""
+        return asdict(self)
+
+
+class Verdict(NamedTuple):
+    """A finding without the names of feeder and check."""
+
+    state: State
+    message: str
+    advice: str = ""
+
+
+class Skipped(Exception):  # noqa: N818  (no error: an answer)
+    """A check can't be made; the text says why."""
+
+
+class Fact(Generic[_T]):
+    """Attribute of `Facts`: reading it before a check has filled it raises `Skipped`."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._key = f"_{name}"
+
+    @overload
+    def __get__(self, facts: None, owner: type) -> Fact[_T]: ...
+    @overload
+    def __get__(self, facts: object, owner: type) -> _T: ...
+    def __get__(self, facts: object | None, owner: type) -> Fact[_T] | _T:
+        """Return the fact of an instance."""
+        if facts is None:
+            return self
+        if self._key not in vars(facts):
+            raise Skipped(self._why)
+        value: _T = vars(facts)[self._key]
+        return value
+
+    def __set__(self, facts: object, value: _T) -> None:
+        """Fill it."""
+        vars(facts)[self._key] = value
+
+
+@dataclass
+class Facts:
+    """What was asked for, and what checks found out about one feeder.
+
+    Attributes
+    ----------
+    config_path, user_data_dir, store_option
+        The options ``--config``, ``--userdir`` and ``--store``, None where not given.
+    now_ns
+        The time that ages are counted to.
+    opened
+        What checks opened, for who runs them to close.
+    """
+
+    feeder_id: str
+    environ: Mapping[str, str]
+    now_ns: int
+    config_path: Path | None = None
+    user_data_dir: Path | None = None
+    store_option: str | None = None
+    opened: ExitStack = field(default_factory=ExitStack)
+
+    settings = Fact[FeederSettings]("the config can't be used")
+    config = Fact[Mapping[str, Any]]("the config can't be used")
+    step_s = Fact[int]("the config can't be used")
+    store_url = Fact[str]("no store can be used")
+    token = Fact[str | None]("the token can't be used")
+    server = Fact[ParameterStore]("the store gave no answer, or is not there yet")
+    clock_offset_s = Fact[float]("no server has told its time")
+    may_write = Fact[bool]("the store gave no answer, or has no place for this feeder")
+    store = Fact[ParameterStore]("there are no records that can be read")
+    latest = Fact[Latest]("there are no records that can be read")
+    usable = Fact[Mapping[str, ParameterRecord]]("there are no records that can be read")
+    newest_candle_s = Fact[int]("there is neither a server nor a candle to compare with")
+    pid = Fact[int | None]("whether a bot runs is not known")
+    status = Fact[Status]("there is no status of a running bot")
+
+
+def some(names: Iterable[str]) -> str:
+    """Return names in one line, the first few when there are many.
+
+    Examples
+    --------
+    >>> some(["a", "b"]), some("abcdefg")
+    ('a, b', 'a, b, c, d and 3 more')
+    """
+    listed = list(names)
+    shown = ", ".join(listed[:_NAMED])
+    return shown if len(listed) <= _NAMED else f"{shown} and {len(listed) - _NAMED} more"
