@@ -214,6 +214,11 @@ class InfluxStore(ParameterStore):
                     return True  # other versions refuse an empty body after all else was right
                 if error.status == 403:
                     return False
+                if error.status == 404 and "organization" in _server_text(error):
+                    raise StoreError(
+                        f"{self.description}: the server has no organisation {self._org!r}: correct "
+                        "org=NAME in the store's URL"
+                    ) from error
                 raise
             return True
 

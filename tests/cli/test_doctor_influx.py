@@ -22,7 +22,7 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 
 from feeder_mixin.schema import FIELD_NAMES, MEASUREMENT, bucket_name
 from feeder_mixin.stores.influx import InfluxStore
-from tests.cli.patient import FEEDER, make_patient
+from tests.cli.patient import FEEDER, PAIRS, make_patient
 
 RECORDED = json.loads(
     (Path(__file__).parents[1] / "stores" / "recorded_influx.json").read_text(encoding="utf-8")
@@ -52,6 +52,10 @@ NOT_ASKED = dict.fromkeys(
 def recorded(name: str) -> tuple[int, str]:
     """Return a recorded answer as status and body."""
     return RECORDED[name]["status"], RECORDED[name]["response"]
+
+
+NO_ORGANISATION = (404, '{"code":"not found","message":"organization name \\"Nope\\" not found"}')
+"""A real server's answer, recorded 2026-11-24."""
 
 
 def field_keys(*fields: tuple[str, str]) -> tuple[int, str]:
@@ -166,6 +170,11 @@ RIGHTS = {
         {"bucket": "fail", "read_right": "skipped", "write_right": "skipped", **NOT_ASKED},
         ("bucket", f"bucket {bucket_name(FEEDER)} is missing"),
     ),
+    "no such organisation": (
+        {"write": NO_ORGANISATION, "select": "bucket_missing_read"},
+        {"bucket": "fail", "read_right": "skipped", "write_right": "skipped", **NOT_ASKED},
+        ("bucket", "the server has no organisation 'ArtiSky'"),
+    ),
     "no right at all": (
         {"write": "read_only_token", "select": "bucket_missing_read"},
         {"read_right": "fail", "write_right": "warn", **NOT_ASKED},
@@ -193,7 +202,7 @@ RIGHTS = {
 def test_doctor_tells_rights_of_the_token_apart(ask, server, answers, expected, said):
     """Wrong token, missing bucket and each missing right have another remedy."""
     for name, answer in answers.items():
-        setattr(server, name, recorded(answer))
+        setattr(server, name, recorded(answer) if isinstance(answer, str) else answer)
     findings = ask(server.url)
     assert states(findings) == expected
     check, words = said
@@ -295,7 +304,7 @@ def test_doctor_tells_rights_apart_on_a_real_server(project, feeder, monkeypatch
     if not all(values):
         pytest.skip(f"{', '.join(SERVER_VARIABLES)} are not set")
     url, admin, org = values
-    make_patient(project)
+    patient = make_patient(project)
     monkeypatch.setenv("FEEDER_STORE_URL", f"influxdb+{url}?org={org}")
 
     def ask(token: str) -> dict[str, str]:
@@ -311,6 +320,10 @@ def test_doctor_tells_rights_apart_on_a_real_server(project, feeder, monkeypatch
         return [found[name] for name in rights]
 
     assert asked(admin) == ["fail", "skipped", "skipped", "skipped"]  # no bucket yet
+    monkeypatch.setenv("FEEDER_STORE_URL", f"influxdb+{url}?org=Nope")
+    monkeypatch.setenv("FEEDER_STORE_TOKEN", admin)
+    assert "no organisation 'Nope'" in feeder("doctor", "--feeder", FEEDER, "--json")[1]
+    monkeypatch.setenv("FEEDER_STORE_URL", f"influxdb+{url}?org={org}")
     with (
         InfluxStore(url, org=org, token=admin, feeder_ids=[FEEDER]) as store,
         InfluxDBClient(url, admin, org=org) as client,
@@ -336,5 +349,7 @@ def test_doctor_tells_rights_apart_on_a_real_server(project, feeder, monkeypatch
             write = client.write_api(write_options=SYNCHRONOUS).write
             write(bucket.name, org, f"{MEASUREMENT},feeder_id={FEEDER},pair=X num_leaves=20i 1")
             assert asked(both)[3] == "fail"
+            store.write([patient.record(PAIRS[0], time.time_ns())])
+            assert asked(both)[3] == "warn"  # integers in the shard of 1970, floats in today's
         finally:
             client.buckets_api().delete_bucket(bucket)
