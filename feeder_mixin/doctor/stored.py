@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from feeder_mixin.doctor.finding import Facts, Skipped, Verdict, some
-from feeder_mixin.errors import SettingsError, StoreError, StoreUnavailableError
+from feeder_mixin.errors import SettingsError, StoreCorruptError, StoreError, StoreUnavailableError
 from feeder_mixin.live.loader import STORE_TIMEOUT_S
 from feeder_mixin.market.candles import timeframe_seconds
 from feeder_mixin.schema import (
@@ -153,11 +153,11 @@ def check_bucket(facts: Facts) -> Verdict:
 
 def check_read_right(facts: Facts) -> Verdict:
     """Read, which is all that a bot needs of its token."""
-    store, feeder_id = facts.server, facts.settings.feeder_id
+    store, feeder_id, pairs = facts.server, facts.settings.feeder_id, facts.settings.pairs
     may_write = facts.may_write  # asked first: it tells a missing bucket from a missing right
     try:
-        store.ping()
-    except StoreUnavailableError:
+        store.history(feeder_id, pairs[0], 1)  # PostgreSQL's ping needs no right to read
+    except (StoreUnavailableError, StoreCorruptError):
         raise
     except StoreError as error:
         also = "write, but not read" if may_write else "neither read nor write"
