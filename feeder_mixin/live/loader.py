@@ -34,7 +34,7 @@ from feeder_mixin.stores.url import choose_store_url, masked_store_url, open_sto
 logger = logging.getLogger(__name__)
 
 STORE_TIMEOUT_S: Final = 5.0
-"""Longest wait for each connection and each answer; a bot that starts waits no longer."""
+"""Longest wait of a load: in all with InfluxDB, for connection and each statement with SQL."""
 
 _DAY_NS: Final = 86_400 * NANOSECONDS
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -24,6 +26,7 @@ from tenacity import (
     Retrying,
     retry_if_exception_type,
     stop_after_attempt,
+    stop_before_delay,
     wait_random_exponential,
 )
 
@@ -55,6 +58,7 @@ from feeder_mixin.stores.base import (
     now_ns,
     select_latest,
 )
+from feeder_mixin.stores.whole_answer import POOLS
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_ATTEMPTS: Final = 3
@@ -78,15 +82,20 @@ class InfluxStore(ParameterStore):
         optimizer's to read and write it.
     feeder_ids
         Whose buckets `ping` reads; without any it only asks whether the server is there.
-    timeout_s, attempts
-        Longest wait for one answer, and how often a request is tried when the server can't be
-        reached or is overloaded; waits of at most two seconds lie between.
+    timeout_s
+        Longest time for one question with all its requests, tries, waits and the last byte of the
+        answer: for `ping`, `latest`, `history`, `create_bucket`, and each batch of `write`.
+    attempts
+        How often a request is tried within that when the server can't be reached or is overloaded;
+        random waits of at most two seconds lie between.
 
     Notes
     -----
     InfluxDB has no transaction: of two writers with the same feeder, pair and time at the same
     instant, the later wins, and the earlier's read-back says so. Text that a foreign writer put in
-    a field beside floats reads as absent.
+    a field beside floats reads as absent. A certificate is checked against the system's and those
+    in the file that ``SSL_CERT_FILE`` names. Looking up the server's name takes the resolver's own
+    time.
     """
 
     def __init__(
@@ -105,20 +114,23 @@ class InfluxStore(ParameterStore):
         self.description = f"influxdb {server} org={org}"
         self._org = org
         self._feeder_ids = tuple(feeder_ids)
-        self._client = InfluxDBClient(server, token, org=org, timeout=round(timeout_s * 1000))
+        self._timeout_s, self._attempts = timeout_s, attempts
+        self._ends = 0.0
+        self._client = InfluxDBClient(server, token, org=org)
+        self._client.api_client.rest_client.pool_manager.pool_classes_by_scheme = POOLS
         self._retrying = Retrying(
             retry=retry_if_exception_type(StoreUnavailableError),
-            stop=stop_after_attempt(attempts),
             wait=wait_random_exponential(multiplier=0.2, max=2.0),
             reraise=True,
         )
 
     def ping(self) -> None:
         """Return when every feeder's bucket can be read, or the server is there without feeders."""
-        if not self._feeder_ids:
-            self._call(lambda: self._client.api_client.call_api("/ping", "GET"), bucket="")
-        for feeder_id in self._feeder_ids:
-            self._ask(feeder_id, influxql.ask_any(feeder_id))
+        with self._in_time():
+            if not self._feeder_ids:
+                self._call(lambda: self._client.api_client.call_api("/ping", "GET"), bucket="")
+            for feeder_id in self._feeder_ids:
+                self._ask(feeder_id, influxql.ask_any(feeder_id))
 
     def create_bucket(self, feeder_id: str) -> bool:
         """Make the feeder's bucket, kept for ever; return False when it was already there.
@@ -145,7 +157,8 @@ class InfluxStore(ParameterStore):
             by_feeder[record.feeder_id].append(record)
         for feeder_id, own in by_feeder.items():
             for start in range(0, len(own), influxql.BATCH):
-                self._write_batch(feeder_id, own[start : start + influxql.BATCH], measurement)
+                with self._in_time():
+                    self._write_batch(feeder_id, own[start : start + influxql.BATCH], measurement)
 
     def latest(
         self,
@@ -158,8 +171,9 @@ class InfluxStore(ParameterStore):
     ) -> Latest:
         """Return the latest record of every pair, by two requests; see `ParameterStore.latest`."""
         now = now_ns() if now is None else now
-        answer = self._ask(feeder_id, influxql.ask_latest(feeder_id, pairs, now, measurement))
-        points = self._with_provenance(feeder_id, answer, PASSED_OVER_LIMIT, measurement)
+        with self._in_time():
+            answer = self._ask(feeder_id, influxql.ask_latest(feeder_id, pairs, now, measurement))
+            points = self._with_provenance(feeder_id, answer, PASSED_OVER_LIMIT, measurement)
         if pairs is not None:
             wanted = set(pairs)
             points = [point for point in points if point.pair in wanted]
@@ -174,8 +188,9 @@ class InfluxStore(ParameterStore):
         measurement: Measurement = MEASUREMENT,
     ) -> list[StoredPoint]:
         """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
-        answer = self._ask(feeder_id, influxql.ask_history(feeder_id, pair, limit, measurement))
-        points = self._with_provenance(feeder_id, answer, limit, measurement)
+        with self._in_time():
+            answer = self._ask(feeder_id, influxql.ask_history(feeder_id, pair, limit, measurement))
+            points = self._with_provenance(feeder_id, answer, limit, measurement)
         return sorted(points, key=lambda point: -point.time_ns)
 
     def ask_time_s(self) -> float | None:
@@ -358,8 +373,8 @@ class InfluxStore(ParameterStore):
             return influxql.read_results(results)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StoreCorruptError(
-                f"{self.description}: the answer to /query can't be read: {error!r}"
-            ) from error
+                f"{self.description}: the answer to /query can't be read: {self._masked(repr(error))}"
+            ) from None
 
     def _query(self, bucket: str, statement: str, values: str) -> dict[str, Any]:
         """Return the one result of a statement; raise the error that a 200 can hold."""
@@ -385,7 +400,7 @@ class InfluxStore(ParameterStore):
     def _query_error(self, text: str, bucket: str) -> StoreError:
         if text.startswith("database not found"):
             return StoreError(self._bucket_missing(bucket))
-        return StoreError(f"{self.description}: bucket {bucket}: {text}")
+        return StoreError(f"{self.description}: bucket {bucket}: {self._masked(text)}")
 
     def _bucket_missing(self, bucket: str) -> str:
         return (
@@ -396,27 +411,53 @@ class InfluxStore(ParameterStore):
     def _send(self, writer: WriteApi, bucket: str, points: list[Point]) -> None:
         self._call(lambda: writer.write(bucket, self._org, points), bucket)
 
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Give the requests made inside `timeout_s` seconds in all."""
+        self._ends = time.monotonic() + self._timeout_s
+        yield
+
     def _call(self, request: Callable[[], Any], bucket: str) -> Any:  # noqa: ANN401  (the client has no types)
-        """Return what `request` does, tried again while the server is unavailable."""
-        return self._retrying(self._call_once, request, bucket)
+        """Return what `request` does, tried again while the server is unavailable and time left."""
+        left_s = self._ends - time.monotonic()
+        stop = stop_after_attempt(self._attempts) | stop_before_delay(left_s)
+        return self._retrying.copy(stop=stop)(self._call_once, request, bucket)
 
     def _call_once(self, request: Callable[[], Any], bucket: str) -> Any:  # noqa: ANN401
+        # Raised without their causes: those repeat all that the server said, a token as well.
+        left_s = self._ends - time.monotonic()
+        if left_s <= 0:
+            raise StoreUnavailableError(f"{self.description}: {self._too_slow}")
+        self._client.api_client.configuration.timeout = left_s * 1000
         try:
             return request()
         except ApiException as error:
-            raise self._api_error(error, bucket) from error
+            raise self._api_error(error, bucket) from None
+        except urllib3.exceptions.ReadTimeoutError:
+            raise StoreUnavailableError(f"{self.description}: {self._too_slow}") from None
         except urllib3.exceptions.HTTPError as error:
-            text = " ".join(str(error).split())
+            text = self._masked(str(error))
             raise StoreUnavailableError(
                 f"{self.description}: can't be reached: {text} (is the server running?)"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise StoreCorruptError(f"{self.description}: the answer is not UTF-8") from error
+            ) from None
+        except UnicodeDecodeError:
+            raise StoreCorruptError(f"{self.description}: the answer is not UTF-8") from None
+
+    @property
+    def _too_slow(self) -> str:
+        return (
+            f"timed out: no whole answer within {self._timeout_s:g} s (is the server overloaded?)"
+        )
+
+    def _masked(self, text: object) -> str:
+        """Return a foreign text on one line, cut, and without the token that a server may echo."""
+        shown = " ".join(str(text).split()).replace(self._client.token, "***")
+        return shown[:500]
 
     def _api_error(self, error: ApiException, bucket: str) -> StoreError:
         """Return our error for a refused request, saying what to do."""
         status: int | None = error.status
-        text = _server_text(error)
+        text = self._masked(_server_text(error))
         if status == 401:
             advice = "the token is wrong: check FEEDER_STORE_TOKEN or FEEDER_STORE_TOKEN_FILE"
         elif status == 403:
@@ -430,7 +471,10 @@ class InfluxStore(ParameterStore):
                 "writer; float writes work again in the bucket's next shard"
             )
         elif not status:
-            advice = f"no secure connection: check the URL and the certificate: {text}"
+            advice = (
+                "no secure connection: check the URL, and name the file of your own authority's "
+                f"certificate in SSL_CERT_FILE: {text}"
+            )
         else:
             advice = f"bucket {bucket}: status {status}: {text}"
         kind = StoreUnavailableError if status in _UNAVAILABLE_STATUS else StoreError
@@ -463,4 +507,4 @@ def _server_text(error: ApiException) -> str:
         text = body.get("message") or body.get("error") or error.body
     except (TypeError, ValueError, AttributeError):
         text = error.body or error.reason
-    return " ".join(str(text).split())[:500]
+    return str(text)

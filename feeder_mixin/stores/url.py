@@ -7,6 +7,8 @@ a password. The backend's module is imported only when a URL asks for it.
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -67,7 +69,7 @@ def open_store(
     environ
         Where the token is looked up; the process's environment by default.
     timeout_s
-        Longest wait for one answer.
+        Longest wait: of one question in all with InfluxDB, of each statement with SQL.
 
     Raises
     ------
@@ -99,7 +101,7 @@ def load_token(environ: Mapping[str, str]) -> str | None:
     Raises
     ------
     SettingsError
-        When both are set, or the file can't be read or is empty.
+        When both are set, or the file can't be read, is empty, or others may read it.
     """
     token, file_name = environ.get(TOKEN_VARIABLE), environ.get(TOKEN_FILE_VARIABLE)
     if token and file_name:
@@ -107,7 +109,14 @@ def load_token(environ: Mapping[str, str]) -> str | None:
     if not file_name:
         return token or None
     try:
-        token = Path(file_name).read_text(encoding="utf-8").strip()
+        with Path(file_name).open(encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & 0o077:
+                raise SettingsError(
+                    f"{TOKEN_FILE_VARIABLE}={file_name}: mode {mode:04o} lets others at the token: "
+                    f"chmod 600 {shlex.quote(file_name)}"
+                )
+            token = file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         # Without the cause: a decoding error's text holds part of the content.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import tenacity
 from influxdb_client.client.write_api import SYNCHRONOUS
 
 from feeder_mixin.schema import (
@@ -21,6 +22,7 @@ from feeder_mixin.schema import (
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.sql import TABLE, SqlStore
+from tests.fake_influx import FakeServer, running_server
 
 NOW_NS = 1_795_176_000 * NANOSECONDS
 POSTGRES_VARIABLE = "FEEDER_TEST_POSTGRES_URL"
@@ -143,6 +145,21 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def store(backend: Backend) -> Iterator[ParameterStore]:
     """Give an empty store of each backend in turn."""
     with backend.open() as store:
+        yield store
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """Run a local HTTP server that plays InfluxDB."""
+    with running_server() as fake:
+        yield fake
+
+
+@pytest.fixture
+def fake_store(server: FakeServer) -> Iterator[InfluxStore]:
+    """Give a store that asks the local server and does not wait between attempts."""
+    with InfluxStore(server.url, org="ArtiSky", token="hush-hush", timeout_s=5) as store:  # noqa: S106
+        store._retrying.wait = tenacity.wait_none()
         yield store
 
 

@@ -6,14 +6,9 @@ Most tests ask a local HTTP server that gives a real server's recorded answers
 
 import json
 import logging
-import threading
 import traceback
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import tenacity
@@ -43,61 +38,6 @@ TOKEN = "hush-hush"  # noqa: S105  (a token of no server)
 FLOATS = {name: float(value) for name, value in default_parameters().items()}
 DAY_NS = 86_400 * NANOSECONDS
 EMPTY, ACCEPTED = (200, RECORDED["empty"]["response"]), (204, "")
-
-
-@dataclass
-class FakeServer:
-    """Answers in order with what a test puts in `answers`, and keeps what it was asked."""
-
-    url: str
-    answers: deque = field(default_factory=deque)
-    asked: list[tuple[str, dict, str]] = field(default_factory=list)
-    headers: list[dict] = field(default_factory=list)
-
-
-@pytest.fixture
-def server():
-    """Run a local HTTP server that plays InfluxDB."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def handle_any(self):
-            length = int(self.headers.get("Content-Length", 0))
-            parts = urlsplit(self.path)
-            fake.asked.append((parts.path, parse_qs(parts.query), self.rfile.read(length).decode()))
-            fake.headers.append(dict(self.headers))
-            status, body = fake.answers.popleft()
-            if isinstance(body, Callable):
-                body = body()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body.encode())))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        do_GET = do_POST = handle_any  # noqa: N815  (the base class's names)
-
-        def log_message(self, *_):
-            pass
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_):
-            """Say nothing when a client has gone: one test gives up waiting."""
-
-    with Server(("127.0.0.1", 0), Handler) as http:
-        fake = FakeServer(f"http://127.0.0.1:{http.server_port}")
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield fake
-        http.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def fake_store(server):
-    """Give a store that asks the local server and does not wait between attempts."""
-    with InfluxStore(server.url, org="ArtiSky", token=TOKEN, timeout_s=5) as store:
-        store._retrying.wait = tenacity.wait_none()
-        yield store
 
 
 def recorded(name):
@@ -341,16 +281,11 @@ def test_overload_that_stays_is_unavailable(server, fake_store, make_record):
     assert len(server.asked) == 3
 
 
-def test_silent_server_is_given_up_in_time(server, now):
-    """A server that never answers ends in an error after the time-outs, not in a hang."""
-    release = threading.Event()
-    server.answers += [(200, lambda: str(release.wait(30)))] * 2
-    store = InfluxStore(server.url, org="o", token=TOKEN, timeout_s=0.1, attempts=2)
-    store._retrying.wait = tenacity.wait_none()
-    with pytest.raises(StoreUnavailableError, match="timed out"):
-        store.latest("feeder1", now=now)
-    release.set()
-    assert len(server.asked) == 2
+def test_large_answer_in_many_pieces_is_read_whole(server, fake_store, make_record, now):
+    """An answer of a megabyte, and the next on the same connection, come back complete."""
+    records = [make_record("feeder1", f"P{i}/USDT:USDT") for i in range(500)]
+    server.answers += [stored(*records)] * 2
+    assert len(fake_store.latest("feeder1", now=now).records) == 500
 
 
 def test_server_down_is_unavailable_and_tells_no_token(caplog, make_record):

@@ -132,6 +132,7 @@ def test_load_token_reads_file_without_line_end(tmp_path):
     """A token file's line end is no part of the token."""
     path = tmp_path / "token"
     path.write_text(f"{SECRET}\n")
+    path.chmod(0o600)
     assert load_token({"FEEDER_STORE_TOKEN_FILE": str(path)}) == SECRET
     assert load_token({"FEEDER_STORE_TOKEN": SECRET}) == SECRET
     assert load_token({}) is None
@@ -151,10 +152,22 @@ def test_load_token_bad_source_is_an_error(tmp_path, content, environ, message):
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content)
+        path.chmod(0o400)
     with pytest.raises(SettingsError, match=message) as caught:
         load_token({"FEEDER_STORE_TOKEN_FILE": str(path), **environ})
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o777, 0o610], ids=oct)
+def test_load_token_from_a_file_that_others_may_use_is_refused(tmp_path, mode):
+    """A token that group or others can reach is refused, with the command that mends it."""
+    path = tmp_path / "a token"
+    path.write_text(SECRET)
+    path.chmod(mode)
+    with pytest.raises(SettingsError, match=rf"mode {mode:04o}.*chmod 600 '.*a token'") as caught:
+        load_token({"FEEDER_STORE_TOKEN_FILE": str(path)})
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize(
