@@ -14,12 +14,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import urllib3
-from influxdb_client import InfluxDBClient, Point, WritePrecision
+from influxdb_client import InfluxDBClient, Point, PostBucketRequest, WritePrecision
 from influxdb_client.client.write_api import SYNCHRONOUS, WriteApi
 from influxdb_client.rest import ApiException
 from tenacity import (
@@ -58,7 +58,7 @@ from feeder_mixin.stores.base import (
     now_ns,
     select_latest,
 )
-from feeder_mixin.stores.whole_answer import POOLS
+from feeder_mixin.stores.transport import POOLS
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_ATTEMPTS: Final = 3
@@ -68,6 +68,16 @@ _UNSAFE_TAG: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 _TYPE_CONFLICT: Final = re.compile(
     r'input field \\*"(\w+)\\*" on measurement \\*"\w+\\*" is type (\w+), already exists as type (\w+)'
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A feeder's bucket as the server has it; `keeps_s` is None when it keeps points for ever."""
+
+    name: str
+    id: str
+    is_new: bool
+    keeps_s: int | None
 
 
 class InfluxStore(ParameterStore):
@@ -84,7 +94,7 @@ class InfluxStore(ParameterStore):
         Whose buckets `ping` reads; without any it only asks whether the server is there.
     timeout_s
         Longest time for one question with all its requests, tries, waits and the last byte of the
-        answer: for `ping`, `latest`, `history`, `create_bucket`, and each batch of `write`.
+        answer: for `ping`, `latest`, `history`, `make_bucket`, and each batch of `write`.
     attempts
         How often a request is tried within that when the server can't be reached or is overloaded;
         random waits of at most two seconds lie between.
@@ -112,7 +122,7 @@ class InfluxStore(ParameterStore):
             # http.client would refuse it as a header, and repeat it in its message.
             raise SettingsError("the store token has a space or a character that no token has")
         self.description = f"influxdb {server} org={org}"
-        self._org = org
+        self.org = org
         self._feeder_ids = tuple(feeder_ids)
         self._timeout_s, self._attempts = timeout_s, attempts
         self._ends = 0.0
@@ -132,17 +142,23 @@ class InfluxStore(ParameterStore):
             for feeder_id in self._feeder_ids:
                 self._ask(feeder_id, influxql.ask_any(feeder_id))
 
-    def create_bucket(self, feeder_id: str) -> bool:
-        """Make the feeder's bucket, kept for ever; return False when it was already there.
+    def make_bucket(self, feeder_id: str) -> Bucket:
+        """Return the feeder's bucket, made without retention where it was not there.
 
-        Needs a token with the organisation's rights. Calling again does nothing.
+        Needs a token with the organisation's rights. A bucket found is left as it is.
         """
-        bucket, buckets = bucket_name(feeder_id), self._client.buckets_api()
-        found = self._call(lambda: buckets.find_buckets(name=bucket), bucket).buckets
-        if found:
-            return False
-        self._call(lambda: buckets.create_bucket(bucket_name=bucket, org=self._org), bucket)
-        return True
+        name, api = bucket_name(feeder_id), self._client.buckets_api()
+        with self._in_time():
+            org_id = self._find_org()
+            # Without the organisation in the question: with it, a missing bucket is an error.
+            named = self._call(lambda: api.find_buckets(name=name), name).buckets
+            found = [bucket for bucket in named if bucket.org_id == org_id]
+            is_new = not found
+            if is_new:
+                wanted = PostBucketRequest(org_id=org_id, name=name, retention_rules=[])
+                found = [self._call(lambda: api.create_bucket(wanted), name)]
+        keeps_s = sum(rule.every_seconds for rule in found[0].retention_rules)
+        return Bucket(name, found[0].id, is_new, keeps_s or None)
 
     def write(
         self, records: Sequence[ParameterRecord], measurement: Measurement = MEASUREMENT
@@ -257,6 +273,14 @@ class InfluxStore(ParameterStore):
     def close(self) -> None:
         """Close connections; calling again does nothing."""
         self._client.close()
+
+    def _find_org(self) -> str:
+        """Return the organisation's id."""
+        organizations = self._client.organizations_api()
+        found = self._call(lambda: organizations.find_organizations(org=self.org), "")
+        if not found:
+            raise StoreError(self._org_missing)
+        return str(found[0].id)
 
     def _write_batch(
         self, feeder_id: str, records: Sequence[ParameterRecord], measurement: Measurement
@@ -402,6 +426,14 @@ class InfluxStore(ParameterStore):
             return StoreError(self._bucket_missing(bucket))
         return StoreError(f"{self.description}: bucket {bucket}: {self._masked(text)}")
 
+    @property
+    def _org_missing(self) -> str:
+        return (
+            f"{self.description}: organisation {self.org} does not exist, or the token may not see "
+            "it: check org in the store's URL; making buckets needs a token with all of the "
+            "organisation's rights"
+        )
+
     def _bucket_missing(self, bucket: str) -> str:
         return (
             f"{self.description}: bucket {bucket} is missing, or the token has no right to read "
@@ -409,7 +441,7 @@ class InfluxStore(ParameterStore):
         )
 
     def _send(self, writer: WriteApi, bucket: str, points: list[Point]) -> None:
-        self._call(lambda: writer.write(bucket, self._org, points), bucket)
+        self._call(lambda: writer.write(bucket, self.org, points), bucket)
 
     @contextmanager
     def _in_time(self) -> Iterator[None]:
@@ -458,10 +490,14 @@ class InfluxStore(ParameterStore):
         """Return our error for a refused request, saying what to do."""
         status: int | None = error.status
         text = self._masked(_server_text(error))
-        if status == 401:
+        if status == 401 and "is unauthorized" in text:
+            advice = f"the token has no right to make bucket {bucket}: {text}"
+        elif status == 401:
             advice = "the token is wrong: check FEEDER_STORE_TOKEN or FEEDER_STORE_TOKEN_FILE"
         elif status == 403:
             advice = f"the token has no right to do this in bucket {bucket}"
+        elif status == 404 and text.startswith("organization"):
+            return StoreError(self._org_missing)
         elif status == 404:
             return StoreError(self._bucket_missing(bucket))
         elif conflict := _TYPE_CONFLICT.search(text):

@@ -3,12 +3,14 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 import tenacity
+from influxdb_client import BucketRetentionRules, Permission, PermissionResource
 from influxdb_client.client.write_api import SYNCHRONOUS
 
 from feeder_mixin.schema import (
@@ -23,6 +25,7 @@ from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.sql import TABLE, SqlStore
 from tests.fake_influx import FakeServer, running_server
+from tests.recording import recording, replaying
 
 NOW_NS = 1_795_176_000 * NANOSECONDS
 POSTGRES_VARIABLE = "FEEDER_TEST_POSTGRES_URL"
@@ -31,6 +34,7 @@ INFLUX_VARIABLES = (
     "FEEDER_TEST_INFLUX_TOKEN",
     "FEEDER_TEST_INFLUX_ORG",
 )
+RECORD_VARIABLE = "FEEDER_TEST_INFLUX_RECORD"
 
 
 @dataclass
@@ -42,6 +46,12 @@ class Backend:
     open: Callable[[], ParameterStore]
     write_raw: Callable[[str, str, int, Mapping[str, object]], None]
     """Write a point as a foreign writer would: any fields, of any type."""
+    environ: Mapping[str, str]
+    """The environment that makes a bot open this store."""
+    break_queries: Callable[[], str]
+    """Make the store refuse a query; return the feeder to ask about."""
+    is_recorded: bool = False
+    """Whether answers are recorded, or being recorded: only requests that never change."""
 
 
 def write_sql_row(store: SqlStore, feeder: str, pair: str, time_ns: int, fields: Mapping) -> None:
@@ -51,7 +61,17 @@ def write_sql_row(store: SqlStore, feeder: str, pair: str, time_ns: int, fields:
     names = ", ".join(row)
     values = ", ".join(f":{name}" for name in row)
     with store.write_connection() as connection:
+        known = {column["name"] for column in sa.inspect(connection).get_columns(TABLE.name)}
+        for name in sorted(set(row) - known):
+            connection.execute(sa.text(f"ALTER TABLE {TABLE.name} ADD COLUMN {name} FLOAT"))
         connection.execute(sa.text(f"INSERT INTO {TABLE.name} ({names}) VALUES ({values})"), row)  # noqa: S608
+
+
+def rename_sql_column(store: SqlStore, feeder: str) -> str:
+    """Rename a column that every query names, and return the feeder."""
+    with store.write_connection() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {TABLE.name} RENAME COLUMN pair TO symbol"))
+    return feeder
 
 
 def line_value(value: object) -> str:
@@ -68,7 +88,7 @@ def write_influx_point(
     body = ",".join(f"{name}={line_value(value)}" for name, value in fields.items())
     tags = f"feeder_id={feeder},optimized_for={feeder},model_type=foreign,pair={pair}"
     writer = store._client.write_api(write_options=SYNCHRONOUS)
-    writer.write(bucket_name(feeder), store._org, f"{MEASUREMENT},{tags} {body} {time_ns}")
+    writer.write(bucket_name(feeder), store.org, f"{MEASUREMENT},{tags} {body} {time_ns}")
 
 
 @pytest.fixture
@@ -77,7 +97,12 @@ def sqlite_backend(tmp_path: Path) -> Iterator[Backend]:
     path = tmp_path / "folder" / "feeder_params.sqlite"
     with SqlStore(path) as store:
         yield Backend(
-            "sqlite", "feeder1", lambda: SqlStore(path), lambda *row: write_sql_row(store, *row)
+            "sqlite",
+            "feeder1",
+            lambda: SqlStore(path),
+            lambda *row: write_sql_row(store, *row),
+            {"FEEDER_STORE_URL": f"sqlite:///{path}"},
+            lambda: rename_sql_column(store, "feeder1"),
         )
 
 
@@ -106,34 +131,129 @@ def postgresql_backend(postgres_url: str) -> Iterator[Backend]:
             "feeder1",
             lambda: SqlStore(postgres_url),
             lambda *row: write_sql_row(store, *row),
+            {"FEEDER_STORE_URL": postgres_url},
+            lambda: rename_sql_column(store, "feeder1"),
         )
 
 
+@dataclass
+class InfluxBackend(Backend):
+    """InfluxDB, real or recorded, with what only tests of its own answers need."""
+
+    open_as: Callable[[str], ParameterStore] = field(kw_only=True)
+    """Open a store with another token."""
+    make_token: Callable[..., str] = field(kw_only=True)
+    """Make a token that may `read` or `write` the feeder's bucket."""
+    limit_retention: Callable[[], None] = field(kw_only=True)
+    """Let the feeder's bucket drop what is older than 30 days."""
+
+
+def make_influx_backend(
+    url: str, org: str, token: str, feeder: str, *, is_recorded: bool, **admin: Callable
+) -> InfluxBackend:
+    """Return the backend of a feeder on a server, or on what stands for one."""
+
+    def open_as(other: str) -> InfluxStore:
+        return InfluxStore(url, org=org, token=other, feeder_ids=[feeder])
+
+    def write_raw(*point: object) -> None:
+        with open_as(token) as store:
+            write_influx_point(store, *point)
+
+    return InfluxBackend(
+        "influxdb",
+        feeder,
+        lambda: open_as(token),
+        write_raw,
+        {"FEEDER_STORE_URL": f"influxdb+{url}?org={org}", "FEEDER_STORE_TOKEN": token},
+        lambda: "nobody",  # has no bucket: an error inside a 200
+        is_recorded=is_recorded,
+        open_as=open_as,
+        **admin,
+    )
+
+
 @pytest.fixture
-def influxdb_backend() -> Iterator[Backend]:
-    """Give a feeder with an empty InfluxDB bucket, deleted afterwards."""
+def influxdb_backend(request: pytest.FixtureRequest) -> Iterator[InfluxBackend]:
+    """Give a feeder with an empty bucket on a real server, deleted afterwards.
+
+    With `RECORD_VARIABLE` set, the exchanges of the test are recorded.
+    """
     values = [os.environ.get(name) for name in INFLUX_VARIABLES]
     if not all(values):
         pytest.skip(f"{', '.join(INFLUX_VARIABLES)} are not set")
     url, token, org = values
-    feeder = f"test-{uuid.uuid4().hex}"
-    with InfluxStore(url, org=org, token=token, feeder_ids=[feeder]) as store:
-        assert store.create_bucket(feeder)
-        yield Backend(
-            "influxdb",
-            feeder,
-            lambda: InfluxStore(url, org=org, token=token, feeder_ids=[feeder]),
-            lambda *point: write_influx_point(store, *point),
+    records = bool(os.environ.get(RECORD_VARIABLE))
+    feeder = "recorded" if records else f"test-{uuid.uuid4().hex}"
+    tokens = []
+    with InfluxStore(url, org=org, token=token) as admin:
+        bucket = admin.make_bucket(feeder)
+        buckets, authorizations = admin._client.buckets_api(), admin._client.authorizations_api()
+
+        def make_token(**rights: bool) -> str:
+            org_id = buckets.find_bucket_by_id(bucket.id).org_id
+            resource = PermissionResource(type="buckets", id=bucket.id, org_id=org_id)
+            permissions = [Permission(action=right, resource=resource) for right in rights]
+            made = authorizations.create_authorization(org_id, permissions)
+            tokens.append(made)
+            return made.token
+
+        def limit_retention() -> None:
+            found = buckets.find_bucket_by_id(bucket.id)
+            found.retention_rules = [BucketRetentionRules("expire", every_seconds=30 * 86_400)]
+            buckets.update_bucket(found)
+
+        key = (request.path.stem, request.node.name)
+        try:
+            with recording(url, *key) if records else nullcontext(url) as asked:
+                yield make_influx_backend(
+                    asked,
+                    org,
+                    token,
+                    feeder,
+                    is_recorded=records,
+                    make_token=make_token,
+                    limit_retention=limit_retention,
+                )
+        finally:
+            buckets.delete_bucket(bucket.id)
+            for made in tokens:
+                authorizations.delete_authorization(made)
+
+
+@pytest.fixture
+def influxdb_recorded_backend(request: pytest.FixtureRequest) -> Iterator[InfluxBackend]:
+    """Give what a real server answered when this test was recorded."""
+    test = request.node.name.replace("influxdb_recorded", "influxdb")
+    with replaying(request.path.stem, test) as url:
+        yield make_influx_backend(
+            url,
+            "ArtiSky",
+            "hush-hush",
+            "recorded",
+            is_recorded=True,
+            make_token=lambda **_: "a-token-with-fewer-rights",
+            limit_retention=lambda: None,
         )
-        buckets = store._client.buckets_api()
-        buckets.delete_bucket(buckets.find_bucket_by_name(bucket_name(feeder)))
+
+
+INFLUX_BACKENDS = [
+    pytest.param("influxdb_recorded", id="influxdb_recorded"),
+    pytest.param("influxdb", id="influxdb", marks=pytest.mark.external_service),
+]
+
+
+@pytest.fixture(params=INFLUX_BACKENDS)
+def influx(request: pytest.FixtureRequest) -> InfluxBackend:
+    """Give InfluxDB's recorded answers, then the real server."""
+    return request.getfixturevalue(f"{request.param}_backend")
 
 
 @pytest.fixture(
     params=[
         pytest.param("sqlite", id="sqlite"),
         pytest.param("postgresql", id="postgresql", marks=pytest.mark.external_service),
-        pytest.param("influxdb", id="influxdb", marks=pytest.mark.external_service),
+        *INFLUX_BACKENDS,
     ]
 )
 def backend(request: pytest.FixtureRequest) -> Backend:

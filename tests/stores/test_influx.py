@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import tenacity
-from influxdb_client.client.write_api import SYNCHRONOUS
 
 from feeder_mixin.errors import (
     SettingsError,
@@ -30,7 +29,7 @@ from feeder_mixin.schema import (
     default_parameters,
 )
 from feeder_mixin.stores.base import Latest
-from feeder_mixin.stores.influx import InfluxStore, _provenance_point
+from feeder_mixin.stores.influx import InfluxStore
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_influx.json").read_text())
 PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
@@ -322,75 +321,3 @@ def test_write_pair_that_line_protocol_would_change_is_refused(fake_store, make_
     """A pair that would come back as another text is refused before anything is sent."""
     with pytest.raises(StoreError, match="can't be stored"):
         fake_store.write([make_record("feeder1", pair)])
-
-
-@pytest.mark.external_service
-def test_real_integers_in_an_older_shard_do_not_break_reading(influxdb_backend, make_record, now):
-    """A foreign writer's integers of another week leave newer and older records readable."""
-    feeder, store = influxdb_backend.feeder, influxdb_backend.open()
-    integers = {name: round(value) for name, value in FLOATS.items()}
-    influxdb_backend.write_raw(feeder, OTHER, now - 60 * DAY_NS, integers)
-    record = make_record(feeder, PAIR, now)
-    store.write([record])
-    latest = store.latest(feeder, now=now)
-    assert latest.records == {PAIR: record}
-    assert "learning_rate=0.0 is outside" in latest.rejected[OTHER].reason
-
-
-@pytest.mark.external_service
-def test_real_text_in_a_field_rejects_or_hides_only_that_point(influxdb_backend, make_record, now):
-    """Text alone rejects its record by name; beside floats it reads as absent."""
-    feeder, store = influxdb_backend.feeder, influxdb_backend.open()
-    influxdb_backend.write_raw(feeder, PAIR, now - 60 * DAY_NS, FLOATS | {"num_leaves": "many"})
-    latest = store.latest(feeder, now=now)
-    assert "num_leaves='many' is not a number" in latest.rejected[PAIR].reason
-    record = make_record(feeder, OTHER, now)
-    store.write([record])
-    latest = store.latest(feeder, now=now)
-    assert latest.records == {OTHER: record}
-    assert [(note.pair, note.field) for note in latest.notes] == [(PAIR, "num_leaves")]
-
-
-@pytest.mark.external_service
-def test_real_integer_in_the_current_shard_refuses_by_field(influxdb_backend, make_record, now):
-    """Where a foreign integer blocks our floats, the error names the field and what is lost."""
-    feeder, store = influxdb_backend.feeder, influxdb_backend.open()
-    influxdb_backend.write_raw(feeder, OTHER, now, {"n_estimators": 100})
-    with pytest.raises(StoreError, match=f"field n_estimators is integer.*{PAIR}"):
-        store.write([make_record(feeder, PAIR, now)])
-    assert store.history(feeder, PAIR) == []
-
-
-@pytest.mark.external_service
-def test_real_missing_bucket_is_named(influxdb_backend, make_record, now):
-    """Reading, writing and pinging without a bucket name it and the command that makes it."""
-    store, feeder = influxdb_backend.open(), "test-without-bucket"
-    store._feeder_ids = (feeder,)
-    for call in (
-        store.ping,
-        lambda: store.latest(feeder, now=now),
-        lambda: store.write([make_record(feeder)]),
-    ):
-        with pytest.raises(StoreError, match=r"OPTUNA_TEST-WITHOUT-BUCKET is missing.*init-store"):
-            call()
-
-
-@pytest.mark.external_service
-def test_real_create_bucket_again_does_nothing(influxdb_backend):
-    """Making a bucket that exists is harmless, and said."""
-    assert not influxdb_backend.open().create_bucket(influxdb_backend.feeder)
-
-
-@pytest.mark.external_service
-def test_real_provenance_behind_newer_documents_is_found(influxdb_backend, make_record, now):
-    """A record's provenance is found behind newer documents whose points never arrived."""
-    feeder, store = influxdb_backend.feeder, influxdb_backend.open()
-    record = make_record(feeder, PAIR, now - DAY_NS)
-    store.write([record])
-    writer = store._client.write_api(write_options=SYNCHRONOUS)
-    orphans = [
-        _provenance_point(MEASUREMENT, make_record(feeder, PAIR, now - age)) for age in range(9)
-    ]
-    store._send(writer, f"OPTUNA_{feeder.upper()}", orphans)
-    assert store.latest(feeder, now=now) == Latest({PAIR: record})
-    assert store.history(feeder, PAIR, 1)[0].holds(record)

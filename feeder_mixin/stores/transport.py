@@ -1,7 +1,8 @@
-"""HTTP connections of urllib3 whose read time-out bounds the whole answer, not each byte of it.
+"""HTTP of the InfluxDB store: answers in bounded time, and without the token that they repeat.
 
-Used by `feeder_mixin.stores.influx`. A socket's time-out begins anew with every byte that arrives,
-so a server (or a proxy) that trickles would hold a starting bot for as long as it likes.
+Used by `feeder_mixin.stores.influx`, as pools of urllib3. A socket's time-out begins anew with every
+byte that arrives, so a server (or a proxy) that trickles would hold a starting bot for as long as it
+likes. And a proxy's error page may show the request's headers, which the client hands to its logs.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import http.client
 import io
 import socket
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import BaseHTTPResponse
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -62,9 +65,25 @@ class _SecureConnection(HTTPSConnection):
 class _Pool(urllib3.HTTPConnectionPool):
     ConnectionCls = _Connection
 
+    def urlopen(  # type: ignore[override]
+        self,
+        method: str,
+        url: str,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,  # noqa: ANN401  (handed on)
+    ) -> BaseHTTPResponse:
+        answer = super().urlopen(method, url, body, headers, **options)
+        token = (headers or {}).get("Authorization", "").rpartition(" ")[2].encode()
+        if not options.get("preload_content", True) or not token or token not in answer.data:
+            return answer
+        return urllib3.HTTPResponse(
+            answer.data.replace(token, b"***"), answer.headers, answer.status, reason=answer.reason
+        )
 
-class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+
+class _SecurePool(_Pool, urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection  # type: ignore[assignment]
 
 
 POOLS: Final = {"http": _Pool, "https": _SecurePool}
