@@ -5,7 +5,8 @@ as the latest record is decided here, once, by `select_latest`.
 
 Thread-safety: a store object is used by one thread at a time; make one per thread. Ownership: the
 caller closes what it opened (`close`, or ``with``). Records are immutable and never updated in
-place: stores are append only, a rollback writes the old values as a new record.
+place: stores are append only, a rollback writes the old values as a new record. The one exception
+is `ParameterStore.delete`, which only ``feeder prune`` calls.
 
 A store holds two measurements of one schema, which never mix: the records that bots read, and the
 candidates, tuned sets that were refused. Every method works on the first unless told otherwise.
@@ -155,6 +156,15 @@ def select_latest(
     return Latest(records, rejected, tuple(notes), expired)
 
 
+def load_stored_pairs(
+    store: ParameterStore, feeder_id: str, measurement: Measurement = MEASUREMENT
+) -> list[str]:
+    """Return every pair that has a point in `store`, sorted: those that left the config, too."""
+    latest = store.latest(feeder_id, measurement=measurement)
+    noted = (note.pair for note in latest.notes)
+    return sorted({*latest.records, *latest.rejected, *latest.expired, *noted})
+
+
 class ParameterStore(ABC):
     """Append-only home of parameter records; see the module docstring for the rules.
 
@@ -207,6 +217,20 @@ class ParameterStore(ABC):
         measurement: Measurement = MEASUREMENT,
     ) -> list[StoredPoint]:
         """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
+
+    @abstractmethod
+    def delete(
+        self,
+        feeder_id: str,
+        pair: str,
+        times_ns: Sequence[int],
+        measurement: Measurement = MEASUREMENT,
+    ) -> None:
+        """Remove a pair's points of exactly these times, their provenance with them.
+
+        Points of any other time, however near, pair, feeder or measurement stay. A time without a
+        point does nothing. Interrupted, some are gone; calling again removes the rest.
+        """
 
     @abstractmethod
     def close(self) -> None:

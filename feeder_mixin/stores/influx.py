@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final
 
 import urllib3
@@ -44,6 +45,7 @@ from feeder_mixin.schema import (
     Measurement,
     ParameterRecord,
     bucket_name,
+    format_time_ns,
     missing_parameters,
 )
 from feeder_mixin.stores import influxql
@@ -211,12 +213,13 @@ class InfluxStore(ParameterStore):
 
     def ask_time_s(self) -> float | None:
         """Return the server's time by its Date header (whole seconds), None when it says none."""
-        _, _, headers = self._call(
-            lambda: self._client.api_client.call_api(
-                "/ping", "GET", _return_http_data_only=False, _preload_content=True
-            ),
-            bucket="",
-        )
+        with self._in_time():
+            _, _, headers = self._call(
+                lambda: self._client.api_client.call_api(
+                    "/ping", "GET", _return_http_data_only=False, _preload_content=True
+                ),
+                bucket="",
+            )
         try:
             return parsedate_to_datetime(headers["Date"]).timestamp()
         except (KeyError, TypeError, ValueError):
@@ -249,16 +252,18 @@ class InfluxStore(ParameterStore):
                     raise StoreError(
                         f"{self.description}: the server has no organisation {self._org!r}: correct "
                         "org=NAME in the store's URL"
-                    ) from error
+                    ) from None
                 raise
             return True
 
-        return bool(self._call(write_nothing, bucket))
+        with self._in_time():
+            return bool(self._call(write_nothing, bucket))
 
     def field_types(self, feeder_id: str) -> dict[str, set[str]]:
         """Return field name -> its types: more than one where shards differ."""
         statement = f"SHOW FIELD KEYS FROM {MEASUREMENT}"
-        result = self._query(bucket_name(feeder_id), statement, "{}")
+        with self._in_time():
+            result = self._query(bucket_name(feeder_id), statement, "{}")
         types: dict[str, set[str]] = defaultdict(set)
         try:
             for series in result.get("series", ()):
@@ -269,6 +274,27 @@ class InfluxStore(ParameterStore):
                 f"{self.description}: the answer to {statement} can't be read: {error!r}"
             ) from error
         return dict(types)
+
+    def delete(
+        self,
+        feeder_id: str,
+        pair: str,
+        times_ns: Sequence[int],
+        measurement: Measurement = MEASUREMENT,
+    ) -> None:
+        """Remove points of exactly these times, by two requests each; see `ParameterStore.delete`.
+
+        The token needs to write the bucket.
+        """
+        bucket, deleter = bucket_name(feeder_id), self._client.delete_api()
+        for time_ns in times_ns:
+            moment = format_time_ns(time_ns)  # text, because a datetime holds only microseconds
+            # Provenance last: when only one of the two gets through, no text is left without record.
+            for name in (measurement, PROVENANCE_MEASUREMENTS[measurement]):
+                predicate = influxql.delete_predicate(name, feeder_id, pair)
+                request = partial(deleter.delete, moment, moment, predicate, bucket, self._org)
+                with self._in_time():
+                    self._call(request, bucket)
 
     def close(self) -> None:
         """Close connections; calling again does nothing."""

@@ -2,7 +2,8 @@
 
 Called by `feeder_mixin.stores.influx` only; names no client. What must stay true: identifiers are
 the schema's, times and limits are integers, and everything that a user or a foreign writer can
-choose is a bound value (``$name``), never part of the text.
+choose is a bound value (``$name``), never part of the text. (The predicate of a deletion knows no
+bound values; there the text is quoted.)
 """
 
 from __future__ import annotations
@@ -82,6 +83,13 @@ def ask_between(
     condition, values = _where(feeder_id, pairs)
     between = f"{condition} AND time >= {first_ns} AND time <= {last_ns}"
     return Question((_select(_both(measurement), between),), values)
+
+
+def delete_predicate(name: str, feeder_id: str, pair: str) -> str:
+    """Return which series of a measurement a deletion is about: values in quotes, theirs escaped."""
+    tags = {"_measurement": name, "feeder_id": feeder_id, "pair": pair}
+    quoted = {tag: text.replace("\\", "\\\\").replace('"', '\\"') for tag, text in tags.items()}
+    return " AND ".join(f'{tag}="{text}"' for tag, text in quoted.items())
 
 
 def read_results(results: Iterable[Mapping[str, Any]]) -> Answer:

@@ -2,8 +2,8 @@
 
 Opened by `feeder_mixin.stores.url` and, for its local file, by the outbox; imported only there, so
 that a bot with another store never loads SQLAlchemy for ours. What must stay true: nothing is
-created by a read; a row is inserted whole or not at all and never updated; two processes may do
-anything here at once.
+created by a read; a row is inserted whole or not at all, never updated, and removed only by
+`SqlStore.delete`; two processes may do anything here at once.
 """
 
 from __future__ import annotations
@@ -197,6 +197,25 @@ class SqlStore(ParameterStore):
                 .limit(limit)
             )
             return [self.read_point(row) for row in connection.execute(query).mappings()]
+
+    def delete(
+        self,
+        feeder_id: str,
+        pair: str,
+        times_ns: Sequence[int],
+        measurement: Measurement = MEASUREMENT,
+    ) -> None:
+        """Remove points of exactly these times in one transaction; see `ParameterStore.delete`."""
+        check_feeder_id(feeder_id)
+        if not times_ns or self.file_is_missing:
+            return
+        table = TABLES[measurement]
+        query = table.delete().where(*(table.c[name] == sa.bindparam(f"a_{name}") for name in _KEY))
+        with self.write_connection(measurement) as connection:
+            connection.execute(
+                query,
+                [{"a_feeder_id": feeder_id, "a_pair": pair, "a_time_ns": t} for t in times_ns],
+            )
 
     def close(self) -> None:
         """Free what is held; calling again does nothing."""

@@ -321,3 +321,26 @@ def test_write_pair_that_line_protocol_would_change_is_refused(fake_store, make_
     """A pair that would come back as another text is refused before anything is sent."""
     with pytest.raises(StoreError, match="can't be stored"):
         fake_store.write([make_record("feeder1", pair)])
+
+
+def test_delete_asks_for_exactly_one_nanosecond_of_one_series(server, fake_store):
+    """Start and stop are the record's own time to the last digit; the record goes before its text."""
+    server.answers += [ACCEPTED, ACCEPTED]
+    fake_store.delete("feeder120b", 'B"\\C', [1_795_262_400_000_000_007])
+    asked = [(path, json.loads(body)) for path, _, body in server.asked]
+    moment = "2026-11-21T12:00:00.000000007Z"
+    assert [(path, body["start"], body["stop"]) for path, body in asked] == [
+        ("/api/v2/delete", moment, moment)
+    ] * 2
+    tags = 'feeder_id="feeder120b" AND pair="B\\"\\\\C"'
+    assert [body["predicate"] for _, body in asked] == [
+        f'_measurement="{name}" AND {tags}'
+        for name in (MEASUREMENT, PROVENANCE_MEASUREMENTS[MEASUREMENT])
+    ]
+
+
+def test_delete_without_the_right_says_which_bucket(server, fake_store):
+    """A reader's token can't delete, and the message names the bucket."""
+    server.answers.append((403, '{"message": "insufficient permissions to delete"}'))
+    with pytest.raises(StoreError, match="no right to do this in bucket OPTUNA_FEEDER120B"):
+        fake_store.delete("feeder120b", PAIR, [1])

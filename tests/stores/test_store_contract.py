@@ -19,7 +19,7 @@ from feeder_mixin.schema import (
     ParameterRecord,
     default_parameters,
 )
-from feeder_mixin.stores.base import PASSED_OVER_LIMIT, Latest
+from feeder_mixin.stores.base import PASSED_OVER_LIMIT, Latest, load_stored_pairs
 
 PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
 DAY_NS = 86_400 * NANOSECONDS
@@ -267,6 +267,63 @@ def test_reads_of_unknown_feeder_or_pair_are_empty(backend, store, make_record, 
     assert store.latest(backend.feeder, [], now=now) == Latest()
 
 
+def test_delete_removes_exactly_the_named_points(backend, store, make_record, now):
+    """Neighbours a nanosecond away stay, and so do other pairs and the candidates, all whole."""
+    records = [make_record(backend.feeder, PAIR, now + i) for i in range(-3, 2)]
+    other, candidate = make_record(backend.feeder, OTHER, now), make_record(backend.feeder)
+    store.write([*records, other])
+    store.write([candidate], CANDIDATES)
+    backend.write_raw(backend.feeder, PAIR, now - 9, HALF)
+    store.delete(backend.feeder, PAIR, [now - 9, now - 2, now])
+    kept = [point.build_record(backend.feeder) for point in store.history(backend.feeder, PAIR)]
+    assert kept == [records[4], records[2], records[0]]
+    assert store.history(backend.feeder, OTHER)[0].holds(other)
+    assert store.history(backend.feeder, PAIR, measurement=CANDIDATES)[0].holds(candidate)
+    store.delete(backend.feeder, PAIR, [now], CANDIDATES)
+    assert store.history(backend.feeder, PAIR, measurement=CANDIDATES) == []
+    assert len(store.history(backend.feeder, PAIR)) == 3
+
+
+def test_delete_of_what_is_not_there_does_nothing(backend, store, make_record, now):
+    """An unknown time, pair, feeder or an empty list is no error, and costs nobody a record."""
+    store.delete(backend.feeder, PAIR, [now])
+    store.write([make_record(backend.feeder, PAIR, now)])
+    store.delete(backend.feeder, PAIR, [])
+    store.delete(backend.feeder, PAIR, [now - 1])
+    store.delete(backend.feeder, OTHER, [now])
+    assert len(store.history(backend.feeder, PAIR)) == 1
+
+
+def test_delete_frees_the_key(backend, store, make_record, now):
+    """What was deleted and is written again comes back whole, with its own provenance."""
+    store.write([make_record(backend.feeder)])
+    store.delete(backend.feeder, PAIR, [now])
+    record = replace(make_record(backend.feeder, num_leaves=20), provenance={"seed": 8})
+    store.write([record])
+    assert store.latest(backend.feeder, now=now).records == {PAIR: record}
+
+
+@pytest.mark.parametrize("pair", [pytest.param(p, id=f"pair{i}") for i, p in enumerate(HOSTILE)])
+def test_delete_hostile_pair_is_only_a_name(backend, store, make_record, now, pair):
+    """A pair full of quotes or operators deletes its own point and no other's."""
+    store.write([make_record(backend.feeder), make_record(backend.feeder, pair)])
+    store.delete(backend.feeder, f'{pair}" OR pair!="x', [now])
+    assert len(store.history(backend.feeder, pair)) == 1
+    store.delete(backend.feeder, pair, [now])
+    assert store.history(backend.feeder, pair) == []
+    assert len(store.history(backend.feeder, PAIR)) == 1
+
+
+def test_stored_pairs_are_all_that_have_a_point(backend, store, make_record, now):
+    """Valid, invalid, expired or half-written: whoever looks at everything sees each pair."""
+    store.write([make_record(backend.feeder, PAIR), make_record(backend.feeder, "OLD", 1)])
+    backend.write_raw(backend.feeder, "BAD", now - 1, FLOATS | {"reg_alpha": 5.0})
+    backend.write_raw(backend.feeder, "HALF", now - 1, HALF)
+    store.write([make_record(backend.feeder, "CANDIDATE")], CANDIDATES)
+    assert load_stored_pairs(store, backend.feeder) == ["BAD", PAIR, "HALF", "OLD"]
+    assert load_stored_pairs(store, backend.feeder, CANDIDATES) == ["CANDIDATE"]
+
+
 @pytest.mark.parametrize("pair", [pytest.param(p, id=f"pair{i}") for i, p in enumerate(HOSTILE)])
 def test_hostile_pair_is_only_a_name(backend, store, make_record, now, pair):
     """A pair full of quotes, commas or statements is stored and read as that text."""
@@ -284,6 +341,7 @@ def test_hostile_feeder_is_refused(store, make_record, now):
     for call in (
         lambda: store.latest(hostile, now=now),
         lambda: store.history(hostile, PAIR),
+        lambda: store.delete(hostile, PAIR, [now]),
         lambda: store.write([make_record(hostile)]),
     ):
         with pytest.raises(FeederError, match="not valid"):
