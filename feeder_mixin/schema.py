@@ -221,7 +221,7 @@ def format_time_ns(time_ns: int) -> str:
 
 # Spelled out: `fromisoformat` reads "2026-01-01+07:00" as seven o'clock without a zone.
 _RFC_3339: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII
+    r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII
 )
 
 
@@ -239,6 +239,11 @@ def parse_time_ns(text: str) -> int:
             f"time {text!r} is not RFC 3339 with a zone (expected for example 2026-01-01T00:00:00Z)"
         )
     whole, fraction, zone = match.groups()
+    if zone is None:
+        raise SettingsError(
+            f"time {text!r} is not RFC 3339 with a zone: it has no zone; add Z for UTC, or an offset "
+            "such as +07:00"
+        )
     try:
         moment = datetime.fromisoformat(whole + ("+00:00" if zone == "Z" else zone))
     except ValueError as error:

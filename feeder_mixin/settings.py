@@ -73,6 +73,15 @@ class FeederSettings:
     retrain_hours: float = 24.0
     last_good_max_days: float | None = None
 
+    def chosen_pairs(self, names: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the pairs named, each once, or all without names; raise `SettingsError` for another's."""
+        for name in names or ():
+            if name not in self.pairs:
+                raise SettingsError(
+                    f"pair {name!r} is not in {self.feeder_id}: its pairs are {', '.join(self.pairs)}"
+                )
+        return tuple(dict.fromkeys(names or ())) or self.pairs
+
     @property
     def root(self) -> Path:
         """Return the folder that relative paths start from."""

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feeder_mixin.cli.common import (
+    ChosenStore,
     chosen_feeders,
     count,
     feeder_options,
@@ -210,6 +211,24 @@ def run_reload(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([outcome.to_dict() for outcome in outcomes])
     return int(any(outcome.error is not None for outcome in outcomes))
+
+
+def reload_after_writing(
+    settings: FeederSettings, chosen: ChosenStore, arguments: argparse.Namespace
+) -> tuple[dict[str, object] | None, bool]:
+    """Make a running bot load what was stored; return what came of it, and whether that is fine."""
+    errors = make_console(stderr=True)
+    outcome = reload_bot(settings)
+    if not outcome.is_running:
+        errors.print(f"{settings.feeder_id}: {outcome.error}", markup=False)
+        return None, True
+    if chosen.option:
+        errors.print(
+            f"--reload: the bot reads its own store, which need not be {chosen}", markup=False
+        )
+    if outcome.error is not None or not arguments.json:
+        print_outcome(outcome)
+    return outcome.to_dict(), outcome.error is None
 
 
 def print_outcome(outcome: ReloadOutcome) -> None:

@@ -17,6 +17,7 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
+from feeder_mixin.cli.live import reload_after_writing
 from feeder_mixin.cli.report import report_after_tuning
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.schema import describe_fields
@@ -185,7 +186,7 @@ def _optimize_one(
         "failures": {pair: str(error) for pair, error in summary.failures.items()},
     }
     if arguments.reload and summary.records and summary.store_error is None:
-        document["reload"], is_reloaded = _reload_bot(settings, chosen, arguments)
+        document["reload"], is_reloaded = reload_after_writing(settings, chosen, arguments)
         return document, summary.exit_code if is_reloaded else 1
     return document, summary.exit_code
 
@@ -203,27 +204,6 @@ def _pair_document(summary: RunSummary, pair: str) -> dict[str, Any]:
         "record": None if record is None else record.to_dict(),
         "candidate": None if candidate is None else candidate.to_dict(),
     }
-
-
-def _reload_bot(
-    settings: FeederSettings, chosen: ChosenStore, arguments: argparse.Namespace
-) -> tuple[dict[str, object] | None, bool]:
-    """Make a running bot load what was stored; return what came of it, and whether that is fine."""
-    from feeder_mixin.cli.live import print_outcome
-    from feeder_mixin.live.request import reload_bot
-
-    errors = make_console(stderr=True)
-    outcome = reload_bot(settings)
-    if not outcome.is_running:
-        errors.print(f"{settings.feeder_id}: {outcome.error}", markup=False)
-        return None, True
-    if chosen.option:
-        errors.print(
-            f"--reload: the bot reads its own store, which need not be {chosen}", markup=False
-        )
-    if outcome.error is not None or not arguments.json:
-        print_outcome(outcome)
-    return outcome.to_dict(), outcome.error is None
 
 
 def _print_summary(

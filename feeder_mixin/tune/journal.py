@@ -2,8 +2,8 @@
 
 A run is the tuning of one pair, identified by everything that decides its result. It is *open*
 while trials are missing, *finished* once it has a result, *closed* once the command that asked for
-it has ended: the same command after a crash finds open and finished runs and goes on; after a normal
-end it starts new ones.
+it has ended, or a rollback has set it aside: the same command after a crash finds open and finished
+runs and goes on; after a normal end it starts new ones.
 
 Why not an Optuna storage (2026-11): its journal file writes each suggestion alone, 10 to 15 lock
 cycles a trial, and its SQL storage makes 7 trials/s, where a whole trial here takes 0.1 s; and a
@@ -139,6 +139,49 @@ class Journal:
                 tuple(pairs),
             )
         return cursor.rowcount
+
+    def set_aside(self, pairs: Sequence[str]) -> int:
+        """Close the pairs' open and finished runs as they are; return how many there were.
+
+        What they compare with runs no more. Their trials and results stay, but no command goes on
+        with them.
+        """
+        marks = ",".join("?" * len(pairs))
+        with self._transaction():
+            cursor = self._db.execute(
+                f"UPDATE runs SET state = 'closed' WHERE state != 'closed' AND pair IN ({marks})",  # noqa: S608 - marks are '?' only
+                tuple(pairs),
+            )
+        return cursor.rowcount
+
+    def oldest_unclosed_s(self) -> float | None:
+        """Return when the oldest open or finished run was begun, in s since the epoch."""
+        with self._errors():
+            row = self._db.execute("SELECT MIN(created_s) FROM runs WHERE state != 'closed'")
+            oldest: float | None = row.fetchone()[0]
+        return oldest
+
+    def prune(self, before_s: float, *, dry_run: bool = False) -> int:
+        """Delete closed runs begun before a time, with their trials; return how many.
+
+        The newest result of each pair stays: `newest_results` shows it.
+
+        Parameters
+        ----------
+        before_s
+            In s since the epoch.
+        dry_run
+            Only count.
+        """
+        condition = (
+            "FROM runs WHERE state = 'closed' AND created_s < ? AND id NOT IN"
+            " (SELECT MAX(id) FROM runs WHERE result IS NOT NULL GROUP BY pair)"
+        )
+        with self._transaction():
+            (n_runs,) = self._db.execute(f"SELECT COUNT(*) {condition}", (before_s,)).fetchone()
+            if not dry_run:
+                self._db.execute(f"DELETE {condition}", (before_s,))
+        return int(n_runs)
 
     def save_trial(self, run_id: int, stage: str, number: int, document: Mapping[str, Any]) -> None:
         """Keep one finished trial or redraw.

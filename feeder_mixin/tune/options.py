@@ -103,12 +103,7 @@ class Progress(Protocol):
 
 def check_options(settings: FeederSettings, options: RunOptions) -> tuple[str, ...]:
     """Return the pairs to tune, or raise `SettingsError` for an option that can't be used."""
-    unknown = [pair for pair in options.pairs if pair not in settings.pairs]
-    if unknown:
-        raise SettingsError(
-            f"pair {unknown[0]!r} is not in {settings.feeder_id}: its pairs are "
-            f"{', '.join(settings.pairs)}"
-        )
+    pairs = settings.chosen_pairs(options.pairs)
     if options.n_trials < 1:
         raise SettingsError(f"--n-trials {options.n_trials}: expected 1 or more")
     if not options.days_back > 0:
@@ -129,4 +124,4 @@ def check_options(settings: FeederSettings, options: RunOptions) -> tuple[str, .
             f"--datadir {options.datadir}: no such folder; expected a freqtrade data folder such as "
             "user_data/data/binance"
         )
-    return tuple(dict.fromkeys(options.pairs)) or settings.pairs
+    return pairs

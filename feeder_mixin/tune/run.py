@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import filelock
-
-from feeder_mixin.errors import BusyError, FeederError, StoreError, TuningError
+from feeder_mixin.errors import FeederError, StoreError
 from feeder_mixin.market.candles import Candles, timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
@@ -31,6 +28,7 @@ from feeder_mixin.tune import worker
 from feeder_mixin.tune.candles import load_run_candles
 from feeder_mixin.tune.evaluate import TUNED
 from feeder_mixin.tune.journal import Journal, Run
+from feeder_mixin.tune.lock import feeder_lock
 from feeder_mixin.tune.options import Progress, RunOptions, RunSummary, check_options
 from feeder_mixin.tune.promotion import Champion, build_record, decide
 from feeder_mixin.tune.space import StudySettings
@@ -38,35 +36,6 @@ from feeder_mixin.tune.study import SEARCH
 from feeder_mixin.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def feeder_lock(settings: FeederSettings) -> Iterator[None]:
-    """Hold the feeder's optimizer lock, or raise `BusyError` that says who holds it.
-
-    The kernel releases it when the process dies, however it dies.
-    """
-    folder = settings.state_dir
-    owner = folder / "optimize.pid"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = filelock.FileLock(folder / "optimize.lock", timeout=0)
-        lock.acquire()
-        owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
-    except filelock.Timeout as error:
-        who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
-        raise BusyError(
-            f"another optimizer works on {settings.feeder_id} (process {who}): wait for it to end; "
-            "this one did nothing"
-        ) from error
-    except OSError as error:
-        raise TuningError(
-            f"state folder {folder} can't be used: {error}. Make it writable, or free disk space"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def run_feeder(

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from feeder_mixin.cli import optimize
 from feeder_mixin.cli.common import ChosenStore
+from feeder_mixin.cli.live import reload_after_writing
 from feeder_mixin.live.files import LOCK_NAME, PID_NAME, write_private
 from feeder_mixin.live.request import catches_sigusr1, reload_bot
 from feeder_mixin.live.status import write_status
@@ -397,7 +397,7 @@ def test_optimize_reload_with_another_store_warns(userdir, capsys):
     """The bot does not read what --store names."""
     chosen = ChosenStore(SimpleNamespace(description="SQLite other.sqlite"), "x", "--store")
     with fake_bot(userdir):
-        _, is_fine = optimize._reload_bot(
+        _, is_fine = reload_after_writing(
             make_settings(userdir), chosen, argparse.Namespace(json=True)
         )
     assert is_fine
