@@ -78,6 +78,8 @@ def test_readme_options_exist():
         "report",
         "show",
         "history",
+        "diff",
+        "rollback",
         "flush",
         "init-store",
         "settings",

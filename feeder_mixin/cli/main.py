@@ -13,13 +13,37 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from feeder_mixin.cli import demo, doctor, init, live, optimize, replay, report, show, stores
+from feeder_mixin.cli import (
+    demo,
+    diff,
+    doctor,
+    init,
+    live,
+    optimize,
+    replay,
+    report,
+    rollback,
+    show,
+    stores,
+)
 from feeder_mixin.cli.common import make_console, set_up_logging
 from feeder_mixin.errors import CandleError, FeederError, SettingsError
 
 logger = logging.getLogger(__name__)
 
-GROUPS = (optimize, report, show, live, doctor, stores, init, replay, demo)
+GROUPS = (
+    optimize,
+    report,
+    show,
+    diff,
+    rollback,
+    live,
+    doctor,
+    stores,
+    init,
+    replay,
+    demo,
+)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,216 @@
+"""``feeder diff``: what differs between the running bot and the store, or between two records."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rich.console import Console
+
+from feeder_mixin.cli.common import (
+    chosen_feeders,
+    feeder_options,
+    feeder_store,
+    make_console,
+    print_json,
+)
+from feeder_mixin.errors import SchemaError, SettingsError
+from feeder_mixin.live.files import is_bot_running
+from feeder_mixin.live.status import read_status
+from feeder_mixin.schema import ParameterRecord, format_time_ns, parse_time_ns
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.base import ParameterStore, now_ns
+from feeder_mixin.stores.compare import Difference, Side, find_differences
+from feeder_mixin.stores.past import Moment, load_record_at, parse_moment
+
+_Sides = dict[str, Side | str]
+"""Pair -> parameter set, or why there is none."""
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this group's sub-commands."""
+    diff = commands.add_parser(
+        "diff",
+        parents=[feeder_options()],
+        help="print what differs between the running bot and the store's newest records",
+        description="Print per pair what differs: old -> new, parameters first. Old is what the bot on "
+        "this machine has loaded, new the store's newest record, unless a time names a stored one.",
+    )
+    diff.add_argument("--pairs", nargs="+", action="extend", metavar="P", help="only these pairs")
+    diff.add_argument(
+        "--from",
+        dest="old",
+        metavar="TIME",
+        help="in place of the bot, the record shown with this time, else the newest not after it",
+    )
+    diff.add_argument(
+        "--to", dest="new", metavar="TIME", help="in place of the newest record, likewise"
+    )
+    diff.set_defaults(run=run_diff)
+
+
+def run_diff(arguments: argparse.Namespace) -> int:
+    """Print the differences of every chosen pair; none is an answer, too."""
+    now = now_ns()
+    old = None if arguments.old is None else parse_moment("--from", arguments.old, now)
+    new = None if arguments.new is None else parse_moment("--to", arguments.new, now)
+    documents = []
+    for settings in chosen_feeders(arguments):
+        pairs = settings.chosen_pairs(arguments.pairs)
+        with feeder_store(settings, arguments) as chosen:
+            store = chosen.store
+            old_sides = (
+                _load_bot_sides(settings, store, pairs)
+                if old is None
+                else _load_stored_sides(settings, store, pairs, old)
+            )
+            new_sides = (
+                _load_newest_sides(settings, store, pairs)
+                if new is None
+                else _load_stored_sides(settings, store, pairs, new)
+            )
+        for pair in pairs:
+            comparison = _Comparison(settings.feeder_id, pair, old_sides[pair], new_sides[pair])
+            documents.append(comparison.to_dict())
+            if not arguments.json:
+                comparison.print(make_console())
+    if arguments.json:
+        print_json(documents)
+    return 0
+
+
+def _load_bot_sides(
+    settings: FeederSettings, store: ParameterStore, pairs: Sequence[str]
+) -> _Sides:
+    """Return what the bot has loaded; what its records say beside the ten values is in the store."""
+    status, errors = read_status(settings.status_path), make_console(stderr=True)
+    if not is_bot_running(settings):
+        errors.print(
+            f"{settings.feeder_id}: no bot runs; old is what the last one had loaded", markup=False
+        )
+    sides: _Sides = {}
+    for pair in pairs:
+        facts = status["pairs"].get(pair)
+        if facts is None:
+            sides[pair] = "the bot does not run this pair (restart it after a change of its config)"
+            continue
+        where, version = f"bot, {facts['source']}", facts["version"]
+        time_ns = None if version is None else parse_time_ns(version)
+        record = None if time_ns is None else _find_record(store, settings.feeder_id, pair, time_ns)
+        if record is None:
+            told = "" if time_ns is None else "not in this store"
+            sides[pair] = Side(where, time_ns, facts["parameters"], None, told)
+        else:
+            side = Side.of_record(record, where)
+            sides[pair] = replace(side, parameters=facts["parameters"])
+        serving = facts["model"]["version"]
+        if facts["model"]["state"] != "none" and serving != version:
+            errors.print(
+                f"{settings.feeder_id} {pair}: the model of {serving or 'defaults'} still serves "
+                f"(model {facts['model']['state']})",
+                markup=False,
+            )
+    return sides
+
+
+def _find_record(
+    store: ParameterStore, feeder_id: str, pair: str, time_ns: int
+) -> ParameterRecord | None:
+    """Return the valid record of exactly that time, None when there is none."""
+    for point in store.history(feeder_id, pair):
+        if point.time_ns == time_ns:
+            with suppress(SchemaError):
+                return point.build_record(feeder_id)
+    return None
+
+
+def _load_newest_sides(
+    settings: FeederSettings, store: ParameterStore, pairs: Sequence[str]
+) -> _Sides:
+    """Return what a reload now would find."""
+    latest, errors = store.latest(settings.feeder_id, pairs), make_console(stderr=True)
+    for note in latest.notes:
+        errors.print(f"passed over: {note}", markup=False)
+    sides: _Sides = dict.fromkeys(pairs, "no record in the store")
+    for pair, time_ns in latest.expired.items():
+        sides[pair] = f"the newest record, of {format_time_ns(time_ns)}, has expired"
+    sides |= {
+        pair: f"the newest record is invalid: {n.reason}" for pair, n in latest.rejected.items()
+    }
+    return sides | {pair: Side.of_record(r, "store") for pair, r in latest.records.items()}
+
+
+def _load_stored_sides(
+    settings: FeederSettings, store: ParameterStore, pairs: Sequence[str], moment: Moment
+) -> _Sides:
+    """Return what each pair had at a moment."""
+    sides: _Sides = {}
+    for pair in pairs:
+        try:
+            record = load_record_at(store, settings.feeder_id, pair, moment)
+        except SettingsError as error:
+            sides[pair] = str(error)
+        else:
+            sides[pair] = Side.of_record(record, "store")
+    return sides
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Both sides of one pair, each a set or the reason why there is none."""
+
+    feeder_id: str
+    pair: str
+    old: Side | str
+    new: Side | str
+
+    @property
+    def differences(self) -> list[Difference] | None:
+        """Return what differs; None where a side is missing."""
+        if isinstance(self.old, str) or isinstance(self.new, str):
+            return None
+        return find_differences(self.old, self.new)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the form that ``--json`` prints."""
+        found = self.differences
+        return {
+            "feeder_id": self.feeder_id,
+            "pair": self.pair,
+            "old": _side_document(self.old),
+            "new": _side_document(self.new),
+            "differences": None if found is None else [asdict(one) for one in found],
+        }
+
+    def print(self, console: Console) -> None:
+        """Print the sides, and one line for each field that differs."""
+        found = self.differences
+        lines = [f"{self.feeder_id} {self.pair}", f"  old: {self.old}", f"  new: {self.new}"]
+        if found is not None:
+            width = max((len(one.name) for one in found), default=0)
+            lines += [f"  {one.name:<{width}}  {_change_text(one)}" for one in found]
+            lines += [] if found else ["  no difference"]
+        console.print("\n".join(lines), markup=False)
+
+
+def _side_document(side: Side | str) -> dict[str, object]:
+    if isinstance(side, str):
+        return {"problem": side}
+    return {"where": side.where, "time": side.time_text, "origin": side.facts}
+
+
+def _change_text(one: Difference) -> str:
+    """Return old -> new with as few digits as tell them apart.
+
+    Examples
+    --------
+    >>> _change_text(Difference("skill", None, 1 / 3)), _change_text(Difference("skill", 0.1, 0.1 + 1e-9))
+    ('- -> 0.333333', '0.1 -> 0.100000001')
+    """
+    shown = ["-" if value is None else f"{value:.6g}" for value in (one.old, one.new)]
+    if shown[0] == shown[1]:
+        shown = [repr(value) for value in (one.old, one.new)]
+    return " -> ".join(shown)

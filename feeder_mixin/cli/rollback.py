@@ -1,0 +1,181 @@
+"""``feeder rollback``: make bots run again what they ran at an earlier time."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from feeder_mixin.cli.common import (
+    ChosenStore,
+    chosen_feeders,
+    count,
+    feeder_options,
+    feeder_store,
+    make_console,
+    print_json,
+)
+from feeder_mixin.cli.live import reload_after_writing
+from feeder_mixin.errors import StoreError
+from feeder_mixin.schema import ParameterRecord, format_time_ns
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.base import now_ns
+from feeder_mixin.stores.past import Moment, parse_moment
+from feeder_mixin.stores.rollback import RollbackStep, plan_rollback
+
+if TYPE_CHECKING:
+    from feeder_mixin.stores.outbox import Outbox
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this group's sub-commands."""
+    rollback = commands.add_parser(
+        "rollback",
+        parents=[feeder_options()],
+        help="write an earlier record of a pair again, as its newest",
+        description="Append a copy of the record that each pair had at a time: nothing is taken away, "
+        "and going forward again is another rollback. Either every pair can go back, or nothing is "
+        "written.",
+    )
+    which = rollback.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--pair", nargs="+", action="extend", metavar="P", dest="pairs", help="these pairs"
+    )
+    which.add_argument("--all", action="store_true", help="every pair of the feeder")
+    rollback.add_argument(
+        "--to",
+        required=True,
+        metavar="TIME",
+        help="a record's time as shown by history, show or status, or any time: then the newest record "
+        "not after it; RFC 3339 with a zone, 2026-11-24T03:43:45Z",
+    )
+    rollback.add_argument(
+        "--reload",
+        action="store_true",
+        help="then make the feeder's bot on this machine, if one runs, load the records",
+    )
+    rollback.set_defaults(run=run_rollback)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rollback:
+    """One feeder's part: what is to be done, and where."""
+
+    settings: FeederSettings
+    chosen: ChosenStore
+    outbox: Outbox
+    steps: Sequence[RollbackStep]
+
+
+def run_rollback(arguments: argparse.Namespace) -> int:
+    """Take the chosen feeders back; return 1 when one did not get there."""
+    moment = parse_moment("--to", arguments.to, now_ns())
+    documents, code = [], 0
+    with ExitStack() as stack:
+        # All are planned before anything is written.
+        rollbacks = [_plan(s, moment, arguments, stack) for s in chosen_feeders(arguments)]
+        for rollback in rollbacks:
+            document, is_done = _carry_out(rollback, arguments)
+            documents.append(document)
+            code = max(code, int(not is_done))
+    if arguments.json:
+        print_json(documents)
+    return code
+
+
+def _plan(
+    settings: FeederSettings, moment: Moment, arguments: argparse.Namespace, stack: ExitStack
+) -> _Rollback:
+    """Return a feeder's part; its lock and its store are held until `stack` ends."""
+    from feeder_mixin.market.candles import timeframe_seconds
+    from feeder_mixin.stores.outbox import Outbox
+    from feeder_mixin.tune.lock import feeder_lock
+
+    # Locked: an optimizer at work has its champion from before, and would write on top of this.
+    stack.enter_context(feeder_lock(settings))
+    chosen = stack.enter_context(feeder_store(settings, arguments))
+    outbox = Outbox(settings.outbox_path)
+    stack.callback(outbox.close)
+    # First, so that what waits from earlier is older than the copies there, too.
+    _say(settings, outbox.deliver(chosen.store).error)
+    pairs = settings.chosen_pairs(arguments.pairs)
+    timeframe_s = timeframe_seconds(settings.timeframe)
+    steps = plan_rollback(settings, chosen.store, pairs, moment, timeframe_s)
+    return _Rollback(settings, chosen, outbox, steps)
+
+
+def _carry_out(rollback: _Rollback, arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """Write a feeder's copies and reload its bot; return the document, and whether all went well."""
+    settings, chosen, steps = rollback.settings, rollback.chosen, rollback.steps
+    needed = [step for step in steps if step.is_needed]
+    _set_aside_tuning(settings, [step.target.pair for step in needed])
+    now = now_ns()
+    written = {step.target.pair: rollback.outbox.put(step.make_copy(now)) for step in needed}
+    error = rollback.outbox.deliver(chosen.store).error if written else None
+    if not arguments.json:
+        _print_steps(rollback, written, error)
+    document = {
+        "feeder_id": settings.feeder_id,
+        "store": chosen.url,
+        "to": arguments.to,
+        "delivered": error is None,
+        "pairs": {step.target.pair: _step_document(step, written) for step in steps},
+    }
+    if error is not None or not arguments.reload:
+        _say(settings, error)
+        return document, error is None
+    document["reload"], is_done = reload_after_writing(settings, chosen, arguments)
+    return document, is_done
+
+
+def _say(settings: FeederSettings, error: StoreError | None) -> None:
+    if error is not None:
+        make_console(stderr=True).print(f"{settings.feeder_id}: {error}", markup=False)
+
+
+def _set_aside_tuning(settings: FeederSettings, pairs: Sequence[str]) -> None:
+    """Keep interrupted tunings of these pairs from going on: their champion is what is left behind."""
+    from feeder_mixin.tune.journal import Journal
+
+    if not pairs or not settings.journal_path.exists():
+        return
+    with Journal(settings.journal_path) as journal:
+        n_runs = journal.set_aside(pairs)
+    if n_runs:
+        make_console(stderr=True).print(
+            f"{settings.feeder_id}: {count(n_runs, 'interrupted tuning')} set aside, which compared "
+            "with the record of before; feeder optimize begins anew there",
+            markup=False,
+        )
+
+
+def _step_document(step: RollbackStep, written: dict[str, ParameterRecord]) -> dict[str, object]:
+    record = written.get(step.target.pair)
+    return {
+        "from": None if step.newest is None else format_time_ns(step.newest.time_ns),
+        "to": format_time_ns(step.target.time_ns),
+        "record": None if record is None else record.to_dict(),
+    }
+
+
+def _print_steps(
+    rollback: _Rollback, written: dict[str, ParameterRecord], error: StoreError | None
+) -> None:
+    console, feeder_id = make_console(), rollback.settings.feeder_id
+    for step in rollback.steps:
+        target = step.target
+        if record := written.get(target.pair):
+            said = f"is written again as {format_time_ns(record.time_ns)}"
+        else:
+            said = "has the values of the newest record, nothing is written"
+        console.print(
+            f"{feeder_id} {target.pair}: {format_time_ns(target.time_ns)} {said}", markup=False
+        )
+    if written and error is None:
+        console.print(
+            f"{count(len(written), 'record')} written to {rollback.chosen}; beside the running bot: "
+            f"feeder diff --feeder {feeder_id}{rollback.chosen.option}",
+            markup=False,
+        )
