@@ -80,6 +80,8 @@ def test_readme_options_exist():
         "history",
         "diff",
         "rollback",
+        "export",
+        "import",
         "flush",
         "init-store",
         "settings",

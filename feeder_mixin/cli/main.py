@@ -25,6 +25,7 @@ from feeder_mixin.cli import (
     rollback,
     show,
     stores,
+    transfer,
 )
 from feeder_mixin.cli.common import make_console, set_up_logging
 from feeder_mixin.errors import CandleError, FeederError, SettingsError
@@ -40,6 +41,7 @@ GROUPS = (
     live,
     doctor,
     stores,
+    transfer,
     init,
     replay,
     demo,

@@ -1,0 +1,154 @@
+"""``feeder export`` and ``feeder import``: a store's content as JSON lines, and back."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from feeder_mixin.cli.common import (
+    chosen_feeders,
+    count,
+    feeder_options,
+    feeder_store,
+    make_console,
+    print_json,
+)
+from feeder_mixin.errors import SettingsError
+from feeder_mixin.live.files import write_private
+from feeder_mixin.stores.base import now_ns
+from feeder_mixin.stores.transfer import (
+    MEASUREMENTS,
+    Copy,
+    Entry,
+    format_line,
+    load_copy,
+    read_lines,
+)
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this group's sub-commands."""
+    export = commands.add_parser(
+        "export",
+        parents=[feeder_options()],
+        help="print every stored record and candidate as one line of JSON, oldest first",
+    )
+    export.add_argument(
+        "--pairs",
+        nargs="+",
+        action="extend",
+        metavar="P",
+        help="only these pairs (all that the store has, also those that left the config)",
+    )
+    export.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write there instead of to stdout, whole or not at all",
+    )
+    export.set_defaults(run=run_export)
+    import_ = commands.add_parser(
+        "import",
+        parents=[feeder_options()],
+        help="write the records of an export into the store, at their own times",
+        description="Write the records of an export into the store, at their own times: again, it "
+        "changes nothing. Every line is checked before the first is written; lines of other feeders are "
+        "left out and counted.",
+    )
+    import_.add_argument("file", metavar="FILE", help="what export wrote; - reads stdin")
+    import_.set_defaults(run=run_import)
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Print or write the copies of all chosen feeders; what can't be exported is said on stderr."""
+    if arguments.json and arguments.out is None:
+        raise SettingsError("--json goes with --out: without it, stdout has the lines, each JSON")
+    errors = make_console(stderr=True)
+    documents, lines = [], []
+    for settings in chosen_feeders(arguments):
+        with feeder_store(settings, arguments) as chosen:
+            copy = load_copy(chosen.store, settings.feeder_id, arguments.pairs)
+        lines += [format_line(entry) for entry in copy.entries]
+        for note in copy.invalid:
+            errors.print(f"{settings.feeder_id}: not exported, no record: {note}", markup=False)
+        errors.print(
+            f"{settings.feeder_id}: {_counts_text(copy.entries)} exported from {chosen}",
+            markup=False,
+        )
+        documents.append(
+            {
+                "feeder_id": settings.feeder_id,
+                "store": chosen.url,
+                **_counts(copy.entries),
+                "invalid": [str(note) for note in copy.invalid],
+            }
+        )
+    text = "".join(f"{line}\n" for line in lines)
+    if arguments.out is None:
+        sys.stdout.write(text)
+    else:
+        write_private(arguments.out, text)
+    if arguments.json:
+        print_json(documents)
+    return 0
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Check the whole file, then write what belongs to the chosen feeders."""
+    feeders = chosen_feeders(arguments)
+    copy = _read_file(arguments.file, [settings.feeder_id for settings in feeders])
+    documents = []
+    for settings in feeders:
+        own = [one for one in copy.entries if one.record.feeder_id == settings.feeder_id]
+        with feeder_store(settings, arguments) as chosen:
+            for measurement in MEASUREMENTS:
+                records = [one.record for one in own if one.measurement == measurement]
+                chosen.store.write(records, measurement)
+        documents.append({"feeder_id": settings.feeder_id, "store": chosen.url, **_counts(own)})
+        if not arguments.json:
+            make_console().print(
+                f"{settings.feeder_id}: {_counts_text(own)} in {chosen}", markup=False
+            )
+    if arguments.json:
+        print_json(documents)
+    return 0
+
+
+def _read_file(name: str, feeder_ids: Sequence[str]) -> Copy:
+    """Return what the file holds for the feeders; say what it holds for others."""
+    try:
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        # At "\n" only: a text of the provenance may hold other ends of line.
+        copy = read_lines(content.decode("utf-8").split("\n"), feeder_ids)
+    except OSError as error:
+        raise SettingsError(f"{name} can't be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{name} is not UTF-8 text: {error}") from error
+    except SettingsError as error:
+        raise SettingsError(f"{name}: {error}") from error
+    foreign = ", ".join(f"{feeder} {n}" for feeder, n in sorted(copy.n_foreign.items()))
+    if foreign and not copy.entries:
+        raise SettingsError(f"{name} has no record of {', '.join(feeder_ids)}, only of {foreign}")
+    errors = make_console(stderr=True)
+    if foreign:
+        errors.print(f"lines of other feeders left out: {foreign}", markup=False)
+    now = now_ns()
+    n_future = sum(one.record.time_ns > now for one in copy.entries)
+    if n_future:
+        errors.print(
+            f"{count(n_future, 'record')} dated in the future: no bot reads it before that time",
+            markup=False,
+        )
+    return copy
+
+
+def _counts(entries: Sequence[Entry]) -> dict[str, int]:
+    records, candidates = (sum(e.measurement == m for e in entries) for m in MEASUREMENTS)
+    return {"records": records, "candidates": candidates}
+
+
+def _counts_text(entries: Sequence[Entry]) -> str:
+    counts = _counts(entries)
+    return f"{count(counts['records'], 'record')}, {count(counts['candidates'], 'candidate')}"
