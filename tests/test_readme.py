@@ -82,6 +82,7 @@ def test_readme_options_exist():
         "rollback",
         "export",
         "import",
+        "prune",
         "flush",
         "init-store",
         "settings",

@@ -7,7 +7,8 @@ harmless, because stores take an equal record as already delivered.
 
 Records and candidates lie in the same tables as in a SQLite store. They stay after delivery: their
 keys are what a later one must not take. Beside each a second table holds the keys of the delivered
-ones.
+ones. `Outbox.prune` removes delivered ones whose keys nobody can take any more: a record enters
+under the time at which its search ended, so only an unclosed run of the journal can bring an old one.
 """
 
 from __future__ import annotations
@@ -154,9 +155,67 @@ class Outbox:
         feeders = sorted({one.feeder_id for one in waiting})
         return Delivered(tuple(delivered), remaining, _make_error(refusals, remaining, feeders))
 
+    def prune(self, feeder_id: str, before_ns: int, *, dry_run: bool = False) -> int:
+        """Remove delivered records and candidates of before a time; return how many.
+
+        What waits stays, and so does each pair's newest, which `latest_entered` goes by.
+
+        Parameters
+        ----------
+        before_ns
+            Not after the beginning of any run that is still to enter its result.
+        dry_run
+            Only count.
+        """
+        n_removed = 0
+        for measurement in TABLES:
+            doomed = self._load_doomed(feeder_id, before_ns, measurement)
+            n_removed += sum(map(len, doomed.values()))
+            if dry_run or not doomed:
+                continue
+            # The records first: a key of the delivered without its record waits for nothing.
+            for pair, times_ns in doomed.items():
+                self._file.delete(feeder_id, pair, times_ns, measurement)
+            self._forget_delivered(measurement)
+        return n_removed
+
     def close(self) -> None:
         """Free what is held; calling again does nothing."""
         self._file.close()
+
+    def _load_doomed(
+        self, feeder_id: str, before_ns: int, measurement: Measurement
+    ) -> dict[str, list[int]]:
+        """Return pair -> times of what `prune` removes."""
+        table, delivered = TABLES[measurement], _DELIVERED[measurement]
+        newest = (
+            sa.select(table.c.pair, sa.func.max(table.c.time_ns).label("time_ns"))
+            .where(table.c.feeder_id == feeder_id)
+            .group_by(table.c.pair)
+            .subquery()
+        )
+        query = (
+            sa.select(table.c.pair, table.c.time_ns)
+            .join(delivered, sa.and_(*_same_key(table, delivered)))
+            .join(newest, newest.c.pair == table.c.pair)
+            .where(table.c.feeder_id == feeder_id, table.c.time_ns < before_ns)
+            .where(table.c.time_ns != newest.c.time_ns)
+            .order_by(table.c.pair, table.c.time_ns)
+        )
+        doomed: dict[str, list[int]] = {}
+        with self._file.read_connection() as connection:
+            if connection is None or not sa.inspect(connection).has_table(delivered.name):
+                return doomed
+            for pair, time_ns in connection.execute(query):
+                doomed.setdefault(pair, []).append(time_ns)
+        return doomed
+
+    def _forget_delivered(self, measurement: Measurement) -> None:
+        """Remove keys of delivered records that are no longer here."""
+        table, delivered = TABLES[measurement], _DELIVERED[measurement]
+        is_here = sa.exists().where(*_same_key(table, delivered))
+        with self._file.write_connection(measurement) as connection:
+            connection.execute(delivered.delete().where(~is_here))
 
     def _load_pending(self) -> list[_Waiting]:
         """Return what is not delivered, oldest first; at one time records before candidates."""
@@ -169,8 +228,7 @@ class Outbox:
                 query = sa.select(*columns)
                 delivered = _DELIVERED[measurement]
                 if sa.inspect(connection).has_table(delivered.name):
-                    same = [table.c[key.name] == key for key in delivered.primary_key]
-                    query = query.where(~sa.exists().where(*same))
+                    query = query.where(~sa.exists().where(*_same_key(table, delivered)))
                 for row in connection.execute(query).mappings():
                     point = self._file.read_point(row)
                     waiting.append(_Waiting(measurement, row["feeder_id"], point))
@@ -182,6 +240,11 @@ class Outbox:
         with self._file.write_connection(measurement) as connection:
             delivered.create(connection, checkfirst=True)
             connection.execute(insert(delivered).on_conflict_do_nothing(), key)
+
+
+def _same_key(table: sa.Table, delivered: sa.Table) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions under which a delivered key is that of a record."""
+    return [table.c[key.name] == key for key in delivered.primary_key]
 
 
 def _make_error(

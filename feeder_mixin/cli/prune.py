@@ -1,0 +1,135 @@
+"""``feeder prune``: the one command that deletes, and only what is old and not in use."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any, Final
+
+from feeder_mixin.cli.common import (
+    chosen_feeders,
+    count,
+    feeder_options,
+    feeder_store,
+    make_console,
+    print_json,
+)
+from feeder_mixin.errors import SettingsError
+from feeder_mixin.live.in_use import load_versions_in_use
+from feeder_mixin.schema import CANDIDATES, NANOSECONDS, format_time_ns
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.base import now_ns
+from feeder_mixin.stores.retention import Doomed, find_doomed
+
+_LEAST_DAYS: Final = 1.0
+"""A key younger than this might be taken again by a writer whose clock is a little behind."""
+_MOST_DAYS: Final = 36_500.0
+_DAY_S: Final = 86_400
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this group's sub-commands."""
+    prune = commands.add_parser(
+        "prune",
+        parents=[feeder_options()],
+        help="delete old records that nothing runs on",
+        description="Delete stored records and candidates older than so many days, delivered entries of "
+        "the outbox and closed runs of the journal. A pair's newest record stays, and what the bot on "
+        "this machine has loaded, serves with or keeps as last good copy, and what is not delivered.",
+    )
+    prune.add_argument(
+        "--older-than",
+        type=float,
+        required=True,
+        metavar="DAYS",
+        help=f"age from which something may go, at least {_LEAST_DAYS:g}",
+    )
+    prune.add_argument(
+        "--dry-run", action="store_true", help="say what would be deleted, delete nothing"
+    )
+    prune.set_defaults(run=run_prune)
+
+
+def run_prune(arguments: argparse.Namespace) -> int:
+    """Prune the chosen feeders one after the other."""
+    days = arguments.older_than
+    if not (math.isfinite(days) and _LEAST_DAYS <= days <= _MOST_DAYS):
+        raise SettingsError(
+            f"--older-than {days:g}: expected days from {_LEAST_DAYS:g} to {_MOST_DAYS:g}"
+        )
+    documents = [_prune(settings, arguments) for settings in chosen_feeders(arguments)]
+    if arguments.json:
+        print_json(documents)
+    return 0
+
+
+def _prune(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Delete what may go of one feeder, and return what that was."""
+    now = now_ns()
+    before_ns = max(0, now - int(arguments.older_than * _DAY_S * NANOSECONDS))
+    in_use = load_versions_in_use(settings)
+    console, deleted = make_console(), []
+    verb = "would be deleted" if arguments.dry_run else "deleted"
+    with feeder_store(settings, arguments) as chosen:
+        for doomed in find_doomed(chosen.store, settings.feeder_id, before_ns, in_use, now):
+            if not arguments.dry_run:
+                chosen.store.delete(
+                    settings.feeder_id, doomed.pair, doomed.times_ns, doomed.measurement
+                )
+            deleted += _documents(doomed)
+            if not arguments.json:
+                kind = "candidate" if doomed.measurement == CANDIDATES else "record"
+                for time_ns in doomed.times_ns:
+                    console.print(
+                        f"{settings.feeder_id} {doomed.pair}: {kind} of {format_time_ns(time_ns)} "
+                        f"{verb}",
+                        markup=False,
+                    )
+    n_entries, n_runs = _prune_state(settings, before_ns, dry_run=arguments.dry_run)
+    if not arguments.json:
+        console.print(
+            f"{settings.feeder_id}: {count(len(deleted), 'point')} {verb}, older than "
+            f"{format_time_ns(before_ns)[:19]}Z, in {chosen}; here {n_entries} delivered in the outbox, "
+            f"{count(n_runs, 'closed run')} in the journal",
+            markup=False,
+        )
+    return {
+        "feeder_id": settings.feeder_id,
+        "store": chosen.url,
+        "before": format_time_ns(before_ns),
+        "dry_run": arguments.dry_run,
+        "points": deleted,
+        "outbox_entries": n_entries,
+        "journal_runs": n_runs,
+    }
+
+
+def _documents(doomed: Doomed) -> list[dict[str, str]]:
+    return [
+        {"measurement": doomed.measurement, "pair": doomed.pair, "time": format_time_ns(time_ns)}
+        for time_ns in doomed.times_ns
+    ]
+
+
+def _prune_state(settings: FeederSettings, before_ns: int, *, dry_run: bool) -> tuple[int, int]:
+    """Prune outbox and journal on this machine; return how many entries and runs went."""
+    from feeder_mixin.stores.outbox import Outbox
+    from feeder_mixin.tune.journal import Journal
+
+    n_runs, free_ns = 0, before_ns
+    if settings.journal_path.exists():
+        with Journal(settings.journal_path) as journal:
+            n_runs = journal.prune(before_ns / NANOSECONDS, dry_run=dry_run)
+            oldest_s = journal.oldest_unclosed_s()
+        if oldest_s is not None and oldest_s < before_ns / NANOSECONDS:
+            free_ns = int(oldest_s * NANOSECONDS)
+            make_console(stderr=True).print(
+                f"{settings.feeder_id}: entries of the outbox since {format_time_ns(free_ns)[:19]}Z "
+                "stay, because a tuning begun then was interrupted and may still go on; feeder optimize "
+                "--fresh drops it",
+                markup=False,
+            )
+    outbox = Outbox(settings.outbox_path)
+    n_entries = outbox.prune(settings.feeder_id, free_ns, dry_run=dry_run)
+    outbox.close()
+    return n_entries, n_runs
