@@ -109,7 +109,8 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         folder = self._data_folder(DataFolder)
         self._stop_live()  # of an earlier call
         # The host rounds a frame up to whole requests of at most 499 candles.
-        self._live = LiveFeeder(folder, self._host_frame, self.startup_candle_count + 500)
+        frame_candles = self.startup_candle_count + 500
+        self._live = LiveFeeder(folder, self._host_frame, frame_candles, self.dp.send_msg)
         try:
             self._live.start()
         except BaseException:

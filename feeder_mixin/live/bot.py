@@ -29,6 +29,8 @@ from feeder_mixin.live.candles import (
     forming_candle_s,
     open_text,
 )
+from feeder_mixin.live.describe import describe_pair
+from feeder_mixin.live.exceedance import Exceedance, realised_exceedance
 from feeder_mixin.live.files import bot_lock, read_checked, write_checked
 from feeder_mixin.live.loader import (
     Loaded,
@@ -37,13 +39,21 @@ from feeder_mixin.live.loader import (
     log_loaded,
     save_last_good,
 )
+from feeder_mixin.live.messages import Messages
 from feeder_mixin.live.models import ModelStore, TrainedModel
 from feeder_mixin.live.predictor import Predictor, SafetyColumns, empty_columns
 from feeder_mixin.live.reload import SignalWatcher
-from feeder_mixin.live.status import ModelStatus, PairStatus, ReloadStatus, Status, write_status
+from feeder_mixin.live.status import (
+    LoadStatus,
+    ModelState,
+    PairStatus,
+    ReloadStatus,
+    Status,
+    write_status,
+)
 from feeder_mixin.live.training import ModelTraining
 from feeder_mixin.market.features import FEATURE_HASH, tail_candles
-from feeder_mixin.schema import NANOSECONDS, format_time_ns
+from feeder_mixin.schema import format_time_ns
 from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
@@ -86,6 +96,8 @@ class LiveFeeder:
         Gives the host's candles of a context pair; called on the main thread only.
     frame_candles
         The most candles that the host's frames will have.
+    send
+        Queues a message to the operator, from any thread; nothing is sent by default.
     """
 
     def __init__(
@@ -93,6 +105,7 @@ class LiveFeeder:
         folder: DataFolder,
         host_frame: Callable[[str], pd.DataFrame],
         frame_candles: int = FRAME_CANDLES,
+        send: Callable[[str], None] = lambda _message: None,
     ) -> None:
         self.settings: FeederSettings = folder.settings
         self._step_s = folder.step_s
@@ -119,6 +132,8 @@ class LiveFeeder:
         self._watcher = SignalWatcher(self.reload)
         self._writing = threading.Lock()
         self._said: dict[str, str] = {}
+        self._exceedances: Mapping[str, Exceedance | None] = {}
+        self._messages = Messages(self.settings.feeder_id, send)
         self._rebuilt = self.settings.feeder_id in _reloads
         self._reload = _reloads.get(self.settings.feeder_id) or ReloadStatus(
             requested=0,
@@ -126,6 +141,7 @@ class LiveFeeder:
             last_attempt_at=None,
             last_success_at=None,
             last_error=None,
+            loads=LoadStatus(succeeded=0, failed=0, last_success_at=None, last_duration_s=None),
         )
 
     # -------------------------------------------------------------- main thread
@@ -136,13 +152,15 @@ class LiveFeeder:
         The signal first, its answer last: one that comes during the load makes a reload after it.
         """
         self._watcher.install()
-        attempt = format_time_ns(time.time_ns())
+        attempt, began = format_time_ns(time.time_ns()), time.perf_counter()
         loaded = load_parameters(self.settings, os.environ, self._step_s, None)
+        took_s = self._put_in_force(loaded, began)
         self._reload = {**self._reload, "last_error": loaded.error}
+        self._count_load(attempt, loaded.error, took_s)
         if self._rebuilt:  # this load answers a signal that came while the bot was rebuilt
             self._count_reload(attempt, loaded.error, self._reload["requested"] + 1)
         _reloads[self.settings.feeder_id] = self._reload
-        self._put_in_force(loaded)
+        self._messages.started(loaded)
         self._restore_schedule()
         if self._temporary is None:
             self._calibration.restore(self._calibration_path)
@@ -181,30 +199,45 @@ class LiveFeeder:
 
     def reload(self) -> None:
         """Load anew and swap; whatever fails, what runs goes on and the reason is said."""
-        attempt = format_time_ns(time.time_ns())
+        attempt, began = format_time_ns(time.time_ns()), time.perf_counter()
         self._reload = {**self._reload, "requested": self._reload["requested"] + 1}
         self._keep_status()  # a slow store can be seen at work
         running = {p: known.loaded for p, known in self._cache.snapshot.pairs.items()}
-        error = None
+        error, took_s = None, 0.0
         try:
             loaded = load_parameters(self.settings, os.environ, self._step_s, running)
-            self._put_in_force(loaded)
+            took_s = self._put_in_force(loaded, began)
+            self._messages.reloaded(running, loaded, self._cache.snapshot.generation, took_s)
         except FeederError as problem:
             error = f"{type(problem).__name__}: {problem}"
+            generation = self._cache.snapshot.generation
             logger.error(  # noqa: TRY400
-                "Reload failed, generation kept generation=%d error=%s",
-                self._cache.snapshot.generation,
-                error,
+                "Reload failed, generation kept generation=%d error=%s", generation, error
             )
+            self._messages.failed(generation, error)
         except Exception as problem:
             # The reload boundary: nothing may end the bot from here.
             error = f"{type(problem).__name__}: {problem}"
-            logger.exception(
-                "Reload failed, generation kept generation=%d", self._cache.snapshot.generation
-            )
+            generation = self._cache.snapshot.generation
+            logger.exception("Reload failed, generation kept generation=%d", generation)
+            # Its text is not ours: what it holds stays on this host.
+            self._messages.failed(generation, f"{type(problem).__name__}, see the bot's log")
+        self._count_load(attempt, error, took_s)
         self._count_reload(attempt, error, self._reload["requested"])
         self._training.wake()
         self._keep_state()
+
+    def _count_load(self, attempt: str, error: str | None, took_s: float) -> None:
+        before = self._reload["loads"]
+        loads = LoadStatus({**before, "failed": before["failed"] + 1})
+        if error is None:
+            loads = LoadStatus(
+                succeeded=before["succeeded"] + 1,
+                failed=before["failed"],
+                last_success_at=attempt,
+                last_duration_s=took_s,
+            )
+        self._reload = {**self._reload, "loads": loads}
 
     def _count_reload(self, attempt: str, error: str | None, requested: int) -> None:
         self._reload = ReloadStatus(
@@ -213,21 +246,25 @@ class LiveFeeder:
             last_attempt_at=attempt,
             last_success_at=self._reload["last_success_at"] if error else attempt,
             last_error=error,
+            loads=self._reload["loads"],
         )
         _reloads[self.settings.feeder_id] = self._reload
 
-    def _put_in_force(self, loaded: Loaded) -> None:
+    def _put_in_force(self, loaded: Loaded, began: float) -> float:
+        """Swap, say and keep what was loaded; return the seconds from `began` to the swap."""
         generation = _generations.get(self.settings.feeder_id, 0) + 1
         _generations[self.settings.feeder_id] = generation
         self._cache.swap_parameters(
             loaded.pairs, generation, time.time_ns(), forming_candle_s(self._step_s)
         )
+        took_s = time.perf_counter() - began
         log_loaded(self.settings, loaded, generation)
         if loaded.records and self._temporary is None:
             try:
                 save_last_good(self.settings, list(loaded.records.values()))
             except StateError as error:
                 self._say_once("last good", f"Last good copy is not kept: {error}")
+        return took_s
 
     # -------------------------------------------------------------- state folder
 
@@ -261,9 +298,14 @@ class LiveFeeder:
 
     def _keep_calibration(self, pause_s: float = _CALIBRATION_PAUSE_S) -> None:
         """Write what candles did to the calibration since the last time; off the candle's path."""
-        if self._calibration.is_due(pause_s):
+        if self._temporary is None and self._calibration.is_due(pause_s):
+            self._exceedances = {pair: self._exceedance(pair) for pair in self.settings.pairs}
             self._write("calibration", lambda: self._calibration.save(self._calibration_path))
             self._keep_status()
+
+    def _exceedance(self, pair: str) -> Exceedance | None:
+        s, tail = self.settings, self._tails.tails.get(pair)
+        return realised_exceedance(self._predictor.served(pair), tail, s.horizon_candles, s.side)
 
     def _keep_status(self) -> None:
         self._write(
@@ -302,36 +344,21 @@ class LiveFeeder:
         )
 
     def _build_pair(self, pair: PairSnapshot) -> PairStatus:
-        loaded, newest = pair.loaded, pair.newest
-        model = ModelStatus(
-            state="none",
-            version=None,
-            generation=None,
-            trained_until=None,
-            rows=None,
+        name = pair.loaded.pair
+        return describe_pair(
+            pair,
+            self._model_state(pair),
             error=self._training.error_of(pair),
-            calibration=self._calibration.factor(loaded.pair),
+            factor=self._calibration.factor(name),
+            exceedance=self._exceedances.get(name),
         )
-        if newest is not None:
-            version = newest.loaded.version
-            model |= ModelStatus(
-                state="stale" if self._training.due(pair, time.time()) else "ready",
-                version=None if version is None else format_time_ns(version),
-                generation=newest.generation,
-                trained_until=format_time_ns(newest.model.cut_s * NANOSECONDS),
-                rows=newest.model.rows,
-                error=model["error"],
-                calibration=model["calibration"],
-            )
+
+    def _model_state(self, pair: PairSnapshot) -> ModelState:
         if self._training.is_waiting(pair):
-            model["state"] = "training"
-        return PairStatus(
-            source=loaded.source,
-            version=None if loaded.version is None else format_time_ns(loaded.version),
-            parameters=dict(loaded.parameters),
-            rejected=loaded.rejected,
-            model=model,
-        )
+            return "training"
+        if pair.newest is None:
+            return "none"
+        return "stale" if self._training.due(pair, time.time()) else "ready"
 
     @property
     def _schedule_path(self) -> Path:

@@ -134,10 +134,18 @@ class Predictor:
 
     def predict(self, pair: str, frame: pd.DataFrame, snapshot: PairSnapshot) -> SafetyColumns:
         """Return the columns of the host's frame; only candles not seen before are predicted."""
+        columns = self._predict(pair, frame, snapshot)
+        self._columns[pair] = columns  # whole: other threads read `served`
+        return columns
+
+    def served(self, pair: str) -> SafetyColumns | None:
+        """Return the columns that a pair's newest frame got, None before the first; any thread."""
+        return self._columns.get(pair)
+
+    def _predict(self, pair: str, frame: pd.DataFrame, snapshot: PairSnapshot) -> SafetyColumns:
         opens_s = pd.DatetimeIndex(frame["date"]).as_unit("s").asi8
         before = self._columns.get(pair)
         columns = empty_columns(opens_s) if before is None else before.on(opens_s)
-        self._columns[pair] = columns
         context = self._advance_context(int(opens_s[-1]), len(frame))
         tail = self._take(pair, frame)
         if tail is None or context is None or not snapshot.servings:

@@ -23,6 +23,19 @@ ModelState = Literal["none", "training", "ready", "stale"]
 _Check = Callable[[Any], bool]
 
 
+class LoadStatus(TypedDict):
+    """How often this process asked the store, the first time at start.
+
+    `succeeded` and `failed` count. `last_success_at` and `last_duration_s` (seconds from taking the
+    request up to the swap) are those of the last success, null without one.
+    """
+
+    succeeded: int
+    failed: int
+    last_success_at: str | None
+    last_duration_s: float | None
+
+
 class ReloadStatus(TypedDict):
     """Reload requests of this process.
 
@@ -35,6 +48,7 @@ class ReloadStatus(TypedDict):
     last_attempt_at: str | None
     last_success_at: str | None
     last_error: str | None
+    loads: NotRequired[LoadStatus]  # a bot of an earlier version may still run
 
 
 class ModelStatus(TypedDict):
@@ -54,11 +68,19 @@ class ModelStatus(TypedDict):
     calibration: NotRequired[float]  # a bot of before the calibration may still run
 
 
+class ExceedanceStatus(TypedDict):
+    """Candles of the last day that went worse than served: `share` of `candles`, `nominal` beside."""
+
+    share: float
+    nominal: float
+    candles: int
+
+
 class PairStatus(TypedDict):
     """The parameters loaded for a pair, and its model.
 
     `version` is the record's time, null for defaults. `rejected` is the reason why the store's
-    record was refused, null when it was not.
+    record was refused, null when it was not. `exceedance` is null until a horizon has ended.
     """
 
     source: Source
@@ -66,6 +88,7 @@ class PairStatus(TypedDict):
     parameters: dict[str, float]
     rejected: str | None
     model: ModelStatus
+    exceedance: NotRequired[ExceedanceStatus | None]  # a bot of an earlier version may still run
 
 
 class Status(TypedDict):
@@ -134,8 +157,13 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_number(value: object) -> bool:
+    """Return whether `value` is a finite number, not below 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
 def _is_factor(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return _is_number(value) and value != 0
 
 
 def _is_time(value: object) -> bool:
@@ -183,8 +211,21 @@ _MODEL: Final[Mapping[str, _Check]] = {
     "rows": _or_null(_is_count),
     "error": _or_null(_is_text),
 }
+_LOADS: Final[Mapping[str, _Check]] = {
+    "succeeded": _is_count,
+    "failed": _is_count,
+    "last_success_at": _or_null(_is_time),
+    "last_duration_s": _or_null(_is_number),
+}
+_EXCEEDANCE: Final[Mapping[str, _Check]] = {
+    "share": _is_number,
+    "nominal": _is_number,
+    "candles": _is_count,
+}
+_RELOAD_LATER: Final[Mapping[str, _Check]] = {"loads": _is_object}
+_PAIR_LATER: Final[Mapping[str, _Check]] = {"exceedance": _or_null(_is_object)}
 _MODEL_LATER: Final[Mapping[str, _Check]] = {"calibration": _is_factor}
-"""Keys that a running bot of an earlier version does not write."""
+"""`_LATER`: keys that a running bot of an earlier version does not write."""
 
 
 def _shape_problem(document: object) -> str | None:
@@ -192,25 +233,35 @@ def _shape_problem(document: object) -> str | None:
     if problem := _part_problem("", document, _STATUS):
         return problem
     status = cast("Status", document)
-    if problem := _part_problem("reload.", status["reload"], _RELOAD):
+    if problem := _part_problem("reload.", status["reload"], _RELOAD, _RELOAD_LATER):
         return problem
+    if "loads" in status["reload"]:
+        problem = _part_problem("reload.loads.", status["reload"]["loads"], _LOADS)
     for pair, facts in status["pairs"].items():
-        problem = _part_problem(f"{pair}.", facts, _PAIR) or _model_problem(pair, facts["model"])
-        if problem:
-            return problem
-    return None
+        problem = problem or _pair_problem(pair, facts)
+    return problem
 
 
-def _model_problem(pair: str, model: Mapping[str, object]) -> str | None:
-    later = {key: check for key, check in _MODEL_LATER.items() if key in model}
-    return _part_problem(f"{pair}.model.", model, {**_MODEL, **later})
+def _pair_problem(pair: str, facts: PairStatus) -> str | None:
+    problem = _part_problem(f"{pair}.", facts, _PAIR, _PAIR_LATER)
+    problem = problem or _part_problem(f"{pair}.model.", facts["model"], _MODEL, _MODEL_LATER)
+    if problem is None and facts.get("exceedance") is not None:
+        problem = _part_problem(f"{pair}.exceedance.", facts["exceedance"], _EXCEEDANCE)
+    return problem
 
 
-def _part_problem(where: str, part: object, checks: Mapping[str, _Check]) -> str | None:
+def _part_problem(
+    where: str,
+    part: object,
+    checks: Mapping[str, _Check],
+    later: Mapping[str, _Check] | None = None,
+) -> str | None:
     if not isinstance(part, dict):
         return f"{where.rstrip('.') or 'the document'} is no JSON object"
-    for key, is_right in checks.items():
+    for key, is_right in {**checks, **(later or {})}.items():
         if key not in part:
+            if key not in checks:
+                continue
             return f"{where}{key} is missing"
         if not is_right(part[key]):
             return f"{where}{key}={part[key]!r} is not what a bot writes"

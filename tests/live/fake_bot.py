@@ -54,6 +54,7 @@ def make_pair(version_ns: int | None = None) -> PairStatus:
             "error": None,
             "calibration": 1.0,
         },
+        "exceedance": None if version is None else {"share": 0.125, "nominal": 0.1, "candles": 288},
     }
 
 
@@ -71,6 +72,12 @@ def make_status(feeder_id: str = "feeder120b", pid: int | None = None) -> Status
             "last_attempt_at": None,
             "last_success_at": None,
             "last_error": None,
+            "loads": {
+                "succeeded": 1,
+                "failed": 0,
+                "last_success_at": format_time_ns(now),
+                "last_duration_s": 0.25,
+            },
         },
         "pairs": {
             PAIRS[0]: make_pair(now - 1),

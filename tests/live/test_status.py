@@ -17,6 +17,8 @@ from tests.live.fake_bot import PAIRS, make_status
 
 times = strategies.times_ns.map(format_time_ns)
 counts = st.integers(0, 10**9)
+shares = st.floats(0, 1)
+exceedances = st.fixed_dictionaries({"share": shares, "nominal": shares, "candles": counts})
 models = st.fixed_dictionaries(
     {
         "state": st.sampled_from(("none", "training", "ready", "stale")),
@@ -34,6 +36,15 @@ pairs = st.fixed_dictionaries(
         "parameters": strategies.parameter_sets,
         "rejected": st.none() | st.text(),
         "model": models,
+    },
+    optional={"exceedance": st.none() | exceedances},
+)
+loads = st.fixed_dictionaries(
+    {
+        "succeeded": counts,
+        "failed": counts,
+        "last_success_at": st.none() | times,
+        "last_duration_s": st.none() | st.floats(0, 1e6),
     }
 )
 statuses = st.fixed_dictionaries(
@@ -49,7 +60,8 @@ statuses = st.fixed_dictionaries(
                 "last_attempt_at": st.none() | times,
                 "last_success_at": st.none() | times,
                 "last_error": st.none() | st.text(),
-            }
+            },
+            optional={"loads": loads},
         ),
         "pairs": st.dictionaries(strategies.pairs, pairs, max_size=3),
     }
@@ -78,9 +90,16 @@ def test_status_file_is_private_and_has_the_fixed_keys(tmp_path):
         "last_attempt_at",
         "last_success_at",
         "last_error",
+        "loads",
+    ]
+    assert list(document["reload"]["loads"]) == [
+        "succeeded",
+        "failed",
+        "last_success_at",
+        "last_duration_s",
     ]
     pair = document["pairs"][PAIRS[0]]
-    assert list(pair) == ["source", "version", "parameters", "rejected", "model"]
+    assert list(pair) == ["source", "version", "parameters", "rejected", "model", "exceedance"]
     assert list(pair["model"]) == [
         "state",
         "version",
@@ -148,6 +167,11 @@ def test_read_status_damaged_file_is_refused_by_name(tmp_path, content):
         pytest.param(("pairs", PAIRS[0], "parameters"), {}, id="no parameters"),
         pytest.param(("pairs", PAIRS[0], "model"), None, id="no model"),
         pytest.param(("pairs", PAIRS[0], "model", "rows"), 1.5, id="half a row"),
+        pytest.param(("reload", "loads"), 3, id="loads number"),
+        pytest.param(("reload", "loads", "failed"), -1, id="negative loads"),
+        pytest.param(("reload", "loads", "last_duration_s"), "1", id="duration text"),
+        pytest.param(("pairs", PAIRS[0], "exceedance"), 0.1, id="exceedance number"),
+        pytest.param(("pairs", PAIRS[0], "exceedance", "share"), None, id="no share"),
     ],
 )
 def test_read_status_wrong_value_is_refused_by_key(tmp_path, where, value):
