@@ -65,6 +65,9 @@ from feeder_mixin.stores.transport import POOLS
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_ATTEMPTS: Final = 3
 
+METRICS_MEASUREMENT: Final = "feeder_metrics"
+"""What `feeder metrics --to-store` writes, floats only."""
+
 _UNAVAILABLE_STATUS: Final = (429, 502, 503, 504)
 _UNSAFE_TAG: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 _TYPE_CONFLICT: Final = re.compile(
@@ -295,6 +298,28 @@ class InfluxStore(ParameterStore):
                 request = partial(deleter.delete, moment, moment, predicate, bucket, self._org)
                 with self._in_time():
                     self._call(request, bucket)
+
+    def write_metrics(
+        self, feeder_id: str, samples: Iterable[tuple[str, Mapping[str, str], float]]
+    ) -> int:
+        """Write metrics of now beside the records, and return how many points that took.
+
+        Name, tags and value each; those with equal tags become the fields of one point of
+        `METRICS_MEASUREMENT`, which no read of records touches.
+        """
+        points: dict[tuple[tuple[str, str], ...], Point] = {}
+        time_ns = now_ns()
+        for name, tags, value in samples:
+            key = tuple(sorted(tags.items()))
+            if key not in points:
+                points[key] = Point(METRICS_MEASUREMENT).time(time_ns, WritePrecision.NS)
+                for tag, text in key:
+                    points[key].tag(tag, text)
+            points[key].field(name, float(value))
+        writer = self._client.write_api(write_options=SYNCHRONOUS)
+        with self._in_time():
+            self._send(writer, bucket_name(feeder_id), list(points.values()))
+        return len(points)
 
     def close(self) -> None:
         """Close connections; calling again does nothing."""
