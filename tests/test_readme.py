@@ -11,6 +11,7 @@ import pytest
 from feeder_mixin import settings
 from feeder_mixin.cli.main import make_parser
 from feeder_mixin.doctor.run import CHECKS
+from feeder_mixin.live import metrics
 from feeder_mixin.schema import METRICS, PARAMETERS
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,12 @@ def test_readme_parameter_row_is_the_schemas(parameter):
 def test_readme_metric_row_is_the_schemas(metric):
     """Every metric is described where users look."""
     assert f"| `{metric.name}` | {metric.unit} | {metric.description} |" in README
+
+
+@pytest.mark.parametrize("metric", metrics.METRICS, ids=lambda m: m.name)
+def test_readme_row_of_a_bots_metric_is_the_codes(metric):
+    """Name, labels and meaning as Prometheus gets them."""
+    assert f"| `{metric.name}` | {', '.join(metric.labels) or '-'} | {metric.meaning} |" in README
 
 
 @pytest.mark.parametrize("key", settings._FEEDER_KEYS)
@@ -87,6 +94,7 @@ def test_readme_options_exist():
         "init-store",
         "settings",
         "status",
+        "metrics",
         "reload",
         "doctor",
         "init",
