@@ -34,6 +34,7 @@ class _Unit(configparser.ConfigParser):
 
 BOT = _Unit(ROOT / "config" / "systemd" / "feeder@.service")
 OPTIMIZE = _Unit(ROOT / "config" / "systemd" / "feeder-optimize@.service")
+METRICS = _Unit(ROOT / "config" / "systemd" / "feeder-metrics.service")
 TIMER = _Unit(ROOT / "config" / "systemd" / "feeder-optimize@.timer")
 
 
@@ -114,6 +115,18 @@ def test_optimize_unit_runs_an_existing_command():
     assert parsed.reload
     assert OPTIMIZE["Service"]["Type"] == "oneshot"
     assert int(OPTIMIZE["Service"]["Nice"]) > 0
+
+
+def test_metrics_unit_serves_all_feeders_and_is_given_no_secret():
+    """Our own parser takes it; it reads state folders only, and writes nowhere."""
+    program, *words = shlex.split(METRICS["Service"]["ExecStart"])
+    assert program == f"{PLACE}/.venv/bin/feeder"
+    parsed = make_parser().parse_args(words)
+    assert (parsed.command, parsed.feeder, parsed.to_store) == ("metrics", ["all"], False)
+    assert parsed.host is None  # the loopback
+    assert not METRICS.all("EnvironmentFile")
+    assert not METRICS.all("ReadWritePaths")
+    assert METRICS["Service"]["ProtectSystem"] == "strict"
 
 
 def test_timer_starts_nightly_and_makes_up_for_a_missed_night():
