@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from feeder_mixin.live.files import read_checked, write_checked
 from feeder_mixin.live.status import Status
 from tests.e2e.bot import FEEDER_ID, PAIRS, STOPPED, TradingProject, running_bot
 from tests.live.test_metrics import Samples, expected_of, key, read_samples
@@ -80,11 +81,22 @@ class Story:
         return {k: v for k, v in self.looks[name][0].items() if k[0] not in FILE_TIMES}
 
 
+def serve_since_hours(project: TradingProject, hours: int) -> None:
+    """Leave what a bot leaves whose models serve for hours: horizons of theirs have ended."""
+    path = project.settings.state_dir / "schedule.json"
+    document = read_checked(path)
+    assert document is not None
+    for entries in document["pairs"].values():
+        entries[0]["first_candle_s"] -= hours * 3_600
+    write_checked(path, document)
+
+
 @pytest.fixture(scope="module")
 def story(seasoned: TradingProject, tmp_path_factory, inbox: Inbox) -> Story:
     """Play the story."""
     project = seasoned.copy(tmp_path_factory.mktemp("operator") / "project")
     project.edit_config(webhook=inbox.config)
+    serve_since_hours(project, 5)
     story = Story()
 
     def look(name: str) -> None:
