@@ -47,7 +47,7 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 
 def seconds(time_text: str) -> float:
     """Return a time of the status file as Prometheus counts."""
-    return parse_time_ns(time_text) / 1e9
+    return parse_time_ns(time_text) / 10**9  # of integers: rounded once
 
 
 def expected_of(status: dict) -> Samples:
