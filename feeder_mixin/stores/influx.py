@@ -234,7 +234,7 @@ class InfluxStore(ParameterStore):
         By a write of nothing: the server looks at the bucket, then at the right, then at the points.
         """
         bucket = bucket_name(feeder_id)
-        target = {"org": self._org, "bucket": bucket, "precision": "ns"}
+        target = {"org": self.org, "bucket": bucket, "precision": "ns"}
 
         def write_nothing() -> bool:
             try:
@@ -253,7 +253,7 @@ class InfluxStore(ParameterStore):
                     return False
                 if error.status == 404 and "organization" in _server_text(error):
                     raise StoreError(
-                        f"{self.description}: the server has no organisation {self._org!r}: correct "
+                        f"{self.description}: the server has no organisation {self.org!r}: correct "
                         "org=NAME in the store's URL"
                     ) from None
                 raise
@@ -295,7 +295,7 @@ class InfluxStore(ParameterStore):
             # Provenance last: when only one of the two gets through, no text is left without record.
             for name in (measurement, PROVENANCE_MEASUREMENTS[measurement]):
                 predicate = influxql.delete_predicate(name, feeder_id, pair)
-                request = partial(deleter.delete, moment, moment, predicate, bucket, self._org)
+                request = partial(deleter.delete, moment, moment, predicate, bucket, self.org)
                 with self._in_time():
                     self._call(request, bucket)
 
