@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from feeder_mixin.cli.main import main
+from feeder_mixin.schema import NANOSECONDS, ParameterRecord, default_parameters, format_time_ns
+from feeder_mixin.stores.sql import SqlStore
 
 ROOT = Path(__file__).parents[2]
+FEEDER = ("--feeder", "feeder120b")
+PAIR, OTHER = "BNB/USDT:USDT", "DOGE/USDT:USDT"
+BASE_NS = (time.time_ns() // NANOSECONDS - 3600) * NANOSECONDS
 
 
 @pytest.fixture
@@ -56,3 +62,36 @@ def write_config(project):
         return path
 
     return write
+
+
+def make_record(after_s, pair=PAIR, metrics=None, **changes):
+    """Return a record made so many seconds after `BASE_NS`."""
+    return ParameterRecord(
+        "feeder120b",
+        pair,
+        BASE_NS + int(after_s * 1e9),
+        {**default_parameters(), **changes},
+        metrics or {"skill": 0.05, "optimization_trials": 20.0},
+        {"host": "h", "seed": 3},
+    )
+
+
+@pytest.fixture
+def store(project):
+    """Give the project's default store."""
+    with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
+        yield store
+
+
+@pytest.fixture
+def history(store):
+    """Give three records of one pair, at 10, 20.25 and 30 s, oldest first."""
+    values = [(10, 0.1 / 3), (20.25, 0.02), (30, 0.05)]
+    records = [make_record(s, learning_rate=rate) for s, rate in values]
+    store.write(records)
+    return records
+
+
+def shown(record):
+    """Return a record's time as `feeder history` shows it."""
+    return format_time_ns(record.time_ns)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -15,52 +14,14 @@ from feeder_mixin.live.status import read_status
 from feeder_mixin.schema import (
     CANDIDATES,
     NANOSECONDS,
-    ParameterRecord,
-    default_parameters,
     format_time_ns,
 )
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.journal import Journal
 from feeder_mixin.tune.lock import feeder_lock
+from tests.cli.conftest import BASE_NS, FEEDER, OTHER, PAIR, make_record, shown
 from tests.live.fake_bot import fake_bot, make_settings
-
-FEEDER = ("--feeder", "feeder120b")
-PAIR, OTHER = "BNB/USDT:USDT", "DOGE/USDT:USDT"
-BASE_NS = (time.time_ns() // NANOSECONDS - 3600) * NANOSECONDS
-
-
-def make_record(after_s, pair=PAIR, metrics=None, **changes):
-    """Return a record made so many seconds after `BASE_NS`."""
-    return ParameterRecord(
-        "feeder120b",
-        pair,
-        BASE_NS + int(after_s * 1e9),
-        {**default_parameters(), **changes},
-        metrics or {"skill": 0.05, "optimization_trials": 20.0},
-        {"host": "h", "seed": 3},
-    )
-
-
-@pytest.fixture
-def store(project):
-    """Give the project's default store."""
-    with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
-        yield store
-
-
-@pytest.fixture
-def history(store):
-    """Give three records of one pair, at 10, 20.25 and 30 s, oldest first."""
-    values = [(10, 0.1 / 3), (20.25, 0.02), (30, 0.05)]
-    records = [make_record(s, learning_rate=rate) for s, rate in values]
-    store.write(records)
-    return records
-
-
-def shown(record):
-    """Return a record's time as `feeder history` shows it."""
-    return format_time_ns(record.time_ns)
 
 
 def test_rollback_to_a_shown_time_appends_that_records_copy(project, store, history, feeder):

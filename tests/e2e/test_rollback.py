@@ -6,14 +6,26 @@ import json
 
 import pytest
 
-from tests.e2e.bot import PAIRS, running_bot
+from tests.e2e.bot import PAIRS, make_trading_project, running_bot, running_exchange
 
 pytestmark = pytest.mark.slow
 
 PAIR = PAIRS[0]
+DAYS = 14
+"""The least that can be tuned are ten labelled days beside the features' warm-up."""
 
 
-def test_rollback_makes_the_running_bot_run_the_first_tuning_again(trading, exchange):
+@pytest.fixture
+def trading(tmp_path):
+    """Give a project on a market that is long enough to be tuned on."""
+    with running_exchange(tmp_path / "market", "--generate-days", DAYS) as exchange:
+        project = make_trading_project(tmp_path / "project", exchange)
+        feeder = json.loads(project.config.read_text())["feeder"]
+        project.edit_config(feeder={**feeder, "context_pairs": [PAIR]})  # a quarter of the fits
+        yield project
+
+
+def test_rollback_makes_the_running_bot_run_the_first_tuning_again(trading):
     """To the last digit, one generation on; the copy is then what the next tuning must beat."""
     feeder = ("--feeder", "test1", "--json")
 
@@ -23,7 +35,8 @@ def test_rollback_makes_the_running_bot_run_the_first_tuning_again(trading, exch
         return json.loads(done.stdout)
 
     def tune(seed: int, *arguments: object) -> dict:
-        options = ("--datadir", exchange.datadir, "--days-back", 3, "--n-trials", 2, "--jobs", 1)
+        datadir = trading.exchange.datadir
+        options = ("--datadir", datadir, "--days-back", 10, "--n-trials", 2, "--jobs", 1)
         document = run("optimize", *options, "--pairs", PAIR, "--seed", seed, *arguments)
         return document[0]["pairs"][PAIR]
 
@@ -39,7 +52,8 @@ def test_rollback_makes_the_running_bot_run_the_first_tuning_again(trading, exch
         assert after["pairs"][PAIR]["parameters"] == first["parameters"]
         written = done["pairs"][PAIR]["record"]
         assert after["pairs"][PAIR]["version"] == written["time"]
-        assert after["pairs"][PAIRS[1]]["version"] == before["pairs"][PAIRS[1]]["version"]
+        other = PAIRS[1]
+        assert after["pairs"][other]["version"] == before["pairs"][other]["version"]
         (compared,) = run("diff", "--pairs", PAIR)
         assert compared["differences"] == []
         served = bot.wait_ready(generation=after["generation"])
