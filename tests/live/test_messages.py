@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import StoreUnavailableError
@@ -98,6 +98,7 @@ def test_start_says_a_store_that_is_down_and_rejected_pairs_only(messages, sent)
 
 
 @given(st.lists(st.text(max_size=600), min_size=1, max_size=40), st.text(max_size=5_000))
+@settings(deadline=None)  # of a loaded machine
 def test_every_message_is_markdown_that_telegram_takes(reasons, error):
     """Below 4,096 characters, code spans closed on their line, no mark outside of them."""
     sent: list[str] = []
