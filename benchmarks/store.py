@@ -37,7 +37,7 @@ from feeder_mixin.stores.sql import SqlStore
 
 DAY_NS = 86_400 * NANOSECONDS
 INFLUX_VARIABLES = tuple(f"FEEDER_TEST_INFLUX_{name}" for name in ("URL", "TOKEN", "ORG"))
-REPEATS = 9
+REPEATS = 5
 LINES = 2_000
 """Points in a request while the bucket is filled."""
 

@@ -190,15 +190,40 @@ class InfluxStore(ParameterStore):
         now: int | None = None,
         measurement: Measurement = MEASUREMENT,
     ) -> Latest:
-        """Return the latest record of every pair, by two requests; see `ParameterStore.latest`."""
+        """Return the latest record of every pair; see `ParameterStore.latest`.
+
+        One request where every pair asked for has a complete record of the last days; the others
+        are looked for further back.
+        """
         now = now_ns() if now is None else now
         with self._in_time():
-            answer = self._ask(feeder_id, influxql.ask_latest(feeder_id, pairs, now, measurement))
+            answer = self._find_latest(feeder_id, pairs, now, measurement)
             points = self._with_provenance(feeder_id, answer, PASSED_OVER_LIMIT, measurement)
-        if pairs is not None:
-            wanted = set(pairs)
-            points = [point for point in points if point.pair in wanted]
         return select_latest(feeder_id, points, now=now, max_age_days=max_age_days)
+
+    def _find_latest(
+        self, feeder_id: str, pairs: Sequence[str] | None, now: int, measurement: Measurement
+    ) -> influxql.Answer:
+        """Return each pair's newest points down to a complete one; no pair is asked for in vain."""
+        found = influxql.Answer()
+
+        def look(question: influxql.Question) -> None:
+            found.add(self._ask(feeder_id, question), pairs)
+
+        def without_complete(some: Iterable[str]) -> list[str]:
+            return sorted(set(some) - found.complete_pairs(now))
+
+        left = pairs
+        if pairs is not None:
+            since_ns = now - influxql.RECENT_NS
+            look(influxql.ask_newest(feeder_id, pairs, measurement, since_ns=since_ns))
+            left = without_complete(pairs)
+        if left is None or left:
+            look(influxql.ask_newest(feeder_id, left, measurement))
+            left = without_complete(point.pair for point in found.points)
+        if left:
+            look(influxql.ask_complete(feeder_id, left, now, measurement))
+        return found
 
     def history(
         self,

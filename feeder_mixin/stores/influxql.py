@@ -18,15 +18,23 @@ from feeder_mixin.schema import (
     FIELD_NAMES,
     MEASUREMENT,
     MODEL_TYPE,
+    NANOSECONDS,
     PARAMETER_NAMES,
     PROVENANCE_FIELD,
     PROVENANCE_MEASUREMENTS,
     Measurement,
+    missing_parameters,
 )
 from feeder_mixin.stores.base import PASSED_OVER_LIMIT, StoredPoint
 
 BATCH: Final = 20
 """Records per request, and pairs named in one: keeps a GET's URL below 8 kB, a proxy's limit."""
+
+RECENT_NS: Final = 8 * 86_400 * NANOSECONDS
+"""Where the newest record of a pair that is tuned nightly lies: two or three of the week-long shards.
+
+A read costs by fields, series and shards: with 13 of them (90 days) five times as much.
+"""
 
 _LOWEST: Final = -sys.float_info.max
 """Every float is at least this, so comparing with it only drops rows that lack the field."""
@@ -49,6 +57,27 @@ class Answer:
     points: list[StoredPoint] = field(default_factory=list)
     provenance: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
 
+    def add(self, other: Answer, pairs: Iterable[str] | None) -> None:
+        """Add what another answer says of `pairs` (None: of all), each point once."""
+        wanted = None if pairs is None else set(pairs)
+        known = {(point.pair, point.time_ns, point.model_type) for point in self.points}
+        self.points += [
+            point
+            for point in other.points
+            if (wanted is None or point.pair in wanted)
+            and (point.pair, point.time_ns, point.model_type) not in known
+        ]
+        for pair, documents in other.provenance.items():
+            self.provenance[pair].update(documents)
+
+    def complete_pairs(self, now: int) -> set[str]:
+        """Return the pairs of which a complete point that is not in the future is here."""
+        return {
+            point.pair
+            for point in self.points
+            if point.time_ns <= now and not missing_parameters(point.fields)
+        }
+
 
 def ask_any(feeder_id: str) -> Question:
     """Return the cheapest question that shows whether the feeder's points can be read."""
@@ -56,18 +85,31 @@ def ask_any(feeder_id: str) -> Question:
     return Question((_select((MEASUREMENT,), condition, limit=1),), values)
 
 
-def ask_latest(
-    feeder_id: str, pairs: Sequence[str] | None, now: int, measurement: Measurement
+def ask_newest(
+    feeder_id: str,
+    pairs: Sequence[str] | None,
+    measurement: Measurement,
+    *,
+    since_ns: int | None = None,
 ) -> Question:
-    """Return the question for each pair's newest few points and its newest complete one.
+    """Return the question for each pair's newest few points; without bounds, the oldest count, too.
 
-    The first statement has no bound on time: future points are to be seen, and expired ones named.
-    More pairs than `BATCH` are not named: the caller picks from all of the feeder's.
+    Never bounded to the future: points dated there are to be seen. More pairs than `BATCH` are not
+    named: the caller picks from all of the feeder's.
     """
     condition, values = _where(feeder_id, pairs)
-    newest = _select(_both(measurement), condition, limit=PASSED_OVER_LIMIT)
-    complete = _select((measurement,), f"{condition} AND time <= {now} AND {_IS_COMPLETE}", limit=1)
-    return Question((newest, complete), {**values, "lowest": _LOWEST})
+    if since_ns is not None:
+        condition = f"{condition} AND time >= {since_ns:d}"
+    return Question((_select(_both(measurement), condition, limit=PASSED_OVER_LIMIT),), values)
+
+
+def ask_complete(
+    feeder_id: str, pairs: Sequence[str] | None, now: int, measurement: Measurement
+) -> Question:
+    """Return the question for each pair's newest complete point; its provenance is not asked for."""
+    condition, values = _where(feeder_id, pairs)
+    complete = f"{condition} AND time <= {now:d} AND {_IS_COMPLETE}"
+    return Question((_select((measurement,), complete, limit=1),), {**values, "lowest": _LOWEST})
 
 
 def ask_history(feeder_id: str, pair: str, limit: int | None, measurement: Measurement) -> Question:

@@ -99,6 +99,32 @@ def test_latest_asks_influxql_as_json_with_bound_values(server, fake_store, now)
     assert server.headers[0]["Authorization"] == f"Token {TOKEN}"
 
 
+def test_latest_of_recent_records_is_one_request_of_a_few_days(
+    server, fake_store, make_record, now
+):
+    """What a bot of nightly tuned pairs asks: one statement, over the last days only."""
+    records = [make_record("feeder1", pair, now - DAY_NS) for pair in (PAIR, OTHER)]
+    server.answers.append(stored(*records))
+    assert set(fake_store.latest("feeder1", [PAIR, OTHER], now=now).records) == {PAIR, OTHER}
+    ((_, query, _),) = server.asked
+    assert f"time >= {now - 8 * DAY_NS}" in query["q"][0]
+
+
+def test_latest_looks_further_back_for_the_other_pairs_only(server, fake_store, make_record, now):
+    """An older record costs questions about its own pair; what was found is not asked again."""
+    recent, old = (
+        make_record("feeder1", PAIR, now),
+        make_record("feeder1", OTHER, now - 80 * DAY_NS),
+    )
+    server.answers += [stored(recent), stored(old)]
+    latest = fake_store.latest("feeder1", [PAIR, OTHER], now=now)
+    assert latest == Latest({PAIR: recent, OTHER: old})
+    _, query, _ = server.asked[1]
+    assert OTHER in query["params"][0]
+    assert PAIR not in query["params"][0]
+    assert "time >=" not in query["q"][0]
+
+
 def test_latest_of_twenty_long_pairs_keeps_the_url_short(server, fake_store, now):
     """A request stays below the 8 kB that proxies allow, however many pairs are asked for."""
     pairs = [f"1000000LONGNAME{i:03}/USDT:USDT" for i in range(100)]

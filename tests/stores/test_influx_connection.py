@@ -133,7 +133,7 @@ def test_certificate_of_the_authority_in_the_environment_is_trusted(certificate,
         server.always = EMPTY
         with InfluxStore(server.url, org="o", token=TOKEN) as store:
             assert store.latest("feeder1", now=now) == Latest()
-        assert len(server.asked) == 2
+        assert server.asked
 
 
 def test_certificate_of_another_host_is_refused(certificate, now, monkeypatch):
