@@ -92,6 +92,7 @@ _ADVICE: Final = {
     "unable to open": _NEEDS_FOLDER,
     "readonly database": _NEEDS_FOLDER,
     "disk is full": "nothing was written; free some space",
+    "disk i/o error": "nothing was written; check the disk, its space and limits on file sizes",
     "locked": "another process holds it; try again",
     "not a database": "restore it from a copy, or move it away to begin anew",
     "malformed": "restore it from a copy, or move it away to begin anew",
@@ -342,7 +343,7 @@ class SqlStore(ParameterStore):
         except exc.DBAPIError as error:
             # Only the driver's words: SQLAlchemy's own text repeats statement and values.
             text = " ".join(str(error.orig).split())
-            advice = next((a for words, a in _ADVICE.items() if words in text), None)
+            advice = next((a for words, a in _ADVICE.items() if words in text.lower()), None)
             message = f"{self.description}: {text}" + (f" ({advice})" if advice else "")
             raise _error_class(error, text.lower())(message) from error
         except exc.SQLAlchemyError as error:
@@ -359,13 +360,20 @@ def _sqlite_engine(path: Path, timeout_s: float) -> sa.Engine:
     def connect() -> sqlite3.Connection:
         # mode=rw: a read must not create the file, not even when it vanishes just now. No implicit
         # transactions: the writer begins its own.
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             f"file:{quote(str(path))}?mode=rw",
             uri=True,
             timeout=timeout_s,
             isolation_level=None,
             check_same_thread=False,
         )
+        # Said, because some builds of SQLite default to NORMAL, where a power cut takes back commits.
+        try:
+            connection.execute("PRAGMA synchronous=FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
     return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
 

@@ -1,0 +1,1 @@
+"""Faults at every moment: what a user sees then, and that nothing is lost."""
