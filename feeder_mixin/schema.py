@@ -381,7 +381,7 @@ def build_record(
     present = {name: value for name, value in fields.items() if value is not None}
     try:
         document = json.loads(provenance) if provenance else {}
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also digits or depth beyond Python's limits
         raise SchemaError(f"{feeder_id} {pair}: provenance is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise SchemaError(f"{feeder_id} {pair}: provenance is not a JSON object")

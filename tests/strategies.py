@@ -87,3 +87,57 @@ layouts = st.fixed_dictionaries(
         "last_candle": st.integers(5_000_000, 6_000_000),
     }
 )
+
+wild_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from((10**400, -(10**400), 2**63, 1e308, -0.0))
+    | st.floats()
+    | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+"""What Python's JSON reader can return, numbers beyond any range and NaN among them."""
+
+
+@st.composite
+def mutated_documents(draw: st.DrawFn, document: object) -> object:
+    """Draw `document` with one value, at any depth, replaced, taken out or put beside."""
+    if not isinstance(document, dict | list) or not document or draw(st.integers(0, 4)) == 0:
+        return draw(wild_values)
+    changed = document.copy()
+    keys = sorted(document) if isinstance(document, dict) else range(len(document))
+    key = draw(st.sampled_from(keys))
+    kind = draw(st.sampled_from(("deeper", "deeper", "deeper", "drop", "add")))
+    if kind == "deeper":
+        changed[key] = draw(mutated_documents(document[key]))
+    elif kind == "drop":
+        del changed[key]
+    elif isinstance(changed, dict):
+        changed[draw(st.text(max_size=8))] = draw(wild_values)
+    else:
+        changed.append(draw(wild_values))
+    return changed
+
+
+@st.composite
+def damaged_bytes(draw: st.DrawFn, content: bytes) -> bytes:
+    """Draw `content` with bytes changed, cut off, put in or swept to zero, or something else."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=200))
+    damaged = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(len(damaged) - 1, 0)))
+        kind = draw(st.sampled_from(("change", "cut", "insert", "zero")))
+        if kind == "change" and damaged:
+            damaged[at] = draw(st.integers(0, 255))
+        elif kind == "cut":
+            del damaged[at:]
+        elif kind == "insert":
+            damaged[at:at] = draw(st.binary(min_size=1, max_size=20))
+        else:
+            damaged[at : at + 512] = bytes(len(damaged[at : at + 512]))
+    return bytes(damaged)

@@ -354,3 +354,10 @@ def test_bucket_name_of_a_bad_id_is_refused(feeder_id):
     """An id with other than letters, digits, _ and - has no bucket."""
     with pytest.raises(SettingsError, match="not valid"):
         bucket_name(feeder_id)
+
+
+@pytest.mark.parametrize("text", ["1" * 5_000, "[" * 9_000], ids=["digits", "depth"])
+def test_build_record_provenance_beyond_pythons_limits_is_rejected(text):
+    """A foreign document must not end a load with an error that is none of ours."""
+    with pytest.raises(SchemaError, match="provenance is not JSON"):
+        build_record("feeder1", "BTC/USDT:USDT", 1, default_parameters(), text)

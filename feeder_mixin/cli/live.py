@@ -140,6 +140,9 @@ def _print_report(console: Console, settings: FeederSettings, report: BotReport)
     )
     console.print(_pair_table(status), width=max(console.width, _TABLE_WIDTH))
     for pair, facts in status["pairs"].items():
+        if since := facts.get("last_good_at"):
+            age = age_text(_age_s(since))
+            console.print(f"  {pair} runs on a copy that the store gave {age} ago", markup=False)
         if facts["rejected"] is not None:
             console.print(f"  rejected {pair}: {facts['rejected']}", markup=False)
         if facts["model"]["error"] is not None:

@@ -15,6 +15,7 @@ from feeder_mixin.market.candles import load_candles
 from feeder_mixin.market.history import download_command
 from feeder_mixin.schema import NANOSECONDS
 
+_DAY_NS: Final = 86_400 * NANOSECONDS
 _FRESH_DAYS: Final = 2.0
 """The tuner warns from this age on, too."""
 _SHORT: Final = 4
@@ -125,10 +126,11 @@ def check_last_good(facts: Facts) -> Verdict:
     copies = read_last_good(settings)
     if not copies:
         raise Skipped("no bot has loaded a record from the store here yet")
-    oldest_days = max(age for _record, age in copies)
+    ages = {record.pair: (facts.now_ns - saved_ns) / _DAY_NS for record, saved_ns in copies}
+    oldest_days = max(ages.values())
     limit = settings.last_good_max_days
     if limit is not None and oldest_days > limit:
-        refused = [record.pair for record, age in copies if age > limit]
+        refused = [pair for pair, age in ages.items() if age > limit]
         return Verdict(
             "warn",
             f"over feeder.last_good_max_days={limit:g}, so it would be refused: {some(refused)} "

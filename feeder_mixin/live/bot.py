@@ -273,7 +273,17 @@ class LiveFeeder:
         try:
             self._lock.acquire()
         except StateError as error:
-            self._temporary = tempfile.TemporaryDirectory(prefix="feeder-")
+            try:
+                self._temporary = tempfile.TemporaryDirectory(prefix="feeder-")
+            except OSError as problem:  # one full disk for all: what is on it can still serve
+                logger.error(  # noqa: TRY400
+                    "State folder can't be written, nor a temporary one: what it holds serves, nothing "
+                    "is kept until there is space feeder=%s error=%s temporary=%s",
+                    self.settings.feeder_id,
+                    error,
+                    problem,
+                )
+                return self.settings.model_dir
             logger.error(  # noqa: TRY400
                 "State folder can't be used: no status file, no last good copy, and models and "
                 "calibration last as long as this process feeder=%s models=%s error=%s",
@@ -404,8 +414,19 @@ class LiveFeeder:
             )
             return
         for pair, known in self._cache.snapshot.pairs.items():
-            entries = document["pairs"].get(pair, [])
-            servings = [s for entry in entries if (s := self._restore(known, entry)) is not None]
+            try:
+                entries = document["pairs"].get(pair, [])
+                restored = [self._restore(known, entry) for entry in entries]
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+                logger.error(  # noqa: TRY400
+                    "Schedule of models is lost, models of %s are trained anew: %s is whole but not "
+                    "what a bot writes: %r",
+                    pair,
+                    self._schedule_path,
+                    error,
+                )
+                continue
+            servings = [serving for serving in restored if serving is not None]
             if not servings:
                 continue
             self._cache.put_servings(pair, servings, forming_candle_s(self._step_s))

@@ -212,7 +212,7 @@ class Calibration:
         except StateError as error:
             logger.error("Calibration is lost, it begins anew: %s", error)  # noqa: TRY400
             return
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             logger.error("Calibration is lost, it begins anew: %s: %r", path, error)  # noqa: TRY400
             return
         self._saved = self._ends_s(self.tracks)
@@ -237,6 +237,8 @@ def _tracks_of(document: Mapping[str, Any], step_s: int) -> dict[str, ThetaTrack
     for pair, entry in document["pairs"].items():
         thetas = np.frombuffer(base64.b64decode(entry["thetas"], validate=True), _DOUBLE)
         track = ThetaTrack(entry["first_candle_s"], step_s, thetas.astype(np.float64))
+        if type(track.first_s) is not int or track.first_s < 0:
+            raise ValueError(f"{pair} begins at {track.first_s!r}, which is no candle")
         if not (len(thetas) and np.isfinite(thetas).all()):
             raise ValueError(f"{pair} has no theta that is a number at every candle")
         if track.last_s > time.time() + CLOCK_SLACK_S:

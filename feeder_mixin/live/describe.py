@@ -41,6 +41,7 @@ def describe_pair(
         parameters=dict(pair.loaded.parameters),
         rejected=pair.loaded.rejected,
         model=model,
+        last_good_at=_time_text(pair.loaded.saved_ns),
         exceedance=None
         if exceedance is None
         else ExceedanceStatus(

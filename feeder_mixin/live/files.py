@@ -127,7 +127,7 @@ def read_checked(path: Path) -> dict[str, Any] | None:
         raise _damaged(path, "was cut, edited or damaged: its SHA-256 does not fit its content")
     try:
         document = json.loads(bytes(body))
-    except ValueError as error:  # only where the digest was made to fit
+    except (ValueError, RecursionError) as error:  # only where the digest was made to fit
         raise _damaged(path, f"is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise _damaged(path, "holds no JSON object")

@@ -2,8 +2,8 @@
 
 Rules, one per answer of the store: a valid record is taken; a running pair keeps what it runs
 whenever the store gives nothing usable; at start, the last good copy serves when the store gave no
-answer or a rejected record, the schema's defaults when it answered "none" or "expired". Nothing
-here knows of models or candles.
+answer, a rejected record or only records of the future, the schema's defaults when it answered "none"
+or "expired". Nothing here knows of models or candles.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -38,6 +39,17 @@ STORE_TIMEOUT_S: Final = 5.0
 
 _DAY_NS: Final = 86_400 * NANOSECONDS
 
+_NOT_A_COPY: Final = (
+    StateError,
+    SchemaError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    OverflowError,
+)
+"""What reading a file raises that is damaged, or whole and of another shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedPair:
@@ -53,6 +65,8 @@ class LoadedPair:
         False when the record says that nothing beat the ATR rule: no candle is called safe.
     rejected
         Why the store's newest record was refused, or None.
+    saved_ns
+        When the store gave the last good copy, in nanoseconds since the epoch; None for other sources.
     """
 
     pair: str
@@ -62,6 +76,7 @@ class LoadedPair:
     beats_rule: bool = True
     candles_to_s: float | None = None
     rejected: str | None = None
+    saved_ns: int | None = field(default=None, compare=False)
 
     @property
     def version_text(self) -> str:
@@ -141,7 +156,9 @@ def load_parameters(
         )
     usable, reasons = _sort_out(settings, latest, timeframe_s)
     copies: dict[str, LoadedPair] = {}
-    if running is None and (error is not None or reasons.keys() - usable.keys()):
+    # A store whose records are all still to come said nothing: the clock is wrong, here or there.
+    unsaid = {note.pair for note in latest.notes if note.field == "time"} - latest.expired.keys()
+    if running is None and (error is not None or (reasons.keys() | unsaid) - usable.keys()):
         copies = load_last_good(settings, timeframe_s)
     pairs = {}
     for pair in settings.pairs:
@@ -150,7 +167,7 @@ def load_parameters(
             pairs[pair] = replace(from_record(usable[pair], "store"), rejected=reason)
         elif running is not None and pair in running:
             pairs[pair] = replace(running[pair], rejected=reason)
-        elif (error is not None or reason is not None) and pair in copies:
+        elif (error is not None or reason is not None or pair in unsaid) and pair in copies:
             pairs[pair] = replace(copies[pair], rejected=reason)
         else:
             pairs[pair] = LoadedPair(pair, default_parameters(), "default", None, rejected=reason)
@@ -235,11 +252,7 @@ def save_last_good(settings: FeederSettings, records: Sequence[ParameterRecord])
     StateError
         When the file can't be written.
     """
-    try:
-        document = read_checked(settings.last_good_path)
-    except StateError:
-        document = None  # damaged: whoever needed it has said so; it is written anew here
-    kept: dict[str, Any] = dict(document["records"]) if document else {}
+    kept = _usable_entries(settings)
     for record in records:
         kept[record.pair] = {
             "saved_ns": time.time_ns(),
@@ -249,6 +262,18 @@ def save_last_good(settings: FeederSettings, records: Sequence[ParameterRecord])
             "model_type": record.model_type,
         }
     write_checked(settings.last_good_path, {"records": kept})
+
+
+def _usable_entries(settings: FeederSettings) -> dict[str, Any]:
+    """Return what the copy holds and can be read: whoever needed the rest has said so."""
+    usable = {}
+    with suppress(*_NOT_A_COPY):
+        document = read_checked(settings.last_good_path) or {"records": {}}
+        for pair, entry in document["records"].items():
+            with suppress(*_NOT_A_COPY):
+                _read_copy(settings, pair, entry)
+                usable[pair] = entry
+    return usable
 
 
 def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, LoadedPair]:
@@ -262,10 +287,12 @@ def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, Load
     if copies is None:
         logger.warning("There is no last good copy path=%s", path)
         return {}
-    limit = settings.last_good_max_days
-    usable = {}
-    for record, age_days in copies:
-        if limit is not None and age_days > limit:
+    limit, now_ns = settings.last_good_max_days, time.time_ns()
+    usable: dict[str, LoadedPair] = {}
+    for record, saved_ns in copies:
+        age_days = (now_ns - saved_ns) / _DAY_NS
+        # A copy of the future is of unknown age: the clock was wrong, then or now.
+        if limit is not None and not -1.0 <= age_days <= limit:
             logger.error(
                 "Last good copy is too old pair=%s age_days=%.1f feeder.last_good_max_days=%g path=%s",
                 record.pair,
@@ -276,20 +303,20 @@ def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, Load
         elif not mismatch_reason(
             record, horizon_candles=settings.horizon_candles, timeframe_s=timeframe_s
         ):
-            usable[record.pair] = from_record(record, "last_good")
+            usable[record.pair] = replace(from_record(record, "last_good"), saved_ns=saved_ns)
     if usable:
-        oldest = max(age for record, age in copies if record.pair in usable)
+        oldest = max(now_ns - saved for record, saved in copies if record.pair in usable)
         logger.warning(
             "Last good copy stands in for the store pairs=%d oldest_days=%.1f path=%s",
             len(usable),
-            oldest,
+            oldest / _DAY_NS,
             path,
         )
     return usable
 
 
-def read_last_good(settings: FeederSettings) -> list[tuple[ParameterRecord, float]] | None:
-    """Return every kept record and how many days ago the store gave it; None without a copy.
+def read_last_good(settings: FeederSettings) -> list[tuple[ParameterRecord, int]] | None:
+    """Return every kept record and when the store gave it (ns since the epoch); None without a copy.
 
     Raises
     ------
@@ -302,21 +329,14 @@ def read_last_good(settings: FeederSettings) -> list[tuple[ParameterRecord, floa
         return None
     try:
         return [_read_copy(settings, *item) for item in document["records"].items()]
-    except (
-        SchemaError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        OverflowError,
-    ) as error:
+    except _NOT_A_COPY as error:
         raise StateError(f"{path} holds no records that can be used: {error!r}") from error
 
 
 def _read_copy(
     settings: FeederSettings, pair: str, entry: Mapping[str, Any]
-) -> tuple[ParameterRecord, float]:
-    """Return a kept record and how many days ago the store gave it."""
+) -> tuple[ParameterRecord, int]:
+    """Return a kept record and when the store gave it, in nanoseconds since the epoch."""
     record = build_record(
         settings.feeder_id,
         pair,
@@ -325,7 +345,7 @@ def _read_copy(
         entry["provenance"],
         entry["model_type"],
     )
-    return record, (time.time_ns() - int(entry["saved_ns"])) / _DAY_NS
+    return record, int(entry["saved_ns"])
 
 
 def check_store(settings: FeederSettings, environ: Mapping[str, str]) -> None:

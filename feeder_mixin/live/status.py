@@ -8,9 +8,10 @@ Times are RFC 3339 in UTC (`schema.format_time_ns`), null where there is none.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast, get_args
 
 from feeder_mixin.errors import SettingsError, StateError
@@ -81,6 +82,8 @@ class PairStatus(TypedDict):
 
     `version` is the record's time, null for defaults. `rejected` is the reason why the store's
     record was refused, null when it was not. `exceedance` is null until a horizon has ended.
+    `last_good_at` is when the store gave the last good copy that serves: its age counts from there;
+    null for other sources.
     """
 
     source: Source
@@ -89,6 +92,7 @@ class PairStatus(TypedDict):
     rejected: str | None
     model: ModelStatus
     exceedance: NotRequired[ExceedanceStatus | None]  # a bot of an earlier version may still run
+    last_good_at: NotRequired[str | None]  # likewise
 
 
 class Status(TypedDict):
@@ -159,7 +163,8 @@ def _is_count(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     """Return whether `value` is a finite number, not below 0."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= cast("float", value) <= sys.float_info.max
 
 
 def _is_factor(value: object) -> bool:
@@ -223,7 +228,10 @@ _EXCEEDANCE: Final[Mapping[str, _Check]] = {
     "candles": _is_count,
 }
 _RELOAD_LATER: Final[Mapping[str, _Check]] = {"loads": _is_object}
-_PAIR_LATER: Final[Mapping[str, _Check]] = {"exceedance": _or_null(_is_object)}
+_PAIR_LATER: Final[Mapping[str, _Check]] = {
+    "exceedance": _or_null(_is_object),
+    "last_good_at": _or_null(_is_time),
+}
 _MODEL_LATER: Final[Mapping[str, _Check]] = {"calibration": _is_factor}
 """`_LATER`: keys that a running bot of an earlier version does not write."""
 
@@ -254,14 +262,13 @@ def _part_problem(
     where: str,
     part: object,
     checks: Mapping[str, _Check],
-    later: Mapping[str, _Check] | None = None,
+    later: Mapping[str, _Check] = MappingProxyType({}),
 ) -> str | None:
+    """Return what is wrong with a part; of the keys in `later` only those that are there count."""
     if not isinstance(part, dict):
         return f"{where.rstrip('.') or 'the document'} is no JSON object"
-    for key, is_right in {**checks, **(later or {})}.items():
+    for key, is_right in (*checks.items(), *((k, c) for k, c in later.items() if k in part)):
         if key not in part:
-            if key not in checks:
-                continue
             return f"{where}{key} is missing"
         if not is_right(part[key]):
             return f"{where}{key}={part[key]!r} is not what a bot writes"

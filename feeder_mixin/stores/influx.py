@@ -471,7 +471,7 @@ class InfluxStore(ParameterStore):
         results = [self._query(bucket, text, values) for text in question.statements]
         try:
             return influxql.read_results(results)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise StoreCorruptError(
                 f"{self.description}: the answer to /query can't be read: {self._masked(repr(error))}"
             ) from None

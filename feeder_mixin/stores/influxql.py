@@ -36,6 +36,7 @@ RECENT_NS: Final = 8 * 86_400 * NANOSECONDS
 A read costs by fields, series and shards: with 13 of them (90 days) five times as much.
 """
 
+_LAST_NS: Final = 2**63
 _LOWEST: Final = -sys.float_info.max
 """Every float is at least this, so comparing with it only drops rows that lack the field."""
 
@@ -139,7 +140,7 @@ def read_results(results: Iterable[Mapping[str, Any]]) -> Answer:
 
     Raises
     ------
-    KeyError, TypeError, ValueError
+    AttributeError, KeyError, TypeError, ValueError, OverflowError
         When the answer has another form than InfluxQL's, or was cut short.
     """
     answer = Answer()
@@ -148,14 +149,18 @@ def read_results(results: Iterable[Mapping[str, Any]]) -> Answer:
         if series.get("partial"):
             raise ValueError("the server cut the answer short")
         pair = series["tags"]["pair"]
+        if not isinstance(pair, str):
+            raise TypeError(f"pair={pair!r} is no text")
         for values in series["values"]:
             row = dict(zip(series["columns"], values, strict=True))
-            time_ns = int(row["time"])
+            time_ns = row["time"]
+            if type(time_ns) is not int or abs(time_ns) > _LAST_NS:
+                raise ValueError(f"time={time_ns!r} is no number of nanoseconds")
             if series["name"] in PROVENANCE_MEASUREMENTS.values():
                 answer.provenance[pair][time_ns] = str(row[PROVENANCE_FIELD])
                 continue
             fields = {name: _as_float(row.get(name)) for name in FIELD_NAMES}
-            model_type = row.get("model_type") or MODEL_TYPE
+            model_type = str(row.get("model_type") or MODEL_TYPE)
             points[pair, time_ns, model_type] = StoredPoint(pair, time_ns, fields, None, model_type)
     answer.points = list(points.values())
     return answer

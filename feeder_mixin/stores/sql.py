@@ -54,6 +54,7 @@ from feeder_mixin.stores.base import (
     now_ns,
     select_latest,
 )
+from feeder_mixin.stores.url import masked_store_url
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 
@@ -124,7 +125,8 @@ class SqlStore(ParameterStore):
             self._engine = _sqlite_engine(target, timeout_s)
         else:
             url = _parse_url(target)
-            self.description = f"postgresql {url.render_as_string(hide_password=True)}"
+            # SQLAlchemy masks the password only: libpq takes one in the query as well.
+            self.description = f"postgresql {masked_store_url(target)}"
             self._engine = _create_postgresql_engine(url, timeout_s)
 
     def ping(self) -> None:
@@ -252,10 +254,12 @@ class SqlStore(ParameterStore):
         self, connection: sa.Connection | None, measurement: Measurement = MEASUREMENT
     ) -> list[sa.Column[Any]]:
         """Return our columns that the table has: none without table, fewer in an older one."""
-        inspector = sa.inspect(connection) if connection is not None else None
-        if inspector is None or not inspector.has_table(measurement):
+        if connection is None:
             return []
-        present = {column["name"] for column in inspector.get_columns(measurement)}
+        try:
+            present = {c["name"] for c in sa.inspect(connection).get_columns(measurement)}
+        except exc.NoSuchTableError:
+            return []
         if missing := sorted({*_KEY} - present):
             names = ", ".join(missing)
             raise StoreCorruptError(

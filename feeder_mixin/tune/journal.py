@@ -127,8 +127,7 @@ class Journal:
                 " WHERE identity = ? AND state != 'closed'",
                 (_dump(identity),),
             ).fetchone()
-        document = None if result is None else json.loads(result)
-        return Run(run_id, pair, state, json.loads(warm_start), document)
+        return self._make_run(run_id, pair, state, warm_start, result)
 
     def drop_unclosed(self, pairs: Sequence[str]) -> int:
         """Delete the pairs' open and finished runs with their trials; return how many there were."""
@@ -202,7 +201,7 @@ class Journal:
                 "SELECT number, document FROM trials WHERE run_id = ? AND stage = ? ORDER BY number",
                 (run_id, stage),
             ).fetchall()
-        return {number: json.loads(document) for number, document in rows}
+        return {number: self._read(document) for number, document in rows}
 
     def newest_results(self) -> dict[str, Run]:
         """Return pair -> its newest run that has a result, closed or not; nothing is changed."""
@@ -211,10 +210,7 @@ class Journal:
                 "SELECT id, pair, state, warm_start, result FROM runs WHERE id IN"
                 " (SELECT MAX(id) FROM runs WHERE result IS NOT NULL GROUP BY pair) ORDER BY id"
             ).fetchall()
-        return {
-            pair: Run(run_id, pair, state, json.loads(warm_start), json.loads(result))
-            for run_id, pair, state, warm_start, result in rows
-        }
+        return {row[1]: self._make_run(*row) for row in rows}
 
     def progress(self, run_ids: Sequence[int], stage: str) -> dict[int, int]:
         """Return run id -> number of trials kept in a stage."""
@@ -258,6 +254,28 @@ class Journal:
                 "UPDATE runs SET state = 'closed' WHERE id = ? AND state = 'finished'",
                 [(run_id,) for run_id in run_ids],
             )
+
+    def _make_run(
+        self, run_id: int, pair: str, state: State, warm_start: str, result: str | None
+    ) -> Run:
+        document = None if result is None else self._read(result)
+        return Run(run_id, pair, state, self._read(warm_start), document)
+
+    def _read(self, text: str) -> dict[str, Any]:
+        """Return a document as it was kept."""
+        try:
+            document = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._damaged(f"holds a document that is not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise self._damaged(f"holds {text[:40]!r} in place of a document")
+        return document
+
+    def _damaged(self, problem: str) -> TuningError:
+        return TuningError(
+            f"tuning journal {self.path} is damaged: it {problem}. Restore it from a copy, or move it "
+            "away: unfinished trials then start anew"
+        )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -55,6 +55,7 @@ def make_pair(version_ns: int | None = None) -> PairStatus:
             "calibration": 1.0,
         },
         "exceedance": None if version is None else {"share": 0.125, "nominal": 0.1, "candles": 288},
+        "last_good_at": None,
     }
 
 

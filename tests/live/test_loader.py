@@ -471,6 +471,15 @@ def test_rejected_record_at_start_runs_on_the_copy(settings, copy, write_store, 
     ) in of_level(lines, "ERROR")
 
 
+def test_records_of_the_future_only_at_start_run_on_the_copy(settings, copy, write_store, lines):
+    """A clock that was set back makes no fresh start: what ran before goes on."""
+    write_store(make_record(BTC, NOW_NS + DAY_NS, num_leaves=33))
+    pairs = load(settings).pairs
+    assert (pairs[BTC].source, pairs[BTC].version, pairs[BTC].rejected) == ("last_good", OLD, None)
+    assert pairs[ETH].source == "default"
+    assert [t for t in of_level(lines, "WARNING") if "in the future" in t and BTC in t]
+
+
 def test_store_that_answers_none_at_start_means_defaults_in_spite_of_a_copy(
     settings, copy, write_store
 ):
@@ -509,6 +518,8 @@ def test_damaged_copy_is_not_used_and_named(settings, copy, down, lines, damage)
         pytest.param(lambda d: d["records"][BTC]["fields"].update(num_leaves=99), id="range"),
         pytest.param(lambda d: d["records"][BTC].update(provenance="{"), id="provenance"),
         pytest.param(lambda d: d["records"].update({BTC: None}), id="null"),
+        pytest.param(lambda d: d["records"][BTC].update(time_ns=10**400), id="number"),
+        pytest.param(lambda d: d["records"][BTC].update(provenance="1" * 5_000), id="digits"),
     ],
 )
 def test_copy_of_another_shape_is_not_used_and_named(settings, copy, down, lines, change):
@@ -570,6 +581,14 @@ def test_copy_that_is_damaged_is_written_anew(settings, copy):
     copy.write_bytes(b"{")
     save_last_good(settings, [make_record(ETH, NEW)])
     assert list(load_last_good(settings, STEP_S)) == [ETH]
+
+
+def test_copy_of_another_shape_is_written_anew(settings, copy):
+    """A whole file without records must not fail the load that would mend it."""
+    for document in ({}, {"records": None}, {"records": 3}, {"records": {SOL: {"saved_ns": 1}}}):
+        write_checked(copy, document)
+        save_last_good(settings, [make_record(ETH, NEW)])
+        assert list(load_last_good(settings, STEP_S)) == [ETH]
 
 
 def test_copy_gives_back_every_bit_of_a_record(settings):

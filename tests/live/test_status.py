@@ -37,7 +37,7 @@ pairs = st.fixed_dictionaries(
         "rejected": st.none() | st.text(),
         "model": models,
     },
-    optional={"exceedance": st.none() | exceedances},
+    optional={"exceedance": st.none() | exceedances, "last_good_at": st.none() | times},
 )
 loads = st.fixed_dictionaries(
     {
@@ -99,7 +99,15 @@ def test_status_file_is_private_and_has_the_fixed_keys(tmp_path):
         "last_duration_s",
     ]
     pair = document["pairs"][PAIRS[0]]
-    assert list(pair) == ["source", "version", "parameters", "rejected", "model", "exceedance"]
+    assert list(pair) == [
+        "source",
+        "version",
+        "parameters",
+        "rejected",
+        "model",
+        "exceedance",
+        "last_good_at",
+    ]
     assert list(pair["model"]) == [
         "state",
         "version",

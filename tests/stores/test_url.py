@@ -185,6 +185,15 @@ def test_masked_store_url_shows_no_secret(url):
     assert "***" in masked_store_url(url)
 
 
+def test_description_of_a_postgresql_store_shows_no_secret_of_its_query(tmp_path):
+    """A driver takes passwords as options: values are masked in every message that names the store."""
+    url = f"postgresql+psycopg://bot:{SECRET}@db/feeder?sslpassword={SECRET}"
+    with open_store(url, root=tmp_path) as store:
+        assert (
+            store.description == "postgresql postgresql+psycopg://bot:***@db/feeder?sslpassword=***"
+        )
+
+
 @pytest.mark.parametrize("url", [DEFAULT_STORE_URL, "sqlite:////abs/x", INFLUX])
 def test_masked_store_url_without_secret_is_unchanged(url):
     """A URL without secrets is shown as it is."""

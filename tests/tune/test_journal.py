@@ -175,3 +175,17 @@ def test_damaged_file_is_an_error_that_names_the_file(path):
     path.write_bytes(b"not a database, but long enough to be looked at" * 100)
     with pytest.raises(TuningError, match=r"journal\.sqlite"):
         Journal(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "1" * 5_000], ids=["cut", "list", "digits"])
+def test_document_that_is_none_is_an_error_that_names_the_file(path, text):
+    """A row that another program changed ends the command with a message, not a traceback."""
+    with Journal(path) as journal:
+        run = begin(journal)
+        journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
+        journal._db.execute("UPDATE trials SET document = ?", (text,))
+        with pytest.raises(TuningError, match=r"journal\.sqlite is damaged"):
+            journal.trials(run.run_id, "search")
+        journal._db.execute("UPDATE runs SET warm_start = ?", (text,))
+        with pytest.raises(TuningError, match=r"journal\.sqlite is damaged"):
+            begin(journal)

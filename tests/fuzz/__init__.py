@@ -1,0 +1,1 @@
+"""Whatever a file, an answer or a config holds: our errors or none."""
