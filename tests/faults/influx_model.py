@@ -7,6 +7,7 @@ process (`attach`) or over HTTP (`serve`), for clients that are killed.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import threading
@@ -103,7 +104,7 @@ class _Pool:
         content = body if isinstance(body, bytes) else (body or "").encode()
         status, data = self._answer(parts.path, query, content)
         return urllib3.HTTPResponse(
-            data, {"Content-Type": "application/json"}, status, preload_content=True
+            io.BytesIO(data), {"Content-Type": "application/json"}, status, preload_content=True
         )
 
     def clear(self) -> None:
