@@ -157,10 +157,14 @@ def select_latest(
 
 
 def load_stored_pairs(
-    store: ParameterStore, feeder_id: str, measurement: Measurement = MEASUREMENT
+    store: ParameterStore,
+    feeder_id: str,
+    measurement: Measurement = MEASUREMENT,
+    *,
+    now: int | None = None,
 ) -> list[str]:
     """Return every pair that has a point in `store`, sorted: those that left the config, too."""
-    latest = store.latest(feeder_id, measurement=measurement)
+    latest = store.latest(feeder_id, measurement=measurement, now=now)
     noted = (note.pair for note in latest.notes)
     return sorted({*latest.records, *latest.rejected, *latest.expired, *noted})
 

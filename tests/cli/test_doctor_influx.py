@@ -276,7 +276,7 @@ def test_doctor_without_a_token_fails_and_names_the_variables(ask, server, monke
     assert "neither FEEDER_STORE_TOKEN nor FEEDER_STORE_TOKEN_FILE is set" in found["message"]
 
 
-@pytest.mark.parametrize(("mode", "state"), [(0o600, "pass"), (0o644, "warn")])
+@pytest.mark.parametrize(("mode", "state"), [(0o600, "pass"), (0o644, "fail")])
 def test_doctor_looks_at_the_mode_of_the_tokens_file(
     ask, server, monkeypatch, tmp_path, mode, state
 ):

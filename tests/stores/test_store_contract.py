@@ -320,8 +320,8 @@ def test_stored_pairs_are_all_that_have_a_point(backend, store, make_record, now
     backend.write_raw(backend.feeder, "BAD", now - 1, FLOATS | {"reg_alpha": 5.0})
     backend.write_raw(backend.feeder, "HALF", now - 1, HALF)
     store.write([make_record(backend.feeder, "CANDIDATE")], CANDIDATES)
-    assert load_stored_pairs(store, backend.feeder) == ["BAD", PAIR, "HALF", "OLD"]
-    assert load_stored_pairs(store, backend.feeder, CANDIDATES) == ["CANDIDATE"]
+    assert load_stored_pairs(store, backend.feeder, now=now) == ["BAD", PAIR, "HALF", "OLD"]
+    assert load_stored_pairs(store, backend.feeder, CANDIDATES, now=now) == ["CANDIDATE"]
 
 
 @pytest.mark.parametrize("pair", [pytest.param(p, id=f"pair{i}") for i, p in enumerate(HOSTILE)])
