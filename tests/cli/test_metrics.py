@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from influxdb_client import InfluxDBClient
 
 from feeder_mixin.live.files import write_checked
 from feeder_mixin.live.status import read_status
@@ -255,7 +257,7 @@ def test_metrics_to_a_store_that_is_no_influxdb_are_refused(userdir, feeder):
 
 @pytest.mark.external_service
 def test_metrics_in_a_real_influxdb_are_read_back_and_leave_records_alone(
-    userdir, feeder, monkeypatch
+    userdir, feeder, write_config, monkeypatch
 ):
     """The server takes them twice; `latest` sees none of it."""
     values = [os.environ.get(name) for name in INFLUX_VARIABLES]
@@ -263,21 +265,32 @@ def test_metrics_in_a_real_influxdb_are_read_back_and_leave_records_alone(
         pytest.skip(f"{', '.join(INFLUX_VARIABLES)} are not set")
     server, token, org = values
     monkeypatch.setenv("FEEDER_STORE_TOKEN", token)
-    url = f"influxdb+{server}?org={org}"
-    with InfluxStore(server, org=org, token=token, feeder_ids=[FEEDER]) as store, fake_bot(userdir):
-        store.create_bucket(FEEDER)
-        for _ in range(2):
-            arguments = ("--to-store", "--store", url)
-            assert feeder("metrics", "--feeder", FEEDER, *arguments)[0] == 0
-        latest = store.latest(FEEDER)
-        assert not latest.records
-        assert not latest.notes
-        answer = store._query(
-            bucket_name(FEEDER),
-            f"SELECT COUNT(feeder_exceedance_ratio) FROM {METRICS_MEASUREMENT} GROUP BY pair",  # noqa: S608
-            "{}",
-        )
-        counts = {s["tags"]["pair"]: s["values"][0][1] for s in answer["series"]}
-        assert counts == {PAIRS[0]: 2, PAIRS[1]: 2}
-        buckets = store._client.buckets_api()
-        buckets.delete_bucket(buckets.find_bucket_by_name(bucket_name(FEEDER)))
+    own = f"test-{uuid.uuid4().hex}"
+    write_config(own)
+    goal = ("--to-store", "--store", f"influxdb+{server}?org={org}")
+    with (
+        InfluxStore(server, org=org, token=token, feeder_ids=[own]) as store,
+        InfluxDBClient(server, token, org=org) as client,
+        fake_bot(userdir, feeder_id=own),
+    ):
+        bucket = store.make_bucket(own)
+        try:
+            assert [feeder("metrics", "--feeder", own, *goal)[0] for _ in range(2)] == [0, 0]
+            latest = store.latest(own)
+            assert not latest.records
+            assert not latest.notes
+            question = (
+                f"SELECT COUNT(feeder_exceedance_ratio) FROM {METRICS_MEASUREMENT} GROUP BY pair"  # noqa: S608
+            )
+            answer = client.api_client.call_api(
+                "/query",
+                "GET",
+                query_params=[("db", bucket_name(own)), ("q", question)],
+                response_type="object",
+                _return_http_data_only=True,
+            )
+        finally:
+            client.buckets_api().delete_bucket(bucket.id)
+    (result,) = answer["results"]
+    counts = {s["tags"]["pair"]: s["values"][0][1] for s in result["series"]}
+    assert counts == {PAIRS[0]: 2, PAIRS[1]: 2}
