@@ -328,7 +328,7 @@ def test_doctor_tells_rights_apart_on_a_real_server(project, feeder, monkeypatch
         InfluxStore(url, org=org, token=admin, feeder_ids=[FEEDER]) as store,
         InfluxDBClient(url, admin, org=org) as client,
     ):
-        assert store.create_bucket(FEEDER)
+        assert store.make_bucket(FEEDER).is_new
         bucket = client.buckets_api().find_bucket_by_name(bucket_name(FEEDER))
         try:
             assert asked("wrong-token") == ["fail", "skipped", "skipped", "skipped"]
