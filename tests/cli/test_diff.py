@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +97,15 @@ def test_diff_names_a_bots_record_that_the_store_does_not_hold(project, history,
     _, out, _ = feeder("diff", *FEEDER, "--pairs", PAIR)
     assert "(not in this store)" in out
     assert out.splitlines()[3:] == ["  learning_rate  0.03 -> 0.05"]
+
+
+def test_diff_shows_the_bots_own_values_where_its_record_has_others(
+    project, history, status, feeder
+):
+    """What the bot said it runs counts, not what the store holds now under that time."""
+    status(replace(history[2], parameters={**history[2].parameters, "num_leaves": 61}))
+    _, out, _ = feeder("diff", *FEEDER, "--pairs", PAIR)
+    assert out.splitlines()[3:] == ["  num_leaves  61 -> 15"]
 
 
 def test_diff_says_when_an_older_model_still_serves(project, history, status, feeder):
