@@ -317,8 +317,8 @@ class InfluxStore(ParameterStore):
         bucket, deleter = bucket_name(feeder_id), self._client.delete_api()
         for time_ns in times_ns:
             moment = format_time_ns(time_ns)  # text, because a datetime holds only microseconds
-            # Provenance last: when only one of the two gets through, no text is left without record.
-            for name in (measurement, PROVENANCE_MEASUREMENTS[measurement]):
+            # The text first: when only one of the two gets through, what is left is still found.
+            for name in (PROVENANCE_MEASUREMENTS[measurement], measurement):
                 predicate = influxql.delete_predicate(name, feeder_id, pair)
                 request = partial(deleter.delete, moment, moment, predicate, bucket, self.org)
                 with self._in_time():

@@ -41,7 +41,7 @@ def find_doomed(
     """
     found = []
     for measurement in MEASUREMENTS:
-        for pair in load_stored_pairs(store, feeder_id, measurement):
+        for pair in load_stored_pairs(store, feeder_id, measurement, now=now):
             points = store.history(feeder_id, pair, measurement=measurement)
             kept = _newest(points, now).union(in_use.get(pair, ()))
             times = sorted({p.time_ns for p in points if p.time_ns < before_ns} - kept)

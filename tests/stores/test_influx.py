@@ -350,7 +350,7 @@ def test_write_pair_that_line_protocol_would_change_is_refused(fake_store, make_
 
 
 def test_delete_asks_for_exactly_one_nanosecond_of_one_series(server, fake_store):
-    """Start and stop are the record's own time to the last digit; the record goes before its text."""
+    """Start and stop are the record's own time to the last digit; the text goes before its record."""
     server.answers += [ACCEPTED, ACCEPTED]
     fake_store.delete("feeder120b", 'B"\\C', [1_795_262_400_000_000_007])
     asked = [(path, json.loads(body)) for path, _, body in server.asked]
@@ -361,7 +361,7 @@ def test_delete_asks_for_exactly_one_nanosecond_of_one_series(server, fake_store
     tags = 'feeder_id="feeder120b" AND pair="B\\"\\\\C"'
     assert [body["predicate"] for _, body in asked] == [
         f'_measurement="{name}" AND {tags}'
-        for name in (MEASUREMENT, PROVENANCE_MEASUREMENTS[MEASUREMENT])
+        for name in (PROVENANCE_MEASUREMENTS[MEASUREMENT], MEASUREMENT)
     ]
 
 
