@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from feeder_mixin.live import bot, loader
 from feeder_mixin.live.bot import LiveFeeder
 from feeder_mixin.live.reload import SignalWatcher
 from feeder_mixin.live.status import read_status
+from tests.fake_influx import running_server
 from tests.live.conftest import ETH, make_record
 
 N_SIGNALS, N_SENDERS = 10_000, 4
@@ -426,6 +428,22 @@ def test_failed_reload_changes_nothing_is_reported_and_the_next_recovers(
     live.reload()
     assert live.snapshot.generation == before.generation + 1
     assert status(live)["reload"]["last_error"] is None
+
+
+def test_failed_reload_leaves_the_token_nowhere(live, monkeypatch, caplog):
+    """A server that repeats the token gets it into no log, status file or other state."""
+    secret = "k9-Zq7_never-to-be-seen-Ww3=="  # noqa: S105  (a secret of nothing)
+    caplog.set_level(logging.DEBUG)
+    with running_server() as server:
+        server.always = (401, f"who is {secret}?")
+        monkeypatch.setenv("FEEDER_STORE_URL", f"influxdb+{server.url}?org=ArtiSky")
+        monkeypatch.setenv("FEEDER_STORE_TOKEN", secret)
+        live.reload()
+    assert "the token is wrong" in status(live)["reload"]["last_error"]
+    assert secret not in caplog.text
+    files = [path for path in live.settings.state_dir.rglob("*") if path.is_file()]
+    assert live.settings.status_path in files
+    assert [str(path) for path in files if secret.encode() in path.read_bytes()] == []
 
 
 def test_reload_with_a_full_disk_still_swaps(live, monkeypatch, caplog, write_store):
