@@ -130,7 +130,11 @@ def test_read_checked_unreadable_file_is_a_state_error(tmp_path):
         read_checked(tmp_path / "x.json")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1j: 0}], ids=["nan", "infinite", "object", "key"])
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), object(), {1j: 0}],
+    ids=["nan", "infinite", "object", "key"],
+)
 def test_write_checked_of_what_json_has_not_leaves_the_old_file(tmp_path, value):
     """A NaN is a defect that must not reach the disk."""
     path = tmp_path / "x.json"
