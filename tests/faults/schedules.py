@@ -98,6 +98,7 @@ def _see(site: Site, fault: str, moment: str) -> str:
     """Return what a user sees of one fault, after a quiet day that left a last good copy."""
     for pair in PAIRS:
         site.tune("none", "between", pair)
+    site.end_bot()
     site.settle()
     if moment in TUNER_MOMENTS:
         text = _tuner_text(site.tune(fault, moment))
@@ -125,7 +126,7 @@ def _bot_text(seen: Seen, moment: str) -> str:
     if seen.error is not None:
         said.append("`Store gave no answer`" if moment == "start" else "`Reload failed`")
     lines = " ".join(seen.lines)
-    said += [f"`{text}`" for text in ("not written", "can't be written") if text in lines][:1]
+    said += ["`... can't be written`"] if "can't be written" in lines else []
     said += ["`... in the future`"] if "in the future" in lines else []
     if "last_good" in seen.sources:
         runs = "runs on the last good copy"

@@ -305,7 +305,7 @@ class Site:
             if loaded.source == "default":
                 assert loaded.parameters == default_parameters()
             else:
-                record = self._entered[MEASUREMENT, pair, loaded.version]
+                record = self._known(pair, loaded.version)
                 assert loaded.parameters == record.parameters, "a mixture is running"
         if before is None:
             return
@@ -316,11 +316,18 @@ class Site:
             assert after.source != "default" or known.loaded.source == "default", "a pair lost all"
             assert not is_failed or after.version == known.loaded.version
 
+    def _known(self, pair: str, time_ns: int) -> ParameterRecord:
+        """Return the result of a key; one whose put was killed may be on its way as well."""
+        results = [r for _, r, k in self._unfinished if k == MEASUREMENT]
+        unfinished = {(r.pair, r.time_ns): r for r in results}
+        entered = self._entered.get((MEASUREMENT, pair, time_ns))
+        return entered or unfinished[pair, time_ns]
+
     def _check_files(self) -> None:
         """Raise unless the last good copy and the status are whole or absent."""
         copy = read_checked(self.settings.last_good_path) or {"records": {}}
         for pair, entry in copy["records"].items():
-            record = self._entered[MEASUREMENT, pair, entry["time_ns"]]
+            record = self._known(pair, entry["time_ns"])
             assert entry["fields"] == record.fields, "the copy is a mixture"
         if self.settings.status_path.exists():
             read_status(self.settings.status_path)
