@@ -240,10 +240,16 @@ class Journal:
             )
 
     def reopen(self, run_id: int) -> None:
-        """Open a finished run again: more trials were asked for."""
+        """Open a finished run again: more trials were asked for.
+
+        What was decided on its result stays, as ``decision`` of its warm start: bots may read it.
+        """
         with self._errors():
             self._db.execute(
-                "UPDATE runs SET state = 'open', result = NULL WHERE id = ? AND state = 'finished'",
+                "UPDATE runs SET state = 'open', result = NULL, warm_start = json_set(warm_start,"
+                " '$.decision', json(COALESCE(json_extract(result, '$.decision'),"
+                " json_extract(warm_start, '$.decision'), 'null')))"
+                " WHERE id = ? AND state = 'finished'",
                 (run_id,),
             )
 

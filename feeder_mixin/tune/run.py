@@ -188,6 +188,12 @@ class _Runner:
             "champion": None if champion is None else champion.to_dict(),
         }
 
+    def _told(self, pair: str) -> dict[str, Any] | None:
+        """Return what an interrupted command of this run decided: bots may read it now."""
+        run = self._runs[pair]
+        decision: dict[str, Any] | None = (run.result or {}).get("decision")
+        return decision or run.warm_start.get("decision")
+
     def _champion(self, pair: str) -> Champion | None:
         return Champion.from_dict(self._runs[pair].warm_start["champion"])
 
@@ -324,7 +330,8 @@ class _Runner:
         results = self._summary.results
         champions = {pair: self._champion(pair) for pair in results}
         known = {pair: champion for pair, champion in champions.items() if champion is not None}
-        for pair, decision in decide(results, known, self._options.promote).items():
+        told = {pair: {**result, "decision": self._told(pair)} for pair, result in results.items()}
+        for pair, decision in decide(told, known, self._options.promote).items():
             result = results[pair]
             # In the journal before it is in the outbox: the next command must know what this wrote.
             results[pair] = {**result, "decision": decision.to_dict()}

@@ -72,6 +72,19 @@ def test_close_runs_leaves_open_runs_open(path):
         assert begin(journal).run_id == run.run_id
 
 
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_reopen_keeps_what_was_decided(path, times):
+    """A command with more trials must know what the interrupted one wrote to bots."""
+    with Journal(path) as journal:
+        run = begin(journal, warm={"own": {"num_leaves": 20}})
+        journal.finish(run.run_id, {"decision": {"written": "tuned"}})
+        for _ in range(times):
+            journal.reopen(run.run_id)
+            again = begin(journal)
+            journal.finish(run.run_id, {"metrics": {}})
+    assert again.warm_start == {"own": {"num_leaves": 20}, "decision": {"written": "tuned"}}
+
+
 def test_reopen_lets_a_finished_run_go_on(path):
     """More trials asked for: the result is dropped, the trials stay."""
     with Journal(path) as journal:

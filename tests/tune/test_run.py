@@ -89,7 +89,9 @@ def write_champion(
 
 def run(settings, store, root, *, promote: Mode = "auto", **options) -> RunSummary:
     """Run the optimizer with the defaults as the only trial."""
-    chosen = RunOptions(datadir=root / "candles", n_trials=1, jobs=2, promote=promote, **options)
+    chosen = RunOptions(
+        datadir=root / "candles", jobs=2, promote=promote, **{"n_trials": 1, **options}
+    )
     return run_feeder(settings, chosen, store, Silence())
 
 
@@ -236,3 +238,21 @@ def test_run_interrupted_decides_over_the_finished_pairs_and_goes_on(project, mo
             del decision["champion_time_ns"]
         assert first == second
         assert stored(store, pair)[1] == stored(stores["undisturbed"], pair)[1]
+
+
+def test_run_with_more_trials_knows_what_the_interrupted_one_wrote(project, monkeypatch):
+    """Ctrl-C, then the same command with a larger --n-trials: its decision goes on top of the first."""
+    root, settings, _, _ = project
+    store = SqlStore(root / "more.sqlite")
+    write_champion(store, CLOSE, NEARLY, 1)
+
+    def interrupt(self, pair, result, error):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Silence, "finished", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, store, root, pairs=(CLOSE,), promote="always")
+    assert stored(store, CLOSE) == (2, DEFAULT)
+    run(settings, store, root, pairs=(CLOSE,), n_trials=2)
+    assert stored(store, CLOSE) == (3, NEARLY)
