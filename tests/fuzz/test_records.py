@@ -45,8 +45,8 @@ def use(record: ParameterRecord) -> None:
 def test_build_record_of_any_values_gives_a_whole_record_or_our_error(fuzz):
     """Numbers beyond any float, text, NaN, documents that nest without end."""
     values = st.tuples(wild_fields, st.none() | wild_texts, strategies.wild_values)
-    fuzz(values, lambda v: use(build(FEEDER, PAIR, NOW_NS, v[0], v[1])), 150)
-    fuzz(values, lambda v: use(build(FEEDER, PAIR, v[2], v[0], v[1])), 50)
+    fuzz(values, lambda v: use(build(FEEDER, PAIR, NOW_NS, v[0], v[1])), 100)
+    fuzz(values, lambda v: use(build(FEEDER, PAIR, v[2], v[0], v[1])), 40)
 
 
 def test_select_latest_of_any_points_names_each_and_raises_nothing(fuzz):
@@ -63,7 +63,7 @@ def test_select_latest_of_any_points_names_each_and_raises_nothing(fuzz):
 
     times = st.integers(-(2**63), 2**63 - 1) | st.integers(NOW_NS - 10**16, NOW_NS + 10)
     points = st.builds(StoredPoint, st.just(PAIR), times, wild_fields, st.none() | wild_texts)
-    fuzz(st.lists(points, max_size=4), check, 100)
+    fuzz(st.lists(points, max_size=4), check, 70)
 
 
 COLUMNS = ("time_ns", *TAGS, "learning_rate", "num_leaves", "skill", PROVENANCE_FIELD)

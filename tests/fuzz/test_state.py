@@ -23,6 +23,7 @@ from feeder_mixin.live.status import read_status, write_status
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
+from feeder_mixin.tune import journal as journal_module
 from feeder_mixin.tune.journal import Journal
 from tests import strategies
 from tests.live.conftest import BTC, FEEDER, STEP_S, loaded_pair, make_record, make_settings
@@ -197,8 +198,10 @@ def use_journal(journal):
     journal.close_runs([run_id])
 
 
-def test_damaged_journal_is_used_or_refused(fuzz, feeder):
+def test_damaged_journal_is_used_or_refused(fuzz, feeder, monkeypatch):
     """Bytes changed anywhere in the tuning journal."""
+    # One byte of the header makes SQLite wait for a lock that nobody holds.
+    monkeypatch.setattr(journal_module, "_BUSY_TIMEOUT_S", 0.05)
     with Journal(feeder.journal_path) as journal:
         use_journal(journal)
         journal.begin({BTC: {"pair": BTC}}, {})
