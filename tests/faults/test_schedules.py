@@ -37,6 +37,6 @@ def test_readme_says_of_each_fault_what_a_user_sees(folder, fault):
 
 
 @pytest.mark.slow
-def test_twenty_thousand_random_schedules_lose_and_double_nothing(folder):
+def test_many_random_schedules_lose_and_double_nothing(folder):
     """The same with other seeds, about ten minutes."""
-    assert run_schedules(folder, SEED + 1_000_000, 20_000, 4) > 20_000
+    assert run_schedules(folder, SEED + 1_000_000, 6_000, 4) > 6_000
