@@ -19,7 +19,7 @@ Fuzz = Callable[[st.SearchStrategy[Any], Callable[[Any], object]], None]
 @pytest.fixture(
     params=[
         pytest.param(1, id="few"),
-        pytest.param(100, id="many", marks=pytest.mark.slow),
+        pytest.param(20, id="many", marks=pytest.mark.slow),
     ]
 )
 def fuzz(request: pytest.FixtureRequest) -> Callable[..., None]:
