@@ -239,19 +239,21 @@ class Journal:
                 (_dump(result), run_id),
             )
 
-    def reopen(self, run_id: int) -> None:
-        """Open a finished run again: more trials were asked for.
+    def reopen(self, run_id: int) -> Run:
+        """Open a finished run again, and return it: more trials were asked for.
 
         What was decided on its result stays, as ``decision`` of its warm start: bots may read it.
         """
         with self._errors():
-            self._db.execute(
+            (row,) = self._db.execute(
                 "UPDATE runs SET state = 'open', result = NULL, warm_start = json_set(warm_start,"
                 " '$.decision', json(COALESCE(json_extract(result, '$.decision'),"
                 " json_extract(warm_start, '$.decision'), 'null')))"
-                " WHERE id = ? AND state = 'finished'",
+                " WHERE id = ? AND state = 'finished'"
+                " RETURNING id, pair, state, warm_start, result",
                 (run_id,),
-            )
+            ).fetchall()
+        return self._make_run(*row)
 
     def close_runs(self, run_ids: Sequence[int]) -> None:
         """Close finished runs: the command that asked for them has ended."""

@@ -199,11 +199,11 @@ class _Runner:
 
     def _take_finished(self, journal: Journal) -> None:
         """Take over results that an interrupted command had finished, if no more trials are asked."""
-        for pair, run in self._runs.items():
+        for pair, run in list(self._runs.items()):
             if run.result is None:
                 continue
             if run.result["metrics"]["optimization_trials"] < self._options.n_trials:
-                journal.reopen(run.run_id)
+                self._runs[pair] = journal.reopen(run.run_id)
             else:
                 logger.info("Pair was finished by the interrupted run pair=%s", pair)
                 self._accept(pair, run.result)

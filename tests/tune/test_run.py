@@ -78,11 +78,15 @@ def make_settings(root: Path) -> FeederSettings:
 
 
 def write_champion(
-    store: SqlStore, pair: str, parameters: dict[str, float], age_days: float
+    store: SqlStore,
+    pair: str,
+    parameters: dict[str, float],
+    age_days: float,
+    beats_rule: float = 1.0,
 ) -> int:
     """Store a record of so many days ago and return its time."""
     time_ns = time.time_ns() - int(age_days * DAY_NS)
-    metrics = {"beats_rule": 1.0, "horizon_candles": 30.0, "timeframe_s": 300.0}
+    metrics = {"beats_rule": beats_rule, "horizon_candles": 30.0, "timeframe_s": 300.0}
     store.write([ParameterRecord("test1", pair, time_ns, parameters, metrics)])
     return time_ns
 
@@ -244,7 +248,8 @@ def test_run_with_more_trials_knows_what_the_interrupted_one_wrote(project, monk
     """Ctrl-C, then the same command with a larger --n-trials: its decision goes on top of the first."""
     root, settings, _, _ = project
     store = SqlStore(root / "more.sqlite")
-    write_champion(store, CLOSE, NEARLY, 1)
+    # Nothing beats the rule here: it is no reason to write the champion again.
+    write_champion(store, CLOSE, NEARLY, 1, beats_rule=0.0)
 
     def interrupt(self, pair, result, error):
         raise KeyboardInterrupt
@@ -254,5 +259,6 @@ def test_run_with_more_trials_knows_what_the_interrupted_one_wrote(project, monk
         with pytest.raises(KeyboardInterrupt):
             run(settings, store, root, pairs=(CLOSE,), promote="always")
     assert stored(store, CLOSE) == (2, DEFAULT)
-    run(settings, store, root, pairs=(CLOSE,), n_trials=2)
+    again = run(settings, store, root, pairs=(CLOSE,), n_trials=2)
+    assert "interrupted command" in again.results[CLOSE]["decision"]["reason"]
     assert stored(store, CLOSE) == (3, NEARLY)
