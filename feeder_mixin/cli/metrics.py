@@ -17,7 +17,7 @@ from feeder_mixin.cli.common import (
 )
 from feeder_mixin.cli.live import load_report
 from feeder_mixin.errors import FeederError, SettingsError, StateError
-from feeder_mixin.live.files import read_checked
+from feeder_mixin.live.last_good import read_last_good
 from feeder_mixin.schema import NANOSECONDS
 from feeder_mixin.settings import FeederSettings
 
@@ -93,16 +93,9 @@ class BotCollector:
 
 def _last_good_s(settings: FeederSettings) -> float | None:
     """Return when the store gave the oldest copy of the feeder's pairs, None without any."""
-    document = read_checked(settings.last_good_path)
-    try:
-        records = {} if document is None else document["records"]
-        saved = [records[pair]["saved_ns"] for pair in records.keys() & set(settings.pairs)]
-        return min(map(int, saved)) / NANOSECONDS if saved else None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StateError(
-            f"{settings.last_good_path} is no last good copy: {error!r}. Delete it, the bot writes it "
-            "anew"
-        ) from error
+    copies = read_last_good(settings) or ()
+    saved = [saved_ns for record, saved_ns in copies if record.pair in settings.pairs]
+    return min(saved) / NANOSECONDS if saved else None
 
 
 def run_metrics(arguments: argparse.Namespace) -> int:

@@ -32,12 +32,12 @@ from feeder_mixin.live.candles import (
 from feeder_mixin.live.describe import describe_pair
 from feeder_mixin.live.exceedance import Exceedance, realised_exceedance
 from feeder_mixin.live.files import bot_lock, read_checked, write_checked
+from feeder_mixin.live.last_good import save_last_good
 from feeder_mixin.live.loader import (
     Loaded,
     LoadedPair,
     load_parameters,
     log_loaded,
-    save_last_good,
 )
 from feeder_mixin.live.messages import Messages
 from feeder_mixin.live.models import ModelStore, TrainedModel

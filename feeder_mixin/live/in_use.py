@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from feeder_mixin.errors import StateError
-from feeder_mixin.live.files import read_checked
+from feeder_mixin.live.last_good import read_last_good
 from feeder_mixin.live.status import read_status
 from feeder_mixin.schema import parse_time_ns
 from feeder_mixin.settings import FeederSettings
@@ -24,13 +23,6 @@ def load_versions_in_use(settings: FeederSettings) -> dict[str, set[int]]:
         for pair, facts in read_status(settings.status_path)["pairs"].items():
             versions = (facts["version"], facts["model"]["version"])
             in_use[pair] = {parse_time_ns(v) for v in versions if v is not None}
-    copies = read_checked(settings.last_good_path)
-    try:
-        for pair, entry in (copies or {"records": {}})["records"].items():
-            in_use.setdefault(pair, set()).add(int(entry["time_ns"]))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StateError(
-            f"{settings.last_good_path} is no last good copy: {error!r}. Delete it, the bot writes it "
-            "anew"
-        ) from error
+    for record, _saved_ns in read_last_good(settings) or ():
+        in_use.setdefault(record.pair, set()).add(record.time_ns)
     return in_use

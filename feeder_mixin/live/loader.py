@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
-from feeder_mixin.errors import SchemaError, StateError, StoreError
-from feeder_mixin.live.files import read_checked, write_checked
+from feeder_mixin.errors import StateError, StoreError
+from feeder_mixin.live.last_good import read_last_good
 from feeder_mixin.live.status import Source
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.schema import (
     NANOSECONDS,
     ParameterRecord,
-    build_record,
     default_parameters,
     format_time_ns,
     hash48,
@@ -38,17 +36,6 @@ STORE_TIMEOUT_S: Final = 5.0
 """Longest wait of a load: in all with InfluxDB, for connection and each statement with SQL."""
 
 _DAY_NS: Final = 86_400 * NANOSECONDS
-
-_NOT_A_COPY: Final = (
-    StateError,
-    SchemaError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ValueError,
-    OverflowError,
-)
-"""What reading a file raises that is damaged, or whole and of another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,40 +229,6 @@ def from_record(record: ParameterRecord, source: Source) -> LoadedPair:
     )
 
 
-def save_last_good(settings: FeederSettings, records: Sequence[ParameterRecord]) -> None:
-    """Keep the records that the store gave, for a start without it.
-
-    Records of pairs that the store did not give this time stay as they are.
-
-    Raises
-    ------
-    StateError
-        When the file can't be written.
-    """
-    kept = _usable_entries(settings)
-    for record in records:
-        kept[record.pair] = {
-            "saved_ns": time.time_ns(),
-            "time_ns": record.time_ns,
-            "fields": record.fields,
-            "provenance": record.provenance_json,
-            "model_type": record.model_type,
-        }
-    write_checked(settings.last_good_path, {"records": kept})
-
-
-def _usable_entries(settings: FeederSettings) -> dict[str, Any]:
-    """Return what the copy holds and can be read: whoever needed the rest has said so."""
-    usable = {}
-    with suppress(*_NOT_A_COPY):
-        document = read_checked(settings.last_good_path) or {"records": {}}
-        for pair, entry in document["records"].items():
-            with suppress(*_NOT_A_COPY):
-                _read_copy(settings, pair, entry)
-                usable[pair] = entry
-    return usable
-
-
 def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, LoadedPair]:
     """Return pair -> last good copy; empty, with a line in the log, when there is none to use."""
     path = settings.last_good_path
@@ -313,39 +266,6 @@ def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, Load
             path,
         )
     return usable
-
-
-def read_last_good(settings: FeederSettings) -> list[tuple[ParameterRecord, int]] | None:
-    """Return every kept record and when the store gave it (ns since the epoch); None without a copy.
-
-    Raises
-    ------
-    StateError
-        When the file is damaged, or one of its records is not valid.
-    """
-    path = settings.last_good_path
-    document = read_checked(path)
-    if document is None:
-        return None
-    try:
-        return [_read_copy(settings, *item) for item in document["records"].items()]
-    except _NOT_A_COPY as error:
-        raise StateError(f"{path} holds no records that can be used: {error!r}") from error
-
-
-def _read_copy(
-    settings: FeederSettings, pair: str, entry: Mapping[str, Any]
-) -> tuple[ParameterRecord, int]:
-    """Return a kept record and when the store gave it, in nanoseconds since the epoch."""
-    record = build_record(
-        settings.feeder_id,
-        pair,
-        entry["time_ns"],
-        entry["fields"],
-        entry["provenance"],
-        entry["model_type"],
-    )
-    return record, int(entry["saved_ns"])
 
 
 def check_store(settings: FeederSettings, environ: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from feeder_mixin.live.loader import save_last_good
+from feeder_mixin.live.last_good import save_last_good
 from feeder_mixin.live.status import Status, write_status
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.schema import NANOSECONDS, ParameterRecord, default_parameters, hash48

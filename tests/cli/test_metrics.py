@@ -22,8 +22,9 @@ import pytest
 from influxdb_client import InfluxDBClient
 
 from feeder_mixin.live.files import write_checked
+from feeder_mixin.live.last_good import save_last_good
 from feeder_mixin.live.status import read_status
-from feeder_mixin.schema import bucket_name
+from feeder_mixin.schema import ParameterRecord, bucket_name, default_parameters
 from feeder_mixin.stores.influx import METRICS_MEASUREMENT, InfluxStore
 from tests.live.fake_bot import PAIRS, fake_bot, make_settings, make_status
 from tests.live.test_metrics import expected_of, key, read_samples
@@ -79,11 +80,16 @@ def test_metrics_of_a_bot_that_starts_hold_nothing_of_the_one_before(userdir, fe
     assert said_by(read_samples(out)) == {key("feeder_up", feeder_id=FEEDER): 1}
 
 
-def test_last_good_time_is_that_of_the_oldest_copy_of_the_feeders_pairs(userdir, feeder):
+def test_last_good_time_is_that_of_the_oldest_copy_of_the_feeders_pairs(
+    userdir, feeder, monkeypatch
+):
     """The age limit meets the oldest first; a pair that left the feeder does not count."""
     saved = {PAIRS[0]: 30, PAIRS[1]: 20, "GONE/USDT:USDT": 10}
-    records = {pair: {"saved_ns": s * 10**9} for pair, s in saved.items()}
-    write_checked(make_settings(userdir).last_good_path, {"records": records})
+    settings = make_settings(userdir)
+    for pair, saved_s in saved.items():
+        with monkeypatch.context() as then:
+            then.setattr(time, "time_ns", lambda s=saved_s: s * 10**9)
+            save_last_good(settings, [ParameterRecord(FEEDER, pair, 1, default_parameters())])
     _, out, _ = feeder("metrics", "--feeder", FEEDER)
     assert read_samples(out)[key(FILE_TIMES[1], feeder_id=FEEDER)] == 20
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from feeder_mixin.live.files import write_private
-from feeder_mixin.live.loader import save_last_good
+from feeder_mixin.live.last_good import save_last_good
 from feeder_mixin.live.status import write_status
 from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters, format_time_ns
 from feeder_mixin.stores.outbox import Outbox

@@ -18,7 +18,8 @@ from feeder_mixin.live.bot import LiveFeeder, schedule_identity
 from feeder_mixin.live.calibration import Calibration
 from feeder_mixin.live.candles import DataFolder
 from feeder_mixin.live.files import read_checked, write_checked
-from feeder_mixin.live.loader import load_last_good, save_last_good
+from feeder_mixin.live.last_good import save_last_good
+from feeder_mixin.live.loader import load_last_good
 from feeder_mixin.live.status import read_status, write_status
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.stores.outbox import Outbox

@@ -14,13 +14,13 @@ import pytest
 from feeder_mixin.errors import SettingsError, StoreError
 from feeder_mixin.live import loader
 from feeder_mixin.live.files import read_checked, write_checked
+from feeder_mixin.live.last_good import save_last_good
 from feeder_mixin.live.loader import (
     Loaded,
     check_store,
     load_last_good,
     load_parameters,
     log_loaded,
-    save_last_good,
 )
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.schema import NANOSECONDS, default_parameters, format_time_ns, hash48
