@@ -15,6 +15,7 @@ from tests import candle_factory
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATADIR = REPOSITORY.parent / "shared" / "data" / "binance"
 LIBRARIES = ("optuna", "freqtrade", "feeder_mixin", "lightgbm")
+INFLUX_VARIABLES = tuple(f"FEEDER_TEST_INFLUX_{name}" for name in ("URL", "TOKEN", "ORG"))
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -45,6 +46,16 @@ def _no_feeder_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("FREQTRADE__", "FEEDER_STORE_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def influx_server() -> tuple[str, str, str]:
+    """Give URL, token and organisation of the InfluxDB server that the environment names."""
+    values = [os.environ.get(name) for name in INFLUX_VARIABLES]
+    if not all(values):
+        pytest.skip(f"{', '.join(INFLUX_VARIABLES)} are not set")
+    url, token, org = values
+    return url, token, org
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ A local HTTP server gives a real server's recorded answers by path; the last tes
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -28,11 +27,6 @@ RECORDED = json.loads(
     (Path(__file__).parents[1] / "stores" / "recorded_influx.json").read_text(encoding="utf-8")
 )
 TOKEN = "hush-hush-token"  # noqa: S105  (a token of no server)
-SERVER_VARIABLES = (
-    "FEEDER_TEST_INFLUX_URL",
-    "FEEDER_TEST_INFLUX_TOKEN",
-    "FEEDER_TEST_INFLUX_ORG",
-)
 NOT_ASKED = dict.fromkeys(
     (
         "fields",
@@ -298,12 +292,9 @@ def test_doctor_masks_a_token_that_a_server_repeats(ask, server):
 
 
 @pytest.mark.external_service
-def test_doctor_tells_rights_apart_on_a_real_server(project, feeder, monkeypatch):
+def test_doctor_tells_rights_apart_on_a_real_server(project, feeder, monkeypatch, influx_server):
     """Tokens with each set of rights, on a bucket with foreign integers; nothing is written."""
-    values = [os.environ.get(name) for name in SERVER_VARIABLES]
-    if not all(values):
-        pytest.skip(f"{', '.join(SERVER_VARIABLES)} are not set")
-    url, admin, org = values
+    url, admin, org = influx_server
     patient = make_patient(project)
     monkeypatch.setenv("FEEDER_STORE_URL", f"influxdb+{url}?org={org}")
 

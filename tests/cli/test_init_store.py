@@ -6,7 +6,6 @@ The answers are those of a real server (InfluxDB 2, asked 2026-11-24), ids short
 from __future__ import annotations
 
 import json
-import os
 import uuid
 
 import pytest
@@ -16,7 +15,6 @@ from tests.fake_influx import running_server
 
 FEEDER, BUCKET = "feeder120b", "OPTUNA_FEEDER120B"
 TOKEN = "hush-hush"  # noqa: S105  (a token of no server)
-SERVER_VARIABLES = ("FEEDER_TEST_INFLUX_URL", "FEEDER_TEST_INFLUX_TOKEN", "FEEDER_TEST_INFLUX_ORG")
 
 ORG = (200, json.dumps({"orgs": [{"id": "31d0", "name": "ArtiSky"}]}))
 NO_ORG_SEEN = (200, json.dumps({"orgs": []}))
@@ -129,13 +127,10 @@ def test_server_down_says_so_and_exits_1(project, feeder, monkeypatch):
 
 @pytest.mark.external_service
 def test_real_server_makes_finds_and_serves_the_least_rights(
-    project, write_config, feeder, monkeypatch
+    project, write_config, feeder, monkeypatch, influx_server
 ):
     """Against a real server: made, then found; a token with only the bucket's rights is told apart."""
-    values = [os.environ.get(name) for name in SERVER_VARIABLES]
-    if not all(values):
-        pytest.skip(f"{', '.join(SERVER_VARIABLES)} are not set")
-    url, token, org = values
+    url, token, org = influx_server
     name = f"test-{uuid.uuid4().hex}"
     write_config(name)
     monkeypatch.setenv("FEEDER_STORE_URL", f"influxdb+{url}?org={org}")

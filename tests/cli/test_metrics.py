@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -28,7 +27,6 @@ from feeder_mixin.schema import ParameterRecord, bucket_name, default_parameters
 from feeder_mixin.stores.influx import METRICS_MEASUREMENT, InfluxStore
 from tests.live.fake_bot import PAIRS, fake_bot, make_settings, make_status
 from tests.live.test_metrics import expected_of, key, read_samples
-from tests.stores.conftest import INFLUX_VARIABLES
 
 FEEDER = "feeder120b"
 FILE_TIMES = ("feeder_status_timestamp_seconds", "feeder_last_good_timestamp_seconds")
@@ -263,13 +261,10 @@ def test_metrics_to_a_store_that_is_no_influxdb_are_refused(userdir, feeder):
 
 @pytest.mark.external_service
 def test_metrics_in_a_real_influxdb_are_read_back_and_leave_records_alone(
-    userdir, feeder, write_config, monkeypatch
+    userdir, feeder, write_config, monkeypatch, influx_server
 ):
     """The server takes them twice; `latest` sees none of it."""
-    values = [os.environ.get(name) for name in INFLUX_VARIABLES]
-    if not all(values):
-        pytest.skip(f"{', '.join(INFLUX_VARIABLES)} are not set")
-    server, token, org = values
+    server, token, org = influx_server
     monkeypatch.setenv("FEEDER_STORE_TOKEN", token)
     own = f"test-{uuid.uuid4().hex}"
     write_config(own)

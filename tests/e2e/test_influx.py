@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ from tests.e2e.conftest import PAIRS, Project
 from tests.e2e.test_optimize import MAY_LACK
 from tests.fake_influx import running_server
 
-SERVER_VARIABLES = ("FEEDER_TEST_INFLUX_URL", "FEEDER_TEST_INFLUX_TOKEN", "FEEDER_TEST_INFLUX_ORG")
 SECRET = "k9-Zq7_never-to-be-seen-Ww3=="  # noqa: S105  (a secret of nothing)
 
 OWNERS_CHECK = """
@@ -46,12 +44,9 @@ def on_influx(project: Project, url: str, org: str, token: str) -> InfluxProject
 
 
 @pytest.mark.external_service
-def test_owners_flux_check_shows_one_complete_row_per_fresh_record(project):
+def test_owners_flux_check_shows_one_complete_row_per_fresh_record(project, influx_server):
     """`init-store`, `optimize`, and the owner's own query: a row a pair, with every field."""
-    values = [os.environ.get(name) for name in SERVER_VARIABLES]
-    if not all(values):
-        pytest.skip(f"{', '.join(SERVER_VARIABLES)} are not set")
-    url, token, org = values
+    url, token, org = influx_server
     feeder = f"test-{uuid.uuid4().hex}"
     config = (project.root / "config" / "test1.json").read_text(encoding="utf-8")
     (project.root / "config" / f"{feeder}.json").write_text(

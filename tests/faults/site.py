@@ -33,9 +33,9 @@ from feeder_mixin.schema import (
     build_record,
     default_parameters,
 )
-from feeder_mixin.settings import build_settings
 from feeder_mixin.stores.outbox import Delivered, Outbox
 from tests.faults.server import Killed, Kind, Server, no_space
+from tests.live.fake_bot import make_settings
 
 FEEDER, PAIRS = "feeder75a", ("BTC/USDT:USDT", "ETH/USDT:USDT")
 FAULTS: Final = (
@@ -72,14 +72,7 @@ class Site:
         self, folder: Path, kind: Kind, seed: int, drifts_ns: Sequence[int] = DRIFTS_NS
     ) -> None:
         self._drifts_ns = drifts_ns
-        config = {
-            "bot_name": FEEDER,
-            "feeder": {"side": "long"},
-            "trading_mode": "futures",
-            "timeframe": "5m",
-            "exchange": {"name": "binance", "pair_whitelist": list(PAIRS)},
-        }
-        self.settings = build_settings(config, "test.json", folder / "user_data")
+        self.settings = make_settings(folder / "user_data", FEEDER, side="long", pairs=PAIRS)
         self.server = Server(kind, folder)
         self._random = random.Random(seed)  # noqa: S311  (a schedule, no secret)
         self._outboxes = [self.settings.outbox_path, folder / "other host" / "outbox.sqlite"]

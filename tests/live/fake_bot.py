@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,14 +25,20 @@ from feeder_mixin.settings import FeederSettings, build_settings
 PAIRS = ("BNB/USDT:USDT", "DOGE/USDT:USDT", "ZEC/USDT:USDT")
 
 
-def make_settings(userdir: Path, feeder_id: str = "feeder120b") -> FeederSettings:
+def make_settings(
+    userdir: Path,
+    feeder_id: str = "feeder120b",
+    *,
+    side: str = "short",
+    pairs: Sequence[str] = PAIRS,
+) -> FeederSettings:
     """Return the settings of a feeder on `userdir`."""
     config = {
         "bot_name": feeder_id,
-        "feeder": {"side": "short"},
+        "feeder": {"side": side},
         "trading_mode": "futures",
         "timeframe": "5m",
-        "exchange": {"name": "binance", "pair_whitelist": list(PAIRS)},
+        "exchange": {"name": "binance", "pair_whitelist": list(pairs)},
     }
     return build_settings(config, Path("test.json"), userdir)
 

@@ -29,11 +29,6 @@ from tests.recording import recording, replaying
 
 NOW_NS = 1_795_176_000 * NANOSECONDS
 POSTGRES_VARIABLE = "FEEDER_TEST_POSTGRES_URL"
-INFLUX_VARIABLES = (
-    "FEEDER_TEST_INFLUX_URL",
-    "FEEDER_TEST_INFLUX_TOKEN",
-    "FEEDER_TEST_INFLUX_ORG",
-)
 RECORD_VARIABLE = "FEEDER_TEST_INFLUX_RECORD"
 
 
@@ -174,15 +169,14 @@ def make_influx_backend(
 
 
 @pytest.fixture
-def influxdb_backend(request: pytest.FixtureRequest) -> Iterator[InfluxBackend]:
+def influxdb_backend(
+    request: pytest.FixtureRequest, influx_server: tuple[str, str, str]
+) -> Iterator[InfluxBackend]:
     """Give a feeder with an empty bucket on a real server, deleted afterwards.
 
     With `RECORD_VARIABLE` set, the exchanges of the test are recorded.
     """
-    values = [os.environ.get(name) for name in INFLUX_VARIABLES]
-    if not all(values):
-        pytest.skip(f"{', '.join(INFLUX_VARIABLES)} are not set")
-    url, token, org = values
+    url, token, org = influx_server
     records = bool(os.environ.get(RECORD_VARIABLE))
     feeder = "recorded" if records else f"test-{uuid.uuid4().hex}"
     tokens = []

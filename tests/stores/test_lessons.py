@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from feeder_mixin.schema import (
     default_parameters,
     parse_time_ns,
 )
-from feeder_mixin.settings import build_settings
+from tests.live.fake_bot import make_settings
 
 PAIR, OTHER, THIRD = PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")
 HOUR_NS, DAY_NS = 3_600 * NANOSECONDS, 86_400 * NANOSECONDS
@@ -38,24 +37,12 @@ def load(backend, tmp_path, now, monkeypatch, caplog):
         monkeypatch.setattr(f"feeder_mixin.stores.{module}.now_ns", lambda: now)
 
     def run(running=None, feeder=backend.feeder, environ=backend.environ):
-        settings = make_settings(feeder, tmp_path)
+        settings = make_settings(tmp_path / "user_data", feeder, side="long", pairs=PAIRS)
         loaded = load_parameters(settings, environ, 300, running)
         log_loaded(settings, loaded, 1)
         return loaded
 
     return run
-
-
-def make_settings(feeder, folder):
-    """Return the settings of a feeder of three pairs."""
-    config = {
-        "bot_name": feeder,
-        "feeder": {"side": "long"},
-        "trading_mode": "futures",
-        "timeframe": "5m",
-        "exchange": {"name": "binance", "pair_whitelist": list(PAIRS)},
-    }
-    return build_settings(config, Path("test.json"), folder / "user_data")
 
 
 def sources(loaded):
@@ -144,7 +131,9 @@ def test_lesson_6_every_value_says_where_it_came_from(
     kept = make_record(backend.feeder, OTHER, now - DAY_NS, num_leaves=30)
     store.write([record])
     backend.write_raw(backend.feeder, OTHER, now - 1, FLOATS | {"num_leaves": 1e6})
-    save_last_good(make_settings(backend.feeder, tmp_path), [kept])
+    save_last_good(
+        make_settings(tmp_path / "user_data", backend.feeder, side="long", pairs=PAIRS), [kept]
+    )
     loaded = load()
     assert sources(loaded) == {PAIR: "store", OTHER: "last_good", THIRD: "default"}
     assert "num_leaves" in loaded.pairs[OTHER].rejected
