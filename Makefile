@@ -29,7 +29,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 test: $(READY)  ## fast tests, under five minutes
-	$(BIN)/pytest -q -n 2 --dist loadscope -m "not slow" $(ARGS)
+	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
 check: format lint types test  ## what CI runs: format, lint, types, tests and doctests
 

@@ -20,7 +20,7 @@ from feeder_mixin.cli.main import main
 from feeder_mixin.errors import FeederError
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.settings import load_settings
-from feeder_mixin.stores import influx
+from feeder_mixin.stores import influx_server
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.url import open_store
 from tests.fake_influx import running_server
@@ -49,7 +49,7 @@ ANSWERS = {
 @pytest.fixture
 def server(monkeypatch):
     """Run the hostile server; no waits between tries."""
-    monkeypatch.setattr(influx, "wait_random_exponential", lambda **_: tenacity.wait_none())
+    monkeypatch.setattr(influx_server, "wait_random_exponential", lambda **_: tenacity.wait_none())
     with running_server() as server:
         yield server
 

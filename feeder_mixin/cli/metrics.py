@@ -126,8 +126,8 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> int:
         server, thread = start_http_server(port, host, registry)
     except (OSError, OverflowError) as error:
         raise SettingsError(
-            f"--host {host} --port {port} can't be listened on: {error}. Name another port, or end "
-            "what listens there"
+            f"--host {host} --port {port} can't be listened on: {str(error).rstrip('.')}. Name "
+            "another port, or end what listens there"
         ) from error
     console = make_console()
     console.print(f"Metrics ready at http://{host}:{server.server_port}/metrics", markup=False)

@@ -2,37 +2,24 @@
 
 Opened by `feeder_mixin.stores.url`, imported only there. What must stay true: all fields of a
 record are one point; a read goes to ``/query`` as JSON, because Flux loses newer floats without an
-error where an older shard holds integers (measured 2026-11-22; Flux is also ten times slower); an
-error inside a 200 is raised; identifiers in a query are the schema's, all else is a bound value.
+error where an older shard holds integers (measured 2026-11-22; Flux is also ten times slower);
+identifiers in a query are the schema's, all else is a bound value.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import urllib3
-from influxdb_client import InfluxDBClient, Point, PostBucketRequest, WritePrecision
-from influxdb_client.client.write_api import SYNCHRONOUS, WriteApi
-from influxdb_client.rest import ApiException
-from tenacity import (
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
-    wait_random_exponential,
-)
+from influxdb_client import Point, PostBucketRequest, WritePrecision
 
 from feeder_mixin.errors import (
-    SettingsError,
     StoreConflictError,
     StoreCorruptError,
     StoreError,
@@ -60,7 +47,7 @@ from feeder_mixin.stores.base import (
     now_ns,
     select_latest,
 )
-from feeder_mixin.stores.transport import POOLS
+from feeder_mixin.stores.influx_server import InfluxServer
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_ATTEMPTS: Final = 3
@@ -68,11 +55,7 @@ DEFAULT_ATTEMPTS: Final = 3
 METRICS_MEASUREMENT: Final = "feeder_metrics"
 """What `feeder metrics --to-store` writes, floats only."""
 
-_UNAVAILABLE_STATUS: Final = (429, 502, 503, 504)
 _UNSAFE_TAG: Final = re.compile(r"[\x00-\x1f\x7f\\]")
-_TYPE_CONFLICT: Final = re.compile(
-    r'input field \\*"(\w+)\\*" on measurement \\*"\w+\\*" is type (\w+), already exists as type (\w+)'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,27 +106,18 @@ class InfluxStore(ParameterStore):
         timeout_s: float = DEFAULT_TIMEOUT_S,
         attempts: int = DEFAULT_ATTEMPTS,
     ) -> None:
-        if not token.isascii() or not token.isprintable() or " " in token:
-            # http.client would refuse it as a header, and repeat it in its message.
-            raise SettingsError("the store token has a space or a character that no token has")
-        self.description = f"influxdb {server} org={org}"
+        self.server = InfluxServer(
+            server, org=org, token=token, timeout_s=timeout_s, attempts=attempts
+        )
+        self.description = self.server.description
         self.org = org
         self._feeder_ids = tuple(feeder_ids)
-        self._timeout_s, self._attempts = timeout_s, attempts
-        self._ends = 0.0
-        self._client = InfluxDBClient(server, token, org=org)
-        self._client.api_client.rest_client.pool_manager.pool_classes_by_scheme = POOLS
-        self._retrying = Retrying(
-            retry=retry_if_exception_type(StoreUnavailableError),
-            wait=wait_random_exponential(multiplier=0.2, max=2.0),
-            reraise=True,
-        )
 
     def ping(self) -> None:
         """Return when every feeder's bucket can be read, or the server is there without feeders."""
-        with self._in_time():
+        with self.server.in_time():
             if not self._feeder_ids:
-                self._call(lambda: self._client.api_client.call_api("/ping", "GET"), bucket="")
+                self.server.ping()
             for feeder_id in self._feeder_ids:
                 self._ask(feeder_id, influxql.ask_any(feeder_id))
 
@@ -152,16 +126,16 @@ class InfluxStore(ParameterStore):
 
         Needs a token with the organisation's rights. A bucket found is left as it is.
         """
-        name, api = bucket_name(feeder_id), self._client.buckets_api()
-        with self._in_time():
-            org_id = self._find_org()
+        name, api = bucket_name(feeder_id), self.server.client.buckets_api()
+        with self.server.in_time():
+            org_id = self.server.find_org_id()
             # Without the organisation in the question: with it, a missing bucket is an error.
-            named = self._call(lambda: api.find_buckets(name=name), name).buckets
+            named = self.server.call(lambda: api.find_buckets(name=name), name).buckets
             found = [bucket for bucket in named if bucket.org_id == org_id]
             is_new = not found
             if is_new:
                 wanted = PostBucketRequest(org_id=org_id, name=name, retention_rules=[])
-                found = [self._call(lambda: api.create_bucket(wanted), name)]
+                found = [self.server.call(lambda: api.create_bucket(wanted), name)]
         keeps_s = sum(rule.every_seconds for rule in found[0].retention_rules)
         return Bucket(name, found[0].id, is_new, keeps_s or None)
 
@@ -178,7 +152,7 @@ class InfluxStore(ParameterStore):
             by_feeder[record.feeder_id].append(record)
         for feeder_id, own in by_feeder.items():
             for start in range(0, len(own), influxql.BATCH):
-                with self._in_time():
+                with self.server.in_time():
                     self._write_batch(feeder_id, own[start : start + influxql.BATCH], measurement)
 
     def latest(
@@ -196,7 +170,7 @@ class InfluxStore(ParameterStore):
         are looked for further back.
         """
         now = now_ns() if now is None else now
-        with self._in_time():
+        with self.server.in_time():
             answer = self._find_latest(feeder_id, pairs, now, measurement)
             points = self._with_provenance(feeder_id, answer, PASSED_OVER_LIMIT, measurement)
         return select_latest(feeder_id, points, now=now, max_age_days=max_age_days)
@@ -234,20 +208,15 @@ class InfluxStore(ParameterStore):
         measurement: Measurement = MEASUREMENT,
     ) -> list[StoredPoint]:
         """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
-        with self._in_time():
+        with self.server.in_time():
             answer = self._ask(feeder_id, influxql.ask_history(feeder_id, pair, limit, measurement))
             points = self._with_provenance(feeder_id, answer, limit, measurement)
         return sorted(points, key=lambda point: -point.time_ns)
 
     def ask_time_s(self) -> float | None:
         """Return the server's time by its Date header (whole seconds), None when it says none."""
-        with self._in_time():
-            _, _, headers = self._call(
-                lambda: self._client.api_client.call_api(
-                    "/ping", "GET", _return_http_data_only=False, _preload_content=True
-                ),
-                bucket="",
-            )
+        with self.server.in_time():
+            headers = self.server.ping()
         try:
             return parsedate_to_datetime(headers["Date"]).timestamp()
         except (KeyError, TypeError, ValueError):
@@ -258,40 +227,14 @@ class InfluxStore(ParameterStore):
 
         By a write of nothing: the server looks at the bucket, then at the right, then at the points.
         """
-        bucket = bucket_name(feeder_id)
-        target = {"org": self.org, "bucket": bucket, "precision": "ns"}
-
-        def write_nothing() -> bool:
-            try:
-                self._client.api_client.call_api(
-                    "/api/v2/write",
-                    "POST",
-                    query_params=list(target.items()),
-                    # Else the client makes JSON of it: two quotes, which is no write of nothing.
-                    header_params={"Content-Type": "text/plain"},
-                    body="",
-                )
-            except ApiException as error:
-                if error.status == 400 and "requires points" in _server_text(error):
-                    return True  # other versions refuse an empty body after all else was right
-                if error.status == 403:
-                    return False
-                if error.status == 404 and "organization" in _server_text(error):
-                    raise StoreError(
-                        f"{self.description}: the server has no organisation {self.org!r}: correct "
-                        "org=NAME in the store's URL"
-                    ) from None
-                raise
-            return True
-
-        with self._in_time():
-            return bool(self._call(write_nothing, bucket))
+        with self.server.in_time():
+            return self.server.may_write(bucket_name(feeder_id))
 
     def field_types(self, feeder_id: str) -> dict[str, set[str]]:
         """Return field name -> its types: more than one where shards differ."""
         statement = f"SHOW FIELD KEYS FROM {MEASUREMENT}"
-        with self._in_time():
-            result = self._query(bucket_name(feeder_id), statement, "{}")
+        with self.server.in_time():
+            result = self.server.query(bucket_name(feeder_id), statement, "{}")
         types: dict[str, set[str]] = defaultdict(set)
         try:
             for series in result.get("series", ()):
@@ -314,15 +257,15 @@ class InfluxStore(ParameterStore):
 
         The token needs to write the bucket.
         """
-        bucket, deleter = bucket_name(feeder_id), self._client.delete_api()
+        bucket, deleter = bucket_name(feeder_id), self.server.client.delete_api()
         for time_ns in times_ns:
             moment = format_time_ns(time_ns)  # text, because a datetime holds only microseconds
             # The text first: when only one of the two gets through, what is left is still found.
             for name in (PROVENANCE_MEASUREMENTS[measurement], measurement):
                 predicate = influxql.delete_predicate(name, feeder_id, pair)
                 request = partial(deleter.delete, moment, moment, predicate, bucket, self.org)
-                with self._in_time():
-                    self._call(request, bucket)
+                with self.server.in_time():
+                    self.server.call(request, bucket)
 
     def write_metrics(
         self, feeder_id: str, samples: Iterable[tuple[str, Mapping[str, str], float]]
@@ -341,22 +284,13 @@ class InfluxStore(ParameterStore):
                 for tag, text in key:
                     points[key].tag(tag, text)
             points[key].field(name, float(value))
-        writer = self._client.write_api(write_options=SYNCHRONOUS)
-        with self._in_time():
-            self._send(writer, bucket_name(feeder_id), list(points.values()))
+        with self.server.in_time():
+            self.server.send(bucket_name(feeder_id), list(points.values()))
         return len(points)
 
     def close(self) -> None:
         """Close connections; calling again does nothing."""
-        self._client.close()
-
-    def _find_org(self) -> str:
-        """Return the organisation's id."""
-        organizations = self._client.organizations_api()
-        found = self._call(lambda: organizations.find_organizations(org=self.org), "")
-        if not found:
-            raise StoreError(self._org_missing)
-        return str(found[0].id)
+        self.server.close()
 
     def _write_batch(
         self, feeder_id: str, records: Sequence[ParameterRecord], measurement: Measurement
@@ -368,11 +302,10 @@ class InfluxStore(ParameterStore):
         new = [record for record in records if not self._is_delivered(record, stored)]
         if not new:
             return
-        writer = self._client.write_api(write_options=SYNCHRONOUS)
         try:
             # Provenance first: when only one of the two gets through, no reader sees a record.
             for make_point in (_provenance_point, _parameter_point):
-                self._send(writer, bucket, [make_point(measurement, record) for record in new])
+                self.server.send(bucket, [make_point(measurement, record) for record in new])
         except StoreUnavailableError:
             raise
         except StoreError as error:
@@ -468,129 +401,13 @@ class InfluxStore(ParameterStore):
         """
         bucket = bucket_name(feeder_id)
         values = json.dumps(question.values)
-        results = [self._query(bucket, text, values) for text in question.statements]
+        results = [self.server.query(bucket, text, values) for text in question.statements]
         try:
             return influxql.read_results(results)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise StoreCorruptError(
-                f"{self.description}: the answer to /query can't be read: {self._masked(repr(error))}"
+                f"{self.description}: the answer to /query can't be read: {self.server.masked(repr(error))}"
             ) from None
-
-    def _query(self, bucket: str, statement: str, values: str) -> dict[str, Any]:
-        """Return the one result of a statement; raise the error that a 200 can hold."""
-        parameters = {"db": bucket, "q": statement, "params": values, "epoch": "ns"}
-        answer = self._call(
-            lambda: self._client.api_client.call_api(
-                "/query",
-                "GET",
-                query_params=list(parameters.items()),
-                header_params={"Accept": "application/json"},
-                response_type="object",
-                _return_http_data_only=True,
-            ),
-            bucket,
-        )
-        match answer:
-            case {"results": [{"error": text}]}:
-                raise self._query_error(str(text), bucket)
-            case {"results": [dict() as result]}:
-                return result
-        raise StoreCorruptError(f"{self.description}: the answer to /query is not InfluxQL's JSON")
-
-    def _query_error(self, text: str, bucket: str) -> StoreError:
-        if text.startswith("database not found"):
-            return StoreError(self._bucket_missing(bucket))
-        return StoreError(f"{self.description}: bucket {bucket}: {self._masked(text)}")
-
-    @property
-    def _org_missing(self) -> str:
-        return (
-            f"{self.description}: organisation {self.org} does not exist, or the token may not see "
-            "it: check org in the store's URL; making buckets needs a token with all of the "
-            "organisation's rights"
-        )
-
-    def _bucket_missing(self, bucket: str) -> str:
-        return (
-            f"{self.description}: bucket {bucket} is missing, or the token has no right to read "
-            "it: `feeder init-store` makes it"
-        )
-
-    def _send(self, writer: WriteApi, bucket: str, points: list[Point]) -> None:
-        self._call(lambda: writer.write(bucket, self.org, points), bucket)
-
-    @contextmanager
-    def _in_time(self) -> Iterator[None]:
-        """Give the requests made inside `timeout_s` seconds in all."""
-        self._ends = time.monotonic() + self._timeout_s
-        yield
-
-    def _call(self, request: Callable[[], Any], bucket: str) -> Any:  # noqa: ANN401  (the client has no types)
-        """Return what `request` does, tried again while the server is unavailable and time left."""
-        left_s = self._ends - time.monotonic()
-        stop = stop_after_attempt(self._attempts) | stop_before_delay(left_s)
-        return self._retrying.copy(stop=stop)(self._call_once, request, bucket)
-
-    def _call_once(self, request: Callable[[], Any], bucket: str) -> Any:  # noqa: ANN401
-        # Raised without their causes: those repeat all that the server said, a token as well.
-        left_s = self._ends - time.monotonic()
-        if left_s <= 0:
-            raise StoreUnavailableError(f"{self.description}: {self._too_slow}")
-        self._client.api_client.configuration.timeout = left_s * 1000
-        try:
-            return request()
-        except ApiException as error:
-            raise self._api_error(error, bucket) from None
-        except urllib3.exceptions.ReadTimeoutError:
-            raise StoreUnavailableError(f"{self.description}: {self._too_slow}") from None
-        except urllib3.exceptions.HTTPError as error:
-            text = self._masked(str(error))
-            raise StoreUnavailableError(
-                f"{self.description}: can't be reached: {text} (is the server running?)"
-            ) from None
-        except UnicodeDecodeError:
-            raise StoreCorruptError(f"{self.description}: the answer is not UTF-8") from None
-
-    @property
-    def _too_slow(self) -> str:
-        return (
-            f"timed out: no whole answer within {self._timeout_s:g} s (is the server overloaded?)"
-        )
-
-    def _masked(self, text: object) -> str:
-        """Return a foreign text on one line, cut, and without the token that a server may echo."""
-        shown = " ".join(str(text).split()).replace(self._client.token, "***")
-        return shown[:500]
-
-    def _api_error(self, error: ApiException, bucket: str) -> StoreError:
-        """Return our error for a refused request, saying what to do."""
-        status: int | None = error.status
-        text = self._masked(_server_text(error))
-        if status == 401 and "is unauthorized" in text:
-            advice = f"the token has no right to make bucket {bucket}: {text}"
-        elif status == 401:
-            advice = "the token is wrong: check FEEDER_STORE_TOKEN or FEEDER_STORE_TOKEN_FILE"
-        elif status == 403:
-            advice = f"the token has no right to do this in bucket {bucket}"
-        elif status == 404 and text.startswith("organization"):
-            return StoreError(self._org_missing)
-        elif status == 404:
-            return StoreError(self._bucket_missing(bucket))
-        elif conflict := _TYPE_CONFLICT.search(text):
-            name, ours, theirs = conflict.groups()
-            advice = (
-                f"bucket {bucket}: field {name} is {theirs} there, ours is {ours}: stop the foreign "
-                "writer; float writes work again in the bucket's next shard"
-            )
-        elif not status:
-            advice = (
-                "no secure connection: check the URL, and name the file of your own authority's "
-                f"certificate in SSL_CERT_FILE: {text}"
-            )
-        else:
-            advice = f"bucket {bucket}: status {status}: {text}"
-        kind = StoreUnavailableError if status in _UNAVAILABLE_STATUS else StoreError
-        return kind(f"{self.description}: {advice}")
 
 
 def _make_point(name: str, record: ParameterRecord, fields: Mapping[str, object]) -> Point:
@@ -610,13 +427,3 @@ def _parameter_point(measurement: Measurement, record: ParameterRecord) -> Point
 def _provenance_point(measurement: Measurement, record: ParameterRecord) -> Point:
     fields = {PROVENANCE_FIELD: record.provenance_json}
     return _make_point(PROVENANCE_MEASUREMENTS[measurement], record, fields)
-
-
-def _server_text(error: ApiException) -> str:
-    """Return the message in a refusal's body, which is JSON or plain text."""
-    try:
-        body = json.loads(error.body)
-        text = body.get("message") or body.get("error") or error.body
-    except (TypeError, ValueError, AttributeError):
-        text = error.body or error.reason
-    return str(text)

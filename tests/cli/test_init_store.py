@@ -159,4 +159,4 @@ def test_real_server_makes_finds_and_serves_the_least_rights(
             assert message in " ".join(err.split())
     finally:
         with InfluxStore(url, org=org, token=token) as store:
-            store._client.buckets_api().delete_bucket(ids[0])
+            store.server.client.buckets_api().delete_bucket(ids[0])

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from feeder_mixin.schema import CANDIDATES, MEASUREMENT, ParameterRecord, default_parameters
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.influx import InfluxStore
+from feeder_mixin.stores.influx_server import InfluxServer
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
 
@@ -61,15 +62,15 @@ def die_at(step: int) -> Callable[[], None]:
 
     for event in ("before_cursor_execute", "after_cursor_execute", "commit"):
         sa.event.listen(sa.Engine, event, count)
-    call_once = InfluxStore._call_once
+    call_once = InfluxServer._call_once
 
-    def counted(store: InfluxStore, *arguments: object) -> object:
+    def counted(server: InfluxServer, *arguments: object) -> object:
         count()
-        answer = call_once(store, *arguments)
+        answer = call_once(server, *arguments)
         count()
         return answer
 
-    InfluxStore._call_once = counted  # type: ignore[method-assign]
+    InfluxServer._call_once = counted  # type: ignore[method-assign]
     return count
 
 
@@ -95,7 +96,10 @@ def _main(root: str, url: str, first: str, stride: str, n_records: str) -> None:
             work(folder, url, records, step)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        is_done = os.waitstatus_to_exitcode(status) == 0
+        code = os.waitstatus_to_exitcode(status)
+        if code not in (0, -signal.SIGKILL):
+            raise SystemExit(f"step {step}: the child ended with {code}, expected the kill")
+        is_done = code == 0
         outbox = Outbox(folder / "outbox.sqlite")
         with open_target(folder, url) as store:
             # The same command again: what was put is put again, then all is delivered.

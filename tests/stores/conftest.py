@@ -82,7 +82,7 @@ def write_influx_point(
     """Write a point with any values, past all checks of the store."""
     body = ",".join(f"{name}={line_value(value)}" for name, value in fields.items())
     tags = f"feeder_id={feeder},optimized_for={feeder},model_type=foreign,pair={pair}"
-    writer = store._client.write_api(write_options=SYNCHRONOUS)
+    writer = store.server.client.write_api(write_options=SYNCHRONOUS)
     writer.write(bucket_name(feeder), store.org, f"{MEASUREMENT},{tags} {body} {time_ns}")
 
 
@@ -182,7 +182,10 @@ def influxdb_backend(
     tokens = []
     with InfluxStore(url, org=org, token=token) as admin:
         bucket = admin.make_bucket(feeder)
-        buckets, authorizations = admin._client.buckets_api(), admin._client.authorizations_api()
+        buckets, authorizations = (
+            admin.server.client.buckets_api(),
+            admin.server.client.authorizations_api(),
+        )
 
         def make_token(**rights: bool) -> str:
             org_id = buckets.find_bucket_by_id(bucket.id).org_id
@@ -273,7 +276,7 @@ def server() -> Iterator[FakeServer]:
 def fake_store(server: FakeServer) -> Iterator[InfluxStore]:
     """Give a store that asks the local server and does not wait between attempts."""
     with InfluxStore(server.url, org="ArtiSky", token="hush-hush", timeout_s=5) as store:  # noqa: S106
-        store._retrying.wait = tenacity.wait_none()
+        store.server._retrying.wait = tenacity.wait_none()
         yield store
 
 

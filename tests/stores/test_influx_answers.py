@@ -58,7 +58,7 @@ def ask_flux(store, feeder, now):
         days = f"start: {(now - 90 * DAY_NS) // NANOSECONDS}, stop: {now // NANOSECONDS + 1}"
         source = f'from(bucket: "{bucket_name(feeder)}") |> range({days})'
         chosen = f'{source} |> filter(fn: (r) => r._measurement == "{MEASUREMENT}")'
-        tables = store._client.query_api().query(f"{chosen} {pipeline}")
+        tables = store.server.client.query_api().query(f"{chosen} {pipeline}")
         return [row.values for table in tables for row in table.records]
 
     return ask
@@ -126,7 +126,7 @@ def test_last_mixes_two_records_where_the_store_never_does(
     """`last()` gives four fields of a half-written record and six of the one before."""
     tags = f"feeder_id={feeder},model_type={MODEL_TYPE},optimized_for={feeder},pair={PAIR}"
     half = ",".join(f"{name}={FLOATS[name] * 1.5}" for name in HALF)
-    writer = store._client.write_api(write_options=SYNCHRONOUS)
+    writer = store.server.client.write_api(write_options=SYNCHRONOUS)
     writer.write(bucket_name(feeder), store.org, f"{MEASUREMENT},{tags} {half} {now - 1}")
     record = make_record(feeder, PAIR, now - DAY_NS, learning_rate=0.02)
     store.write([record])
@@ -240,7 +240,7 @@ def test_future_point_is_unseen_by_an_open_range_and_told_by_the_store(
     store.write([record, make_record(feeder, PAIR, now + ahead)])
     source = f'from(bucket: "{bucket_name(feeder)}")'
     only = f'|> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field == "num_leaves")'
-    query = store._client.query_api().query
+    query = store.server.client.query_api().query
     begin = f"start: {now // NANOSECONDS - 60}"
     seen = [row for table in query(f"{source} |> range({begin}) {only}") for row in table.records]
     stop = f"stop: {(now + ahead) // NANOSECONDS + 1}"
@@ -267,11 +267,11 @@ def test_missing_bucket_looks_different_in_every_interface_and_the_same_in_the_s
 ):
     """404, an error inside a 200, an empty CSV: the store makes one message of them."""
     with pytest.raises(ApiException) as caught:
-        store._client.query_api().query('from(bucket: "OPTUNA_NOBODY") |> range(start: -1h)')
+        store.server.client.query_api().query('from(bucket: "OPTUNA_NOBODY") |> range(start: -1h)')
     assert caught.value.status == 404
     values = {"db": "OPTUNA_NOBODY", "q": "SELECT num_leaves FROM optimized_parameters"}
     as_json, as_csv = (
-        store._client.api_client.call_api(
+        store.server.client.api_client.call_api(
             "/query",
             "GET",
             query_params=list(values.items()),
@@ -293,8 +293,8 @@ def test_missing_bucket_looks_different_in_every_interface_and_the_same_in_the_s
         with pytest.raises(StoreError, match=r"OPTUNA_NOBODY is missing.*init-store"):
             call()
     point = _provenance_point(MEASUREMENT, make_record("nobody"))
-    with store._in_time(), pytest.raises(StoreError, match=r"OPTUNA_NOBODY is missing"):
-        store._send(store._client.write_api(write_options=SYNCHRONOUS), "OPTUNA_NOBODY", [point])
+    with store.server.in_time(), pytest.raises(StoreError, match=r"OPTUNA_NOBODY is missing"):
+        store.server.send("OPTUNA_NOBODY", [point])
 
 
 def test_wrong_token_is_told_from_a_missing_right(influx, make_record, now):
@@ -348,9 +348,9 @@ def test_error_inside_a_200_is_raised(influx, store, feeder):
     later = 'import "array" array.from(rows:[{a:1}]) |> yield(name: "1") '
     broken = f"{later} array.from(rows: [{{a: 1}}]) |> map(fn: (r) => ({{b: 1 / (r.a - r.a)}}))"
     with pytest.raises((FluxQueryException, ApiException)):
-        store._client.query_api().query(broken)
-    with store._in_time(), pytest.raises(StoreError, match=bucket_name(feeder)):
-        store._query(bucket_name(feeder), "SELECT mean(num_leaves), num_leaves FROM m", "{}")
+        store.server.client.query_api().query(broken)
+    with store.server.in_time(), pytest.raises(StoreError, match=bucket_name(feeder)):
+        store.server.query(bucket_name(feeder), "SELECT mean(num_leaves), num_leaves FROM m", "{}")
 
 
 def test_bound_values_are_never_code(influx, store, feeder, make_record, now):
@@ -376,11 +376,10 @@ def test_provenance_behind_newer_documents_is_found(influx, store, feeder, make_
     """A record's provenance is found behind newer documents whose points never arrived."""
     record = make_record(feeder, PAIR, now - DAY_NS)
     store.write([record])
-    writer = store._client.write_api(write_options=SYNCHRONOUS)
     orphans = [
         _provenance_point(MEASUREMENT, make_record(feeder, PAIR, now - age)) for age in range(9)
     ]
-    with store._in_time():
-        store._send(writer, bucket_name(feeder), orphans)
+    with store.server.in_time():
+        store.server.send(bucket_name(feeder), orphans)
     assert store.latest(feeder, now=now) == Latest({PAIR: record})
     assert store.history(feeder, PAIR, 1)[0].holds(record)

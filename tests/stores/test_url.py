@@ -83,7 +83,7 @@ def test_open_store_influxdb_takes_token_from_environment(url, server):
     with open_store(url, root=Path(), environ={"FEEDER_STORE_TOKEN": SECRET}) as store:
         assert isinstance(store, InfluxStore)
         assert store.description == f"influxdb {server} org=ArtiSky"
-        assert store._client.api_client.default_headers["Authorization"] == f"Token {SECRET}"
+        assert store.server.client.api_client.default_headers["Authorization"] == f"Token {SECRET}"
 
 
 @pytest.mark.parametrize(
