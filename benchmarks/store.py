@@ -89,7 +89,7 @@ def filled_influx(records: Sequence[ParameterRecord]) -> Iterator[Callable[[], P
 
     with InfluxStore(url, org=org, token=token, timeout_s=60) as store:
         bucket = store.make_bucket(feeder_id)
-        writer = store._client.write_api(write_options=SYNCHRONOUS)
+        writer = store.server.client.write_api(write_options=SYNCHRONOUS)
         lines = [
             make_point(MEASUREMENT, record).to_line_protocol()
             for make_point in (influx._provenance_point, influx._parameter_point)
@@ -105,7 +105,7 @@ def filled_influx(records: Sequence[ParameterRecord]) -> Iterator[Callable[[], P
                 writer.write(bucket_name(feeder_id), org, lines[start : start + LINES])
             yield open_store
         finally:
-            store._client.buckets_api().delete_bucket(bucket.id)
+            store.server.client.buckets_api().delete_bucket(bucket.id)
 
 
 def measure(open_store: Callable[[], ParameterStore], feeder_id: str, n_pairs: int) -> list[float]:
