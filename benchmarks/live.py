@@ -137,7 +137,7 @@ def _analyse(project: LiveProject, exchange: Exchange, strategy_name: str) -> fl
     ).get_config()
     config["candle_type_def"] = CandleType.FUTURES
     strategy = StrategyResolver.load_strategy(config)
-    strategy.dp = DataProvider(config, exchange)  # type: ignore[arg-type]
+    strategy.dp = DataProvider(config, exchange)
     n_candles = 20
     exchange.end = -n_candles - 1
     strategy.ft_bot_start()

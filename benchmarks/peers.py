@@ -20,13 +20,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from common import (  # isort: skip - sets thread counts before numpy is imported
     DEFAULT_DATADIR,
@@ -37,7 +37,7 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
     full,
     load_all,
 )
-from naive import fold_rows  # isort: skip
+from naive import ALPHA, fold_rows  # isort: skip
 from peer_cells import (  # isort: skip
     DEFAULTS,
     FLAML,
@@ -52,7 +52,7 @@ from peer_cells import (  # isort: skip
     table,
     verdicts,
 )
-from peer_tuners import ALPHA, cpu_seconds, measure  # isort: skip
+from peer_tuners import cpu_seconds, measure  # isort: skip
 
 import numpy as np
 import pandas as pd
@@ -71,6 +71,7 @@ CUTS = ("2025-10-01", "2025-12-15", "2026-02-01")
 BUDGET_S = 20.0
 DAYS_BACK = 180.0
 PEERS = {"naive": NAIVE, "tunercv": TUNER_CV, "flaml": FLAML}
+_T = TypeVar("_T")
 MODULES = {"tunercv": ("optuna_integration",), "flaml": ("flaml", "xgboost")}
 """What a peer needs that `make setup` does not install. FLAML imports xgboost to tune LightGBM."""
 
@@ -185,7 +186,9 @@ def _library(name: str) -> str:
         return f"no {name}"
 
 
-def _all(pool: WorkerPool, function: object, tasks: dict[str, tuple]) -> dict[str, object]:
+def _all(
+    pool: WorkerPool, function: Callable[..., _T], tasks: Mapping[str, tuple[object, ...]]
+) -> dict[str, _T]:
     """Return key -> result of every task."""
     results = dict(pool.run(function, tasks))
     for key, result in results.items():
@@ -224,7 +227,7 @@ def run_grid(
         _measure_all(pool, work, kept)
 
 
-def _measure_all(pool: WorkerPool, work: dict[str, tuple], kept: CellFile) -> None:
+def _measure_all(pool: WorkerPool, work: Mapping[str, tuple[object, ...]], kept: CellFile) -> None:
     failed, started = [], time.monotonic()
     for number, (key, cell) in enumerate(pool.run(measure_cell, work), 1):
         if isinstance(cell, BaseException):

@@ -218,7 +218,7 @@ def print_scores(cells: pd.DataFrame, alpha: float, title: str) -> None:
         + ", ".join(f"{w:%Y-%m-%d} {v:.2f}" for w, v in windows.items())
     )
     pairs = 100 * cells.groupby("pair")["skill"].mean()
-    print("  by pair: " + ", ".join(f"{p.split('/')[0]} {v:.2f}" for p, v in pairs.items()))
+    print("  by pair: " + ", ".join(f"{str(p).split('/')[0]} {v:.2f}" for p, v in pairs.items()))
     print(
         f"  exceedance: mean {100 * cells['exceedance'].mean():.2f} %, mean distance from nominal "
         f"{away.mean():.2f} points, inside the 95 % interval {100 * cells['inside'].mean():.1f} %"

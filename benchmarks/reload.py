@@ -156,8 +156,10 @@ def measure(arguments: argparse.Namespace) -> None:
         put_models(project)
         process = Child(arguments, root)
         process.gaps()
-        without, during, torn = [], [], 0
-        idle = []
+        without: list[float] = []
+        during: list[float] = []
+        idle: list[float] = []
+        torn = 0
         for _ in range(3):
             time.sleep(arguments.seconds)
             without.append(percentile(process.gaps()["gaps"], 99.9))
@@ -178,7 +180,10 @@ def measure(arguments: argparse.Namespace) -> None:
         process.reload()
         time.sleep(8)  # the worker is at work
         process.gaps()
-        training = [process.reload() for _ in range(arguments.reloads) if not time.sleep(0.05)]
+        training: list[float] = []
+        for _ in range(arguments.reloads):
+            training.append(process.reload())
+            time.sleep(0.05)
         answer = process.gaps()
         torn += int(answer["torn"])  # type: ignore[call-overload]
         _print_latency("signal to swap, while LightGBM trains", training)

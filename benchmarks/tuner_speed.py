@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common import (  # isort: skip - sets thread counts before numpy is imported
     DEFAULT_DATADIR,
@@ -154,7 +154,18 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
             "bench", pair, "short", HORIZON, TIMEFRAME_S, TOLERANCE, TRAIN_DAYS, 0
         )
         task = worker.PairTask(
-            settings, layout, None, shared, path, run.run_id, 20, None, [], None, {}
+            settings=settings,
+            layout=layout,
+            candles=None,
+            shared=shared,
+            journal_path=path,
+            run_id=run.run_id,
+            n_trials=20,
+            own=None,
+            others=[],
+            champion=None,
+            budget_s=None,
+            provenance={},
         )
         for _ in pool.run(worker.tune_pair, {pair: (task,)}):
             pass
@@ -274,9 +285,19 @@ def fifth(arguments: argparse.Namespace) -> None:
     print(f"ours not below the naive loop on {won} of {n_pairs} pairs (bar: 9 of 10)")
 
 
-def _test_losses(
-    datadir: Path, base: str, n_trials: int
-) -> list[tuple[str, Side, float, Array, Array, Array, bool]]:
+class TestLosses(NamedTuple):
+    """A cell's losses by day on its test window: of the ATR rule, the defaults, the tuned set."""
+
+    base: str
+    side: Side
+    exceedance: float
+    rule: Array
+    defaults: Array
+    tuned: Array
+    is_default: bool
+
+
+def _test_losses(datadir: Path, base: str, n_trials: int) -> list[TestLosses]:
     setup = prepare(datadir, base)
     out = []
     for side in SIDES:
@@ -284,13 +305,13 @@ def _test_losses(
         evaluator = Evaluator(settings_of(setup, side), setup.table, setup.shared)
         defaults = evaluator.forecast(setup.layout.test, default_parameters())
         tuned = evaluator.forecast(setup.layout.test, result.parameters)
-        losses = [
+        rule, ours, best = (
             day_block_sums(pinball_losses(defaults.excursion, q, ALPHA), defaults.opens_s)
             for q in (defaults.rule, defaults.q, tuned.q)
-        ]
+        )
         exceedance = float(np.mean(defaults.excursion < defaults.q))
         is_default = result.parameters == default_parameters()
-        out.append((base, side, exceedance, *losses, is_default))
+        out.append(TestLosses(base, side, exceedance, rule, ours, best, is_default))
     return out
 
 
@@ -305,19 +326,23 @@ def skill(arguments: argparse.Namespace) -> None:
             [arguments.trials] * n_pairs,
         )
         cells = [cell for cells in nested for cell in cells]
-    for base, side, exceedance, rule, defaults, tuned, is_default in cells:
-        gains = [100 * (1 - q.sum() / rule.sum()) for q in (defaults, tuned)]
-        note = "defaults won" if is_default else ""
+    for cell in cells:
+        gains = [100 * (1 - q.sum() / cell.rule.sum()) for q in (cell.defaults, cell.tuned)]
+        note = "defaults won" if cell.is_default else ""
         print(
-            f"{base:<5}{side:<6} defaults {gains[0]:6.2f} %  tuned {gains[1]:6.2f} %  "
-            f"exceedance {100 * exceedance:5.1f} %  {note}"
+            f"{cell.base:<5}{cell.side:<6} defaults {gains[0]:6.2f} %  tuned {gains[1]:6.2f} %  "
+            f"exceedance {100 * cell.exceedance:5.1f} %  {note}"
         )
-    means = [np.mean([1 - c[i].sum() / c[3].sum() for c in cells]) for i in (4, 5)]
+    means = [
+        np.mean([1 - c.defaults.sum() / c.rule.sum() for c in cells]),
+        np.mean([1 - c.tuned.sum() / c.rule.sum() for c in cells]),
+    ]
     # Pooled: each cell's losses in units of its own rule, then blocks of a day over all cells.
-    days = min(len(c[3]) for c in cells)
-    rule, defaults, tuned = (
-        np.sum([c[i][:days] / c[3].sum() for c in cells], axis=0) for i in (3, 4, 5)
-    )
+    days = min(len(c.rule) for c in cells)
+    blocks = [
+        np.stack([q[:days] for q in (c.rule, c.defaults, c.tuned)]) / c.rule.sum() for c in cells
+    ]
+    rule, defaults, tuned = np.sum(blocks, axis=0)
     gain, error = ratio_with_error(rule - defaults, rule)
     difference, paired = ratio_with_error(defaults - tuned, rule)
     print(
