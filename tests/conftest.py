@@ -22,6 +22,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATADIR = REPOSITORY.parent / "shared" / "data" / "binance"
 LIBRARIES = ("optuna", "freqtrade", "feeder_mixin", "lightgbm")
 INFLUX_VARIABLES = tuple(f"FEEDER_TEST_INFLUX_{name}" for name in ("URL", "TOKEN", "ORG"))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it puts in the background so, and a process that a test starts inherits it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 

@@ -292,7 +292,9 @@ class Market:
     @cached_property
     def shared(self) -> pd.DataFrame:
         """Return `context_features` of all context pairs."""
-        own = {pair: own_features(frame, self.horizon) for pair, frame in self.context.items()}
+        # Copies of what is read: whole tables of ten pairs at once would take 300 MB.
+        names = list(dict.fromkeys((*MARKET_COLUMNS, *BTC_COLUMNS)))
+        own = {p: own_features(frame, self.horizon)[names] for p, frame in self.context.items()}
         return context_features(own, self.horizon, self.timeframe_s, self._until)
 
     def build_context(self) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -352,6 +352,11 @@ class SqlStore(ParameterStore):
             raise _error_class(error, text.lower())(message) from error
         except exc.SQLAlchemyError as error:
             raise StoreError(f"{self.description}: {error}") from error
+        except UnicodeDecodeError as error:
+            # sqlite3 can't even say what it found: the damaged schema's own words are not UTF-8.
+            raise StoreCorruptError(
+                f"{self.description}: {error} ({_ADVICE['malformed']})"
+            ) from error
 
 
 @lru_cache(maxsize=16)
@@ -374,7 +379,7 @@ def _sqlite_engine(path: Path, timeout_s: float) -> sa.Engine:
         # Said, because some builds of SQLite default to NORMAL, where a power cut takes back commits.
         try:
             connection.execute("PRAGMA synchronous=FULL")
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             connection.close()
             raise
         return connection

@@ -300,7 +300,7 @@ class Journal:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             raise TuningError(
                 f"tuning journal {self.path} can't be used: {error}. Finished trials in it are kept; "
                 "free disk space or make the folder writable, then run the same command again"

@@ -342,12 +342,20 @@ class Site:
                 assert [p.time_ns for p in points] == sorted(entered, reverse=True)
                 assert all(p.holds(entered[p.time_ns]) for p in points)
         self._touched.clear()
+        asked = time.time_ns()
         self._load()
         self._check_bot(None)
         assert self._bot is not None
         assert self._bot._reload["last_error"] is None
-        now = time.time_ns()
+        answered = time.time_ns()
         for pair in PAIRS:
-            due = [t for k, p, t in self._entered if (k, p) == (MEASUREMENT, pair) and t <= now]
+            entered = [t for k, p, t in self._entered if (k, p) == (MEASUREMENT, pair)]
+            # A record dated between the two was in the future, or was not.
+            due = {
+                max((t for t in entered if t <= now), default=None)
+                for now in (asked, *(t for t in entered if asked < t <= answered))
+            }
+            if None in due:  # what a bot with a wrong clock took runs on while nothing is due
+                due |= set(entered)
             running = self._bot.snapshot.pairs[pair].loaded.version
-            assert running == max(due, default=None), "not what was meant"
+            assert running in due, "not what was meant"

@@ -13,6 +13,20 @@ from hypothesis import strategies as st
 
 from feeder_mixin.errors import FeederError
 
+_SHOWN = 2_000
+
+
+class _Shown:
+    """An example whose text is cut: of a whole file, Hypothesis warns instead of naming the error."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        text = repr(self.value)
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
+
+
 Fuzz = Callable[[st.SearchStrategy[Any], Callable[[Any], object]], None]
 
 
@@ -34,10 +48,10 @@ def fuzz(request: pytest.FixtureRequest) -> Callable[..., None]:
             derandomize=request.param == 1,
             suppress_health_check=list(HealthCheck),
         )
-        @given(strategy)
-        def each(value: Any) -> None:
+        @given(strategy.map(_Shown))
+        def each(shown: _Shown) -> None:
             with suppress(FeederError):
-                check(value)
+                check(shown.value)
 
         each()
 

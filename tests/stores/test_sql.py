@@ -219,6 +219,16 @@ def test_sqlite_lock_held_too_long_is_unavailable(sqlite_backend, make_record):
             waiting.write([make_record("feeder1")])
 
 
+def test_sqlite_schema_of_other_bytes_is_corrupt(tmp_path, make_record, now):
+    """The library's own message then holds bytes that are no text, and is never made."""
+    path = tmp_path / "store.sqlite"
+    with SqlStore(path) as store:
+        store.write([make_record("feeder1", PAIR, now)])
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE T\x80BLE"))
+    with SqlStore(path) as store, pytest.raises(StoreCorruptError, match="restore it from a copy"):
+        store.latest("feeder1", now=now)
+
+
 def test_sqlite_file_of_other_kind_is_corrupt(tmp_path, now):
     """A file that is no database is named as such by every call."""
     path = tmp_path / "s.sqlite"

@@ -190,6 +190,15 @@ def test_damaged_file_is_an_error_that_names_the_file(path):
         Journal(path)
 
 
+def test_schema_of_other_bytes_is_an_error_that_names_the_file(path):
+    """The library's own message then holds bytes that are no text, and is never made."""
+    with Journal(path) as journal:
+        begin(journal)
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE T\x80BLE"))
+    with pytest.raises(TuningError, match=r"journal\.sqlite"):
+        Journal(path)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "1" * 5_000], ids=["cut", "list", "digits"])
 def test_document_that_is_none_is_an_error_that_names_the_file(path, text):
     """A row that another program changed ends the command with a message, not a traceback."""
