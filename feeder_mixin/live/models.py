@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -312,8 +313,8 @@ class Trainer:
 
     def _context_tables(self) -> Mapping[str, pd.DataFrame]:
         if not self._context_rows:
-            for pair, table in self.market.build_context():
-                self._context_rows[pair] = shared_rows(table, self.timeframe_s)
+            thin = partial(shared_rows, timeframe_s=self.timeframe_s)
+            self._context_rows.update(self.market.build_context(thin))
         return self._context_rows
 
     def _identity(self, pairs: Iterable[str], own: str, candles: pd.DataFrame, cut_s: int) -> str:

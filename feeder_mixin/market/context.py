@@ -8,7 +8,7 @@ backtest; `ContextTail` follows the newest candles, for the bot. Both run `conte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -260,6 +260,14 @@ def _mean_of_earlier(
     return mean
 
 
+Choose = Callable[[pd.DataFrame], pd.DataFrame]
+"""Returns some rows of a frame, unchanged."""
+
+
+def _all_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame
+
+
 class Market:
     """Context candles, and the tables built from them when first asked for.
 
@@ -297,16 +305,19 @@ class Market:
         own = {p: own_features(frame, self.horizon)[names] for p, frame in self.context.items()}
         return context_features(own, self.horizon, self.timeframe_s, self._until)
 
-    def build_context(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Yield context pair and table, one at a time: a table takes about 33 MB."""
+    def build_context(self, choose: Choose = _all_rows) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Yield context pair and `build`, one at a time: a table of all rows takes about 60 MB."""
         for pair, frame in self.context.items():
-            table = self.build(frame)
+            table = self.build(frame, choose)
             if not table.empty:
                 yield pair, table
 
-    def build(self, candles: pd.DataFrame) -> pd.DataFrame:
-        """Return the table of any pair's candles in this context, with labels."""
-        own = own_features(candles, self.horizon)
+    def build(self, candles: pd.DataFrame, choose: Choose = _all_rows) -> pd.DataFrame:
+        """Return the table of any pair's candles in this context, with labels.
+
+        Made are the rows that `choose` leaves of `own_features`.
+        """
+        own = choose(own_features(candles, self.horizon))
         return build_table(own, self.shared, adverse_excursions(candles, self.horizon))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -50,8 +51,8 @@ def start(
 def _context_tables() -> dict[str, pd.DataFrame]:
     market = _market[0]
     if not _shared_tables:
-        for pair, table in market.build_context():
-            _shared_tables[pair] = shared_rows(table, market.timeframe_s)
+        thin = partial(shared_rows, timeframe_s=market.timeframe_s)
+        _shared_tables.update(market.build_context(thin))
     return _shared_tables
 
 
