@@ -359,7 +359,7 @@ def test_plot_dataframe_draws_the_band(project):
     """`freqtrade plot-dataframe` draws our columns by the strategy's plot_config."""
     project.freqtrade(
         "plot-dataframe",
-        *("--strategy", STRATEGY, "--pairs", FIRST, "--timerange", days_back(1)),
+        *("--strategy", STRATEGY, "--pairs", FIRST, "--timerange", days_back(1), "--no-trades"),
     )
     (plot,) = (project.user_data / "plot").glob("*.html")
     text = plot.read_text(encoding="utf-8")
