@@ -24,6 +24,7 @@ from feeder_mixin.live.files import write_checked
 from feeder_mixin.live.models import ModelStore
 from feeder_mixin.live.training import due_cut_s, make_trainer
 from feeder_mixin.model.quantile import pooled_weights
+from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.model.scale import LabelScale
 from feeder_mixin.replay.disk import write_datadir
 from feeder_mixin.replay.market import ReplayMarket
@@ -129,7 +130,8 @@ def put_models(project: LiveProject) -> None:
         pair: [
             {
                 "model": names[pair],
-                "first_candle_s": cut_s,
+                # A day before its cut: right after midnight yesterday's candles are measured.
+                "first_candle_s": cut_s - int(DAY_S),
                 "source": "store",
                 "version": version[pair],
                 "beats_rule": True,
