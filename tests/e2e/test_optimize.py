@@ -59,14 +59,13 @@ def test_optimize_killed_goes_on_and_ends_with_the_undisturbed_record(project, o
     ]
 
 
-@pytest.mark.slow
 def test_optimize_ctrl_c_writes_the_finished_pairs_and_ends_as_if_undisturbed(
     project, other_project
 ):
     """Exit 130 leaves what was decided among the finished; the same command decides over all."""
-    command = project.optimize("--n-trials", 60, "--jobs", 1)
+    command = project.optimize("--n-trials", 40, "--jobs", 1)
     process = project.start(command)
-    project.wait_for_trials(process, 62)
+    project.wait_for_trials(process, 42)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -75,7 +74,7 @@ def test_optimize_ctrl_c_writes_the_finished_pairs_and_ends_as_if_undisturbed(
     done = project.run(command)
     assert done.returncode == 0, done.stderr
     undisturbed = other_project("undisturbed")
-    assert undisturbed.run(undisturbed.optimize("--n-trials", 60, "--jobs", 2)).returncode == 0
+    assert undisturbed.run(undisturbed.optimize("--n-trials", 40, "--jobs", 2)).returncode == 0
     assert [comparable(r) for r in project.records()] == [
         comparable(r) for r in undisturbed.records()
     ]
@@ -171,7 +170,6 @@ def test_optimize_store_down_keeps_results_and_flush_writes_them(project):
     assert [r["pair"] for r in project.records()] == list(PAIRS[:2])
 
 
-@pytest.mark.slow
 def test_optimize_full_disk_exits_1_names_the_file_and_goes_on_later(project):
     """A full disk ends the run with a message; with space again the same command goes on."""
     state = project.root / "user_data" / "feeder_state"
