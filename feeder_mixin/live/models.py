@@ -12,7 +12,6 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +30,7 @@ from feeder_mixin.model.quantile import (
     fit_safety_model,
     fit_shared,
     pooled_weights,
+    shared_context,
     shared_rows,
 )
 from feeder_mixin.model.scale import LabelScale
@@ -313,8 +313,7 @@ class Trainer:
 
     def _context_tables(self) -> Mapping[str, pd.DataFrame]:
         if not self._context_rows:
-            thin = partial(shared_rows, timeframe_s=self.timeframe_s)
-            self._context_rows.update(self.market.build_context(thin))
+            self._context_rows.update(shared_context(self.market))
         return self._context_rows
 
     def _identity(self, pairs: Iterable[str], own: str, candles: pd.DataFrame, cut_s: int) -> str:

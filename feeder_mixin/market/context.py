@@ -300,7 +300,7 @@ class Market:
     @cached_property
     def shared(self) -> pd.DataFrame:
         """Return `context_features` of all context pairs."""
-        # Copies of what is read: whole tables of ten pairs at once would take 300 MB.
+        # Copies of what is read: all columns of ten pairs at once took 200 MB more.
         names = list(dict.fromkeys((*MARKET_COLUMNS, *BTC_COLUMNS)))
         own = {p: own_features(frame, self.horizon)[names] for p, frame in self.context.items()}
         return context_features(own, self.horizon, self.timeframe_s, self._until)

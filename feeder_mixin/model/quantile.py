@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import lightgbm as lgb
@@ -18,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feeder_mixin.errors import ModelError
+from feeder_mixin.market.context import Market
 from feeder_mixin.market.features import labels, tree_features
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.rows import (
@@ -181,6 +183,11 @@ def shared_rows(table: pd.DataFrame, timeframe_s: int) -> pd.DataFrame:
     number = open_seconds(table) // timeframe_s
     rows: pd.DataFrame = table[(number % SCALE_EVERY == 0) | (number % POOLED_EVERY == 0)]
     return rows
+
+
+def shared_context(market: Market) -> dict[str, pd.DataFrame]:
+    """Return context pair -> `shared_rows` of its table; the other rows are never made."""
+    return dict(market.build_context(partial(shared_rows, timeframe_s=market.timeframe_s)))
 
 
 def fit_shared(

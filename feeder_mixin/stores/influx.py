@@ -223,10 +223,7 @@ class InfluxStore(ParameterStore):
             return None
 
     def may_write(self, feeder_id: str) -> bool:
-        """Return whether the token may write the feeder's bucket; raise when there is none.
-
-        By a write of nothing: the server looks at the bucket, then at the right, then at the points.
-        """
+        """Return whether the token may write the feeder's bucket; raise when there is none."""
         with self.server.in_time():
             return self.server.may_write(bucket_name(feeder_id))
 

@@ -379,7 +379,7 @@ def _sqlite_engine(path: Path, timeout_s: float) -> sa.Engine:
         # Said, because some builds of SQLite default to NORMAL, where a power cut takes back commits.
         try:
             connection.execute("PRAGMA synchronous=FULL")
-        except (sqlite3.Error, UnicodeDecodeError):
+        except BaseException:
             connection.close()
             raise
         return connection

@@ -1,8 +1,9 @@
 """HTTP of the InfluxDB store: answers in bounded time, and without the token that they repeat.
 
-Used by `feeder_mixin.stores.influx_server`, as pools of urllib3. A socket's time-out begins anew with every
-byte that arrives, so a server (or a proxy) that trickles would hold a starting bot for as long as it
-likes. And a proxy's error page may show the request's headers, which the client hands to its logs.
+Used by `feeder_mixin.stores.influx_server`, as pools of urllib3. A socket's time-out begins anew
+with every byte that arrives, so a server (or a proxy) that trickles would hold a starting bot for as
+long as it likes. And a proxy's error page may show the request's headers, which the client hands to
+its logs.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,7 @@ from feeder_mixin.errors import CandleError, FeederError
 from feeder_mixin.market.context import Market
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout, needed_labelled_days, plan_layout
-from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_rows
+from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_context
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import default_parameters, hash48
 from feeder_mixin.tune.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, record_metrics
@@ -49,10 +48,8 @@ def start(
 
 
 def _context_tables() -> dict[str, pd.DataFrame]:
-    market = _market[0]
     if not _shared_tables:
-        thin = partial(shared_rows, timeframe_s=market.timeframe_s)
-        _shared_tables.update(market.build_context(thin))
+        _shared_tables.update(shared_context(_market[0]))
     return _shared_tables
 
 
