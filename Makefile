@@ -7,7 +7,7 @@ FEEDER ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format lint types test-slow test-services optimize trade reload status doctor demo bench lock
+.PHONY: help setup test check format fix lint types coverage test-slow test-services optimize trade reload status doctor demo bench lock
 
 define need_feeder
 @test -n "$(FEEDER)" || { echo "name a feeder: make $@ FEEDER=feeder120b (feeders: $$(cd config && grep -l '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
@@ -36,11 +36,19 @@ check: format lint types test  ## what CI runs: format, lint, types, tests and d
 format: $(READY)
 	$(BIN)/ruff format --check .
 
+fix: $(READY)  ## format, and mend what the linter can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
 lint: $(READY)
 	$(BIN)/ruff check .
 
 types: $(READY)
 	$(BIN)/mypy
+
+coverage: $(READY)  ## what the fast tests run, line by line: a report, not a bar
+	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" --cov --cov-report=term --cov-report=html $(ARGS)
+	@echo "Line by line: build/coverage/html/index.html"
 
 test-slow: $(READY)  ## slow tests: whole runs on real candles, kills, many seeds
 	$(BIN)/pytest -q -m slow $(ARGS)
