@@ -114,6 +114,17 @@ def test_importing_the_package_pulls_in_no_library():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
 
 
+def test_public_names_are_those_of_their_modules():
+    """What the package offers by its own name is one list, and each is imported on demand."""
+    import feeder_mixin
+
+    for name in feeder_mixin.__all__:
+        assert getattr(feeder_mixin, name).__module__ == feeder_mixin._HOMES[name]
+    assert set(feeder_mixin.__all__) == set(feeder_mixin._HOMES) <= set(dir(feeder_mixin))
+    with pytest.raises(AttributeError, match="no attribute 'Mixin'"):
+        _ = feeder_mixin.Mixin
+
+
 def test_show_needs_neither_lightgbm_nor_optuna():
     """`feeder show` answers at once."""
     code = (

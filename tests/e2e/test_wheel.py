@@ -33,7 +33,7 @@ DAYS: Final = 30
 OWN_STRATEGY: Final = """\
 import talib.abstract as ta
 
-from feeder_mixin.mixin import OptunaParamsMixin
+from feeder_mixin import OptunaParamsMixin
 
 
 class MyFeeder(OptunaParamsMixin):

@@ -3,10 +3,20 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from feeder_mixin.schema import ParameterRecord, default_parameters
-from feeder_mixin.settings import FeederSettings, load_settings
+import pandas as pd
+
+from feeder_mixin import OptunaParamsMixin, ParameterRecord, load_settings, open_store
+from feeder_mixin.schema import default_parameters
+from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
-from feeder_mixin.stores.url import open_store
+
+
+class MyFeeder(OptunaParamsMixin):
+    """A strategy of a user's own."""
+
+    def entry_trigger(self, dataframe: pd.DataFrame, metadata: dict[str, str]) -> pd.Series:
+        """Return that every candle of a pair with a name is wanted."""
+        return pd.Series(data=bool(metadata["pair"]), index=dataframe.index)
 
 
 def show_latest(feeder_id: str, root: Path) -> Mapping[str, ParameterRecord]:
