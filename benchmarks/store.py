@@ -30,9 +30,9 @@ from feeder_mixin.schema import (
     bucket_name,
     default_parameters,
 )
-from feeder_mixin.stores import influx
 from feeder_mixin.stores.base import ParameterStore, now_ns
 from feeder_mixin.stores.influx import InfluxStore
+from feeder_mixin.stores.influx_points import make_parameter_point, make_provenance_point
 from feeder_mixin.stores.sql import SqlStore
 
 DAY_NS = 86_400 * NANOSECONDS
@@ -92,7 +92,7 @@ def filled_influx(records: Sequence[ParameterRecord]) -> Iterator[Callable[[], P
         writer = store.server.client.write_api(write_options=SYNCHRONOUS)
         lines = [
             make_point(MEASUREMENT, record).to_line_protocol()
-            for make_point in (influx._provenance_point, influx._parameter_point)
+            for make_point in (make_provenance_point, make_parameter_point)
             for record in records
         ]
         tags = f"feeder_id={feeder_id},optimized_for={feeder_id},model_type=lightgbm_quantile"

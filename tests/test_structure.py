@@ -49,7 +49,14 @@ LIVE_SIDE = ("schema", "stores", "market", "model", "workers", "live", "mixin")
 
 SEARCH_AND_PLOTS = {"optuna", "plotly", "matplotlib"}
 CLIENTS = {"sqlalchemy", "sqlite3", "influxdb_client", "psycopg"}
-LAZY_BACKENDS = {"sql.py", "sql_inspection.py", "influx.py", "influx_server.py", "outbox.py"}
+LAZY_BACKENDS = {
+    "sql.py",
+    "sql_inspection.py",
+    "influx.py",
+    "influx_points.py",
+    "influx_server.py",
+    "outbox.py",
+}
 """Imported only when a store of their kind is opened."""
 
 

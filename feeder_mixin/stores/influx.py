@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Final
 
-from influxdb_client import Point, PostBucketRequest, WritePrecision
+from influxdb_client import PostBucketRequest
 
 from feeder_mixin.errors import (
     StoreConflictError,
@@ -27,7 +28,6 @@ from feeder_mixin.errors import (
 )
 from feeder_mixin.schema import (
     MEASUREMENT,
-    PROVENANCE_FIELD,
     PROVENANCE_MEASUREMENTS,
     Measurement,
     ParameterRecord,
@@ -47,13 +47,18 @@ from feeder_mixin.stores.base import (
     now_ns,
     select_latest,
 )
-from feeder_mixin.stores.influx_server import InfluxServer
+from feeder_mixin.stores.influx_points import (
+    make_metric_points,
+    make_parameter_point,
+    make_provenance_point,
+)
+from feeder_mixin.stores.influx_server import InfluxServer, LinesRefusedError
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_ATTEMPTS: Final = 3
 
-METRICS_MEASUREMENT: Final = "feeder_metrics"
-"""What `feeder metrics --to-store` writes, floats only."""
+_PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Waits for lines that the server may still be writing when it has refused others."""
 
 _UNSAFE_TAG: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 
@@ -269,20 +274,12 @@ class InfluxStore(ParameterStore):
     ) -> int:
         """Write metrics of now beside the records, and return how many points that took.
 
-        Name, tags and value each; those with equal tags become the fields of one point of
-        `METRICS_MEASUREMENT`, which no read of records touches.
+        Name, tags and value each. They are a measurement of their own, which no read of records
+        touches.
         """
-        points: dict[tuple[tuple[str, str], ...], Point] = {}
-        time_ns = now_ns()
-        for name, tags, value in samples:
-            key = tuple(sorted(tags.items()))
-            if key not in points:
-                points[key] = Point(METRICS_MEASUREMENT).time(time_ns, WritePrecision.NS)
-                for tag, text in key:
-                    points[key].tag(tag, text)
-            points[key].field(name, float(value))
+        points = make_metric_points(samples, now_ns())
         with self.server.in_time():
-            self.server.send(bucket_name(feeder_id), list(points.values()))
+            self.server.send(bucket_name(feeder_id), points)
         return len(points)
 
     def close(self) -> None:
@@ -301,14 +298,13 @@ class InfluxStore(ParameterStore):
             return
         try:
             # Provenance first: when only one of the two gets through, no reader sees a record.
-            for make_point in (_provenance_point, _parameter_point):
+            for make_point in (make_provenance_point, make_parameter_point):
                 self.server.send(bucket, [make_point(measurement, record) for record in new])
         except StoreUnavailableError:
             raise
         except StoreError as error:
-            # A refusal of some lines leaves the others written: say which ones are not.
-            stored = self._stored(feeder_id, new, measurement)
-            lost = [r for r in new if not self._is_delivered(r, stored)]
+            n_dropped = error.n_dropped if isinstance(error, LinesRefusedError) else len(new)
+            lost = self._find_lost(feeder_id, new, measurement, n_dropped)
             names = ", ".join(map(describe_key, lost)) or "their provenance"
             raise type(error)(f"{error}; not stored: {names}") from error
         stored = self._stored(feeder_id, new, measurement)
@@ -318,6 +314,27 @@ class InfluxStore(ParameterStore):
                     f"{self.description}: {describe_key(record)} was accepted but can't be read "
                     f"back from {bucket}"
                 )
+
+    def _find_lost(
+        self,
+        feeder_id: str,
+        records: Sequence[ParameterRecord],
+        measurement: Measurement,
+        n_dropped: int,
+    ) -> list[ParameterRecord]:
+        """Return which of `records` are not stored after a refusal.
+
+        The server answers at the first shard that refuses, while others may still be written to:
+        while more are missing than it dropped, they are looked for again, a bounded time.
+        """
+        pauses = iter(_PAUSES_S)
+        while True:
+            stored = self._stored(feeder_id, records, measurement)
+            lost = [record for record in records if not self._is_delivered(record, stored)]
+            pause_s = next(pauses, None)
+            if len(lost) <= n_dropped or pause_s is None:
+                return lost
+            time.sleep(pause_s)
 
     def _stored(
         self, feeder_id: str, records: Sequence[ParameterRecord], measurement: Measurement
@@ -405,22 +422,3 @@ class InfluxStore(ParameterStore):
             raise StoreCorruptError(
                 f"{self.description}: the answer to /query can't be read: {self.server.masked(repr(error))}"
             ) from None
-
-
-def _make_point(name: str, record: ParameterRecord, fields: Mapping[str, object]) -> Point:
-    point = Point(name).time(record.time_ns, WritePrecision.NS)
-    for tag, text in record.tags.items():
-        point.tag(tag, text)
-    for field, value in fields.items():
-        point.field(field, value)
-    return point
-
-
-def _parameter_point(measurement: Measurement, record: ParameterRecord) -> Point:
-    """Return all fields of a record as one point: written and read whole."""
-    return _make_point(measurement, record, record.fields)
-
-
-def _provenance_point(measurement: Measurement, record: ParameterRecord) -> Point:
-    fields = {PROVENANCE_FIELD: record.provenance_json}
-    return _make_point(PROVENANCE_MEASUREMENTS[measurement], record, fields)

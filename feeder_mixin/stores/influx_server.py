@@ -34,9 +34,22 @@ from feeder_mixin.errors import (
 from feeder_mixin.stores.transport import POOLS
 
 _UNAVAILABLE_STATUS: Final = (429, 502, 503, 504)
+_LINES_STATUS: Final = (422, 500)
+_DROPPED: Final = re.compile(r"dropped=(\d+)")
 _TYPE_CONFLICT: Final = re.compile(
     r'input field \\*"(\w+)\\*" on measurement \\*"\w+\\*" is type (\w+), already exists as type (\w+)'
 )
+
+
+class LinesRefusedError(StoreError):
+    """The server refused lines of a write, not the request: the other lines may be written.
+
+    `n_dropped` is how many lines it says are lost, 0 where it says nothing of that.
+    """
+
+    def __init__(self, message: str, n_dropped: int = 0) -> None:
+        super().__init__(message)
+        self.n_dropped = n_dropped
 
 
 class InfluxServer:
@@ -241,8 +254,12 @@ class InfluxServer:
             )
         else:
             advice = f"bucket {bucket}: status {status}: {text}"
+        message = f"{self.description}: {advice}"
+        if status in _LINES_STATUS:
+            dropped = _DROPPED.search(_server_text(error))  # whole: what is shown of it is cut
+            return LinesRefusedError(message, int(dropped[1]) if dropped else 0)
         kind = StoreUnavailableError if status in _UNAVAILABLE_STATUS else StoreError
-        return kind(f"{self.description}: {advice}")
+        return kind(message)
 
 
 def _server_text(error: ApiException) -> str:

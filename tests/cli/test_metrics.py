@@ -24,7 +24,8 @@ from feeder_mixin.live.files import write_checked
 from feeder_mixin.live.last_good import save_last_good
 from feeder_mixin.live.status import read_status
 from feeder_mixin.schema import ParameterRecord, bucket_name, default_parameters
-from feeder_mixin.stores.influx import METRICS_MEASUREMENT, InfluxStore
+from feeder_mixin.stores.influx import InfluxStore
+from feeder_mixin.stores.influx_points import METRICS_MEASUREMENT
 from tests.live.fake_bot import PAIRS, fake_bot, make_settings, make_status
 from tests.live.test_metrics import expected_of, key, read_samples
 

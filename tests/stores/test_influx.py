@@ -229,6 +229,35 @@ def test_write_partly_refused_names_the_lost_record(server, fake_store, make_rec
     assert PAIR not in message
 
 
+def test_write_partly_refused_waits_for_lines_that_the_server_still_writes(
+    server, fake_store, make_record
+):
+    """The server answers at the first shard's refusal: what comes in later is not called lost."""
+    records = [make_record("feeder1", pair) for pair in (PAIR, OTHER, "SOL/USDT:USDT")]
+    late = [EMPTY, stored(records[0]), stored(*records[:2])]
+    server.answers += [EMPTY, ACCEPTED, recorded("type_conflict"), *late]
+    with pytest.raises(StoreError, match="not stored: feeder1 SOL/USDT:USDT at") as caught:
+        fake_store.write(records)
+    assert PAIR not in str(caught.value)
+    assert OTHER not in str(caught.value)
+    assert not server.answers
+
+
+def test_write_refused_without_a_count_is_looked_for_a_bounded_time(
+    server, fake_store, make_record, monkeypatch
+):
+    """A refusal that says nothing of lines is waited for with growing pauses, then named."""
+    pauses = []
+    monkeypatch.setattr("feeder_mixin.stores.influx.time.sleep", pauses.append)
+    server.answers += [EMPTY, ACCEPTED, (500, '{"message": "engine: timeout"}')]
+    server.answers += [EMPTY] * 6
+    with pytest.raises(StoreError, match=r"timeout; not stored: feeder1 BTC/USDT:USDT at"):
+        fake_store.write([make_record("feeder1")])
+    assert pauses == sorted(set(pauses))
+    assert sum(pauses) < 2
+    assert not server.answers
+
+
 REFUSALS = [
     ("wrong_token_write", "token is wrong: check FEEDER_STORE_TOKEN"),
     ("read_only_token", "no right to do this in bucket OPTUNA_FEEDER1"),

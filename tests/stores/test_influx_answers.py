@@ -27,7 +27,7 @@ from feeder_mixin.schema import (
     default_parameters,
 )
 from feeder_mixin.stores.base import Latest
-from feeder_mixin.stores.influx import _provenance_point
+from feeder_mixin.stores.influx_points import make_provenance_point
 from feeder_mixin.stores.outbox import Outbox
 
 PAIR, OTHER, THIRD = "BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT"
@@ -292,7 +292,7 @@ def test_missing_bucket_looks_different_in_every_interface_and_the_same_in_the_s
     ):
         with pytest.raises(StoreError, match=r"OPTUNA_NOBODY is missing.*init-store"):
             call()
-    point = _provenance_point(MEASUREMENT, make_record("nobody"))
+    point = make_provenance_point(MEASUREMENT, make_record("nobody"))
     with store.server.in_time(), pytest.raises(StoreError, match=r"OPTUNA_NOBODY is missing"):
         store.server.send("OPTUNA_NOBODY", [point])
 
@@ -377,7 +377,7 @@ def test_provenance_behind_newer_documents_is_found(influx, store, feeder, make_
     record = make_record(feeder, PAIR, now - DAY_NS)
     store.write([record])
     orphans = [
-        _provenance_point(MEASUREMENT, make_record(feeder, PAIR, now - age)) for age in range(9)
+        make_provenance_point(MEASUREMENT, make_record(feeder, PAIR, now - age)) for age in range(9)
     ]
     with store.server.in_time():
         store.server.send(bucket_name(feeder), orphans)
