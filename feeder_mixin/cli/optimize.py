@@ -182,6 +182,7 @@ def _optimize_one(
         "feeder_id": settings.feeder_id,
         "store": chosen.url,
         "delivered": summary.store_error is None,
+        "undelivered": sorted(summary.undelivered),
         "pairs": {pair: _pair_document(summary, pair) for pair in summary.results},
         "failures": {pair: str(error) for pair, error in summary.failures.items()},
     }
@@ -215,14 +216,14 @@ def _print_summary(
         return
     ordered = {pair: summary.results[pair] for pair in settings.pairs if pair in summary.results}
     console.print(closing_table(ordered), width=max(console.width, _TABLE_WIDTH))
-    for line in (*verdicts(ordered), *feeder_notes(ordered)):
+    for line in (*verdicts(ordered, summary.undelivered), *feeder_notes(ordered)):
         console.print(line, markup=False)
-    if summary.store_error is None:
+    n_written = len(summary.records) - len(summary.undelivered)
+    if summary.store_error is None or n_written:
         show = f"feeder show --feeder {settings.feeder_id}{chosen.option}"
-        n_candidates = len(summary.candidates)
+        n_candidates = len(summary.candidates) if summary.store_error is None else 0
         refused = f", {count(n_candidates, 'candidate')} (--candidates)" if n_candidates else ""
         console.print(
-            f"{count(len(summary.records), 'record')} written to {chosen}{refused}; "
-            f"show with: {show}",
+            f"{count(n_written, 'record')} written to {chosen}{refused}; show with: {show}",
             markup=False,
         )

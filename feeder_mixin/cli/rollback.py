@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from feeder_mixin.stores.past import Moment, parse_moment
 from feeder_mixin.stores.rollback import RollbackStep, plan_rollback
 
 if TYPE_CHECKING:
-    from feeder_mixin.stores.outbox import Outbox
+    from feeder_mixin.stores.outbox import Delivered, Outbox
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,6 +67,17 @@ class _Rollback:
     chosen: ChosenStore
     outbox: Outbox
     steps: Sequence[RollbackStep]
+    earlier: Sequence[ParameterRecord]
+    """Records that waited in the outbox and were delivered before anything was planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a rollback did: pair -> its copy, delivered or waiting in the outbox."""
+
+    delivered: Mapping[str, ParameterRecord]
+    waiting: Mapping[str, ParameterRecord]
+    error: StoreError | None
 
 
 def run_rollback(arguments: argparse.Namespace) -> int:
@@ -99,35 +110,65 @@ def _plan(
     outbox = Outbox(settings.outbox_path)
     stack.callback(outbox.close)
     # First, so that what waits from earlier is older than the copies there, too.
-    _say(settings, outbox.deliver(chosen.store).error)
+    earlier = outbox.deliver(chosen.store)
+    _say_earlier(settings, earlier)
     pairs = settings.chosen_pairs(arguments.pairs)
     timeframe_s = timeframe_seconds(settings.timeframe)
     steps = plan_rollback(settings, chosen.store, pairs, moment, timeframe_s)
-    return _Rollback(settings, chosen, outbox, steps)
+    return _Rollback(settings, chosen, outbox, steps, earlier.records)
 
 
 def _carry_out(rollback: _Rollback, arguments: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """Write a feeder's copies and reload its bot; return the document, and whether all went well."""
-    settings, chosen, steps = rollback.settings, rollback.chosen, rollback.steps
-    needed = [step for step in steps if step.is_needed]
-    _set_aside_tuning(settings, [step.target.pair for step in needed])
-    now = now_ns()
-    written = {step.target.pair: rollback.outbox.put(step.make_copy(now)) for step in needed}
-    error = rollback.outbox.deliver(chosen.store).error if written else None
+    settings, chosen = rollback.settings, rollback.chosen
+    outcome = _write_copies(rollback)
     if not arguments.json:
-        _print_steps(rollback, written, error)
+        _print_steps(rollback, outcome)
     document = {
         "feeder_id": settings.feeder_id,
         "store": chosen.url,
         "to": arguments.to,
-        "delivered": error is None,
-        "pairs": {step.target.pair: _step_document(step, written) for step in steps},
+        "delivered": outcome.error is None,
+        "delivered_from_outbox": len(rollback.earlier),
+        "pairs": {step.target.pair: _step_document(step, outcome) for step in rollback.steps},
     }
-    if error is not None or not arguments.reload:
-        _say(settings, error)
-        return document, error is None
+    if outcome.error is not None or not arguments.reload:
+        _say(settings, outcome.error)
+        return document, outcome.error is None
     document["reload"], is_done = reload_after_writing(settings, chosen, arguments)
     return document, is_done
+
+
+def _write_copies(rollback: _Rollback) -> _Outcome:
+    """Enter the copies that are needed into the outbox, deliver it, and return what came of each.
+
+    A copy that an earlier rollback left in the outbox is not entered again.
+    """
+    outbox, feeder_id = rollback.outbox, rollback.settings.feeder_id
+    needed = [step for step in rollback.steps if step.is_needed]
+    if not needed:
+        return _Outcome({}, {}, None)
+    _set_aside_tuning(rollback.settings, [step.target.pair for step in needed])
+    now, copies, waiting = now_ns(), {}, outbox.newest_waiting(feeder_id)
+    for step in needed:
+        pair = step.target.pair
+        is_there = step.is_copied_by(waiting.get(pair))
+        copies[pair] = waiting[pair] if is_there else outbox.put(step.make_copy(now))
+    result = outbox.deliver(rollback.chosen.store)
+    done = {pair: copy for pair, copy in copies.items() if copy in result.records}
+    left = {pair: copy for pair, copy in copies.items() if pair not in done}
+    return _Outcome(done, left, result.error)
+
+
+def _say_earlier(settings: FeederSettings, earlier: Delivered) -> None:
+    """Say at once what came of earlier results: the rollback itself may still end in an error."""
+    for record in earlier.records:
+        make_console(stderr=True).print(
+            f"{settings.feeder_id} {record.pair}: {format_time_ns(record.time_ns)} waited in the "
+            "outbox and is written now",
+            markup=False,
+        )
+    _say(settings, earlier.error)
 
 
 def _say(settings: FeederSettings, error: StoreError | None) -> None:
@@ -151,31 +192,37 @@ def _set_aside_tuning(settings: FeederSettings, pairs: Sequence[str]) -> None:
         )
 
 
-def _step_document(step: RollbackStep, written: dict[str, ParameterRecord]) -> dict[str, object]:
-    record = written.get(step.target.pair)
+def _step_document(step: RollbackStep, outcome: _Outcome) -> dict[str, object]:
+    pair = step.target.pair
+    record = outcome.delivered.get(pair) or outcome.waiting.get(pair)
     return {
         "from": None if step.newest is None else format_time_ns(step.newest.time_ns),
         "to": format_time_ns(step.target.time_ns),
         "record": None if record is None else record.to_dict(),
+        "delivered": None if record is None else pair in outcome.delivered,
     }
 
 
-def _print_steps(
-    rollback: _Rollback, written: dict[str, ParameterRecord], error: StoreError | None
-) -> None:
+def _print_steps(rollback: _Rollback, outcome: _Outcome) -> None:
     console, feeder_id = make_console(), rollback.settings.feeder_id
     for step in rollback.steps:
         target = step.target
-        if record := written.get(target.pair):
-            said = f"is written again as {format_time_ns(record.time_ns)}"
+        if copy := outcome.delivered.get(target.pair):
+            said = f"is written again as {format_time_ns(copy.time_ns)}"
+        elif copy := outcome.waiting.get(target.pair):
+            said = (
+                f"is not written yet: its copy, {format_time_ns(copy.time_ns)}, waits in the outbox"
+            )
         else:
             said = "has the values of the newest record, nothing is written"
         console.print(
             f"{feeder_id} {target.pair}: {format_time_ns(target.time_ns)} {said}", markup=False
         )
-    if written and error is None:
+    n_earlier = len(rollback.earlier)
+    if n_written := len(outcome.delivered) + n_earlier:
+        waited = f", {n_earlier} of which waited in the outbox" if n_earlier else ""
         console.print(
-            f"{count(len(written), 'record')} written to {rollback.chosen}; beside the running bot: "
-            f"feeder diff --feeder {feeder_id}{rollback.chosen.option}",
+            f"{count(n_written, 'record')} written to {rollback.chosen}{waited}; beside the running "
+            f"bot: feeder diff --feeder {feeder_id}{rollback.chosen.option}",
             markup=False,
         )

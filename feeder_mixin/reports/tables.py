@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from rich import box
@@ -53,12 +53,20 @@ NEVER_SAFE: Final = 0.005
 """Share of candles called safe below which a feeder would emit next to nothing for a pair."""
 
 
-def verdicts(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return one sentence per pair: what was decided and why, what a bot could do with it."""
+def verdicts(
+    results: Mapping[str, Mapping[str, Any]], undelivered: Collection[str] = ()
+) -> list[str]:
+    """Return one sentence per pair: what was decided and why, what a bot could do with it.
+
+    Parameters
+    ----------
+    undelivered
+        Pairs whose record could not be written to the store yet.
+    """
     lines = []
     for pair, result in results.items():
         tuned = result["scores"][TUNED]
-        parts = [_decision_text(result["decision"])]
+        parts = [_decision_text(result["decision"], is_delivered=pair not in undelivered)]
         if result["parameters"] != default_parameters() or result["decision"]["gain"] is not None:
             parts.append(_winner_text(result))
         if tuned["skill"] < 0:
@@ -86,6 +94,11 @@ _DONE: Final[Mapping[str | None, str]] = {
     RUNNING: "the running set is written again",
     None: "nothing is written, what runs stays",
 }
+_WAITS: Final[Mapping[str | None, str]] = {
+    TUNED: "the tuned set waits in the outbox",
+    DEFAULTS: "the defaults wait in the outbox",
+    RUNNING: "the running set waits in the outbox, to be written again",
+}
 _OUTCOMES: Final[Mapping[str, str]] = {
     "promoted": "promoted",
     "kept": "kept",
@@ -95,10 +108,10 @@ _OUTCOMES: Final[Mapping[str, str]] = {
 }
 
 
-def _decision_text(decision: Mapping[str, Any]) -> str:
+def _decision_text(decision: Mapping[str, Any], *, is_delivered: bool) -> str:
     """Return what became of the pair and why."""
     candidate = ", the tuned one goes to the candidates" if decision["candidate"] else ""
-    written = _DONE[decision["written"]]
+    written = (_DONE if is_delivered else _WAITS)[decision["written"]]
     return f"{_OUTCOMES[decision['outcome']]}, {written}{candidate} ({decision['reason']})"
 
 

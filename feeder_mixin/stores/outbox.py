@@ -14,6 +14,7 @@ under the time at which its search ended, so only an unclosed run of the journal
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -121,6 +122,15 @@ class Outbox:
             When one is no valid record any more; `deliver` passes over such a one.
         """
         return [point.build_record(feeder_id) for _, feeder_id, point in self._load_pending()]
+
+    def newest_waiting(self, feeder_id: str) -> dict[str, ParameterRecord]:
+        """Return pair -> the newest record not yet delivered; candidates and invalid ones are none."""
+        newest: dict[str, ParameterRecord] = {}
+        for measurement, owner, point in self._load_pending():
+            if (measurement, owner) == (MEASUREMENT, feeder_id):
+                with suppress(SchemaError):
+                    newest[point.pair] = point.build_record(feeder_id)
+        return newest
 
     def latest_entered(self, feeder_id: str, pairs: Sequence[str]) -> Latest:
         """Return the latest record of every pair among those entered here, delivered or not.

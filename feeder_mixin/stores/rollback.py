@@ -36,11 +36,16 @@ class RollbackStep:
     @property
     def is_needed(self) -> bool:
         """Return whether bots read other values now than the target's."""
-        newest = self.newest
-        return newest is None or (newest.fields, newest.tags) != (
-            self.target.fields,
-            self.target.tags,
-        )
+        return self.newest is None or not self._has_values(self.newest)
+
+    def is_copied_by(self, waiting: ParameterRecord | None) -> bool:
+        """Return whether a record that waits for the store already takes bots there."""
+        if waiting is None or not self._has_values(waiting):
+            return False
+        return self.newest is None or waiting.time_ns > self.newest.time_ns
+
+    def _has_values(self, record: ParameterRecord) -> bool:
+        return (record.fields, record.tags) == (self.target.fields, self.target.tags)
 
     def make_copy(self, now: int) -> ParameterRecord:
         """Return the target as a record of `now`, newer than what bots read."""

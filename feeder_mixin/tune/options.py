@@ -64,6 +64,8 @@ class RunSummary:
         Pair -> why it has no result.
     store_error
         Why records are still in the outbox; None when all were delivered.
+    undelivered
+        Pairs of which `records` is not in the store yet.
     """
 
     feeder_id: str
@@ -72,7 +74,7 @@ class RunSummary:
     candidates: dict[str, ParameterRecord] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
     store_error: StoreError | None = None
-    n_undelivered: int = 0
+    undelivered: frozenset[str] = frozenset()
 
     @property
     def exit_code(self) -> int:

@@ -366,6 +366,7 @@ class _Runner:
 
     def _deliver(self) -> None:
         """Hand the outbox to the store."""
-        delivered = self._outbox.deliver(self._store)
-        self._summary.store_error = delivered.error
-        self._summary.n_undelivered = delivered.remaining
+        self._summary.store_error = self._outbox.deliver(self._store).error
+        waiting = self._outbox.newest_waiting(self._settings.feeder_id)
+        records = self._summary.records.values()
+        self._summary.undelivered = frozenset(r.pair for r in records if r == waiting.get(r.pair))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from feeder_mixin.errors import StoreUnavailableError
+from feeder_mixin.errors import StoreError, StoreUnavailableError
 from feeder_mixin.live.status import read_status
 from feeder_mixin.schema import (
     CANDIDATES,
@@ -215,6 +215,62 @@ def test_rollback_store_down_while_writing_keeps_the_copy_in_the_outbox(
     assert "feeder flush --feeder feeder120b" in err
     assert "1 delivered" in feeder("flush", *FEEDER)[1]
     assert store.latest("feeder120b").records[PAIR].parameters == history[0].parameters
+
+
+def refuse_writes(monkeypatch, *pairs):
+    """Let the store refuse these pairs, as a token without the right to write is refused."""
+    write = SqlStore.write
+
+    def refuse(self, records, *more):
+        if "outbox" not in self.description and any(r.pair in pairs for r in records):
+            raise StoreError("no right to do this")
+        write(self, records, *more)
+
+    monkeypatch.setattr(SqlStore, "write", refuse)
+
+
+def test_rollback_says_of_each_pair_what_happened_to_it(
+    project, store, history, feeder, monkeypatch
+):
+    """Written, or waiting in the outbox; counted when written, however many tries it takes."""
+    store.write([make_record(9, OTHER, learning_rate=0.03), make_record(31, OTHER)])
+    arguments = ("rollback", *FEEDER, "--pair", PAIR, OTHER, "--to", shown(history[0]))
+    with monkeypatch.context() as patch:
+        refuse_writes(patch, PAIR, OTHER)
+        for _ in range(2):
+            code, out, err = feeder(*arguments)
+            assert (code, "no right to do this" in err) == (1, True)
+            assert out.count("is not written yet") == 2
+            assert "is written again" not in out
+            assert "written to" not in out
+    with closing(Outbox(make_settings(project / "user_data").outbox_path)) as outbox:
+        assert len(outbox.pending()) == 2
+    with monkeypatch.context() as patch:
+        refuse_writes(patch, OTHER)
+        code, out, err = feeder(*arguments, "--json")
+    (document,) = json.loads(out)
+    assert (code, document["delivered_from_outbox"]) == (1, 1)
+    assert f"{PAIR}: " in err
+    assert "waited in the outbox and is written now" in err
+    assert document["pairs"][OTHER]["delivered"] is False
+    code, out, _ = feeder(*arguments)
+    assert code == 0
+    assert "1 record written to" in out
+    assert ", 1 of which waited in the outbox" in out
+    assert [len(store.history("feeder120b", pair)) for pair in (PAIR, OTHER)] == [4, 3]
+
+
+def test_rollback_partly_refused_counts_what_the_store_took(
+    project, store, history, feeder, monkeypatch
+):
+    """One pair of two is written: exit 1, and the count is one."""
+    store.write([make_record(9, OTHER, learning_rate=0.03), make_record(31, OTHER)])
+    refuse_writes(monkeypatch, OTHER)
+    code, out, _ = feeder("rollback", *FEEDER, "--pair", PAIR, OTHER, "--to", shown(history[0]))
+    assert code == 1
+    assert f"{PAIR}: {shown(history[0])} is written again as" in out
+    assert f"{OTHER}: {format_time_ns(BASE_NS + 9 * NANOSECONDS)} is not written yet" in out
+    assert "1 record written to" in out
 
 
 def test_rollback_json_has_every_pair_and_the_record(project, store, history, feeder):

@@ -125,6 +125,21 @@ def test_verdict_says_plainly_what_happened(document, words):
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        pytest.param("tuned", "promoted, the tuned set waits in the outbox", id="tuned"),
+        pytest.param("defaults", "the defaults wait in the outbox", id="defaults"),
+        pytest.param("running", "the running set waits in the outbox", id="running"),
+    ],
+)
+def test_verdict_of_a_record_that_is_not_delivered_says_that_it_waits(written, words):
+    """A store that refused or was down has no record: nothing is called written."""
+    (line,) = verdicts({"BTC/USDT:USDT": result(decided={"written": written})}, {"BTC/USDT:USDT"})
+    assert words in line
+    assert "is written" not in line
+
+
 def test_on_bounds_counts_tuned_winners_only():
     """The defaults stand on bounds by design; they are no sign of a range too narrow."""
     results = [result(), result(learning_rate=0.1), result(learning_rate=0.1, max_depth=5)]

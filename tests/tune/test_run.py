@@ -201,6 +201,7 @@ def test_run_with_the_store_down_goes_by_what_it_wrote_last(tmp_path):
     summary = run(settings, DownStore(root / "down.sqlite"), root, pairs=(CLOSE,))
     result = summary.results[CLOSE]
     assert summary.exit_code == 1
+    assert summary.undelivered == set(summary.records)
     assert result["decision"]["champion_time_ns"] == champion.time_ns
     assert result["decision"]["outcome"] != "first"
     assert "running" in result["scores"]
