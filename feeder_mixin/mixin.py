@@ -8,6 +8,7 @@ threads, locks and models off the instance until a bot really trades.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy, stoploss_from_absolute
 
 from feeder_mixin.errors import FeederError, SettingsError
-from feeder_mixin.settings import FeederSettings, build_settings
+from feeder_mixin.settings import FeederSettings, Side, build_settings
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from feeder_mixin.live.predictor import SafetyColumns
     from feeder_mixin.live.walkforward import WalkForward
 
+logger = logging.getLogger(__name__)
+
 _TAG: Final = "safe q={q:.4f} alpha={alpha:g} generation={generation}"
 """Entry tag: which prediction let an entry pass, and what `predicted_at_entry` reads.
 
@@ -38,18 +41,22 @@ To a basis point: a report lists every tag, and with more digits each trade woul
 """
 
 
+_OTHER_SIDE: Final[dict[Side, Side]] = {"long": "short", "short": "long"}
+
+
 class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     """A feeder: predicts per pair and candle how far price may move against a position.
 
     A strategy of yours derives from it and overrides `entry_trigger` and `exit_trigger`; what it adds
-    to ``populate_indicators`` goes on top of ``super().populate_indicators(...)``.
+    to ``populate_indicators`` goes on top of ``super().populate_indicators(...)``. It trades the
+    feeder's side alone, which sets ``can_short``.
 
     Columns
     -------
     safety_q
         Predicted quantile of the adverse excursion within the horizon, calibrated: a ratio, negative
         = adverse.
-        NaN where no model was in force.
+        NaN where no model was in force: in a live bot on all candles before its very first model.
     safe
         1 where ``safety_q`` is not below minus ``feeder.max_adverse_ratio``, else 0.
     params_generation
@@ -76,7 +83,10 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             check_store(self.feeder, os.environ)
         except SettingsError as error:
             raise OperationalException(str(error)) from error
+        if self.can_short:  # of the strategy: the feeder's own side needs no word of it
+            self._check_can_short()
         self.can_short = self.feeder.side == "short"
+        self._said_other_side: set[str] = set()
         self._live: LiveFeeder | None = None
         self._walk_forward: WalkForward | None = None
 
@@ -99,6 +109,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     def bot_start(self, **kwargs: Any) -> None:  # noqa: ANN401  (freqtrade's signature)
         """Start the live side of a trading bot; every other mode predicts walk-forward."""
         super().bot_start(**kwargs)
+        self._check_can_short()
         if RunMode(self.config.get("runmode", RunMode.OTHER)) not in TRADE_MODES:
             return
         if threading.current_thread() is not threading.main_thread():
@@ -152,6 +163,34 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         # At once: pandas takes six times as long for one column after the other.
         return pd.concat([dataframe, added], axis=1)
 
+    def advise_entry(self, dataframe: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
+        """Drop entries of the other side, and say so.
+
+        freqtrade's own method, and the one place behind whatever `populate_entry_trend` a strategy has:
+        on the other side nothing is predicted, so no entry there would be gated.
+        """
+        dataframe = super().advise_entry(dataframe, metadata)
+        other = _OTHER_SIDE[self.feeder.side]
+        column, pair = f"enter_{other}", metadata["pair"]
+        if column not in dataframe:
+            return dataframe
+        n_signals = int((dataframe[column] == 1).sum())
+        if n_signals and pair not in self._said_other_side:
+            self._said_other_side.add(pair)
+            logger.error(
+                "Entries of the other side are dropped, on it nothing is predicted or gated: set no %s, or "
+                "run a feeder of side %s pair=%s strategy=%s feeder=%s side=%s signals=%d",
+                column,
+                other,
+                pair,
+                type(self).__name__,
+                self.feeder.feeder_id,
+                self.feeder.side,
+                n_signals,
+            )
+        dataframe[column] = 0
+        return dataframe
+
     def populate_entry_trend(
         self, dataframe: pd.DataFrame, metadata: dict[str, Any]
     ) -> pd.DataFrame:
@@ -202,6 +241,18 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         return stop or None
 
     # ------------------------------------------------------------------ wiring
+
+    def _check_can_short(self) -> None:
+        """Refuse a strategy whose ``can_short`` is not that of the feeder's one side."""
+        side = self.feeder.side
+        if self.can_short == (side == "short"):
+            return
+        raise OperationalException(
+            f"{type(self).__name__} has can_short={self.can_short}, but {self.feeder.feeder_id} is a "
+            f"{side} feeder (feeder.side), and a feeder trades one side: its models know no other. Leave "
+            f"can_short out, the side sets it; for the other side run a feeder of side "
+            f"{_OTHER_SIDE[side]}"
+        )
 
     def _stop_live(self) -> None:
         if self._live is not None:

@@ -3,6 +3,9 @@
 What is predicted and whether a candle is safe comes from `OptunaParamsMixin`: an entry needs this
 trigger and a safe candle. To trade by rules of your own, override `entry_trigger` and
 `exit_trigger` in a class that derives from this one or from the mixin.
+
+A live bot predicts candle by candle: ``safety_q`` is NaN on all candles before its very first model. A
+rule that rolls over it waits for as many candles as it looks back, or takes ``min_periods``.
 """
 
 from typing import Any
