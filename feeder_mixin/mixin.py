@@ -71,6 +71,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     process_only_new_candles = True
     startup_candle_count = 1  # warm-up comes from the data folder, not from the frame
 
+    can_short: bool  # freqtrade's, which has no types
     stop_quantiles = 2.0
     """The stop of an entry lies at so many times the quantile predicted for it."""
 
