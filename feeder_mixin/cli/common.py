@@ -17,6 +17,7 @@ from typing import Final
 from rich.console import Console
 from rich.logging import RichHandler
 
+from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.settings import FeederSettings, feeder_ids, load_settings
 from feeder_mixin.stores.base import ParameterStore
@@ -140,4 +141,4 @@ def count(number: int, noun: str) -> str:
 
 def print_json(document: object) -> None:
     """Print one JSON document to stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    print_utf8(json.dumps(document, indent=2, allow_nan=False) + "\n")

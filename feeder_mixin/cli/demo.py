@@ -101,8 +101,9 @@ class ConsoleNarrator:
     def step(self, name: str) -> Iterator[None]:
         """See `Narrator`; on a terminal, something turns while it goes on."""
         self.title(name)
-        is_terminal = self._console.is_terminal
-        with self._console.status(name) if is_terminal else nullcontext():
+        console = self._console
+        spinner = "line" if console.options.ascii_only else "dots"
+        with console.status(name, spinner=spinner) if console.is_terminal else nullcontext():
             yield
 
     def say(self, text: str) -> None:

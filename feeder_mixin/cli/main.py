@@ -1,7 +1,7 @@
 """The ``feeder`` command: a table of sub-commands, exit codes, nothing else.
 
-Exit codes: 0 every pair got an answer; 1 failed (store, disk, another optimizer); 2 usage, settings
-or unusable candles; 3 some pairs failed and others did not; 130 Ctrl-C.
+Exit codes: 0 every pair got an answer; 1 failed (store, disk, another optimizer, a stdout that can't be
+written); 2 usage, settings or unusable candles; 3 some pairs failed and others did not; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from feeder_mixin.cli import (
     transfer,
 )
 from feeder_mixin.cli.common import make_console, set_up_logging
+from feeder_mixin.cli.streams import fill_closed_descriptors, safe_streams
 from feeder_mixin.errors import CandleError, FeederError, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,25 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command and return its exit code."""
-    arguments = make_parser().parse_args(argv)
+    with safe_streams() as out:
+        try:
+            arguments = make_parser().parse_args(argv)
+        except SystemExit as stop:  # argparse: help, version, a usage error
+            name, code = "feeder", int(stop.code or 0)
+        else:
+            name, code = f"feeder {arguments.command}", _run_command(arguments)
+        out.flush()
+        if out.failure is not None:
+            make_console(stderr=True).print(
+                f"{name}: the result can't be written to stdout: {out.failure}. All else is done; "
+                "send it elsewhere or free disk space",
+                markup=False,
+            )
+            code = code or 1
+    return code
+
+
+def _run_command(arguments: argparse.Namespace) -> int:
     console = make_console(stderr=True)
     set_up_logging(console, verbose=arguments.verbose)
     try:
@@ -89,5 +108,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Entry point of the ``feeder`` script; SIGTERM (systemd, timeout) ends it like Ctrl-C."""
+    fill_closed_descriptors()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

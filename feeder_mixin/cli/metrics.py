@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from feeder_mixin.cli.common import (
     print_json,
 )
 from feeder_mixin.cli.live import load_report
+from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.errors import FeederError, SettingsError, StateError
 from feeder_mixin.live.last_good import read_last_good
 from feeder_mixin.schema import NANOSECONDS
@@ -115,7 +115,7 @@ def run_metrics(arguments: argparse.Namespace) -> int:
         samples = (sample for family in registry.collect() for sample in family.samples)
         print_json([{"name": s.name, "labels": s.labels, "value": s.value} for s in samples])
     else:
-        sys.stdout.write(generate_latest(registry).decode())
+        print_utf8(generate_latest(registry).decode())
     return 0
 
 

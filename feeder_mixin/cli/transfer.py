@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from feeder_mixin.cli.common import (
     chosen_feeders,
@@ -15,6 +17,7 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
+from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.live.files import write_private
 from feeder_mixin.stores.base import now_ns
@@ -87,7 +90,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         )
     text = "".join(f"{line}\n" for line in lines)
     if arguments.out is None:
-        sys.stdout.write(text)
+        print_utf8(text)
     else:
         write_private(arguments.out, text)
     if arguments.json:
@@ -119,7 +122,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 def _read_file(name: str, feeder_ids: Sequence[str]) -> Copy:
     """Return what the file holds for the feeders; say what it holds for others."""
     try:
-        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        content = _read_stdin() if name == "-" else Path(name).read_bytes()
         # At "\n" only: a text of the provenance may hold other ends of line.
         copy = read_lines(content.decode("utf-8").split("\n"), feeder_ids)
     except OSError as error:
@@ -142,6 +145,13 @@ def _read_file(name: str, feeder_ids: Sequence[str]) -> Copy:
             markup=False,
         )
     return copy
+
+
+def _read_stdin() -> bytes:
+    stdin: TextIO | None = sys.stdin  # None where the process was started with it closed
+    if stdin is None:
+        raise OSError(errno.EBADF, "stdin is closed")
+    return stdin.buffer.read()
 
 
 def _counts(entries: Sequence[Entry]) -> dict[str, int]:
