@@ -24,6 +24,7 @@ from feeder_mixin.schema import ParameterRecord, format_time_ns, parse_time_ns
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import ParameterStore, now_ns
 from feeder_mixin.stores.compare import Difference, Side, find_differences
+from feeder_mixin.stores.notes import group_notes
 from feeder_mixin.stores.past import Moment, load_record_at, parse_moment
 
 _Sides = dict[str, Side | str]
@@ -132,8 +133,8 @@ def _load_newest_sides(
 ) -> _Sides:
     """Return what a reload now would find."""
     latest, errors = store.latest(settings.feeder_id, pairs), make_console(stderr=True)
-    for note in latest.notes:
-        errors.print(f"passed over: {note}", markup=False)
+    for line in group_notes(latest.notes):
+        errors.print(f"passed over: {line}", markup=False)
     sides: _Sides = dict.fromkeys(pairs, "no record in the store")
     for pair, time_ns in latest.expired.items():
         sides[pair] = f"the newest record, of {format_time_ns(time_ns)}, has expired"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,7 @@ from feeder_mixin.live.request import RELOAD_TIMEOUT_S, ReloadOutcome, reload_bo
 from feeder_mixin.live.status import Status, read_status
 from feeder_mixin.schema import NANOSECONDS, parse_time_ns
 from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.notes import group_pairs
 
 _TABLE_WIDTH: Final = 120
 """Least width of the table: on a narrower terminal lines wrap instead of losing digits."""
@@ -143,10 +145,20 @@ def _print_report(console: Console, settings: FeederSettings, report: BotReport)
         if since := facts.get("last_good_at"):
             age = age_text(_age_s(since))
             console.print(f"  {pair} runs on a copy that the store gave {age} ago", markup=False)
-        if facts["rejected"] is not None:
-            console.print(f"  rejected {pair}: {facts['rejected']}", markup=False)
-        if facts["model"]["error"] is not None:
-            console.print(f"  training failed {pair}: {facts['model']['error']}", markup=False)
+    _print_reasons(console, "rejected", {p: f["rejected"] for p, f in status["pairs"].items()})
+    _print_reasons(
+        console, "passed over", {p: f.get("passed_over") for p, f in status["pairs"].items()}
+    )
+    _print_reasons(
+        console, "training failed", {p: f["model"]["error"] for p, f in status["pairs"].items()}
+    )
+
+
+def _print_reasons(console: Console, what: str, reasons: Mapping[str, str | None]) -> None:
+    """Print each reason once, with the pairs that have it."""
+    known = {pair: reason for pair, reason in reasons.items() if reason is not None}
+    for pairs, reason in group_pairs(known):
+        console.print(f"  {what} {', '.join(pairs)}: {reason}", markup=False)
 
 
 def _pair_table(status: Status) -> Table:
@@ -249,7 +261,11 @@ def print_outcome(outcome: ReloadOutcome) -> None:
         f"{count(len(outcome.changed), 'pair')} changed",
         markup=False,
     )
-    for pair, reason in outcome.rejected.items():
-        console.print(f"  rejected {pair}: {reason}", markup=False)
+    _print_reasons(console, "rejected", outcome.rejected)
+    _print_reasons(console, "passed over", outcome.passed_over)
+    by_source: dict[str, list[str]] = {}
     for pair, source in outcome.unanswered.items():
-        console.print(f"  no record for {pair}, it runs on {source}", markup=False)
+        by_source.setdefault(source, []).append(pair)
+    for source, pairs in by_source.items():
+        runs = "it runs" if len(pairs) == 1 else "they run"
+        console.print(f"  no record for {', '.join(pairs)}, {runs} on {source}", markup=False)

@@ -18,7 +18,6 @@ from feeder_mixin.cli.common import (
 )
 from feeder_mixin.errors import FeederError, SettingsError, StoreError, TuningError
 from feeder_mixin.live.files import write_private
-from feeder_mixin.schema import format_time_ns
 from feeder_mixin.settings import FeederSettings
 
 if TYPE_CHECKING:
@@ -202,12 +201,12 @@ def _read_journal(settings: FeederSettings) -> dict[str, PairResult]:
 
 def _read_store(settings: FeederSettings, chosen: ChosenStore) -> Stored:
     from feeder_mixin.reports.documents import Stored
+    from feeder_mixin.stores.notes import describe_unused
     from feeder_mixin.stores.outbox import Outbox
 
     store, feeder_id = chosen.store, settings.feeder_id
     latest = store.latest(feeder_id, settings.pairs)
-    notes = [f"Passed over: {note}" for note in (*latest.notes, *latest.rejected.values())]
-    notes += [f"Expired: {p} at {format_time_ns(t)}" for p, t in latest.expired.items()]
+    notes = [line[0].upper() + line[1:] for line in describe_unused(latest)]
     outbox = Outbox(settings.outbox_path)
     n_waiting = len(outbox.pending())
     outbox.close()

@@ -22,6 +22,7 @@ from feeder_mixin.reports.records import record_table
 from feeder_mixin.schema import CANDIDATES, MEASUREMENT, format_time_ns, parameter_problems
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import ParameterStore
+from feeder_mixin.stores.notes import describe_unused
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,10 +71,8 @@ def run_show(arguments: argparse.Namespace) -> int:
             )
         records = [latest.records[pair] for pair in wanted if pair in latest.records]
         documents += [record.to_dict() for record in records]
-        for note in (*latest.notes, *latest.rejected.values()):
-            errors.print(f"passed over: {note}", markup=False)
-        for pair, time_ns in latest.expired.items():
-            errors.print(f"expired: {pair} at {format_time_ns(time_ns)}", markup=False)
+        for line in describe_unused(latest):
+            errors.print(f"{settings.feeder_id}: {line}", markup=False)
         missing = [p for p in wanted if p not in latest.records]
         if missing:
             errors.print(_missing_text(settings, missing, chosen, arguments), markup=False)

@@ -10,11 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from feeder_mixin.doctor.finding import Facts, Skipped, Verdict, some
+from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
 from feeder_mixin.live.files import PID_NAME, running_bot_pid
 from feeder_mixin.live.request import catches_sigusr1
 from feeder_mixin.live.status import PairStatus, read_status
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, parse_time_ns
+from feeder_mixin.stores.notes import some
 
 _START_S: Final = 300.0
 """A bot that has not written its status after this time does not start, but hang."""

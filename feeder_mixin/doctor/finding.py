@@ -7,11 +7,11 @@ second time what an earlier one could not find out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from feeder_mixin.live.status import Status
 from feeder_mixin.schema import ParameterRecord
@@ -21,7 +21,6 @@ from feeder_mixin.stores.base import Latest, ParameterStore
 State = Literal["pass", "warn", "fail", "skipped"]
 
 _T = TypeVar("_T")
-_NAMED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +122,3 @@ class Facts:
     newest_candle_s = Fact[int]("there is neither a server nor a candle to compare with")
     pid = Fact[int | None]("whether a bot runs is not known")
     status = Fact[Status]("there is no status of a running bot")
-
-
-def some(names: Iterable[str]) -> str:
-    """Return names in one line, the first few when there are many.
-
-    Examples
-    --------
-    >>> some(["a", "b"]), some("abcdefg")
-    ('a, b', 'a, b, c, d and 3 more')
-    """
-    listed = list(names)
-    shown = ", ".join(listed[:_NAMED])
-    return shown if len(listed) <= _NAMED else f"{shown} and {len(listed) - _NAMED} more"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from feeder_mixin.doctor.finding import Facts, Verdict, some
+from feeder_mixin.doctor.finding import Facts, Verdict
 from feeder_mixin.live.loader import other_features
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, hash48, mismatch_reason
 from feeder_mixin.stores.base import MAX_AGE_DAYS, Note
+from feeder_mixin.stores.notes import group_notes, group_pairs, some
 
 STALE_DAYS: Final = MAX_AGE_DAYS / 2
 """Age from which a record is called stale: half of what it may have."""
@@ -38,7 +39,7 @@ def check_valid(facts: Facts) -> Verdict:
             refused[pair] = reason
     facts.latest, facts.usable = latest, usable
     if refused:
-        reasons = "; ".join(list(refused.values())[:2])
+        reasons = "; ".join(reason for _, reason in group_pairs(refused)[:2])
         return Verdict(
             "fail",
             f"a bot rejects the newest record of {some(refused)}: {reasons}",
@@ -69,11 +70,11 @@ def check_complete(facts: Facts) -> Verdict:
     notes = [note for note in facts.latest.notes if note.field != "time"]
     if not notes:
         return Verdict("pass", "no pair's newest point lacks a parameter")
-    unserved = [note.pair for note in notes if note.pair not in facts.latest.records]
-    after = f"; {some(dict.fromkeys(unserved))} has no complete one" if unserved else ""
+    unserved = facts.latest.incomplete
+    after = f"; {some(unserved)} has no complete one" if unserved else ""
     return Verdict(
         "fail" if unserved else "warn",
-        f"{_of(notes)} passed over: {notes[0]}{after}",
+        f"passed over: {'; '.join(group_notes(notes)[:2])}{after}",
         "a writer died half-way, or writes other field names: tune the pair again, look at the fields",
     )
 

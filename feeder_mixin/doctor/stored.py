@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Set
 from typing import Final
 
-from feeder_mixin.doctor.finding import Facts, Skipped, Verdict, some
+from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
 from feeder_mixin.errors import SettingsError, StoreCorruptError, StoreError, StoreUnavailableError
 from feeder_mixin.live.loader import STORE_TIMEOUT_S
 from feeder_mixin.market.candles import timeframe_seconds
@@ -19,6 +19,7 @@ from feeder_mixin.schema import (
 )
 from feeder_mixin.settings import load_settings, read_config
 from feeder_mixin.stores.base import ParameterStore
+from feeder_mixin.stores.notes import some
 from feeder_mixin.stores.url import (
     TOKEN_FILE_VARIABLE,
     TOKEN_VARIABLE,

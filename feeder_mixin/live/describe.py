@@ -40,6 +40,7 @@ def describe_pair(
         version=_time_text(pair.loaded.version),
         parameters=dict(pair.loaded.parameters),
         rejected=pair.loaded.rejected,
+        passed_over=pair.loaded.passed_over,
         model=model,
         last_good_at=_time_text(pair.loaded.saved_ns),
         exceedance=None

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, get_args
 
 from feeder_mixin.errors import StateError, StoreError
 from feeder_mixin.live.last_good import read_last_good
@@ -28,6 +28,7 @@ from feeder_mixin.schema import (
 )
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import MAX_AGE_DAYS, Latest
+from feeder_mixin.stores.notes import group_notes, group_pairs
 from feeder_mixin.stores.url import choose_store_url, masked_store_url, open_store
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,10 @@ class LoadedPair:
     beats_rule
         False when the record says that nothing beat the ATR rule: no candle is called safe.
     rejected
-        Why the store's newest record was refused, or None.
+        Why the store's newest record was refused, or None. A half-written point is none: it counts
+        only where the store holds no complete one.
+    passed_over
+        The newest point that was passed over for an older one, and why; None without any.
     saved_ns
         When the store gave the last good copy, in nanoseconds since the epoch; None for other sources.
     """
@@ -63,6 +67,7 @@ class LoadedPair:
     beats_rule: bool = True
     candles_to_s: float | None = None
     rejected: str | None = None
+    passed_over: str | None = field(default=None, compare=False)
     saved_ns: int | None = field(default=None, compare=False)
 
     @property
@@ -132,32 +137,24 @@ def load_parameters(
         if running is not None:
             raise
         latest, error = Latest(), str(problem)
-    for note in latest.notes:
-        logger.warning("Stored record passed over: %s", note)
-    for pair, time_ns in latest.expired.items():
-        logger.warning(
-            "Stored record is too old, tune again pair=%s version=%s max_age_days=%g",
-            pair,
-            format_time_ns(time_ns),
-            MAX_AGE_DAYS,
-        )
+    _say_unused(latest)
     usable, reasons = _sort_out(settings, latest, timeframe_s)
-    copies: dict[str, LoadedPair] = {}
     # A store whose records are all still to come said nothing: the clock is wrong, here or there.
     unsaid = {note.pair for note in latest.notes if note.field == "time"} - latest.expired.keys()
-    if running is None and (error is not None or (reasons.keys() | unsaid) - usable.keys()):
-        copies = load_last_good(settings, timeframe_s)
+    lost = set(settings.pairs) if error is not None else (reasons.keys() | unsaid) - usable.keys()
+    copies = load_last_good(settings, timeframe_s, lost) if running is None and lost else {}
+    passed_over = {note.pair: str(note) for note in reversed(latest.notes)}
     pairs = {}
     for pair in settings.pairs:
-        reason = reasons.get(pair)
         if pair in usable:
-            pairs[pair] = replace(from_record(usable[pair], "store"), rejected=reason)
+            now = from_record(usable[pair], "store")
         elif running is not None and pair in running:
-            pairs[pair] = replace(running[pair], rejected=reason)
-        elif (error is not None or reason is not None or pair in unsaid) and pair in copies:
-            pairs[pair] = replace(copies[pair], rejected=reason)
+            now = running[pair]
+        elif pair in copies:
+            now = copies[pair]
         else:
-            pairs[pair] = LoadedPair(pair, default_parameters(), "default", None, rejected=reason)
+            now = LoadedPair(pair, default_parameters(), "default", None)
+        pairs[pair] = replace(now, rejected=reasons.get(pair), passed_over=passed_over.get(pair))
     took_ms = (time.perf_counter() - started) * 1000
     return Loaded(pairs, description, usable, error, took_ms)
 
@@ -165,25 +162,20 @@ def load_parameters(
 def _sort_out(
     settings: FeederSettings, latest: Latest, timeframe_s: int
 ) -> tuple[dict[str, ParameterRecord], dict[str, str]]:
-    """Return the records that can serve this feeder, and per pair why its newest one can't.
-
-    A pair may be in both: of an incomplete record the older one before it serves.
-    """
+    """Return the records that can serve this feeder, and per pair why its newest one can't."""
     context_hash = hash48(*settings.context_pairs)
     usable: dict[str, ParameterRecord] = {}
     reasons = {pair: note.reason for pair, note in latest.rejected.items()}
-    for note in latest.notes:
-        if note.field != "time":  # one of the future is a wrong clock's, and may still come due
-            reasons.setdefault(note.pair, str(note))
+    reasons |= {pair: f"{pair}: {note.reason}" for pair, note in latest.incomplete.items()}
     for pair, record in latest.records.items():
         reason = mismatch_reason(
             record, horizon_candles=settings.horizon_candles, timeframe_s=timeframe_s
         )
         if reason is None:
             usable[pair] = record
-            _say_other_features(record, context_hash)
         else:
             reasons[pair] = reason
+    _say_other_features(usable, context_hash)
     return usable, reasons
 
 
@@ -204,17 +196,41 @@ def other_features(record: ParameterRecord, context_hash: int) -> dict[str, int]
     return {n: value for n, value in here.items() if record.metrics.get(n) not in (None, value)}
 
 
-def _say_other_features(record: ParameterRecord, context_hash: int) -> None:
-    for name, here in other_features(record, context_hash).items():
+def _say_unused(latest: Latest) -> None:
+    """Say what of the store's answer serves nobody, each reason once."""
+    for line in group_notes(latest.notes):
+        logger.warning("Stored record passed over: %s", line)
+    if latest.expired:
+        logger.warning(
+            "Stored record is too old, tune again pair=%s version=%s max_age_days=%g",
+            ",".join(latest.expired),
+            _shared_version(latest.expired.values()),
+            MAX_AGE_DAYS,
+        )
+
+
+def _say_other_features(usable: Mapping[str, ParameterRecord], context_hash: int) -> None:
+    """Say which records were tuned on something else, each difference once."""
+    same: dict[tuple[str, float, int], list[ParameterRecord]] = {}
+    for record in usable.values():
+        for name, here in other_features(record, context_hash).items():
+            same.setdefault((name, record.metrics[name], here), []).append(record)
+    for (name, stored, here), records in same.items():
         logger.warning(
             "Optuna params for %s were tuned on other %s, tune again version=%s %s=%.0f here=%d",
-            record.pair,
+            ", ".join(record.pair for record in records),
             "context pairs" if name == "context_hash" else "features",
-            format_time_ns(record.time_ns),
+            _shared_version(record.time_ns for record in records),
             name,
-            record.metrics[name],
+            stored,
             here,
         )
+
+
+def _shared_version(times_ns: Iterable[int | None]) -> str:
+    """Return the version of pairs that a line is about: theirs when they share one."""
+    versions = {"defaults" if t is None else format_time_ns(t) for t in times_ns}
+    return versions.pop() if len(versions) == 1 else "several"
 
 
 def from_record(record: ParameterRecord, source: Source) -> LoadedPair:
@@ -229,8 +245,16 @@ def from_record(record: ParameterRecord, source: Source) -> LoadedPair:
     )
 
 
-def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, LoadedPair]:
-    """Return pair -> last good copy; empty, with a line in the log, when there is none to use."""
+def load_last_good(
+    settings: FeederSettings, timeframe_s: int, lost: Collection[str]
+) -> dict[str, LoadedPair]:
+    """Return pair -> last good copy, for pairs without a record; each line in the log is about those.
+
+    Parameters
+    ----------
+    lost
+        The feeder's pairs for which a copy is wanted.
+    """
     path = settings.last_good_path
     try:
         copies = read_last_good(settings)
@@ -240,25 +264,30 @@ def load_last_good(settings: FeederSettings, timeframe_s: int) -> dict[str, Load
     if copies is None:
         logger.warning("There is no last good copy path=%s", path)
         return {}
-    limit, now_ns = settings.last_good_max_days, time.time_ns()
     usable: dict[str, LoadedPair] = {}
+    too_old: dict[str, float] = {}
+    limit, now_ns = settings.last_good_max_days, time.time_ns()
     for record, saved_ns in copies:
         age_days = (now_ns - saved_ns) / _DAY_NS
+        if record.pair not in lost:
+            continue
         # A copy of the future is of unknown age: the clock was wrong, then or now.
         if limit is not None and not -1.0 <= age_days <= limit:
-            logger.error(
-                "Last good copy is too old pair=%s age_days=%.1f feeder.last_good_max_days=%g path=%s",
-                record.pair,
-                age_days,
-                limit,
-                path,
-            )
+            too_old[record.pair] = age_days
         elif not mismatch_reason(
             record, horizon_candles=settings.horizon_candles, timeframe_s=timeframe_s
         ):
             usable[record.pair] = replace(from_record(record, "last_good"), saved_ns=saved_ns)
+    if too_old:
+        logger.error(
+            "Last good copy is too old pair=%s age_days=%.1f feeder.last_good_max_days=%g path=%s",
+            ",".join(too_old),
+            max(too_old.values(), key=abs),
+            limit,
+            path,
+        )
     if usable:
-        oldest = max(now_ns - saved for record, saved in copies if record.pair in usable)
+        oldest = max(now_ns - (copy.saved_ns or now_ns) for copy in usable.values())
         logger.warning(
             "Last good copy stands in for the store pairs=%d oldest_days=%.1f path=%s",
             len(usable),
@@ -283,15 +312,8 @@ def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> Non
             loaded.store,
             loaded.error,
         )
+    _log_rejected(loaded)
     for pair, now in loaded.pairs.items():
-        if now.rejected is not None:
-            logger.error(
-                "Rejected Optuna params for %s reason=%s running=%s version=%s",
-                pair,
-                now.rejected,
-                now.source,
-                now.version_text,
-            )
         if now.source == "default":
             logger.warning(
                 "No Optuna params for %s, using defaults generation=%d", pair, generation
@@ -315,7 +337,7 @@ def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> Non
         )
     logger.info(
         "Loaded Optuna params for %d pairs feeder=%s loaded=%d defaulted=%d rejected=%d "
-        "generation=%d store=%s took_ms=%.0f last_good=%d",
+        "generation=%d store=%s took_ms=%.0f last_good=%d passed_over=%d",
         len(loaded.records),
         settings.feeder_id,
         len(loaded.records),
@@ -325,4 +347,23 @@ def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> Non
         loaded.store,
         loaded.took_ms,
         sum(pair.source == "last_good" for pair in loaded.pairs.values()),
+        sum(pair.passed_over is not None for pair in loaded.pairs.values()),
     )
+
+
+def _log_rejected(loaded: Loaded) -> None:
+    """Write one line for each reason and what runs instead, with every pair that has it."""
+    for source in get_args(Source):
+        refused = {
+            pair: now.rejected
+            for pair, now in loaded.pairs.items()
+            if now.rejected is not None and now.source == source
+        }
+        for pairs, reason in group_pairs(refused):
+            logger.error(
+                "Rejected Optuna params for %s reason=%s running=%s version=%s",
+                ", ".join(pairs),
+                reason,
+                source,
+                _shared_version(loaded.pairs[pair].version for pair in pairs),
+            )

@@ -61,6 +61,12 @@ class ReloadOutcome:
         return {p: f["rejected"] for p, f in pairs.items() if f["rejected"] is not None}
 
     @property
+    def passed_over(self) -> dict[str, str]:
+        """Return pair -> newest point that was passed over for an older one, and why."""
+        pairs = {} if self.after is None else self.after["pairs"]
+        return {p: text for p, f in pairs.items() if (text := f.get("passed_over")) is not None}
+
+    @property
     def unanswered(self) -> dict[str, str]:
         """Return pair -> source of what it runs, where the store had no record."""
         pairs = {} if self.after is None else self.after["pairs"]
@@ -89,6 +95,7 @@ class ReloadOutcome:
             "generation_after": None if self.after is None else self.after["generation"],
             "accepted": self.accepted,
             "rejected": self.rejected,
+            "passed_over": self.passed_over,
             "unanswered": self.unanswered,
             "changed": self.changed,
             "error": self.error,

@@ -83,7 +83,8 @@ class PairStatus(TypedDict):
     `version` is the record's time, null for defaults. `rejected` is the reason why the store's
     record was refused, null when it was not. `exceedance` is null until a horizon has ended.
     `last_good_at` is when the store gave the last good copy that serves: its age counts from there;
-    null for other sources.
+    null for other sources. `passed_over` is the store's newest point that was passed over for an older
+    one (half-written or dated in the future), with the reason; null without any.
     """
 
     source: Source
@@ -93,6 +94,7 @@ class PairStatus(TypedDict):
     model: ModelStatus
     exceedance: NotRequired[ExceedanceStatus | None]  # a bot of an earlier version may still run
     last_good_at: NotRequired[str | None]  # likewise
+    passed_over: NotRequired[str | None]  # likewise
 
 
 class Status(TypedDict):
@@ -231,6 +233,7 @@ _RELOAD_LATER: Final[Mapping[str, _Check]] = {"loads": _is_object}
 _PAIR_LATER: Final[Mapping[str, _Check]] = {
     "exceedance": _or_null(_is_object),
     "last_good_at": _or_null(_is_time),
+    "passed_over": _or_null(_is_text),
 }
 _MODEL_LATER: Final[Mapping[str, _Check]] = {"calibration": _is_factor}
 """`_LATER`: keys that a running bot of an earlier version does not write."""

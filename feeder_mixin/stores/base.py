@@ -100,6 +100,16 @@ class Latest:
     notes: Sequence[Note] = ()
     expired: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def incomplete(self) -> dict[str, Note]:
+        """Return pair -> its newest half-written point, where the store holds no complete one."""
+        known = {*self.records, *self.rejected, *self.expired}
+        newest: dict[str, Note] = {}
+        for note in self.notes:  # newest first of each pair
+            if note.field != "time" and note.pair not in known:
+                newest.setdefault(note.pair, note)
+        return newest
+
 
 def now_ns() -> int:
     """Return the current time in nanoseconds since the epoch."""

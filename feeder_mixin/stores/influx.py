@@ -325,14 +325,15 @@ class InfluxStore(ParameterStore):
         """Return which of `records` are not stored after a refusal.
 
         The server answers at the first shard that refuses, while others may still be written to:
-        while more are missing than it dropped, they are looked for again, a bounded time.
+        while more are missing than it dropped (at least one), they are looked for again, a bounded
+        time.
         """
         pauses = iter(_PAUSES_S)
         while True:
             stored = self._stored(feeder_id, records, measurement)
             lost = [record for record in records if not self._is_delivered(record, stored)]
             pause_s = next(pauses, None)
-            if len(lost) <= n_dropped or pause_s is None:
+            if len(lost) <= max(n_dropped, 1) or pause_s is None:
                 return lost
             time.sleep(pause_s)
 

@@ -23,6 +23,7 @@ from feeder_mixin.model.quantile import SharedModels
 from feeder_mixin.schema import CANDIDATES, mismatch_reason
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
+from feeder_mixin.stores.notes import describe_unused
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.tune import worker
 from feeder_mixin.tune.candles import load_run_candles
@@ -102,8 +103,8 @@ class _Runner:
                 error,
             )
             return self._outbox.latest_entered(self._settings.feeder_id, self._settings.pairs)
-        for note in (*latest.notes, *latest.rejected.values()):
-            logger.warning("Stored record passed over: %s", note)
+        for line in describe_unused(latest):
+            logger.warning("Stored record %s", line)
         return latest
 
     def _load(self, pairs: Sequence[str]) -> dict[str, Candles]:

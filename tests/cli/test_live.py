@@ -172,6 +172,7 @@ def test_reload_json_names_pairs(userdir, feeder):
             "generation_after": 2,
             "accepted": [PAIRS[0]],
             "rejected": {PAIRS[1]: "num_leaves=99 is outside 15 to 63"},
+            "passed_over": {},
             "unanswered": {PAIRS[2]: "default"},
             "changed": [PAIRS[0]],
             "error": None,

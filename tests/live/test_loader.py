@@ -128,7 +128,8 @@ def test_valid_records_are_taken_and_said_word_for_word(settings, write_store, l
     assert level == "INFO"
     assert re.fullmatch(
         r"Loaded Optuna params for 2 pairs feeder=feeder75a loaded=2 defaulted=1 rejected=0 "
-        r"generation=4 store=sqlite:///user_data/feeder_params\.sqlite \(default\) took_ms=\d+ last_good=0",
+        r"generation=4 store=sqlite:///user_data/feeder_params\.sqlite \(default\) took_ms=\d+ last_good=0 "
+        r"passed_over=0",
         last,
     )
 
@@ -215,15 +216,63 @@ def test_incomplete_record_is_passed_over_for_the_older_one_and_named(
     assert (loaded.pairs[BTC].version, loaded.pairs[BTC].source) == (OLD, "store")
     reason = f"{BTC} at {format_time_ns(NEW)}: incomplete: reg_alpha missing"
     assert f"Stored record passed over: {reason}" in of_level(lines, "WARNING")
-    assert loaded.pairs[BTC].rejected == reason
-    assert (
-        f"Rejected Optuna params for {BTC} reason={reason} running=store "
-        f"version={format_time_ns(OLD)}"
-    ) in of_level(lines, "ERROR")
+    assert (loaded.pairs[BTC].rejected, loaded.pairs[BTC].passed_over) == (None, reason)
+    assert of_level(lines, "ERROR") == []
+    assert "loaded=1 defaulted=2 rejected=0" in lines()[-1][1]
+    assert lines()[-1][1].endswith("last_good=0 passed_over=1")
     assert not [text for _, text in lines() if "last good copy" in text.lower()]  # not needed
     write_store(make_record(BTC, NEW + 1, num_leaves=33))
     again = load(settings, running=loaded.pairs).pairs[BTC]
-    assert (again.rejected, again.parameters["num_leaves"]) == (None, 33)
+    assert (again.passed_over, again.parameters["num_leaves"]) == (None, 33)
+
+
+def test_incomplete_record_behind_which_all_have_expired_is_expired(settings, write_store, lines):
+    """What was passed over changes nothing for the pair: the newest complete record decides."""
+    write_store(make_record(BTC, NOW_NS - 91 * DAY_NS), make_record(ETH, OLD))
+    write_row(settings, BTC, NEW, {"reg_alpha": None})
+    pair = load(settings).pairs[BTC]
+    assert (pair.source, pair.rejected) == ("default", None)
+    assert "reg_alpha missing" in pair.passed_over
+    assert "rejected=0" in lines()[-1][1]
+
+
+def test_one_reason_of_many_pairs_is_said_once_with_every_pair(settings, copy, write_store, lines):
+    """Fifty pairs of a wrong horizon are one line, and so are half-written and expired ones."""
+    others = {"horizon_candles": 60.0}
+    write_store(*(make_record(pair, OLD, others) for pair in PAIRS))
+    loaded = load(settings)
+    rejected = [text for text in of_level(lines, "ERROR") if text.startswith("Rejected")]
+    reason = f"horizon_candles=60, but this feeder has {settings.horizon_candles}"
+    assert rejected == [
+        f"Rejected Optuna params for {BTC}, {ETH} reason={reason} running=last_good "
+        f"version={format_time_ns(OLD)}",
+        f"Rejected Optuna params for {SOL} reason={SOL}: {reason} running=default version=defaults",
+    ]
+    assert loaded.n_rejected == 3
+
+
+def test_one_note_of_many_pairs_is_said_once_with_the_newest(settings, write_store, lines):
+    """Half-written by one writer, expired by one pause: one line each."""
+    write_store(*(make_record(pair, NOW_NS - 91 * DAY_NS - i) for i, pair in enumerate(PAIRS)))
+    for i, pair in enumerate(PAIRS):
+        write_row(settings, pair, NEW + i, {"reg_alpha": None})
+    load(settings)
+    said = of_level(lines, "WARNING")
+    (passed,) = [text for text in said if text.startswith("Stored record passed over")]
+    assert f"3 points of {', '.join(PAIRS)}, the newest at {format_time_ns(NEW + 2)}" in passed
+    (expired,) = [text for text in said if text.startswith("Stored record is too old")]
+    assert f"pair={','.join(PAIRS)} version=several" in expired
+
+
+def test_copy_in_the_log_counts_the_pairs_that_run_on_it(settings, copy, write_store, lines):
+    """Beside one rejected pair the copy of the others stands in for nothing."""
+    write_store(make_record(ETH, NEW))
+    write_row(settings, BTC, NEW, {"num_leaves": 99.0})
+    pairs = load(settings).pairs
+    assert [pair for pair, now in pairs.items() if now.source == "last_good"] == [BTC]
+    (said,) = [t for t in of_level(lines, "WARNING") if "stands in for the store" in t]
+    assert "stands in for the store pairs=1 " in said
+    assert "last_good=1" in lines()[-1][1]
 
 
 def test_incomplete_record_alone_is_no_store_without_records(settings, copy, write_store, lines):
@@ -569,7 +618,7 @@ def test_copy_of_another_horizon_is_not_used(settings, down):
 def test_copy_keeps_pairs_that_the_store_did_not_give_this_time(settings, copy):
     """A partial answer takes no pair out of the copy, and replaces those it has."""
     save_last_good(settings, [make_record(BTC, NEW, num_leaves=33)])
-    pairs = load_last_good(settings, STEP_S)
+    pairs = load_last_good(settings, STEP_S, PAIRS)
     assert {p: (x.version, x.parameters["num_leaves"]) for p, x in pairs.items()} == {
         BTC: (NEW, 33),
         ETH: (OLD, 41),
@@ -580,7 +629,7 @@ def test_copy_that_is_damaged_is_written_anew(settings, copy):
     """The next good load mends the file."""
     copy.write_bytes(b"{")
     save_last_good(settings, [make_record(ETH, NEW)])
-    assert list(load_last_good(settings, STEP_S)) == [ETH]
+    assert list(load_last_good(settings, STEP_S, PAIRS)) == [ETH]
 
 
 def test_copy_of_another_shape_is_written_anew(settings, copy):
@@ -588,7 +637,7 @@ def test_copy_of_another_shape_is_written_anew(settings, copy):
     for document in ({}, {"records": None}, {"records": 3}, {"records": {SOL: {"saved_ns": 1}}}):
         write_checked(copy, document)
         save_last_good(settings, [make_record(ETH, NEW)])
-        assert list(load_last_good(settings, STEP_S)) == [ETH]
+        assert list(load_last_good(settings, STEP_S, PAIRS)) == [ETH]
 
 
 def test_copy_gives_back_every_bit_of_a_record(settings):
@@ -597,7 +646,7 @@ def test_copy_gives_back_every_bit_of_a_record(settings):
         BTC, NEW, {"beats_rule": 0.0, "candles_to_s": 1.5e9}, learning_rate=0.1 / 3
     )
     save_last_good(settings, [record])
-    from_copy = load_last_good(settings, STEP_S)[BTC]
+    from_copy = load_last_good(settings, STEP_S, PAIRS)[BTC]
     from_store = loader.from_record(record, "last_good")
     assert from_copy == from_store
     assert from_copy.candles_to_s == 1.5e9

@@ -252,7 +252,7 @@ def test_write_refused_without_a_count_is_looked_for_a_bounded_time(
     server.answers += [EMPTY, ACCEPTED, (500, '{"message": "engine: timeout"}')]
     server.answers += [EMPTY] * 6
     with pytest.raises(StoreError, match=r"timeout; not stored: feeder1 BTC/USDT:USDT at"):
-        fake_store.write([make_record("feeder1")])
+        fake_store.write([make_record("feeder1", pair) for pair in (PAIR, OTHER)])
     assert pauses == sorted(set(pauses))
     assert sum(pauses) < 2
     assert not server.answers
