@@ -40,8 +40,9 @@ from feeder_mixin.model.quantile import (
     shared_rows,
 )
 from feeder_mixin.model.rows import DAY_S, open_seconds
+from feeder_mixin.pairs import btc_beside
 from feeder_mixin.schema import default_parameters
-from feeder_mixin.settings import BTC_PAIR, SIDES, Side
+from feeder_mixin.settings import SIDES, Side
 from feeder_mixin.tune.study import derive_seed
 
 CUTS = (
@@ -270,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Predict all cuts, write and score them."""
     options = parse(arguments)
     pairs = tuple(dict.fromkeys(options.pairs))
-    context = tuple(dict.fromkeys(options.context or (*pairs, BTC_PAIR)))
+    context = tuple(dict.fromkeys(options.context or (*pairs, btc_beside(pairs[0]))))
     tasks = [
         Task(options.datadir, pairs, context, cut, options.alpha, options.live, options.null)
         for cut in options.cuts

@@ -15,22 +15,21 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from feeder_mixin.errors import SettingsError
+from feeder_mixin.pairs import TRADING_MODES, btc_beside, check_pairlists, check_spelling
 
 Side = Literal["long", "short"]
 SIDES: Final[tuple[Side, Side]] = ("long", "short")
 
-BTC_PAIR: Final = "BTC/USDT:USDT"
 MAX_HORIZON_CANDLES: Final = 288
 """The seasonal features look at what followed a day ago, so the horizon must have ended by then."""
 
-_PAIR: Final = re.compile(r"[\w-]+/[\w-]+:[\w-]+")
 _FEEDER_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 _LEAST_RETRAIN_HOURS: Final = 0.05  # three minutes; a typo must not train without end
 _HOURS_OF_A_YEAR: Final = 8_760
 
 DEFAULT_CONTEXT_PAIRS: Final = 10
-"""How many of a feeder's own pairs are context by default, beside BTC."""
+"""How many of a feeder's own pairs are context by default, beside the BTC that is priced as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,8 @@ class FeederSettings:
         Candles the label looks ahead.
     max_adverse_ratio
         A candle is predicted safe when the predicted excursion is not below minus this ratio.
+    candle_type
+        ``futures`` or ``spot``: freqtrade's trading mode, and the candles that go with it.
     context_pairs
         Pairs that features and scale look across, sorted.
     train_days, retrain_hours, last_good_max_days
@@ -295,22 +296,21 @@ def build_settings(
         raise SettingsError(f"{path}: exchange.pair_whitelist={pairs!r}, expected {problem}")
     own_pairs = tuple(cast("list[str]", pairs))
     chosen: list[str] = block.get("context_pairs") or []
-    mode = config.get("trading_mode", "spot")
-    if mode != "futures":
-        raise SettingsError(f"{path}: trading_mode={mode!r}, expected 'futures'")
-    _check_spelling(path, "exchange.pair_whitelist", own_pairs)
-    _check_spelling(path, "feeder.context_pairs", chosen)
+    mode = _trading_mode(config, path, block["side"])
+    check_spelling(f"{path}: exchange.pair_whitelist", own_pairs, mode)
+    check_spelling(f"{path}: feeder.context_pairs", chosen, mode)
+    check_pairlists(str(path), config.get("pairlists"))
     timeframe = config.get("timeframe")
     if not isinstance(timeframe, str):
         raise SettingsError(f"{path}: timeframe={timeframe!r}, expected a text such as '5m'")
-    context = chosen or [*own_pairs[:DEFAULT_CONTEXT_PAIRS], BTC_PAIR]
+    context = chosen or [*own_pairs[:DEFAULT_CONTEXT_PAIRS], btc_beside(own_pairs[0])]
     return FeederSettings(
         feeder_id=_bot_name(config, path),
         side=cast("Side", block["side"]),
         pairs=tuple(dict.fromkeys(own_pairs)),
         timeframe=timeframe,
         exchange=str(exchange["name"]),
-        candle_type="futures",
+        candle_type=mode,
         data_format=str(config.get("dataformat_ohlcv", "feather")),
         user_data_dir=user_data_dir,
         config_paths=config_paths or (Path(path),),
@@ -328,11 +328,16 @@ def _bot_name(config: Mapping[str, Any], path: Path | str) -> str:
     return check_feeder_id(name)
 
 
-def _check_spelling(path: Path | str, key: str, pairs: Sequence[str]) -> None:
-    """Raise for a pattern, or a pair without settle currency: each must be one futures pair."""
-    for pair in pairs:
-        if not _PAIR.fullmatch(pair):
-            raise SettingsError(
-                f"{path}: {key} has {pair!r}; a feeder needs each futures pair spelled out, such as "
-                "'BTC/USDT:USDT'"
-            )
+def _trading_mode(config: Mapping[str, Any], path: Path | str, side: object) -> str:
+    """Return the trading mode, which is the candle type as well."""
+    mode = config.get("trading_mode", "spot")
+    mode = getattr(mode, "value", mode)  # in a bot it is freqtrade's enum: shown as it was written
+    if mode not in TRADING_MODES:
+        known = " or ".join(repr(name) for name in TRADING_MODES)
+        raise SettingsError(f"{path}: trading_mode={mode!r}, expected {known}")
+    if mode == "spot" and side == "short":
+        raise SettingsError(
+            f"{path}: feeder.side='short' with trading_mode='spot': nothing can be sold short on a spot "
+            "market. Set trading_mode to 'futures' (with futures pairs), or the side to 'long'"
+        )
+    return str(mode)

@@ -4,16 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+from freqtrade.enums import TradingMode
 
 from feeder_mixin.errors import SettingsError
+from feeder_mixin.schema import hash48
 from feeder_mixin.settings import (
-    BTC_PAIR,
     DEFAULT_CONTEXT_PAIRS,
     MAX_HORIZON_CANDLES,
     build_settings,
     load_settings,
 )
 
+BTC_PAIR = "BTC/USDT:USDT"
+USDT_CONTEXT_HASH = 18_625_315_056_550
 REPOSITORY = Path(__file__).resolve().parents[1]
 FEEDERS = {
     "feeder75a": "long",
@@ -317,17 +320,108 @@ def test_build_settings_with_wrong_config_says_what(path, value, message):
         build(config)
 
 
-def test_build_settings_without_futures_is_refused():
-    """The default trading mode of freqtrade is spot, and a feeder needs futures candles."""
+def test_build_settings_default_context_of_usdt_pairs_is_what_it_always_was():
+    """Records carry the hash of the context: the owner's must not move."""
     config = make_config()
-    del config["trading_mode"]
-    with pytest.raises(SettingsError, match=r"trading_mode='spot', expected 'futures'"):
+    config["exchange"]["pair_whitelist"] = ["ETH/USDT:USDT", "SOL/USDT:USDT", "XRP/USDT:USDT"]
+    settings = build(config)
+    assert settings.context_pairs == (BTC_PAIR, "ETH/USDT:USDT", "SOL/USDT:USDT", "XRP/USDT:USDT")
+    assert hash48(*settings.context_pairs) == USDT_CONTEXT_HASH
+
+
+@pytest.mark.parametrize(
+    ("mode", "pairs", "btc"),
+    [
+        pytest.param("futures", ["ETH/USDC:USDC", "SOL/USDC:USDC"], "BTC/USDC:USDC", id="usdc"),
+        pytest.param("futures", ["BTC/USDC:USDC", "ETH/USDC:USDC"], "BTC/USDC:USDC", id="own-btc"),
+        pytest.param("spot", ["ETH/EUR", "SOL/EUR"], "BTC/EUR", id="spot"),
+    ],
+)
+def test_build_settings_default_context_has_btc_in_the_pairs_own_currency(mode, pairs, btc):
+    """Never a BTC of another settle currency, which the exchange may not have."""
+    config = make_config() | {"trading_mode": mode}
+    config["exchange"]["pair_whitelist"] = pairs
+    assert build(config).context_pairs == tuple(sorted({*pairs, btc}))
+
+
+@pytest.mark.parametrize("mode", ["spot", TradingMode.SPOT, None], ids=["text", "enum", "absent"])
+def test_build_settings_of_a_spot_long_feeder_takes_spot_pairs(mode):
+    """Spot is freqtrade's own default, and a LONG feeder runs on it as on futures."""
+    config = make_config() | ({} if mode is None else {"trading_mode": mode})
+    if mode is None:
+        del config["trading_mode"]
+    config["exchange"]["pair_whitelist"] = ["ETH/USDT", "SOL/USDT"]
+    settings = build(config)
+    assert (settings.candle_type, settings.pairs) == ("spot", ("ETH/USDT", "SOL/USDT"))
+
+
+@pytest.mark.parametrize("mode", ["spot", TradingMode.SPOT], ids=["text", "enum"])
+def test_build_settings_of_a_spot_short_feeder_is_refused_with_the_reason(mode):
+    """Nothing can be sold short there; the value is shown as it was written."""
+    config = make_config(side="short") | {"trading_mode": mode}
+    config["exchange"]["pair_whitelist"] = ["ETH/USDT"]
+    with pytest.raises(SettingsError, match=r"side='short' with trading_mode='spot': nothing can"):
         build(config)
 
 
-def test_build_settings_spot_pair_is_refused():
-    """A pair without settle currency would look for candles that no download makes."""
-    config = make_config()
-    config["exchange"]["pair_whitelist"] = ["BTC/USDT"]
-    with pytest.raises(SettingsError, match=r"'BTC/USDT'.*'BTC/USDT:USDT'"):
+@pytest.mark.parametrize(
+    ("mode", "pair", "message"),
+    [
+        pytest.param("futures", "BTC/USDT", r"'BTC/USDT' \(that is a spot pair.*'BTC/USDT:USDT'"),
+        pytest.param(TradingMode.SPOT, "BTC/USDT:USDT", r"\(that is a futures pair.*is 'spot'"),
+        pytest.param("spot", ".*/USDT", r"has '\.\*/USDT'; a feeder needs each spot pair"),
+        pytest.param(
+            TradingMode.MARGIN, "BTC/USDT", r"trading_mode='margin', expected 'futures' or"
+        ),
+        pytest.param(5, "BTC/USDT", "trading_mode=5, expected"),
+    ],
+    ids=["spot-pair", "futures-pair", "wildcard", "margin", "number"],
+)
+def test_build_settings_of_another_markets_pair_says_which_market_it_is(mode, pair, message):
+    """A pair of the other market would look for candles that no download makes."""
+    config = make_config() | {"trading_mode": mode}
+    config["exchange"]["pair_whitelist"] = [pair]
+    with pytest.raises(SettingsError, match=message):
         build(config)
+
+
+@pytest.mark.parametrize(
+    "pairlists",
+    [
+        pytest.param([{"method": "StaticPairList"}], id="static"),
+        pytest.param([{"method": "StaticPairList"}, {"method": "AgeFilter"}], id="filter"),
+        pytest.param([{"method": "StaticPairList"}, {"method": "VolumePairList"}], id="orders"),
+        pytest.param([{"method": "StaticPairList"}, {"method": "RemotePairList"}], id="remote"),
+        pytest.param([], id="none"),
+    ],
+)
+def test_build_settings_with_pairlists_that_order_or_filter_is_fine(pairlists):
+    """What begins with the config's pairs and adds none leaves every pair a record."""
+    assert build(make_config() | {"pairlists": pairlists}).pairs
+
+
+@pytest.mark.parametrize(
+    ("pairlists", "named"),
+    [
+        pytest.param([{"method": "VolumePairList"}], "VolumePairList", id="generates"),
+        pytest.param(
+            [{"method": "StaticPairList"}, {"method": "ProducerPairList"}],
+            "ProducerPairList",
+            id="producer",
+        ),
+        pytest.param(
+            [
+                {"method": "StaticPairList"},
+                {"method": "RemotePairList", "processing_mode": "append"},
+            ],
+            "RemotePairList",
+            id="appends",
+        ),
+    ],
+)
+def test_build_settings_with_pairlists_that_bring_in_pairs_is_refused_with_the_reason(
+    pairlists, named
+):
+    """A pair that is not in the config has no record, and would never be safe without a word."""
+    with pytest.raises(SettingsError, match=rf"'{named}' in pairlists picks pairs.*StaticPairList"):
+        build(make_config() | {"pairlists": pairlists})

@@ -14,17 +14,18 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 ALLOWED = {
     "errors": set(),
-    "settings": {"errors"},
+    "pairs": {"errors"},
+    "settings": {"errors", "pairs"},
     "schema": {"errors", "settings"},
     "stores": {"errors", "settings", "schema"},
-    "market": {"errors", "settings", "schema"},
+    "market": {"errors", "pairs", "settings", "schema"},
     "model": {"errors", "settings", "schema", "market"},
     "workers": {"errors"},
     "tune": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
     "reports": {"errors", "settings", "schema", "model", "tune"},
     "live": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
     "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live"},
-    "replay": {"errors", "settings", "schema", "market"},
+    "replay": {"errors", "pairs", "settings", "schema", "market"},
     "doctor": {"errors", "settings", "schema", "stores", "market", "live"},
     "cli": {
         "errors",

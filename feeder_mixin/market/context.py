@@ -32,7 +32,7 @@ from feeder_mixin.market.features import (
 )
 from feeder_mixin.market.labels import adverse_excursions
 from feeder_mixin.market.windows import Array, rolling_sum
-from feeder_mixin.settings import BTC_PAIR
+from feeder_mixin.pairs import btc_among
 
 _NEW_YORK: Final = "America/New_York"
 _HOUR_S: Final = 3_600
@@ -93,9 +93,9 @@ def context_features(
     grid = pd.date_range(first, last, freq=pd.Timedelta(seconds=timeframe_s), name="date")
     opens_s = index_seconds(grid)
 
-    def on_grid(pair: str, names: tuple[str, ...]) -> Array:
+    def on_grid(pair: str | None, names: tuple[str, ...]) -> Array:
         values = np.full((len(names), len(grid)), np.nan)
-        if pair in own:
+        if pair is not None:
             frame = own[pair]
             start = (int(frame.index[0].timestamp()) - opens_s[0]) // timeframe_s
             values[:, start : start + len(frame)] = column_values(frame, names)
@@ -107,7 +107,7 @@ def context_features(
         known = np.concatenate([before, known])
     profiles = _profiles(opens_s[-1], known, horizon, timeframe_s, len(grid))
     clock = _clock(opens_s, horizon, timeframe_s)
-    values = np.concatenate([market, on_grid(BTC_PAIR, BTC_COLUMNS), clock, profiles])
+    values = np.concatenate([market, on_grid(btc_among(own), BTC_COLUMNS), clock, profiles])
     return pd.DataFrame(values.T, index=grid, columns=_CONTEXT_COLUMNS, copy=False)
 
 

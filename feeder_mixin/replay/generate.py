@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from feeder_mixin.pairs import base_of
 from feeder_mixin.replay.series import DAY_MS, Series
-from feeder_mixin.settings import BTC_PAIR
 
 START_MS: Final = 1_736_121_600_000
 """Monday 2025-01-06, so that equal seeds give equal candles whenever they are asked for."""
@@ -25,6 +25,8 @@ _PRICES: Final[Mapping[str, float]] = {
     "ADA": 0.5, "BCH": 450.0, "LINK": 15.0, "INJ": 12.0, "ZEC": 300.0, "HYPE": 30.0,
 }  # fmt: skip
 _OTHER_PRICE: Final = 10.0
+_COMMON: Final = "BTC/USDT:USDT"
+"""Seeds what all pairs have in common, whatever they are priced in."""
 _VOLATILITY_5M: Final = 0.0012
 _MEMORY_MS: Final = DAY_MS / 2
 _TAIL: Final = 5
@@ -50,7 +52,7 @@ def generate_candles(pairs: Sequence[str], step_ms: int, n: int, seed: int) -> d
     season = _season(opens_ms)
     scale = _VOLATILITY_5M * np.sqrt(step_ms / 300_000)
     common_volatility = scale * np.exp(season + _cluster(_random(seed, ""), n, step_ms))
-    common = common_volatility * _steps(_random(seed, BTC_PAIR), n)
+    common = common_volatility * _steps(_random(seed, _COMMON), n)
     return {
         pair: Series(step_ms, opens_ms, _walk(pair, common, common_volatility, step_ms, seed))
         for pair in pairs
@@ -104,9 +106,10 @@ def _walk(
 ) -> NDArray[np.float64]:
     """Return one pair's values, shape (n, 5)."""
     random, n = _random(seed, f"walk {pair}"), len(common)
-    start = _PRICES.get(pair.split("/")[0], _OTHER_PRICE)
-    own = 0.0 if pair == BTC_PAIR else 0.8
-    beta = 1.0 if pair == BTC_PAIR else random.uniform(0.9, 1.4)
+    start = _PRICES.get(base_of(pair), _OTHER_PRICE)
+    is_btc = base_of(pair) == "BTC"  # in whatever currency
+    own = 0.0 if is_btc else 0.8
+    beta = 1.0 if is_btc else random.uniform(0.9, 1.4)
     cluster = _cluster(random, n, step_ms)
     returns = beta * common + own * common_volatility * np.exp(0.5 * cluster) * _steps(random, n)
     close = start * np.exp(np.cumsum(returns))

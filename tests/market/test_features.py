@@ -166,6 +166,13 @@ def test_features_without_btc_fall_back_to_own(made):
         assert table[f"btc_{name}"].equals(own[name].rename(f"btc_{name}"))
 
 
+@pytest.mark.parametrize("suffix", ["USDC:USDC", "USDT"], ids=["usdc", "spot"])
+def test_features_of_pairs_in_another_currency_take_its_btc(made, suffix):
+    """BTC is BTC, whatever it settles in: the same candles under other names, the same features."""
+    renamed = {f"{pair.partition('/')[0]}/{suffix}": frame for pair, frame in made.items()}
+    assert build(renamed, made[ETH]).equals(build(made, made[ETH]))
+
+
 def test_market_without_context_candles_is_refused():
     """A feeder needs one context pair at least."""
     with pytest.raises(CandleError, match="no context pair"):
