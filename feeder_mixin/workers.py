@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from feeder_mixin.errors import TuningError
+from feeder_mixin.processes import ScratchFolder
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +39,32 @@ def available_cores() -> int:
 
 
 def _start_worker(setup: Path) -> None:
-    # Ctrl-C goes to the whole group of a terminal; only the parent answers it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR1"):  # a bot's reload signal, sent to its whole group
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # Ctrl-C and a closed terminal go to the whole group, as may a bot's reload signal: only the
+    # parent answers them.
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):  # not all on Windows
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     os.nice(_NICENESS)  # a bot on the same host goes first
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with setup.open("rb") as file:
         initializer, arguments = pickle.load(file)  # noqa: S301  (written by the parent)
     initializer(*arguments)
+
+
+def _start_tracker() -> None:
+    """Start multiprocessing's bookkeeper so that a closed terminal does not end it before us.
+
+    Another one would take over, and print a traceback for everything that it was not told.
+    """
+    if not hasattr(signal, "SIGHUP"):  # Windows has no such process, either
+        return
+    from multiprocessing import resource_tracker
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:
@@ -59,7 +76,13 @@ def _end_with_parent() -> None:
 
 
 class WorkerPool:
-    """Runs tasks on `jobs` worker processes, each set up once by `initializer`."""
+    """Runs tasks on `jobs` worker processes, each set up once by `initializer`.
+
+    Raises
+    ------
+    TuningError
+        When there is no temporary folder, or no space in it.
+    """
 
     def __init__(
         self, jobs: int, initializer: Callable[..., None], arguments: tuple[Any, ...]
@@ -68,9 +91,16 @@ class WorkerPool:
             os.environ[name] = "1"
         # In a file, not in the process's start-up pipe: that holds 64 KB, and writing more to a
         # worker that died in its first moment would block for ever.
-        self._folder = tempfile.TemporaryDirectory(prefix="feeder-workers-")
-        self._setup = Path(self._folder.name) / "setup.pickle"
-        self._setup.write_bytes(pickle.dumps((initializer, arguments)))
+        try:
+            self._folder = ScratchFolder("workers")
+            self._setup = self._folder.path / "setup.pickle"
+            self._setup.write_bytes(pickle.dumps((initializer, arguments)))
+        except OSError as error:
+            raise TuningError(
+                f"a temporary folder can't be written: {error.strerror or error}. Free space in "
+                f"{error.filename or 'it'}, or name another one with TMPDIR"
+            ) from error
+        _start_tracker()
         self._idle = [self._make_executor() for _ in range(jobs)]
         self._busy: dict[Future[Any], tuple[ProcessPoolExecutor, str]] = {}
 
@@ -140,7 +170,7 @@ class WorkerPool:
                 watcher.join(_JOIN_S)
         self._busy.clear()
         self._idle.clear()
-        self._folder.cleanup()
+        self._folder.remove()
 
     def __enter__(self) -> Self:
         return self

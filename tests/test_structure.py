@@ -14,18 +14,19 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 ALLOWED = {
     "errors": set(),
+    "processes": set(),
     "pairs": {"errors"},
     "settings": {"errors", "pairs"},
     "schema": {"errors", "settings"},
     "stores": {"errors", "settings", "schema"},
-    "market": {"errors", "pairs", "settings", "schema"},
+    "market": {"errors", "pairs", "processes", "settings", "schema"},
     "model": {"errors", "settings", "schema", "market"},
-    "workers": {"errors"},
+    "workers": {"errors", "processes"},
     "tune": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
     "reports": {"errors", "settings", "schema", "model", "tune"},
-    "live": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
+    "live": {"errors", "settings", "schema", "stores", "market", "model", "workers", "processes"},
     "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live"},
-    "replay": {"errors", "pairs", "settings", "schema", "market"},
+    "replay": {"errors", "pairs", "processes", "settings", "schema", "market"},
     "doctor": {"errors", "settings", "schema", "stores", "market", "live"},
     "cli": {
         "errors",
@@ -38,14 +39,15 @@ ALLOWED = {
         "replay",
         "live",
         "workers",
+        "processes",
         "demo",
         "doctor",
     },
-    "demo": {"errors", "live"},
+    "demo": {"errors", "live", "processes"},
 }
 """Layer -> what it may import beside itself."""
 
-LIVE_SIDE = ("schema", "stores", "market", "model", "workers", "live", "mixin")
+LIVE_SIDE = ("schema", "stores", "market", "model", "workers", "processes", "live", "mixin")
 """What the running bot imports."""
 
 SEARCH_AND_PLOTS = {"optuna", "plotly", "matplotlib"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
@@ -58,8 +58,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
             )
             document = Story(place, told, is_verbose=arguments.verbose).run()
     except DemoInterrupted as stop:
-        with suppress(OSError):  # a closed terminal
-            console.print(f"feeder demo: ended by {stop}{_left(place, arguments)}", markup=False)
+        console.print(f"feeder demo: ended by {stop}{_left(place, arguments)}", markup=False)
         return 130
     except (DemoError, OSError) as error:
         raise DemoError(f"{error}\nall processes stopped{_left(place, arguments)}") from error

@@ -1,14 +1,13 @@
 """The ``feeder`` command: a table of sub-commands, exit codes, nothing else.
 
 Exit codes: 0 every pair got an answer; 1 failed (store, disk, another optimizer, a stdout that can't be
-written); 2 usage, settings or unusable candles; 3 some pairs failed and others did not; 130 Ctrl-C.
+written); 2 usage, settings or unusable candles; 3 some pairs failed and others did not; 130 Ctrl-C, SIGTERM or SIGHUP.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -32,6 +31,7 @@ from feeder_mixin.cli import (
 from feeder_mixin.cli.common import make_console, set_up_logging
 from feeder_mixin.cli.streams import fill_closed_descriptors, safe_streams
 from feeder_mixin.errors import CandleError, FeederError, SettingsError
+from feeder_mixin.processes import end_like_ctrl_c
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
 
 
 def run() -> None:
-    """Entry point of the ``feeder`` script; SIGTERM (systemd, timeout) ends it like Ctrl-C."""
+    """Entry point of the ``feeder`` script; SIGTERM (systemd, timeout) and SIGHUP end it like Ctrl-C."""
     fill_closed_descriptors()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_like_ctrl_c()
     sys.exit(main())

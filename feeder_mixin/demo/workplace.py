@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,10 +20,10 @@ from types import FrameType
 from typing import Any, Final, Self, TypeVar
 
 from feeder_mixin.errors import FeederError
+from feeder_mixin.processes import ScratchFolder, ending_signals, tied
 
 Answer = TypeVar("Answer")
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S: Final = 0.2
 _STOP_S: Final = 10.0
 """How long a process may take to end by itself."""
@@ -41,14 +39,14 @@ class DemoInterrupted(Exception):  # noqa: N818 - not an error: somebody wanted 
 
 
 class Interrupts:
-    """While open, SIGINT, SIGTERM and SIGHUP are noted; `check` raises what was noted."""
+    """While open, the signals that end a command are noted; `check` raises what was noted."""
 
     def __init__(self) -> None:
         self._noted: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._before = {number: signal.signal(number, self._note) for number in ending_signals()}
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -135,19 +133,21 @@ class Workplace:
         self._keep, self.while_waiting = keep, while_waiting
         self._interrupts = Interrupts()
         self.children: list[Child] = []
+        self._scratch: ScratchFolder | None = None
         self.root = Path()
 
     def __enter__(self) -> Self:
         self._interrupts.__enter__()
-        self.root = Path(tempfile.mkdtemp(prefix="feeder-demo-"))
+        self._scratch = ScratchFolder("demo")
+        self.root = self._scratch.path
         self.log_dir.mkdir()
         return self
 
     def __exit__(self, *_error: object) -> None:
         try:
             self.stop_all()
-            if not self._keep:
-                shutil.rmtree(self.root, ignore_errors=True)
+            if self._scratch is not None:
+                (self._scratch.keep if self._keep else self._scratch.remove)()
         finally:
             self._interrupts.__exit__()
 
@@ -177,7 +177,7 @@ class Workplace:
         log = self.log_dir / f"{name}.log"
         with log.open("ab") as errors, (output or log).open("ab") as out:
             process = subprocess.Popen(  # noqa: S603 - commands of this environment
-                command,
+                tied(command),
                 cwd=self.root,
                 env={**clean_environment(os.environ), **(extra or {})},
                 stdin=subprocess.DEVNULL,

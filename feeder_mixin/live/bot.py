@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -53,6 +52,7 @@ from feeder_mixin.live.status import (
 )
 from feeder_mixin.live.training import ModelTraining
 from feeder_mixin.market.features import FEATURE_HASH, tail_candles
+from feeder_mixin.processes import ScratchFolder
 from feeder_mixin.schema import format_time_ns
 from feeder_mixin.settings import FeederSettings
 
@@ -116,7 +116,7 @@ class LiveFeeder:
         self._calibration = Calibration(self.settings, self._step_s, self._frame_candles)
         self._predictor = Predictor(folder, self._tails, self._calibration, host_frame)
         self._lock = bot_lock(self.settings)
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: ScratchFolder | None = None
         model_dir = self._take_state_folder()
         self._models = ModelStore(model_dir, self.settings)
         self._training = ModelTraining(
@@ -177,7 +177,7 @@ class LiveFeeder:
         finally:
             self._lock.release()
             if self._temporary is not None:
-                self._temporary.cleanup()
+                self._temporary.remove()
 
     def predict(self, pair: str, frame: pd.DataFrame) -> SafetyColumns:
         """Return the columns of the host's frame; a pair that is not this feeder's is never safe."""
@@ -274,7 +274,7 @@ class LiveFeeder:
             self._lock.acquire()
         except StateError as error:
             try:
-                self._temporary = tempfile.TemporaryDirectory(prefix="feeder-")
+                self._temporary = ScratchFolder("models")
             except OSError as problem:  # one full disk for all: what is on it can still serve
                 logger.error(  # noqa: TRY400
                     "State folder can't be written, nor a temporary one: what it holds serves, nothing "
@@ -288,10 +288,10 @@ class LiveFeeder:
                 "State folder can't be used: no status file, no last good copy, and models and "
                 "calibration last as long as this process feeder=%s models=%s error=%s",
                 self.settings.feeder_id,
-                self._temporary.name,
+                self._temporary.path,
                 error,
             )
-            return Path(self._temporary.name)
+            return self._temporary.path
         return self.settings.model_dir
 
     def _keep_state(self) -> None:

@@ -20,6 +20,7 @@ from freqtrade.enums import CandleType
 from feeder_mixin.errors import CandleError
 from feeder_mixin.market.candles import candle_path, timeframe_seconds
 from feeder_mixin.market.features import warmup_candles
+from feeder_mixin.processes import tied
 from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ def _download(
     deadline = time.monotonic() + _TIMEOUT_S
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output,
-        subprocess.Popen(command, stdout=output, stderr=output) as process,  # noqa: S603
+        subprocess.Popen(tied(command), stdout=output, stderr=output) as process,  # noqa: S603
     ):
         try:
             while process.poll() is None and time.monotonic() < deadline:

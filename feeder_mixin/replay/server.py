@@ -10,7 +10,6 @@ import asyncio
 import ipaddress
 import json
 import logging
-import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing import Final
 from aiohttp import web
 
 from feeder_mixin.errors import FeederError, SettingsError
+from feeder_mixin.processes import ending_signals
 from feeder_mixin.replay.answers import ANSWERS, RefusedError
 from feeder_mixin.replay.faults import HANG_UP, Faults, make_fault
 from feeder_mixin.replay.market import ReplayMarket, iso
@@ -169,7 +169,7 @@ def serve(
     faults: Faults | None = None,
     ready: Callable[[str], None] = lambda _url: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `ready` is called with the base URL. Main thread only.
+    """Serve until SIGTERM, SIGINT or SIGHUP; `ready` is called with the base URL. Main thread only.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def serve(
 
     async def main() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ending_signals():
             loop.add_signal_handler(number, stop.set)
         await _run(ReplayApp(market, faults), check_host(host), port, ready, stop)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from feeder_mixin.demo.workplace import (
     clean_environment,
     script,
 )
+from feeder_mixin.workers import WorkerPool
 
 PATIENCE_S = 300.0
 RUN = "from feeder_mixin.cli.main import run; run()"
@@ -168,7 +170,7 @@ def test_demo_interrupted_at_any_moment_leaves_nothing(start_demo, moment, numbe
 
 
 def test_demo_whose_output_nobody_reads_leaves_nothing(tmp_path):
-    """`feeder demo | head -1`, or a terminal that is gone."""
+    """`feeder demo | head -1`, or a terminal that is gone: it goes on until it is ended."""
     tmp = tmp_path / "tmp"
     tmp.mkdir()
     with subprocess.Popen(  # noqa: S603 - our own command
@@ -182,9 +184,36 @@ def test_demo_whose_output_nobody_reads_leaves_nothing(tmp_path):
         assert process.stdout is not None
         assert b"GENERATED" in process.stdout.readline()
         process.stdout.close()
-        assert process.wait(PATIENCE_S) == 1
+        deadline = time.monotonic() + PATIENCE_S
+        while not list(tmp.glob("*/logs/optimize-1.log")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 130
     assert processes_in(tmp) == []
     assert list(tmp.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_demo_that_is_killed_leaves_no_process_and_its_folder_until_the_next(
+    start_demo, monkeypatch
+):
+    """`kill -9`: exchange and optimizer end by themselves, the next demo removes the folder."""
+    demo = start_demo()
+    demo.wait_for("$ feeder optimize")
+    demo.process.kill()
+    demo.process.wait()
+    deadline = time.monotonic() + PATIENCE_S
+    while processes_in(demo.tmp):
+        assert time.monotonic() < deadline, processes_in(demo.tmp)
+        time.sleep(0.1)
+    monkeypatch.setattr(tempfile, "tempdir", str(demo.tmp))
+    with Workplace(keep=False):
+        pass
+    with WorkerPool(1, print, ()):
+        pass
+    assert demo.leftovers() == []
 
 
 def test_demo_whose_exchange_fails_names_step_and_log(start_demo):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -116,6 +117,46 @@ def test_optimize_ctrl_c_exits_130_and_keeps_finished_trials(project):
     done = project.run(project.optimize("--n-trials", 3, "--jobs", 2))
     assert done.returncode == 0, done.stderr
     assert sum(project.trials_kept().values()) >= kept
+
+
+@pytest.mark.slow
+def test_optimize_closed_terminal_exits_130_keeps_trials_and_leaves_no_folder(
+    project, tmp_path, monkeypatch
+):
+    """SIGHUP reaches the whole group, as Ctrl-C does; under `nohup` it reaches nobody."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    process = project.start(project.optimize("--n-trials", 300, "--jobs", 2))
+    project.wait_for_trials(process, 5)
+    os.killpg(process.pid, signal.SIGHUP)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert "died" not in errors
+    assert sum(project.trials_kept().values()) >= 5
+    assert list((tmp_path / "temporary").iterdir()) == []
+    process = project.start(["nohup", *project.optimize("--n-trials", 60, "--jobs", 2)])
+    project.wait_for_trials(process, 20)
+    os.killpg(process.pid, signal.SIGHUP)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+
+@pytest.mark.slow
+def test_optimize_all_whose_output_nobody_reads_tunes_every_feeder(project):
+    """`| true` took the second feeder and every reload: what is printed decides nothing."""
+    config = json.loads((project.root / "config" / "test1.json").read_text(encoding="utf-8"))
+    config["bot_name"] = "test2"
+    (project.root / "config" / "test2.json").write_text(json.dumps(config), encoding="utf-8")
+    options = ("--n-trials", 1, "--jobs", 2, "--reload", "--promote", "always")
+    command = project.optimize(*options, "--feeder", "test2")
+    done = project.run(["bash", "-c", f"{shlex.join(command)} | true; exit ${{PIPESTATUS[0]}}"])
+    assert done.returncode == 0, done.stderr
+    for feeder in ("test1", "test2"):
+        assert f"{feeder}: no bot runs on" in done.stderr
+        shown = project.run(project.command("show", "--feeder", feeder, "--json"))
+        assert [record["pair"] for record in json.loads(shown.stdout)] == list(PAIRS)
 
 
 def test_optimize_second_on_the_same_feeder_is_refused_and_told_who_works(project):
