@@ -18,15 +18,36 @@ help:  ## list the targets
 
 setup: $(READY)  ## virtual environment with pinned packages
 
+# Two at once on a fresh clone: the second waits, then finds all ready. The kernel's lock goes on to pip and
+# ends with it, however that ends.
+define SET_UP_ALONE
+import fcntl, os, sys
+os.makedirs(sys.argv[1], exist_ok=True)
+lock = os.open(os.path.join(sys.argv[1], ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    print("Another make sets up " + sys.argv[1] + ": waiting for it", flush=True)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+os.set_inheritable(lock, True)
+os.execvp(sys.argv[2], sys.argv[2:])
+endef
+export SET_UP_ALONE
+
+ifndef SET_UP_LOCKED
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make setup PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || [ "$$(uname)" != Linux ] || { echo "LightGBM needs libgomp.so.1; on Debian and Ubuntu: apt install libgomp1"; exit 1; }
+	@$(PYTHON) -c "$$SET_UP_ALONE" $(VENV) $(MAKE) --silent --no-print-directory SET_UP_LOCKED=1 $@
+else
+$(READY): requirements.lock pyproject.toml
 	@echo "Setting up $(VENV) (once, one to three minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+endif
 
 test: $(READY)  ## fast tests, under five minutes
 	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
