@@ -26,6 +26,7 @@ from feeder_mixin.errors import FeederError, SettingsError
 from feeder_mixin.settings import FeederSettings, Side, build_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from feeder_mixin.live.bot import LiveFeeder
@@ -40,6 +41,9 @@ _TAG: Final = "safe q={q:.4f} alpha={alpha:g} generation={generation}"
 To a basis point: a report lists every tag, and with more digits each trade would be a row.
 """
 
+
+_RECORDS_KEY: Final = "feeder_records"
+"""Config key of a backtest: freqtrade hashes the config to find an earlier result."""
 
 _OTHER_SIDE: Final[dict[Side, Side]] = {"long": "short", "short": "long"}
 
@@ -90,6 +94,11 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         self._said_other_side: set[str] = set()
         self._live: LiveFeeder | None = None
         self._walk_forward: WalkForward | None = None
+        if _may_be_answered_from_cache(config):
+            try:
+                config[_RECORDS_KEY] = self._walk().identity()
+            except FeederError as error:
+                raise OperationalException(str(error)) from error
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the live side: hyperopt pickles strategies."""
@@ -263,15 +272,18 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     def _predict(self, dataframe: pd.DataFrame, pair: str) -> SafetyColumns:
         if self._live is not None:
             return self._live.predict(pair, dataframe)
+        try:
+            return self._walk().predict(pair, dataframe)
+        except FeederError as error:
+            raise OperationalException(str(error)) from error
+
+    def _walk(self) -> WalkForward:
         if self._walk_forward is None:
             from feeder_mixin.live.candles import DataFolder
             from feeder_mixin.live.walkforward import WalkForward
 
             self._walk_forward = WalkForward(self._data_folder(DataFolder))
-        try:
-            return self._walk_forward.predict(pair, dataframe)
-        except FeederError as error:
-            raise OperationalException(str(error)) from error
+        return self._walk_forward
 
     def _data_folder(self, make: type) -> Any:  # noqa: ANN401
         from feeder_mixin.market.candles import timeframe_seconds
@@ -284,6 +296,12 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             pair, self.timeframe, copy=False, candle_type=self.config["candle_type_def"]
         )
         return frame
+
+
+def _may_be_answered_from_cache(config: Mapping[str, Any]) -> bool:
+    """Return whether freqtrade looks for an earlier result of this run: in backtesting alone."""
+    is_backtest = config.get("runmode") == RunMode.BACKTEST
+    return is_backtest and config.get("backtest_cache") != "none"
 
 
 def settings_of(config: dict[str, Any]) -> FeederSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -9,11 +10,15 @@ import pandas as pd
 import pytest
 from freqtrade.enums import CandleType, RunMode, TradingMode
 from freqtrade.exceptions import OperationalException
+from freqtrade.optimize.backtest_caching import get_strategy_run_id
 
 from feeder_mixin.mixin import OptunaParamsMixin
+from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.stores.url import open_store
 
 PAIR = "ETH/USDT:USDT"
 N = 12
+STORE = "sqlite:///store.sqlite"
 
 
 class Always(OptunaParamsMixin):
@@ -122,3 +127,41 @@ def test_entries_of_the_own_side_are_where_trigger_and_gate_agree(make_config, c
     frame = analysed(Always(make_config()))
     assert (frame["enter_long"] == frame["safe"]).all()
     assert "other side" not in caplog.text
+
+
+@pytest.fixture
+def run_id(make_config, tmp_path):
+    """Give a function that returns by what freqtrade finds an earlier result of a backtest."""
+
+    def ask(**more):
+        config = make_config(runmode=RunMode.BACKTEST) | more
+        config["feeder"] |= {"store_url": STORE}
+        strategy = Always(config)
+        strategy.__file__ = __file__  # as the resolver sets it
+        return get_strategy_run_id(strategy)
+
+    (tmp_path / "user_data").mkdir()
+    return ask
+
+
+def write_record(root, time_ns, **values):
+    """Store a record of the pair."""
+    record = ParameterRecord("feeder1", PAIR, time_ns, {**default_parameters(), **values}, {})
+    with open_store(STORE, root=root) as store:
+        store.write([record])
+
+
+def test_backtest_is_found_again_until_the_records_in_use_change(run_id, tmp_path):
+    """An unchanged store may be answered from freqtrade's cache, a tuned one never."""
+    now_ns = time.time_ns()
+    write_record(tmp_path, now_ns - 2)
+    before = run_id()
+    assert run_id() == before
+    write_record(tmp_path, now_ns - 1, quantile_alpha=0.2)
+    assert run_id() != before
+
+
+def test_backtest_without_cache_asks_the_store_when_it_predicts(run_id, caplog):
+    """What looks for no earlier result pays for none: the analyses make many strategies."""
+    run_id(backtest_cache="none")
+    assert "Loaded Optuna params" not in caplog.text

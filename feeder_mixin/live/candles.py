@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, MissingCandlesError
-from feeder_mixin.market.candles import COLUMNS, load_candles
+from feeder_mixin.market.candles import COLUMNS, find_candle_file, load_candles
 from feeder_mixin.schema import NANOSECONDS, format_time_ns
 from feeder_mixin.settings import FeederSettings
 
@@ -164,6 +164,17 @@ class DataFolder:
             if since_s is None or whole.last_s >= since_s:
                 raise  # damaged where it was asked for
             return whole.newest(1)
+
+    def stamp(self, pair: str) -> str:
+        """Return what changes with every write to a pair's file: its size and time, or ``none``."""
+        s = self.settings
+        try:
+            stat = find_candle_file(
+                self.datadir, pair, s.timeframe, s.candle_type, s.data_format
+            ).stat()
+        except OSError:
+            return "none"
+        return f"{stat.st_size} {stat.st_mtime_ns}"
 
     def load_joined(self, pair: str, newer: Tail | None, since_s: int | None = None) -> Tail | None:
         """Return the folder's candles followed by the newer ones of the host; None without either.

@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,9 +33,10 @@ from feeder_mixin.live.loader import Loaded, LoadedPair, load_parameters, log_lo
 from feeder_mixin.live.models import TrainedModel, Trainer
 from feeder_mixin.live.predictor import SafetyColumns, empty_columns
 from feeder_mixin.live.training import due_cut_s, make_trainer
-from feeder_mixin.market.features import labels
+from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.model.calibration import CALIBRATION_DAYS, calibrate
-from feeder_mixin.model.rows import DAY_S, open_seconds
+from feeder_mixin.model.rows import DAY_S, open_seconds, train_stop_s
+from feeder_mixin.schema import hash48
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +116,7 @@ class WalkForward:
         self._trainer: Trainer | None = None
         self._until_s = 0
         self._said_at = 0.0
+        self._said_warm_up: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out models and tables: they are built or read again where they are needed."""
@@ -130,7 +133,26 @@ class WalkForward:
         _warn_hindsight(loaded, int(opens_s[0]))
         walk = self._begin(loaded, frame)
         cuts_s = self._cuts_s(int(opens_s[0]), int(opens_s[-1]))
-        return self._columns(walk, self._forecast(walk, cuts_s), cuts_s).on(opens_s)
+        columns = self._columns(walk, self._forecast(walk, cuts_s), cuts_s).on(opens_s)
+        self._say_warm_up(walk, columns)
+        return columns
+
+    def identity(self) -> str:
+        """Return what decides the predictions beside the config: equal, then they are, too.
+
+        freqtrade answers a backtest from an earlier result where config and strategy file are the same.
+        Ours depends on more: the records in use, the candles before the range, and the package.
+        """
+        settings = self._folder.settings
+        pairs = sorted(self._load().pairs.items())
+        candles = sorted({*settings.pairs, *settings.context_pairs})
+        parts = (
+            version("feeder-mixin"),
+            str(FEATURE_HASH),
+            *(f"{p} {w.version} {sorted(w.parameters.items())} {w.beats_rule}" for p, w in pairs),
+            *(f"{pair} {self._folder.stamp(pair)}" for pair in candles),
+        )
+        return f"{hash48(*parts):012x}"
 
     def _begin(self, loaded: LoadedPair, frame: pd.DataFrame) -> _Walk:
         candles = self._read(loaded.pair, frame)
@@ -155,7 +177,8 @@ class WalkForward:
             try:
                 raw[rows] = walk.forecast(cut_s, next_s)
             except ModelError as error:
-                if cut_s >= cuts_s[0]:  # earlier days without a model only calibrate nothing
+                # Earlier days without a model only calibrate nothing; the warm-up is said as a whole.
+                if cut_s >= max(cuts_s[0], self._first_cut_s(walk)):
                     logger.warning("No model for %s at %s: %s", pair, open_text(cut_s), error)
         return raw
 
@@ -198,6 +221,45 @@ class WalkForward:
         while cuts_s[-1] <= last_s:
             cuts_s.append(due_cut_s(cuts_s[-1] + hours * 3600 + 1, hours))
         return cuts_s
+
+    def _first_cut_s(self, walk: _Walk) -> int:
+        """Return the first point of the grid at which a pair's candles allow a model."""
+        s, step_s = self._folder.settings, self._folder.step_s
+        finished = np.flatnonzero(np.isfinite(labels(walk.table, s.side)))
+        if len(finished):
+            first_s = int(open_seconds(walk.table)[finished[0]])
+        else:
+            first_s = int(walk.candles.index[0].timestamp())
+            first_s += warmup_candles(s.horizon_candles) * step_s
+        cut_s = due_cut_s(first_s, s.retrain_hours)
+        while train_stop_s(cut_s, s.horizon_candles, step_s) <= first_s:
+            cut_s = self._cuts_s(cut_s, cut_s)[1]
+        return cut_s
+
+    def _say_warm_up(self, walk: _Walk, columns: SafetyColumns) -> None:
+        """Say once a pair which candles lie before its first model, and when one is possible."""
+        pair, opens_s, s = walk.loaded.pair, columns.opens_s, self._folder.settings
+        first_cut_s = self._first_cut_s(walk)
+        n_before = int(np.searchsorted(opens_s, first_cut_s))
+        if not n_before or pair in self._said_warm_up:
+            return
+        self._said_warm_up.add(pair)
+        logger.warning(
+            "%s pair=%s from=%s to=%s candles=%d without_model=%d first_model=%s candles_begin=%s: "
+            "features look back over %.1f days. Take a later --timerange, or download older candles "
+            "(freqtrade download-data --prepend)",
+            "No candle of this range has a model, so none is safe"
+            if n_before == len(opens_s)
+            else "Candles before the first model are never safe",
+            pair,
+            open_text(int(opens_s[0])),
+            open_text(int(opens_s[-1])),
+            len(opens_s),
+            n_before,
+            open_text(first_cut_s),
+            open_text(int(walk.candles.index[0].timestamp())),
+            warmup_candles(s.horizon_candles) * self._folder.step_s / DAY_S,
+        )
 
     def _load(self) -> Loaded:
         if self._loaded is None:

@@ -113,10 +113,7 @@ def load_candles(
         When freqtrade does not know the data format.
     """
     kind = CandleType.from_string(candle_type)
-    try:
-        handler = get_datahandler(datadir, data_format)
-    except (FreqtradeException, ValueError) as error:
-        raise SettingsError(f"dataformat_ohlcv {data_format!r} can't be read: {error}") from error
+    handler = _handler(datadir, data_format)
     path = candle_path(handler, datadir, pair, timeframe, kind)
     if not path.exists():
         raise MissingCandlesError(
@@ -142,6 +139,27 @@ def load_candles(
 def _from(since: pd.Timestamp | None) -> TimeRange | None:
     # A hint: the handler takes a candle more, and the whole file where nothing is in the range.
     return None if since is None else TimeRange("date", None, int(since.timestamp()), 0)
+
+
+def find_candle_file(
+    datadir: Path, pair: str, timeframe: str, candle_type: str, data_format: str
+) -> Path:
+    """Return where freqtrade keeps these candles, whether they are there or not.
+
+    Raises
+    ------
+    SettingsError
+        When freqtrade does not know the data format.
+    """
+    handler = _handler(datadir, data_format)
+    return candle_path(handler, datadir, pair, timeframe, CandleType.from_string(candle_type))
+
+
+def _handler(datadir: Path, data_format: str) -> IDataHandler:
+    try:
+        return get_datahandler(datadir, data_format)
+    except (FreqtradeException, ValueError) as error:
+        raise SettingsError(f"dataformat_ohlcv {data_format!r} can't be read: {error}") from error
 
 
 def candle_path(

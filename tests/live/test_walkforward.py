@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import time
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_frame_before_there_is_anything_to_learn_has_no_value(world, walk, caplo
     columns = walk(max_adverse_ratio=0.9).predict(ETH, frame_of(world, ETH, 4_300, 100))
     assert np.isnan(columns.q).all()
     assert not columns.safe.any()
-    assert f"No model for {ETH}" in caplog.text
+    assert f"No candle of this range has a model, so none is safe pair={ETH}" in caplog.text
 
 
 def test_candle_missing_on_disk_is_missing_here_though_the_host_fills_it(world, tmp_path, walk):
@@ -283,7 +284,7 @@ def test_days_before_the_first_model_calibrate_nothing(world, walk, caplog):
     assert np.isnan(columns.q[: at[0]]).all()
     assert np.array_equal(columns.q[at], raw[first])
     assert np.mean(columns.q[at[-1] + 1 :] != raw[first[-1] + 1 :]) > 0.9
-    assert f"No model for {ETH}" in caplog.text
+    assert f"Candles before the first model are never safe pair={ETH}" in caplog.text
     caplog.clear()
     walk().predict(ETH, frame_of(world, ETH, FIRST_MODEL + 287, 100))
     assert "No model" not in caplog.text  # of days that only calibrate
@@ -329,3 +330,53 @@ def test_forecasts_of_other_candles_are_made_anew(world, walk, tmp_path, n_predi
     assert len(n_predicted) >= 2
     later = columns.opens_s > open_s(world.candles[ETH], LAST - 339)
     assert (columns.q[later] != before.q[later]).all()
+
+
+def warm_up_warnings(caplog):
+    """Return what was said of candles without a model."""
+    return [r.getMessage() for r in caplog.records if "first_model=" in r.getMessage()]
+
+
+def test_range_inside_the_warm_up_says_once_a_pair_when_a_model_is_possible(world, walk, caplog):
+    """A backtest without a single model names the pair and a date, and shows no epoch."""
+    backtest, candles = walk(), world.candles[ETH]
+    for _ in range(2):
+        columns = backtest.predict(ETH, frame_of(world, ETH, last=FIRST_MODEL - 100))
+        assert np.isnan(columns.q).all()
+    (said,) = warm_up_warnings(caplog)
+    first = f"{candles.index[FIRST_MODEL]:%Y-%m-%dT%H:%MZ}"
+    assert f"No candle of this range has a model, so none is safe pair={ETH} " in said
+    assert f"candles=499 without_model=499 first_model={first} " in said
+    assert f"candles_begin={candles.index[0]:%Y-%m-%dT%H:%MZ}" in said
+    assert not re.search(r"\b1[0-9]{9}\b", caplog.text)
+
+
+def test_range_that_begins_in_the_warm_up_counts_the_candles_before_the_first_model(
+    world, walk, caplog
+):
+    """From the date that was said on there are values, and not one candle earlier."""
+    columns = walk().predict(ETH, frame_of(world, ETH, last=FIRST_MODEL + 100))
+    n_before = int(np.isnan(columns.q).sum())
+    assert np.isfinite(columns.q[n_before:]).all()
+    assert columns.opens_s[n_before] == open_s(world.candles[ETH], FIRST_MODEL)
+    (said,) = warm_up_warnings(caplog)
+    assert f"without_model={n_before} " in said
+    assert "Candles before the first model" in said
+
+
+def test_range_behind_the_warm_up_says_nothing_of_it(world, walk, caplog):
+    """Where every candle has a model there is nothing to warn of."""
+    assert np.isfinite(walk().predict(ETH, frame_of(world, ETH)).q).all()
+    assert not warm_up_warnings(caplog)
+
+
+def test_identity_changes_with_records_and_candles_alone(world, walk, write_store, tmp_path):
+    """What finds an earlier result: equal for an unchanged store, another after each change."""
+    datadir = world.write(tmp_path / "data")
+    identities = [walk(datadir).identity(), walk(datadir).identity()]
+    assert len(set(identities)) == 1
+    write_store(make_record(SOL, VERSION_NS + 1, num_leaves=21))
+    identities.append(walk(datadir).identity())
+    world.write(datadir, rows=N_CANDLES - 5, pairs=(BTC,))
+    identities.append(walk(datadir).identity())
+    assert len(set(identities)) == 3
