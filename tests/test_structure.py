@@ -56,6 +56,8 @@ LAZY_BACKENDS = {
     "sql.py",
     "sql_inspection.py",
     "influx.py",
+    "influx_buckets.py",
+    "influx_errors.py",
     "influx_points.py",
     "influx_server.py",
     "outbox.py",

@@ -63,7 +63,7 @@ def _make_place(store: ParameterStore, feeder_id: str) -> dict[str, Any]:
     warning = None
     if bucket.keeps_s is not None:
         warning = (
-            f"bucket {bucket.name} drops points older than {bucket.keeps_s / 86_400:g} days, records "
+            f"bucket {bucket.name} drops points older than {bucket.keeps_text}, records "
             f"with them: influx bucket update --id {bucket.id} --retention 0"
         )
     return {

@@ -33,7 +33,12 @@ CHECKS: Final = (
     Check("store", stored.check_store, "name the store in FEEDER_STORE_URL or feeder.store_url"),
     Check("token", stored.check_token, "set FEEDER_STORE_TOKEN or FEEDER_STORE_TOKEN_FILE"),
     Check("server", stored.check_server, "start the store, or mend its address and the network"),
-    Check("bucket", stored.check_bucket, "feeder init-store makes it; a wrong token finds nothing"),
+    Check(
+        "bucket",
+        stored.check_bucket,
+        "see what the store answered; feeder init-store makes a missing bucket",
+    ),
+    Check("retention", stored.check_retention, "see what the store answered"),
     Check("read_right", stored.check_read_right, "see what the store answered"),
     Check("write_right", stored.check_write_right, "see what the store answered"),
     Check("fields", stored.check_fields, "see what the store answered"),

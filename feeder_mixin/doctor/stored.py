@@ -18,7 +18,7 @@ from feeder_mixin.schema import (
     bucket_name,
 )
 from feeder_mixin.settings import load_settings, read_config
-from feeder_mixin.stores.base import ParameterStore
+from feeder_mixin.stores.base import MAX_AGE_DAYS, ParameterStore
 from feeder_mixin.stores.notes import some
 from feeder_mixin.stores.url import (
     TOKEN_FILE_VARIABLE,
@@ -29,6 +29,8 @@ from feeder_mixin.stores.url import (
     needs_token,
     open_store,
 )
+
+_DAY_S: Final = 86_400
 
 
 def check_config(facts: Facts) -> Verdict:
@@ -143,6 +145,26 @@ def check_bucket(facts: Facts) -> Verdict:
                 )
             return Verdict("pass", f"table {MEASUREMENT} is there (no bucket needed)")
     raise Skipped(f"nothing is known of {store.description}")
+
+
+def check_retention(facts: Facts) -> Verdict:
+    """Look whether the feeder's place drops records before they expire anyway."""
+    from feeder_mixin.stores.influx import InfluxStore
+
+    store, feeder_id = facts.server, facts.settings.feeder_id
+    if not isinstance(store, InfluxStore):
+        return Verdict("pass", "this kind of store drops nothing by itself")
+    bucket = store.find_bucket(feeder_id)
+    if bucket is None:
+        raise Skipped(f"the token may not look at bucket {bucket_name(feeder_id)}")
+    if bucket.keeps_s is not None and bucket.keeps_s < MAX_AGE_DAYS * _DAY_S:
+        return Verdict(
+            "warn",
+            f"bucket {bucket.name} drops points older than {bucket.keeps_text}, records with them: "
+            f"bots use one for {MAX_AGE_DAYS:g} days",
+            f"influx bucket update --id {bucket.id} --retention 0",
+        )
+    return Verdict("pass", f"bucket {bucket.name} keeps points {bucket.keeps_text}")
 
 
 def check_read_right(facts: Facts) -> Verdict:

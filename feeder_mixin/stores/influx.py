@@ -13,12 +13,10 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Final
-
-from influxdb_client import PostBucketRequest
 
 from feeder_mixin.errors import (
     StoreConflictError,
@@ -47,12 +45,14 @@ from feeder_mixin.stores.base import (
     now_ns,
     select_latest,
 )
+from feeder_mixin.stores.influx_buckets import Bucket, find_bucket, make_bucket
+from feeder_mixin.stores.influx_errors import LinesRefusedError
 from feeder_mixin.stores.influx_points import (
     make_metric_points,
     make_parameter_point,
     make_provenance_point,
 )
-from feeder_mixin.stores.influx_server import InfluxServer, LinesRefusedError
+from feeder_mixin.stores.influx_server import InfluxServer
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_ATTEMPTS: Final = 3
@@ -61,16 +61,6 @@ _PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Waits for lines that the server may still be writing when it has refused others."""
 
 _UNSAFE_TAG: Final = re.compile(r"[\x00-\x1f\x7f\\]")
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A feeder's bucket as the server has it; `keeps_s` is None when it keeps points for ever."""
-
-    name: str
-    id: str
-    is_new: bool
-    keeps_s: int | None
 
 
 class InfluxStore(ParameterStore):
@@ -131,18 +121,16 @@ class InfluxStore(ParameterStore):
 
         Needs a token with the organisation's rights. A bucket found is left as it is.
         """
-        name, api = bucket_name(feeder_id), self.server.client.buckets_api()
         with self.server.in_time():
-            org_id = self.server.find_org_id()
-            # Without the organisation in the question: with it, a missing bucket is an error.
-            named = self.server.call(lambda: api.find_buckets(name=name), name).buckets
-            found = [bucket for bucket in named if bucket.org_id == org_id]
-            is_new = not found
-            if is_new:
-                wanted = PostBucketRequest(org_id=org_id, name=name, retention_rules=[])
-                found = [self.server.call(lambda: api.create_bucket(wanted), name)]
-        keeps_s = sum(rule.every_seconds for rule in found[0].retention_rules)
-        return Bucket(name, found[0].id, is_new, keeps_s or None)
+            return make_bucket(self.server, bucket_name(feeder_id))
+
+    def find_bucket(self, feeder_id: str) -> Bucket | None:
+        """Return the feeder's bucket; None when the token sees none or several, of organisations.
+
+        Needs the right to read the bucket.
+        """
+        with self.server.in_time():
+            return find_bucket(self.server, bucket_name(feeder_id))
 
     def write(
         self, records: Sequence[ParameterRecord], measurement: Measurement = MEASUREMENT

@@ -6,12 +6,10 @@ a 200 is raised; no message repeats the token; whoever reads a message knows wha
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import urllib3
 from influxdb_client import InfluxDBClient, Point
@@ -31,25 +29,17 @@ from feeder_mixin.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from feeder_mixin.stores.transport import POOLS
-
-_UNAVAILABLE_STATUS: Final = (429, 502, 503, 504)
-_LINES_STATUS: Final = (422, 500)
-_DROPPED: Final = re.compile(r"dropped=(\d+)")
-_TYPE_CONFLICT: Final = re.compile(
-    r'input field \\*"(\w+)\\*" on measurement \\*"\w+\\*" is type (\w+), already exists as type (\w+)'
+from feeder_mixin.stores.influx_errors import (
+    INACTIVE,
+    LINES_STATUS,
+    UNAVAILABLE_STATUS,
+    LinesRefusedError,
+    advise,
+    count_dropped,
+    server_text,
+    unreachable_text,
 )
-
-
-class LinesRefusedError(StoreError):
-    """The server refused lines of a write, not the request: the other lines may be written.
-
-    `n_dropped` is how many lines it says are lost, 0 where it says nothing of that.
-    """
-
-    def __init__(self, message: str, n_dropped: int = 0) -> None:
-        super().__init__(message)
-        self.n_dropped = n_dropped
+from feeder_mixin.stores.transport import POOLS
 
 
 class InfluxServer:
@@ -106,6 +96,9 @@ class InfluxServer:
         organizations = self.client.organizations_api()
         found = self.call(lambda: organizations.find_organizations(org=self.org), "")
         if not found:
+            # A deactivated token sees none; only this question tells.
+            if self._is_inactive():
+                raise StoreError(f"{self.description}: {advise(401, INACTIVE, '')}")
             raise StoreError(self._org_missing)
         return str(found[0].id)
 
@@ -127,11 +120,12 @@ class InfluxServer:
                     body="",
                 )
             except ApiException as error:
-                if error.status == 400 and "requires points" in _server_text(error):
+                text = server_text(error)
+                if error.status == 400 and "requires points" in text:
                     return True  # other versions refuse an empty body after all else was right
-                if error.status == 403:
+                if error.status == 403 and INACTIVE not in text:
                     return False
-                if error.status == 404 and "organization" in _server_text(error):
+                if error.status == 404 and "organization" in text:
                     raise StoreError(
                         f"{self.description}: the server has no organisation {self.org!r}: correct "
                         "org=NAME in the store's URL"
@@ -195,7 +189,7 @@ class InfluxServer:
         except urllib3.exceptions.ReadTimeoutError:
             raise StoreUnavailableError(f"{self.description}: {self._too_slow}") from None
         except urllib3.exceptions.HTTPError as error:
-            text = self.masked(str(error))
+            text = self.masked(unreachable_text(error))
             raise StoreUnavailableError(
                 f"{self.description}: can't be reached: {text} (is the server running?)"
             ) from None
@@ -230,43 +224,25 @@ class InfluxServer:
     def _api_error(self, error: ApiException, bucket: str) -> StoreError:
         """Return our error for a refused request, saying what to do."""
         status: int | None = error.status
-        text = self.masked(_server_text(error))
-        if status == 401 and "is unauthorized" in text:
-            advice = f"the token has no right to make bucket {bucket}: {text}"
-        elif status == 401:
-            advice = "the token is wrong: check FEEDER_STORE_TOKEN or FEEDER_STORE_TOKEN_FILE"
-        elif status == 403:
-            advice = f"the token has no right to do this in bucket {bucket}"
-        elif status == 404 and text.startswith("organization"):
-            return StoreError(self._org_missing)
-        elif status == 404:
-            return StoreError(self._bucket_missing(bucket))
-        elif conflict := _TYPE_CONFLICT.search(text):
-            name, ours, theirs = conflict.groups()
-            advice = (
-                f"bucket {bucket}: field {name} is {theirs} there, ours is {ours}: stop the foreign "
-                "writer; float writes work again in the bucket's next shard"
-            )
-        elif not status:
-            advice = (
-                "no secure connection: check the URL, and name the file of your own authority's "
-                f"certificate in SSL_CERT_FILE: {text}"
-            )
-        else:
-            advice = f"bucket {bucket}: status {status}: {text}"
-        message = f"{self.description}: {advice}"
-        if status in _LINES_STATUS:
-            dropped = _DROPPED.search(_server_text(error))  # whole: what is shown of it is cut
-            return LinesRefusedError(message, int(dropped[1]) if dropped else 0)
-        kind = StoreUnavailableError if status in _UNAVAILABLE_STATUS else StoreError
+        text = self.masked(server_text(error))
+        if status == 401 and text == "Unauthorized" and self._is_inactive():
+            text = INACTIVE
+        if status == 404:
+            is_org = text.startswith("organization")
+            return StoreError(self._org_missing if is_org else self._bucket_missing(bucket))
+        message = f"{self.description}: {advise(status, text, bucket)}"
+        if status in LINES_STATUS:
+            # Of the whole text: what is shown of it is cut.
+            return LinesRefusedError(message, count_dropped(server_text(error)))
+        kind = StoreUnavailableError if status in UNAVAILABLE_STATUS else StoreError
         return kind(message)
 
-
-def _server_text(error: ApiException) -> str:
-    """Return the message in a refusal's body, which is JSON or plain text."""
-    try:
-        body = json.loads(error.body)
-        text = body.get("message") or body.get("error") or error.body
-    except (TypeError, ValueError, AttributeError):
-        text = error.body or error.reason
-    return str(text)
+    def _is_inactive(self) -> bool:
+        """Return whether the token is a deactivated one: ``/query`` answers as to a wrong one."""
+        try:
+            self.client.api_client.call_api("/api/v2/me", "GET")
+        except ApiException as error:
+            return INACTIVE in server_text(error)
+        except urllib3.exceptions.HTTPError:
+            pass
+        return False

@@ -13,7 +13,7 @@ under the time at which its search ended, so only an unclosed run of the journal
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +24,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from feeder_mixin.errors import SchemaError, StoreConflictError, StoreError, StoreUnavailableError
-from feeder_mixin.schema import CANDIDATES, MEASUREMENT, Measurement, ParameterRecord
+from feeder_mixin.schema import (
+    CANDIDATES,
+    MEASUREMENT,
+    Measurement,
+    ParameterRecord,
+    format_time_ns,
+)
 from feeder_mixin.stores.base import Latest, ParameterStore, StoredPoint
+from feeder_mixin.stores.notes import some
 from feeder_mixin.stores.sql import TABLES, SqlStore
 
 
@@ -47,12 +54,23 @@ _DELIVERED: Final[Mapping[Measurement, sa.Table]] = MappingProxyType(
 )
 
 
+_THIS: Final = "\0"
+"""Stands for the record's own name while reasons are compared; no message has one."""
+
+
 class _Waiting(NamedTuple):
     """One point on its way."""
 
     measurement: Measurement
     feeder_id: str
     point: StoredPoint
+
+
+class _Refusal(NamedTuple):
+    """Why one record was not taken."""
+
+    key: str
+    error: StoreError | SchemaError
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +166,17 @@ class Outbox:
         """
         waiting = self._load_pending()
         delivered: list[ParameterRecord] = []
-        refusals: list[StoreError | SchemaError] = []
+        refusals: list[_Refusal] = []
         for measurement, feeder_id, point in waiting:
+            key = f"{feeder_id} {point.pair} at {format_time_ns(point.time_ns)}"
             try:
                 record = point.build_record(feeder_id)
                 store.write([record], measurement)
             except StoreUnavailableError as error:
-                refusals.append(error)
+                refusals.append(_Refusal(key, error))
                 break
             except (StoreError, SchemaError) as error:
-                refusals.append(error)
+                refusals.append(_Refusal(key, error))
                 continue
             self._mark_delivered(record, measurement)
             delivered.append(record)
@@ -258,18 +277,25 @@ def _same_key(table: sa.Table, delivered: sa.Table) -> list[sa.ColumnElement[boo
 
 
 def _make_error(
-    refusals: list[StoreError | SchemaError], remaining: int, feeders: list[str]
+    refusals: Sequence[_Refusal], remaining: int, feeders: Sequence[str]
 ) -> StoreError | None:
     """Return one error for all `refusals`, the last's class, naming what to do."""
     if not refusals:
         return None
-    last = refusals[-1]
-    reasons = "; ".join(dict.fromkeys(map(str, refusals)))
+    last = refusals[-1].error
     kind = type(last) if isinstance(last, StoreUnavailableError) else StoreError
     noun = "record waits" if remaining == 1 else "records wait"
     error = kind(
-        f"{remaining} {noun} in the outbox, nothing is lost: {reasons}. Deliver with "
-        f"`feeder flush --feeder {' '.join(feeders)}`"
+        f"{remaining} {noun} in the outbox, nothing is lost: {'; '.join(_reasons(refusals))}. "
+        f"Deliver with `feeder flush --feeder {' '.join(feeders)}`"
     )
     error.__cause__ = last
     return error
+
+
+def _reasons(refusals: Iterable[_Refusal]) -> list[str]:
+    """Return each reason once; where it names the record, with the first few that it is about."""
+    keys: dict[str, list[str]] = {}
+    for key, error in refusals:
+        keys.setdefault(str(error).replace(key, _THIS), []).append(key)
+    return [reason.replace(_THIS, some(own)) for reason, own in keys.items()]

@@ -48,6 +48,12 @@ def recorded(name: str) -> tuple[int, str]:
     return RECORDED[name]["status"], RECORDED[name]["response"]
 
 
+INACTIVE_WRITE = (
+    403,
+    '{"code":"forbidden","message":"insufficient permissions for write: token is inactive"}',
+)
+INACTIVE_ME = (401, '{"code":"unauthorized","message":"token is inactive"}')
+"""A real server's answers to a deactivated token, recorded 2026-11-28."""
 NO_ORGANISATION = (404, '{"code":"not found","message":"organization name \\"Nope\\" not found"}')
 """A real server's answer, recorded 2026-11-24."""
 
@@ -62,6 +68,13 @@ def field_keys(*fields: tuple[str, str]) -> tuple[int, str]:
     return 200, json.dumps({"results": [{"statement_id": 0, "series": [series]}]})
 
 
+def bucket(keeps_s: int) -> str:
+    """Return how a server describes the feeder's bucket."""
+    rules = [{"type": "expire", "everySeconds": keeps_s}] if keeps_s else []
+    found = {"id": "43f1", "name": bucket_name(FEEDER), "retentionRules": rules}
+    return json.dumps({"buckets": [found]})
+
+
 @dataclass
 class Answers:
     """What the local server answers, and what it was sent."""
@@ -71,6 +84,8 @@ class Answers:
     write: tuple[int, str] = (204, "")
     select: tuple[int, str] = field(default_factory=lambda: recorded("empty"))
     fields: tuple[int, str] = field_keys(*((name, "float") for name in FIELD_NAMES))
+    buckets: tuple[int, str] = (200, bucket(0))
+    me: tuple[int, str] = (401, '{"code":"unauthorized","message":"unauthorized access"}')
     ahead_s: float = 0.0
     written: list[str] = field(default_factory=list)
 
@@ -89,6 +104,10 @@ def server():
             elif parts.path == "/api/v2/write":
                 answers.written.append(body)
                 status, answer = answers.write
+            elif parts.path == "/api/v2/buckets":
+                status, answer = answers.buckets
+            elif parts.path == "/api/v2/me":
+                status, answer = answers.me
             else:
                 is_show = statement.startswith("SHOW FIELD KEYS")
                 status, answer = answers.fields if is_show else answers.select
@@ -159,6 +178,11 @@ RIGHTS = {
         {"bucket": "fail", "read_right": "skipped", "write_right": "skipped", **NOT_ASKED},
         ("bucket", "the token is wrong: check FEEDER_STORE_TOKEN"),
     ),
+    "token deactivated": (
+        {"write": INACTIVE_WRITE, "select": "wrong_token_read", "me": INACTIVE_ME},
+        {"bucket": "fail", "read_right": "skipped", "write_right": "skipped", **NOT_ASKED},
+        ("bucket", "the token is deactivated: activate it on the server"),
+    ),
     "bucket missing": (
         {"write": "bucket_missing_write", "select": "bucket_missing_read"},
         {"bucket": "fail", "read_right": "skipped", "write_right": "skipped", **NOT_ASKED},
@@ -203,6 +227,32 @@ def test_doctor_tells_rights_of_the_token_apart(ask, server, answers, expected, 
     assert words in findings[check]["message"]
     assert findings[check]["advice"]
     assert server.written == [""]
+
+
+@pytest.mark.parametrize(
+    ("keeps_s", "state", "words"),
+    [
+        pytest.param(3_600, "warn", "drops points older than 1 hour, records with", id="an_hour"),
+        pytest.param(89 * 86_400, "warn", "drops points older than 89 days", id="89_days"),
+        pytest.param(90 * 86_400, "pass", "keeps points 90 days", id="as_long_as_records_count"),
+        pytest.param(0, "pass", "keeps points for ever", id="for_ever"),
+    ],
+)
+def test_doctor_warns_of_a_bucket_that_drops_records_before_they_expire(
+    ask, server, keeps_s, state, words
+):
+    """Nobody else would say where the records went; the command that ends it stands there."""
+    server.buckets = (200, bucket(keeps_s))
+    found = ask(server.url)["retention"]
+    assert found["state"] == state
+    assert words in found["message"]
+    assert ("influx bucket update --id 43f1 --retention 0" in found["advice"]) == (state == "warn")
+
+
+def test_doctor_without_the_right_to_see_the_bucket_skips_its_retention(ask, server):
+    """What can't be looked at is no pass."""
+    server.buckets = (200, '{"buckets": []}')
+    assert ask(server.url)["retention"]["state"] == "skipped"
 
 
 def test_doctor_of_a_server_that_is_down_fails_once_and_skips_the_rest(ask):

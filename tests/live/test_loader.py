@@ -244,8 +244,10 @@ def test_one_reason_of_many_pairs_is_said_once_with_every_pair(settings, copy, w
     rejected = [text for text in of_level(lines, "ERROR") if text.startswith("Rejected")]
     reason = f"horizon_candles=60, but this feeder has {settings.horizon_candles}"
     assert rejected == [
-        f"Rejected Optuna params for {BTC}, {ETH} reason={reason} running=last_good "
-        f"version={format_time_ns(OLD)}",
+        (
+            f"Rejected Optuna params for {BTC}, {ETH} reason={reason} running=last_good "
+            f"version={format_time_ns(OLD)}"
+        ),
         f"Rejected Optuna params for {SOL} reason={SOL}: {reason} running=default version=defaults",
     ]
     assert loaded.n_rejected == 3

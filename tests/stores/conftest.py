@@ -139,6 +139,8 @@ class InfluxBackend(Backend):
     """Open a store with another token."""
     make_token: Callable[..., str] = field(kw_only=True)
     """Make a token that may `read` or `write` the feeder's bucket."""
+    deactivate_token: Callable[[str], None] = field(kw_only=True)
+    """Deactivate a token that `make_token` made."""
     limit_retention: Callable[[], None] = field(kw_only=True)
     """Let the feeder's bucket drop what is older than 30 days."""
 
@@ -195,6 +197,11 @@ def influxdb_backend(
             tokens.append(made)
             return made.token
 
+        def deactivate_token(token: str) -> None:
+            (made,) = (one for one in tokens if one.token == token)
+            made.status = "inactive"
+            authorizations.update_authorization(made)
+
         def limit_retention() -> None:
             found = buckets.find_bucket_by_id(bucket.id)
             found.retention_rules = [BucketRetentionRules("expire", every_seconds=30 * 86_400)]
@@ -210,6 +217,7 @@ def influxdb_backend(
                     feeder,
                     is_recorded=records,
                     make_token=make_token,
+                    deactivate_token=deactivate_token,
                     limit_retention=limit_retention,
                 )
         finally:
@@ -230,6 +238,7 @@ def influxdb_recorded_backend(request: pytest.FixtureRequest) -> Iterator[Influx
             "recorded",
             is_recorded=True,
             make_token=lambda **_: "a-token-with-fewer-rights",
+            deactivate_token=lambda _: None,
             limit_retention=lambda: None,
         )
 

@@ -263,6 +263,9 @@ REFUSALS = [
     ("read_only_token", "no right to do this in bucket OPTUNA_FEEDER1"),
     ("bucket_missing_write", "OPTUNA_FEEDER1 is missing.*`feeder init-store` makes it"),
     ("retention", "outside retention policy"),
+    ("inactive_token_write", "the token is deactivated: activate it on the server"),
+    ("disk_full", "the server's disk is full: free space there: .*no space left on device"),
+    ("disk_was_full", "only after a restart: free space on its disk, then restart the server"),
 ]
 
 
@@ -318,6 +321,36 @@ def test_read_of_unreadable_answer_is_corrupt(server, fake_store, now, body):
     server.answers += [(200, body), EMPTY]
     with pytest.raises(StoreCorruptError, match="answer"):
         fake_store.latest("feeder1", now=now)
+
+
+@pytest.mark.parametrize(
+    ("me", "message"),
+    [
+        pytest.param("inactive_token_me", "the token is deactivated", id="deactivated"),
+        pytest.param("wrong_token_me", "the token is wrong", id="wrong"),
+        pytest.param("right_missing_me", "the token is wrong", id="no_right_to_see_itself"),
+    ],
+)
+def test_read_with_a_deactivated_token_is_told_from_a_wrong_one(
+    server, fake_store, now, me, message
+):
+    """The server answers a read alike to both: another question tells."""
+    server.answers += [recorded("wrong_token_read"), recorded(me)]
+    with pytest.raises(StoreError, match=message):
+        fake_store.latest("feeder1", now=now)
+    assert [path for path, _, _ in server.asked] == ["/query", "/api/v2/me"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_server_down_is_named_as_host_and_port(host):
+    """No class of the client's, no nested error: what it was, as one would say it."""
+    with (
+        InfluxStore(f"http://{host}:1", org="ArtiSky", token=TOKEN, attempts=1) as store,
+        pytest.raises(StoreUnavailableError) as caught,
+    ):
+        store.ping()
+    assert f"can't be reached: {host}:1: Failed to establish a new connection" in str(caught.value)
+    assert "Connection(" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])

@@ -309,6 +309,30 @@ def test_wrong_token_is_told_from_a_missing_right(influx, make_record, now):
                 call()
 
 
+def test_deactivated_token_is_told_from_a_wrong_one_and_a_missing_right(influx, make_record, now):
+    """Reads are answered as to a wrong token, writes as to a missing right: the store tells."""
+    token = influx.make_token(read=True, write=True)
+    influx.deactivate_token(token)
+    with influx.open_as(token) as store:
+        for call in (
+            store.ping,
+            lambda: store.latest(influx.feeder, now=now),
+            lambda: store.write([make_record(influx.feeder)]),
+            lambda: store.may_write(influx.feeder),
+            lambda: store.make_bucket(influx.feeder),
+        ):
+            with pytest.raises(StoreError, match="the token is deactivated: activate it"):
+                call()
+
+
+def test_bucket_is_found_by_a_token_that_may_read_it(influx):
+    """How long it keeps points is no secret to a bot; who may not read it sees none."""
+    influx.limit_retention()
+    with influx.open_as(influx.make_token(read=True)) as store:
+        assert store.find_bucket(influx.feeder).keeps_text == "30 days"
+        assert store.find_bucket("nobody") is None
+
+
 def test_token_that_may_only_read_serves_a_bot_and_refuses_a_write(influx, make_record, now):
     """A bot needs no more than to read; writing with its token says which right is missing."""
     record = make_record(influx.feeder, PAIR, now)

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 
 from feeder_mixin.errors import StoreConflictError, StoreError, StoreUnavailableError
 from feeder_mixin.schema import CANDIDATES, MEASUREMENT, ParameterRecord, default_parameters
+from feeder_mixin.stores.base import describe_key
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import TABLE, SqlStore
 
@@ -80,6 +81,22 @@ def test_put_then_deliver_hands_over_whole_records_in_order(outbox, target, make
     assert delivered.records == tuple(in_order)
     assert target.seen == in_order
     assert outbox.pending() == []
+
+
+def test_deliver_refused_for_one_reason_says_it_once(outbox, target, make_record, now, monkeypatch):
+    """Fifty records that a full or foreign bucket refuses are one reason and the first names."""
+    pairs = [f"P{i:02}/USDT:USDT" for i in range(50)]
+
+    def refuse(records, *_):
+        raise StoreError(f"store: field type conflict; not stored: {describe_key(records[0])}")
+
+    for pair in pairs:
+        outbox.put(make_record("feeder1", pair, now))
+    monkeypatch.setattr(target, "write", refuse)
+    text = str(outbox.deliver(target).error)
+    assert text.count("field type conflict") == 1
+    assert describe_key(make_record("feeder1", pairs[0], now)) in text
+    assert "and 46 more" in text
 
 
 def test_deliver_again_writes_nothing(outbox, target, make_record):
