@@ -38,7 +38,17 @@ class CandleError(FeederError):
 
 
 class MissingCandlesError(CandleError):
-    """No candle file is there at all: download it, or correct ``--datadir``."""
+    """No candle file is there at all: download it, or correct ``--datadir``.
+
+    Attributes
+    ----------
+    found
+        What is there in its place, as the end of a sentence; empty without anything.
+    """
+
+    def __init__(self, message: str, found: str = "") -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class OldCandlesError(CandleError):

@@ -33,7 +33,8 @@ def check_candles(facts: Facts) -> Verdict:
     now = pd.Timestamp(facts.now_ns, unit="ns", tz="UTC")
     wanted = list(dict.fromkeys([*settings.pairs, *settings.context_pairs]))
     newest: dict[str, int] = {}
-    missing, old, damaged = [], [], []
+    missing: dict[str, str] = {}
+    old, damaged = [], []
     for pair in wanted:
         try:
             candles = load_candles(
@@ -44,8 +45,8 @@ def check_candles(facts: Facts) -> Verdict:
                 settings.data_format,
                 now - pd.Timedelta(days=_FRESH_DAYS),
             )
-        except MissingCandlesError:
-            missing.append(pair)
+        except MissingCandlesError as error:
+            missing[pair] = error.found
         except OldCandlesError as error:
             old.append(str(error))
         except CandleError as error:
@@ -55,7 +56,9 @@ def check_candles(facts: Facts) -> Verdict:
     if newest:
         facts.newest_candle_s = max(newest.values())
     parts = [f"damaged: {damaged[0]}"] if damaged else []
-    parts += [f"no file for {some(missing)} in {datadir}"] if missing else []
+    if missing:
+        found = next((text for text in missing.values() if text), "")
+        parts.append(f"no file for {some(list(missing))} in {datadir}{found}")
     parts += [f"{len(old)} end over {_FRESH_DAYS:g} days ago: {old[0]}"] if old else []
     if not parts:
         oldest = min(newest, key=lambda pair: newest[pair])
@@ -64,7 +67,7 @@ def check_candles(facts: Facts) -> Verdict:
             f"{len(newest)} pairs in {datadir}, the oldest end is {oldest}'s at "
             f"{open_text(newest[oldest])}",
         )
-    lacking = missing or wanted
+    lacking = list(missing) or wanted
     by_hand = (
         f", by hand: {download_command(settings, lacking, settings.train_days)}"
         if len(lacking) <= _SHORT

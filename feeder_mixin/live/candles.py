@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, MissingCandlesError
 from feeder_mixin.market.candles import COLUMNS, find_candle_file, load_candles
+from feeder_mixin.market.formats import describe_other_forms
 from feeder_mixin.schema import NANOSECONDS, format_time_ns
 from feeder_mixin.settings import FeederSettings
 
@@ -165,6 +166,12 @@ class DataFolder:
                 raise  # damaged where it was asked for
             return whole.newest(1)
 
+    def describe_other_forms(self, pair: str) -> str:
+        """Return what is there in place of a pair's missing file, as the end of a sentence."""
+        s = self.settings
+        path = find_candle_file(self.datadir, pair, s.timeframe, s.candle_type, s.data_format)
+        return describe_other_forms(path, pair, s.data_format)
+
     def stamp(self, pair: str) -> str:
         """Return what changes with every write to a pair's file: its size and time, or ``none``."""
         s = self.settings
@@ -245,7 +252,8 @@ class LiveTails:
             tail = _followed(repair, tail) or tail
         disk_last_s = repair.last_s if repair else self.disk_last_s.get(pair)
         if disk_last_s is None:
-            return f"no candles on disk before {open_text(tail.first_s)}"
+            other = self._folder.describe_other_forms(pair)
+            return f"no candles on disk before {open_text(tail.first_s)}{other}"
         live = tail.after(disk_last_s)
         if live is None:
             return None

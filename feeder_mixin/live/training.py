@@ -85,7 +85,8 @@ def make_trainer(
         candles = folder.load_joined(pair, newer.get(pair))
         known = None if candles is None else candles.before(until_s + 1)
         if known is None:
-            lacks.append(f"{pair}: no candles in {folder.datadir}, models go without it")
+            other = folder.describe_other_forms(pair)
+            lacks.append(f"{pair}: no candles in {folder.datadir}, models go without it{other}")
         else:
             context[pair] = known.frame()
     until = pd.Timestamp(until_s, unit="s", tz="UTC")
@@ -140,7 +141,10 @@ def _fit(pair: str, parameters: Mapping[str, float], cut_s: int, newer: Tail | N
     if candles is None:
         joined = folder.load_joined(pair, newer)
         if joined is None:
-            raise CandleError(f"{pair}: no candles in {folder.datadir} and none from the exchange")
+            other = folder.describe_other_forms(pair)
+            raise CandleError(
+                f"{pair}: no candles in {folder.datadir} and none from the exchange{other}"
+            )
         candles = joined.frame()
     table = trainer.market.build(candles)
     name = trainer.fit(pair, candles, table, parameters, cut_s)

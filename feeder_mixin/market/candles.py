@@ -27,6 +27,7 @@ from freqtrade.exchange import timeframe_to_seconds
 from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, MissingCandlesError, OldCandlesError, SettingsError
+from feeder_mixin.market.formats import describe_other_forms
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +117,10 @@ def load_candles(
     handler = _handler(datadir, data_format)
     path = candle_path(handler, datadir, pair, timeframe, kind)
     if not path.exists():
+        found = describe_other_forms(path, pair, data_format)
+        about = found or " (a data folder is the exchange's, such as user_data/data/binance)"
         raise MissingCandlesError(
-            f"{pair}: no {timeframe} candles: {path} does not exist (a data folder is the "
-            "exchange's, such as user_data/data/binance)"
+            f"{pair}: no {timeframe} candles: {path} does not exist{about}", found
         )
     _check_dates_have_zone(pair, path)
     try:
