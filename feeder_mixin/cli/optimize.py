@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,9 @@ def _optimize_one(
     errors = make_console(stderr=True)
     pairs = check_options(settings, options)
     if options.datadir is None:
-        download_missing(settings, pairs, days=options.days_back + settings.train_days)
+        days = options.days_back + settings.train_days
+        lacking = download_missing(settings, pairs, days=days)
+        options = replace(options, lacking=lacking)
     with feeder_store(settings, arguments) as chosen:
         with make_progress(errors, settings.feeder_id) as progress:
             errors.print(

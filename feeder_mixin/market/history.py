@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +21,9 @@ from freqtrade.data.history.datahandlers.idatahandler import IDataHandler
 from freqtrade.enums import CandleType
 
 from feeder_mixin.errors import CandleError
-from feeder_mixin.market.candles import candle_path, timeframe_seconds
+from feeder_mixin.market.candles import candle_path, find_candle_file, timeframe_seconds
 from feeder_mixin.market.features import warmup_candles
+from feeder_mixin.market.formats import describe_other_forms
 from feeder_mixin.processes import tied
 from feeder_mixin.settings import FeederSettings
 
@@ -30,6 +34,12 @@ _POLL_S: Final = 0.2
 _DAY_S: Final = 86_400
 _STALE_S: Final = _DAY_S
 """Age of the newest candle from which a file is brought up to date."""
+
+_BEGUN: Final = re.compile(r"About to download pairs: \[([^\]]*)\]")
+_NONE_LISTED: Final = "No pairs available for download"
+"""What freqtrade logs of the pairs that it found among the exchange's markets."""
+_WIDE: Final = "1000"
+"""Terminal width of the download: freqtrade breaks its log lines at it, elsewhere too."""
 
 
 def download_arguments(
@@ -65,27 +75,37 @@ def download_command(
     return shlex.join(["freqtrade", *download_arguments(settings, pairs, days, datadir)])
 
 
-def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: float) -> None:
+def download_missing(
+    settings: FeederSettings, pairs: Sequence[str], *, days: float
+) -> dict[str, str]:
     """Download candles of pairs and context pairs into freqtrade's data folder, where they lack.
 
     Only that folder is ever downloaded into. Files that end more than a day ago are brought up to
     date; when that fails, they are used as they are, with a warning.
 
+    Returns
+    -------
+    dict
+        Pair -> why it has no candles, where the others can go on: mostly that the exchange does not
+        list it.
+
     Raises
     ------
     CandleError
-        When the download fails (no network, unknown pair); the message names the command to try.
+        When the exchange gave no answer and none of the pairs, or not the whole context, is there:
+        the message names the command to try.
     """
     datadir = settings.default_datadir
     datadir.mkdir(parents=True, exist_ok=True)
     handler = get_datahandler(datadir, settings.data_format)
     kind = CandleType.from_string(settings.candle_type)
     wanted = dict.fromkeys([*pairs, *settings.context_pairs])
-    missing = [
-        pair
-        for pair in wanted
-        if not candle_path(handler, datadir, pair, settings.timeframe, kind).exists()
-    ]
+
+    def find_missing() -> list[str]:
+        paths = {p: candle_path(handler, datadir, p, settings.timeframe, kind) for p in wanted}
+        return [pair for pair, path in paths.items() if not path.exists()]
+
+    missing = find_missing()
     stale = [
         pair
         for pair in wanted
@@ -97,21 +117,45 @@ def download_missing(settings: FeederSettings, pairs: Sequence[str], *, days: fl
         except CandleError as error:
             logger.warning("Candles are not brought up to date pairs=%d: %s", len(stale), error)
     if not missing:
-        return
+        return {}
+    _say_other_forms(settings, missing, datadir)
     logger.info("Candles are missing, downloading them pairs=%d", len(missing))
-    tail = _download(settings, missing, days)
-    still = [
-        pair
-        for pair in missing
-        if not candle_path(handler, datadir, pair, settings.timeframe, kind).exists()
-    ]
-    if still:
-        shown = download_command(settings, missing, days)
-        raise CandleError(
-            f"no candles for {', '.join(still)} in {datadir}, and the download failed "
-            f"(no network?). Try it by hand: {shown}\nor name a folder that has them with --datadir. "
-            f"Last lines of the download:\n{tail}"
+    answer = _download(settings, missing, days)
+    still = find_missing()
+    if not still or answer.is_answered:
+        return {pair: _reason(settings, pair, answer) for pair in still}
+    problem = (
+        f"{settings.exchange} gave no answer (no network, or it is down, or refuses this address). Try it "
+        f"by hand: {download_command(settings, still, days)}\nor name a folder that has the candles with "
+        f"--datadir. Last lines of the download:\n{answer.tail}"
+    )
+    if set(pairs) <= set(still) or not set(still).isdisjoint(settings.context_pairs):
+        raise CandleError(f"no candles for {', '.join(still)} in {datadir}, and {problem}")
+    return dict.fromkeys(still, f"no candles in {datadir}, and {problem}")
+
+
+def _reason(settings: FeederSettings, pair: str, answer: _Answer) -> str:
+    """Return why a download that was answered left no file of a pair."""
+    if answer.listed is None or pair in answer.listed:
+        return (
+            f"{settings.exchange} answered, but the download brought no candles of it. Last lines:\n"
+            f"{answer.tail}"
         )
+    return (
+        f"{settings.exchange} lists no active {settings.candle_type} pair of that name (freqtrade "
+        "list-pairs shows them); take it out of exchange.pair_whitelist and feeder.context_pairs"
+    )
+
+
+def _say_other_forms(settings: FeederSettings, pairs: Sequence[str], datadir: Path) -> None:
+    """Say that candles are there in another form before they are downloaded anew."""
+    source = (settings.timeframe, settings.candle_type, settings.data_format)
+    for pair in pairs:
+        path = find_candle_file(datadir, pair, *source)
+        other = describe_other_forms(path, pair, settings.data_format)
+        if other:
+            logger.warning("Candles are downloaded anew, %s does not exist%s", path, other)
+            return  # one stands for all: they were downloaded alike
 
 
 def _is_stale(handler: IDataHandler, pair: str, timeframe: str, kind: CandleType) -> bool:
@@ -153,6 +197,41 @@ def download_newer(
     _download(settings, pairs, days, while_waiting, check=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What came of a download.
+
+    Attributes
+    ----------
+    is_answered
+        Whether the exchange was reached.
+    listed
+        The pairs that it lists, of those that were asked for; None where that is not known.
+    tail
+        The last lines that freqtrade printed.
+    """
+
+    is_answered: bool
+    listed: frozenset[str] | None
+    tail: str
+
+
+def _read_answer(returncode: int, output: str) -> _Answer:
+    """Return what freqtrade's downloader says in its exit code and its log.
+
+    Pairs that the exchange does not list are left out there without a word of their own.
+    """
+    tail = "\n".join(output.strip().splitlines()[-3:])
+    if returncode != 0:
+        return _Answer(is_answered=False, listed=None, tail=tail)
+    words, listed = " ".join(output.split()), None
+    if _NONE_LISTED in words:
+        listed = frozenset[str]()
+    elif begun := _BEGUN.search(words):
+        listed = frozenset(re.findall(r"'([^']+)'", begun[1]))
+    return _Answer(is_answered=True, listed=listed, tail=tail)
+
+
 def _download(
     settings: FeederSettings,
     pairs: Sequence[str],
@@ -160,8 +239,8 @@ def _download(
     while_waiting: Callable[[], None] = lambda: None,
     *,
     check: bool = False,
-) -> str:
-    """Run freqtrade's downloader and return the last lines it printed.
+) -> _Answer:
+    """Run freqtrade's downloader and return what came of it.
 
     Raises
     ------
@@ -171,10 +250,13 @@ def _download(
     shown = download_command(settings, pairs, days)
     logger.info("Download command=%s", shown)
     command = [sys.executable, "-m", "freqtrade", *download_arguments(settings, pairs, days)]
+    environment = {**os.environ, "COLUMNS": _WIDE}
     deadline = time.monotonic() + _TIMEOUT_S
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output,
-        subprocess.Popen(tied(command), stdout=output, stderr=output) as process,  # noqa: S603
+        subprocess.Popen(  # noqa: S603
+            tied(command), stdout=output, stderr=output, env=environment
+        ) as process,
     ):
         try:
             while process.poll() is None and time.monotonic() < deadline:
@@ -186,10 +268,10 @@ def _download(
         if is_late:
             raise CandleError(f"download took over {_TIMEOUT_S} s; try it by hand: {shown}")
         output.seek(0)
-        tail = "\n".join(output.read().strip().splitlines()[-3:])
+        answer = _read_answer(process.returncode, output.read())
     if check and process.returncode != 0:
         raise CandleError(
             f"download failed (exit {process.returncode}). Try it by hand: {shown}\n"
-            f"Last lines of the download:\n{tail}"
+            f"Last lines of the download:\n{answer.tail}"
         )
-    return tail
+    return answer

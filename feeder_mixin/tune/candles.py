@@ -40,9 +40,13 @@ def load_run_candles(
                 settings.candle_type,
                 settings.data_format,
             )
-        except CandleError as error:
-            if isinstance(error, MissingCandlesError):
-                missing.append(pair)
+        except CandleError as problem:
+            error = problem
+            if isinstance(problem, MissingCandlesError):
+                if pair in options.lacking:
+                    error = CandleError(f"{pair}: {options.lacking[pair]}")
+                else:
+                    missing.append(pair)
             if pair in pairs:
                 failures[pair] = error
             else:

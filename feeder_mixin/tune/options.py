@@ -36,6 +36,8 @@ class RunOptions:
         Drop unfinished runs of these pairs and start anew.
     promote
         When a tuned set reaches bots (`tune.promotion`).
+    lacking
+        Pair or context pair -> why its candles could not be had, where that is known already.
     """
 
     pairs: tuple[str, ...] = ()
@@ -48,6 +50,7 @@ class RunOptions:
     seed: int = 0
     fresh: bool = False
     promote: Mode = "auto"
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

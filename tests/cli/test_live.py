@@ -325,7 +325,7 @@ def tuned(monkeypatch, project):
     keys = ("parameters", "metrics", "provenance", "scores", "decision")
     summary.results = {PAIRS[0]: {key: {} for key in keys}}
     summary.records = {PAIRS[0]: record}
-    monkeypatch.setattr("feeder_mixin.market.history.download_missing", lambda *_, **__: None)
+    monkeypatch.setattr("feeder_mixin.market.history.download_missing", lambda *_, **__: {})
     monkeypatch.setattr("feeder_mixin.tune.run.run_feeder", lambda *_: summary)
     return summary
 

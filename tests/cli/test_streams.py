@@ -144,7 +144,7 @@ def places(tmp_path, monkeypatch, prepared):
         done.append("served")
 
     monkeypatch.setattr("feeder_mixin.tune.run.run_feeder", run_feeder)
-    monkeypatch.setattr("feeder_mixin.market.history.download_missing", lambda *_, **__: None)
+    monkeypatch.setattr("feeder_mixin.market.history.download_missing", lambda *_, **__: {})
     monkeypatch.setattr("feeder_mixin.cli.optimize.report_after_tuning", lambda *_: None)
     page = SimpleNamespace(html="page")
     monkeypatch.setattr("feeder_mixin.reports.page.render_page", lambda *_: page)

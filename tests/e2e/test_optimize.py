@@ -14,6 +14,7 @@ import pytest
 
 from feeder_mixin.schema import METRIC_NAMES, parameter_problems
 from tests.candle_factory import candle_file, make_candles, write_candles
+from tests.e2e.bot import running_exchange
 from tests.e2e.conftest import PAIRS, ROOT, comparable
 
 # Absent where a denominator is empty, or where no challenger stood against anything.
@@ -303,3 +304,27 @@ def test_optimize_on_real_candles_of_thin_and_long_pairs_leaves_valid_records(pr
     records = json.loads(project.run(show).stdout)
     assert len(records) == 4
     assert all(parameter_problems(r["parameters"]) == [] for r in records)
+
+
+@pytest.mark.slow
+def test_optimize_of_a_pair_that_the_exchange_does_not_list_exits_3_and_tunes_the_others(
+    project, tmp_path
+):
+    """Without ``--datadir`` all that can be downloaded is, and the pair that is gone fails by name."""
+    with running_exchange(
+        tmp_path / "market", "--generate-days", 40, "--timeframe", "5m"
+    ) as market:
+        config = {
+            "add_config_files": ["base.json", str(market.overlay)],
+            "bot_name": "test1",
+            "feeder": {"side": "long", "train_days": 10},
+            "exchange": {"pair_whitelist": [PAIRS[0], "MATIC/USDT:USDT"]},
+        }
+        (project.root / "config" / "test1.json").write_text(json.dumps(config), encoding="utf-8")
+        options = ("--feeder", "test1", "--n-trials", 1, "--days-back", 12, "--jobs", 1)
+        done = project.run(project.command("optimize", *options))
+    words = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 3, words
+    assert "MATIC/USDT:USDT: binance lists no active futures pair of that name" in words
+    assert "network" not in words
+    assert [record["pair"] for record in project.records()] == [PAIRS[0]]
