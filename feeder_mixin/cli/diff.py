@@ -11,12 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from feeder_mixin.cli.common import (
-    chosen_feeders,
     feeder_options,
     feeder_store,
     make_console,
     print_json,
 )
+from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.errors import SchemaError, SettingsError
 from feeder_mixin.live.files import is_bot_running
 from feeder_mixin.live.status import read_status
@@ -58,29 +58,38 @@ def run_diff(arguments: argparse.Namespace) -> int:
     now = now_ns()
     old = None if arguments.old is None else parse_moment("--from", arguments.old, now)
     new = None if arguments.new is None else parse_moment("--to", arguments.new, now)
-    documents = []
-    for settings in chosen_feeders(arguments):
-        pairs = settings.chosen_pairs(arguments.pairs)
-        with feeder_store(settings, arguments) as chosen:
-            store = chosen.store
-            old_sides = (
-                _load_bot_sides(settings, store, pairs)
-                if old is None
-                else _load_stored_sides(settings, store, pairs, old)
-            )
-            new_sides = (
-                _load_newest_sides(settings, store, pairs)
-                if new is None
-                else _load_stored_sides(settings, store, pairs, new)
-            )
-        for pair in pairs:
-            comparison = _Comparison(settings.feeder_id, pair, old_sides[pair], new_sides[pair])
-            documents.append(comparison.to_dict())
-            if not arguments.json:
-                comparison.print(make_console())
+    compared = for_each_feeder(arguments, lambda settings: _diff_one(settings, old, new, arguments))
     if arguments.json:
-        print_json(documents)
-    return 0
+        print_json([document for own in compared.results for document in own])
+    return compared.exit_code
+
+
+def _diff_one(
+    settings: FeederSettings,
+    old: Moment | None,
+    new: Moment | None,
+    arguments: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """Print and return the differences of a feeder's pairs."""
+    pairs, documents = settings.chosen_pairs(arguments.pairs), []
+    with feeder_store(settings, arguments) as chosen:
+        store = chosen.store
+        old_sides = (
+            _load_bot_sides(settings, store, pairs)
+            if old is None
+            else _load_stored_sides(settings, store, pairs, old)
+        )
+        new_sides = (
+            _load_newest_sides(settings, store, pairs)
+            if new is None
+            else _load_stored_sides(settings, store, pairs, new)
+        )
+    for pair in pairs:
+        comparison = _Comparison(settings.feeder_id, pair, old_sides[pair], new_sides[pair])
+        documents.append(comparison.to_dict())
+        if not arguments.json:
+            comparison.print(make_console())
+    return documents
 
 
 def _load_bot_sides(

@@ -21,6 +21,7 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
+from feeder_mixin.cli.feeders import mixed_code
 from feeder_mixin.errors import SettingsError, StateError
 from feeder_mixin.live.files import is_bot_running, running_bot_pid
 from feeder_mixin.live.request import RELOAD_TIMEOUT_S, ReloadOutcome, reload_bot
@@ -38,7 +39,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     status = commands.add_parser(
         "status",
         parents=[feeder_options()],
-        help="print what the running bot has loaded (exit code 1 when none runs)",
+        help="print what the running bot has loaded (exit code 1 when none runs, 3 when not all do)",
     )
     status.set_defaults(run=run_status)
     reload = commands.add_parser(
@@ -95,12 +96,11 @@ def load_report(settings: FeederSettings) -> BotReport:
 
 
 def run_status(arguments: argparse.Namespace) -> int:
-    """Print the state of every chosen feeder's bot; return 1 unless each runs and can be read."""
-    documents, code = [], 0
+    """Print the state of every chosen feeder's bot; return 1 when none runs well, 3 when not all do."""
+    documents, n_fine = [], 0
     for settings in chosen_feeders(arguments):
         report = load_report(settings)
-        is_fine = report.is_running and report.status is not None
-        code = code if is_fine else 1
+        n_fine += report.is_running and report.status is not None
         documents.append(
             {
                 "feeder_id": settings.feeder_id,
@@ -115,7 +115,7 @@ def run_status(arguments: argparse.Namespace) -> int:
             _print_report(make_console(), settings, report)
     if arguments.json:
         print_json(documents)
-    return code
+    return mixed_code(n_fine, len(documents) - n_fine)
 
 
 def _print_report(console: Console, settings: FeederSettings, report: BotReport) -> None:
@@ -215,7 +215,7 @@ def age_text(seconds: float) -> str:
 
 
 def run_reload(arguments: argparse.Namespace) -> int:
-    """Reload every chosen feeder's bot, one after the other; return 1 when one failed."""
+    """Reload every chosen feeder's bot, one after the other; return 1 when all failed, 3 when some."""
     if not (math.isfinite(arguments.timeout) and arguments.timeout > 0):
         raise SettingsError(f"--timeout {arguments.timeout:g}: expected seconds above 0")
     outcomes = []
@@ -225,7 +225,8 @@ def run_reload(arguments: argparse.Namespace) -> int:
             print_outcome(outcomes[-1])
     if arguments.json:
         print_json([outcome.to_dict() for outcome in outcomes])
-    return int(any(outcome.error is not None for outcome in outcomes))
+    n_fine = sum(outcome.error is None for outcome in outcomes)
+    return mixed_code(n_fine, len(outcomes) - n_fine)
 
 
 def reload_after_writing(

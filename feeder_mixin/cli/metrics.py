@@ -14,9 +14,10 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
+from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.cli.live import load_report
 from feeder_mixin.cli.streams import print_utf8
-from feeder_mixin.errors import FeederError, SettingsError, StateError
+from feeder_mixin.errors import SettingsError, StateError
 from feeder_mixin.live.last_good import read_last_good
 from feeder_mixin.schema import NANOSECONDS
 from feeder_mixin.settings import FeederSettings
@@ -142,23 +143,18 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> int:
 
 def _store(feeders: Sequence[FeederSettings], arguments: argparse.Namespace) -> int:
     """Write each feeder's metrics into its own bucket; one that fails does not stop the others."""
-    documents, code = [], 0
-    for settings in feeders:
-        try:
-            n_points, place = _store_one(settings, arguments)
-        except FeederError as error:
-            if isinstance(error, SettingsError) and len(feeders) == 1:
-                raise
-            logger.error("Metrics are not written feeder=%s: %s", settings.feeder_id, error)  # noqa: TRY400
-            code = 1
-            continue
-        documents.append({"feeder_id": settings.feeder_id, "store": place, "points": n_points})
+
+    def store(settings: FeederSettings) -> dict[str, object]:
+        n_points, place = _store_one(settings, arguments)
         if not arguments.json:
             text = f"{settings.feeder_id}: {n_points} points written to {place}"
             make_console().print(text, markup=False)
+        return {"feeder_id": settings.feeder_id, "store": place, "points": n_points}
+
+    stored = for_each_feeder(arguments, store, feeders)
     if arguments.json:
-        print_json(documents)
-    return code
+        print_json(stored.results)
+    return stored.exit_code
 
 
 def _store_one(settings: FeederSettings, arguments: argparse.Namespace) -> tuple[int, str]:

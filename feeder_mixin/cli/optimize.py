@@ -18,6 +18,7 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
+from feeder_mixin.cli.feeders import failures_code, for_each_feeder
 from feeder_mixin.cli.live import reload_after_writing
 from feeder_mixin.cli.report import report_after_tuning
 from feeder_mixin.errors import SettingsError
@@ -136,13 +137,13 @@ def run_optimize(arguments: argparse.Namespace) -> int:
     feeders = chosen_feeders(arguments)
     for settings in feeders:
         check_options(settings, options)
-    documents, codes = [], []
-    for settings in feeders:
-        document, code = _optimize_one(settings, options, arguments)
-        documents.append(document)
-        codes.append(code)
+    tuned = for_each_feeder(
+        arguments, lambda settings: _optimize_one(settings, options, arguments), feeders
+    )
     if arguments.json:
-        print_json(documents)
+        print_json([document for document, _ in tuned.results])
+    codes = [code for _, code in tuned.results]
+    codes += [failures_code(0, [error]) for error in tuned.failures.values()]
     return codes[0] if len(set(codes)) == 1 else (1 if 1 in codes else 3)
 
 

@@ -7,18 +7,18 @@ import math
 from typing import Any, Final
 
 from feeder_mixin.cli.common import (
-    chosen_feeders,
     count,
     feeder_options,
     feeder_store,
     make_console,
     print_json,
 )
-from feeder_mixin.errors import SettingsError
+from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.errors import SettingsError, StoreError
 from feeder_mixin.live.in_use import load_versions_in_use
 from feeder_mixin.schema import CANDIDATES, NANOSECONDS, format_time_ns
 from feeder_mixin.settings import FeederSettings
-from feeder_mixin.stores.base import now_ns
+from feeder_mixin.stores.base import ParameterStore, now_ns
 from feeder_mixin.stores.retention import Doomed, find_doomed
 
 _LEAST_DAYS: Final = 1.0
@@ -57,10 +57,10 @@ def run_prune(arguments: argparse.Namespace) -> int:
         raise SettingsError(
             f"--older-than {days:g}: expected days from {_LEAST_DAYS:g} to {_MOST_DAYS:g}"
         )
-    documents = [_prune(settings, arguments) for settings in chosen_feeders(arguments)]
+    pruned = for_each_feeder(arguments, lambda settings: _prune(settings, arguments))
     if arguments.json:
-        print_json(documents)
-    return 0
+        print_json(pruned.results)
+    return pruned.exit_code
 
 
 def _prune(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -73,9 +73,7 @@ def _prune(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str,
     with feeder_store(settings, arguments) as chosen:
         for doomed in find_doomed(chosen.store, settings.feeder_id, before_ns, in_use, now):
             if not arguments.dry_run:
-                chosen.store.delete(
-                    settings.feeder_id, doomed.pair, doomed.times_ns, doomed.measurement
-                )
+                _delete(chosen.store, settings.feeder_id, doomed)
             deleted += _documents(doomed)
             if not arguments.json:
                 kind = "candidate" if doomed.measurement == CANDIDATES else "record"
@@ -102,6 +100,16 @@ def _prune(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str,
         "outbox_entries": n_entries,
         "journal_runs": n_runs,
     }
+
+
+def _delete(store: ParameterStore, feeder_id: str, doomed: Doomed) -> None:
+    try:
+        store.delete(feeder_id, doomed.pair, doomed.times_ns, doomed.measurement)
+    except StoreError as error:
+        raise type(error)(
+            f"{error}; of {count(len(doomed.times_ns), 'point')} of {doomed.pair} some may be deleted, "
+            "the same command again goes on"
+        ) from error
 
 
 def _documents(doomed: Doomed) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
+from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.errors import FeederError, SettingsError, StoreError, TuningError
 from feeder_mixin.live.files import write_private
 from feeder_mixin.settings import FeederSettings
@@ -56,24 +57,17 @@ def run_report(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"--out goes with one feeder, got {names}")
     if arguments.pair is not None:
         _check_pair(feeders, arguments.pair)
-    documents, errors = [], []
-    for settings in feeders:
-        try:
-            with feeder_store(settings, arguments) as chosen:
-                document = write_report(settings, chosen, arguments.out, arguments.pair)
-        except FeederError as error:
-            if len(feeders) == 1:
-                raise
-            make_console(stderr=True).print(f"feeder report: {error}", markup=False)
-            errors.append(error)
-            continue
-        documents.append(document)
-        _say(document)
+    written = for_each_feeder(arguments, lambda settings: _report_one(settings, arguments), feeders)
     if arguments.json:
-        print_json(documents)
-    if documents:
-        return 3 if errors else 0
-    return 2 if all(isinstance(error, SettingsError) for error in errors) else 1
+        print_json(written.results)
+    return written.exit_code
+
+
+def _report_one(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, Any]:
+    with feeder_store(settings, arguments) as chosen:
+        document = write_report(settings, chosen, arguments.out, arguments.pair)
+    _say(document)
+    return document
 
 
 def _check_pair(feeders: list[FeederSettings], pair: str) -> None:

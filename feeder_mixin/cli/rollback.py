@@ -17,6 +17,7 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
+from feeder_mixin.cli.feeders import for_each_feeder, mixed_code
 from feeder_mixin.cli.live import reload_after_writing
 from feeder_mixin.errors import StoreError
 from feeder_mixin.schema import ParameterRecord, format_time_ns
@@ -81,19 +82,19 @@ class _Outcome:
 
 
 def run_rollback(arguments: argparse.Namespace) -> int:
-    """Take the chosen feeders back; return 1 when one did not get there."""
+    """Take the chosen feeders back; return 1 when none got there, 3 when some did."""
     moment = parse_moment("--to", arguments.to, now_ns())
-    documents, code = [], 0
+    feeders = chosen_feeders(arguments)
     with ExitStack() as stack:
         # All are planned before anything is written.
-        rollbacks = [_plan(s, moment, arguments, stack) for s in chosen_feeders(arguments)]
-        for rollback in rollbacks:
-            document, is_done = _carry_out(rollback, arguments)
-            documents.append(document)
-            code = max(code, int(not is_done))
+        plans = {s.feeder_id: _plan(s, moment, arguments, stack) for s in feeders}
+        outcomes = for_each_feeder(
+            arguments, lambda s: _carry_out(plans[s.feeder_id], arguments), feeders
+        )
     if arguments.json:
-        print_json(documents)
-    return code
+        print_json([document for document, _ in outcomes.results])
+    n_done = sum(is_done for _, is_done in outcomes.results)
+    return mixed_code(n_done, len(feeders) - n_done)
 
 
 def _plan(

@@ -11,15 +11,21 @@ from rich.console import Console
 
 from feeder_mixin.cli.common import (
     ChosenStore,
-    chosen_feeders,
     count,
     feeder_options,
     feeder_store,
     make_console,
     print_json,
 )
+from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.reports.records import record_table
-from feeder_mixin.schema import CANDIDATES, MEASUREMENT, format_time_ns, parameter_problems
+from feeder_mixin.schema import (
+    CANDIDATES,
+    MEASUREMENT,
+    ParameterRecord,
+    format_time_ns,
+    parameter_problems,
+)
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.notes import describe_unused
@@ -61,67 +67,71 @@ def _add_candidates_option(parser: argparse.ArgumentParser) -> None:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Print the latest records; notes on what was passed over go to stderr."""
-    console, errors = make_console(), make_console(stderr=True)
-    documents = []
-    for settings in chosen_feeders(arguments):
-        wanted = arguments.pairs or settings.pairs
-        with feeder_store(settings, arguments) as chosen:
-            latest = chosen.store.latest(
-                settings.feeder_id, wanted, measurement=arguments.measurement
-            )
-        records = [latest.records[pair] for pair in wanted if pair in latest.records]
-        documents += [record.to_dict() for record in records]
-        for line in describe_unused(latest):
-            errors.print(f"{settings.feeder_id}: {line}", markup=False)
-        missing = [p for p in wanted if p not in latest.records]
-        if missing:
-            errors.print(_missing_text(settings, missing, chosen, arguments), markup=False)
-        _say_waiting(settings, errors)
-        if records and not arguments.json:
-            kind = ", candidates" if arguments.measurement == CANDIDATES else ""
-            console.print(
-                f"{settings.feeder_id} {settings.side}{kind}, store {chosen}", markup=False
-            )
-            console.print(record_table(records))
+    shown = for_each_feeder(arguments, lambda settings: _show_one(settings, arguments))
     if arguments.json:
-        print_json(documents)
-    return 0
+        print_json([record.to_dict() for records in shown.results for record in records])
+    return shown.exit_code
+
+
+def _show_one(settings: FeederSettings, arguments: argparse.Namespace) -> list[ParameterRecord]:
+    console, errors = make_console(), make_console(stderr=True)
+    wanted = arguments.pairs or settings.pairs
+    with feeder_store(settings, arguments) as chosen:
+        latest = chosen.store.latest(settings.feeder_id, wanted, measurement=arguments.measurement)
+    records = [latest.records[pair] for pair in wanted if pair in latest.records]
+    for line in describe_unused(latest):
+        errors.print(f"{settings.feeder_id}: {line}", markup=False)
+    missing = [p for p in wanted if p not in latest.records]
+    if missing:
+        errors.print(_missing_text(settings, missing, chosen, arguments), markup=False)
+    _say_waiting(settings, errors)
+    if records and not arguments.json:
+        kind = ", candidates" if arguments.measurement == CANDIDATES else ""
+        console.print(f"{settings.feeder_id} {settings.side}{kind}, store {chosen}", markup=False)
+        console.print(record_table(records))
+    return records
 
 
 def run_history(arguments: argparse.Namespace) -> int:
     """Print stored records newest first, invalid ones with the reason."""
-    console = make_console()
-    documents = []
-    for settings in chosen_feeders(arguments):
-        with feeder_store(settings, arguments) as chosen:
-            for pair in arguments.pairs or settings.pairs:
-                for point in chosen.store.history(
-                    settings.feeder_id, pair, arguments.limit, measurement=arguments.measurement
-                ):
-                    problems = parameter_problems(point.fields)
-                    documents.append(
-                        {
-                            "feeder_id": settings.feeder_id,
-                            "pair": pair,
-                            "time": format_time_ns(point.time_ns),
-                            "valid": not problems,
-                            "problems": problems,
-                            "fields": dict(point.fields),
-                            "provenance": _document(point.provenance),
-                        }
-                    )
-                    if not arguments.json:
-                        console.print(
-                            f"{settings.feeder_id} {pair} {format_time_ns(point.time_ns)} "
-                            f"{'; '.join(problems) or _summary(point.fields)}",
-                            markup=False,
-                        )
+    told = for_each_feeder(arguments, lambda settings: _tell_history(settings, arguments))
+    documents = [document for own in told.results for document in own]
     if arguments.json:
         print_json(documents)
-    elif not documents:
+    elif told.results and not documents:
         noun = "candidate" if arguments.measurement == CANDIDATES else "record"
         make_console(stderr=True).print(f"no {noun} is stored there", markup=False)
-    return 0
+    return told.exit_code
+
+
+def _tell_history(
+    settings: FeederSettings, arguments: argparse.Namespace
+) -> list[dict[str, object]]:
+    console, documents = make_console(), list[dict[str, object]]()
+    with feeder_store(settings, arguments) as chosen:
+        for pair in arguments.pairs or settings.pairs:
+            for point in chosen.store.history(
+                settings.feeder_id, pair, arguments.limit, measurement=arguments.measurement
+            ):
+                problems = parameter_problems(point.fields)
+                documents.append(
+                    {
+                        "feeder_id": settings.feeder_id,
+                        "pair": pair,
+                        "time": format_time_ns(point.time_ns),
+                        "valid": not problems,
+                        "problems": problems,
+                        "fields": dict(point.fields),
+                        "provenance": _document(point.provenance),
+                    }
+                )
+                if not arguments.json:
+                    console.print(
+                        f"{settings.feeder_id} {pair} {format_time_ns(point.time_ns)} "
+                        f"{'; '.join(problems) or _summary(point.fields)}",
+                        markup=False,
+                    )
+    return documents
 
 
 def _summary(fields: Mapping[str, float | None]) -> str:
@@ -181,19 +191,20 @@ def _document(text: str | None) -> object:
 
 def run_settings(arguments: argparse.Namespace) -> int:
     """Print every setting of the chosen feeders, and the store with where it was named."""
-    console = make_console()
-    documents = []
-    for settings in chosen_feeders(arguments):
-        with feeder_store(settings, arguments) as chosen:
-            shown = {name: _plain(value) for name, value in asdict(settings).items()}
-            shown |= {"store_url": chosen.url, "store_url_from": chosen.origin}
-        documents.append(shown)
-        if not arguments.json:
-            for name, value in shown.items():
-                console.print(f"{name}: {value}", markup=False)
+    told = for_each_feeder(arguments, lambda settings: _tell_settings(settings, arguments))
     if arguments.json:
-        print_json(documents)
-    return 0
+        print_json(told.results)
+    return told.exit_code
+
+
+def _tell_settings(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, object]:
+    with feeder_store(settings, arguments) as chosen:
+        shown = {name: _plain(value) for name, value in asdict(settings).items()}
+        shown |= {"store_url": chosen.url, "store_url_from": chosen.origin}
+    if not arguments.json:
+        for name, value in shown.items():
+            make_console().print(f"{name}: {value}", markup=False)
+    return shown
 
 
 def _plain(value: object) -> object:

@@ -7,7 +7,7 @@ import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from feeder_mixin.cli.common import (
     chosen_feeders,
@@ -17,10 +17,13 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
+from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.cli.streams import print_utf8
-from feeder_mixin.errors import SettingsError
+from feeder_mixin.errors import SettingsError, StoreError
 from feeder_mixin.live.files import write_private
+from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import now_ns
+from feeder_mixin.stores.notes import group_notes
 from feeder_mixin.stores.transfer import (
     MEASUREMENTS,
     Copy,
@@ -68,55 +71,71 @@ def run_export(arguments: argparse.Namespace) -> int:
     """Print or write the copies of all chosen feeders; what can't be exported is said on stderr."""
     if arguments.json and arguments.out is None:
         raise SettingsError("--json goes with --out: without it, stdout has the lines, each JSON")
-    errors = make_console(stderr=True)
-    documents, lines = [], []
-    for settings in chosen_feeders(arguments):
-        with feeder_store(settings, arguments) as chosen:
-            copy = load_copy(chosen.store, settings.feeder_id, arguments.pairs)
-        lines += [format_line(entry) for entry in copy.entries]
-        for note in copy.invalid:
-            errors.print(f"{settings.feeder_id}: not exported, no record: {note}", markup=False)
-        errors.print(
-            f"{settings.feeder_id}: {_counts_text(copy.entries)} exported from {chosen}",
-            markup=False,
-        )
-        documents.append(
-            {
-                "feeder_id": settings.feeder_id,
-                "store": chosen.url,
-                **_counts(copy.entries),
-                "invalid": [str(note) for note in copy.invalid],
-            }
-        )
-    text = "".join(f"{line}\n" for line in lines)
+    exported = for_each_feeder(arguments, lambda settings: _export_one(settings, arguments))
+    documents = [document for document, _ in exported.results]
+    text = "".join(f"{line}\n" for _, lines in exported.results for line in lines)
     if arguments.out is None:
         print_utf8(text)
-    else:
+    elif exported.results:
         write_private(arguments.out, text)
+        if exported.failures:
+            make_console(stderr=True).print(
+                f"{arguments.out} lacks {', '.join(exported.failures)}", markup=False
+            )
     if arguments.json:
         print_json(documents)
-    return 0
+    return exported.exit_code
+
+
+def _export_one(
+    settings: FeederSettings, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what is said of a feeder's copy, and its lines."""
+    errors = make_console(stderr=True)
+    with feeder_store(settings, arguments) as chosen:
+        copy = load_copy(chosen.store, settings.feeder_id, arguments.pairs)
+    for line in group_notes(copy.invalid):
+        errors.print(f"{settings.feeder_id}: not exported, no record: {line}", markup=False)
+    errors.print(
+        f"{settings.feeder_id}: {_counts_text(copy.entries)} exported from {chosen}", markup=False
+    )
+    document = {
+        "feeder_id": settings.feeder_id,
+        "store": chosen.url,
+        **_counts(copy.entries),
+        "invalid": [str(note) for note in copy.invalid],
+    }
+    return document, [format_line(entry) for entry in copy.entries]
 
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Check the whole file, then write what belongs to the chosen feeders."""
     feeders = chosen_feeders(arguments)
     copy = _read_file(arguments.file, [settings.feeder_id for settings in feeders])
-    documents = []
-    for settings in feeders:
-        own = [one for one in copy.entries if one.record.feeder_id == settings.feeder_id]
-        with feeder_store(settings, arguments) as chosen:
-            for measurement in MEASUREMENTS:
-                records = [one.record for one in own if one.measurement == measurement]
-                chosen.store.write(records, measurement)
-        documents.append({"feeder_id": settings.feeder_id, "store": chosen.url, **_counts(own)})
-        if not arguments.json:
-            make_console().print(
-                f"{settings.feeder_id}: {_counts_text(own)} in {chosen}", markup=False
-            )
+    imported = for_each_feeder(
+        arguments, lambda settings: _import_one(settings, copy, arguments), feeders
+    )
     if arguments.json:
-        print_json(documents)
-    return 0
+        print_json(imported.results)
+    return imported.exit_code
+
+
+def _import_one(
+    settings: FeederSettings, copy: Copy, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    own = [one for one in copy.entries if one.record.feeder_id == settings.feeder_id]
+    with feeder_store(settings, arguments) as chosen:
+        for measurement in MEASUREMENTS:
+            records = [one.record for one in own if one.measurement == measurement]
+            try:
+                chosen.store.write(records, measurement)
+            except StoreError as error:
+                raise type(error)(
+                    f"{error}; what was written before that stays, the same command again goes on"
+                ) from error
+    if not arguments.json:
+        make_console().print(f"{settings.feeder_id}: {_counts_text(own)} in {chosen}", markup=False)
+    return {"feeder_id": settings.feeder_id, "store": chosen.url, **_counts(own)}
 
 
 def _read_file(name: str, feeder_ids: Sequence[str]) -> Copy:

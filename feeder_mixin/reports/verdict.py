@@ -93,7 +93,12 @@ def make_verdict(report: FeederReport) -> Verdict:
     decision = newest_decision(report)
     pooled = decision.get("pooled_skill")
     pooled_interval = None if pooled is None else interval(pooled, decision.get("pooled_skill_se"))
-    scores = {p: r.served_score for p, r in results.items() if "exceedance" in r.served_score}
+    # A foreign record may lack it.
+    scores = {
+        p: r.served_score
+        for p, r in results.items()
+        if r.served_score.get("exceedance") is not None
+    }
     bounds = {pair: exceedance_bounds(results[pair]) for pair in scores}
     judged = {pair: found for pair, found in bounds.items() if found is not None}
     value = pooled_value(safe_values(results))

@@ -93,6 +93,31 @@ def test_all_feeders_json_is_one_document(server, feeder):
         assert document["retention_s"] is None
         assert document["warning"] is None
         assert set(document["token_commands"]) == {"bot", "optimizer"}
+        assert document["shared_token_commands"]["bot"].count("--read-bucket 43f1") == 6
+
+
+def test_several_feeders_get_the_commands_of_one_token_for_all(server, feeder):
+    """One token is read, whatever the feeders: it must open every bucket, with no right beside."""
+    ids = ("43f1", "43f2")
+    for one in ids:
+        found = {**bucket(), "id": one}
+        server.answers += [ORG, (200, json.dumps({"buckets": [found]})), READABLE]
+    code, out, _ = feeder("init-store", "--feeder", FEEDER, "feeder75a")
+    assert code == 0
+    read = " ".join(f"--read-bucket {one}" for one in ids)
+    write = " ".join(f"--write-bucket {one}" for one in ids)
+    assert f"one token for {FEEDER}, feeder75a, as FEEDER_STORE_TOKEN is read for all" in out
+    assert f"'bot {FEEDER} feeder75a' {read}\n" in out
+    assert f"'optimizer {FEEDER} feeder75a' {read} {write}\n" in out
+    assert "A token that may write a bucket may also delete it" in out
+
+
+def test_one_feeder_needs_no_shared_token(server, feeder):
+    """Its own is that; what an optimizer's may do is said all the same."""
+    server.answers += [ORG, (200, json.dumps({"buckets": [bucket()]})), READABLE]
+    _, out, _ = feeder("init-store", "--feeder", FEEDER)
+    assert "one token for" not in out
+    assert "may also delete it" in out
 
 
 @pytest.mark.parametrize(

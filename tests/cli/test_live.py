@@ -140,7 +140,7 @@ def test_status_several_feeders_each_get_an_answer(userdir, feeder):
         code, out, _ = feeder("status", "--feeder", "feeder120b", "feeder75a", "--json")
         assert code == 0
         code, out, _ = feeder("status", "--feeder", "all", "--json")
-    assert code == 1
+    assert code == 3
     alive = {shown["feeder_id"] for shown in json.loads(out) if shown["alive"]}
     assert alive == {"feeder120b", "feeder75a"}
 
@@ -299,11 +299,11 @@ def test_reload_counts_only_answers_to_its_own_request(userdir, feeder):
     assert "old" not in err
 
 
-def test_reload_several_feeders_one_down_reloads_the_other_and_exits_1(userdir, feeder):
+def test_reload_several_feeders_one_down_reloads_the_other_and_exits_3(userdir, feeder):
     """Each gets its own answer."""
     with fake_bot(userdir, feeder_id="feeder75a"):
         code, out, err = feeder("reload", "--feeder", "feeder120b", "feeder75a")
-    assert code == 1
+    assert code == 3
     assert "feeder75a: generation 1 -> 2" in out
     assert "feeder120b: no bot runs" in err
 
