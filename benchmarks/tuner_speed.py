@@ -166,6 +166,7 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
             champion=None,
             budget_s=None,
             provenance={},
+            market_hash=0,
         )
         for _ in pool.run(worker.tune_pair, {pair: (task,)}):
             pass

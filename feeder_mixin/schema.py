@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from feeder_mixin.errors import SchemaError, SettingsError
-from feeder_mixin.settings import check_feeder_id
+from feeder_mixin.settings import Side, check_feeder_id
 
 Measurement = Literal["optimized_parameters", "candidate_parameters"]
 MEASUREMENT: Final[Measurement] = "optimized_parameters"
@@ -146,12 +146,14 @@ METRICS: Final = (
     Metric("optimization_time", "s", "wall time of the search"),
     Metric("defaults_won", "0/1", "1 when the winner is the default set"),
     Metric("beats_rule", "0/1", "0 when nothing beat the ATR rule: the bot emits no safe there"),
+    Metric("side", "1/-1", "side it was tuned for: 1 long, -1 short"),
     Metric("horizon_candles", "candles", "how far the label looks ahead"),
     Metric("timeframe_s", "s", "length of a candle"),
     Metric("candles_from_s", "s since epoch", "open of the pair's first candle used"),
     Metric("candles_to_s", "s since epoch", "open of the pair's last candle used"),
     Metric("context_hash", "48-bit integer", "identity of the context pairs"),
     Metric("feature_hash", "48-bit integer", "identity of the feature set and model recipe"),
+    Metric("market_hash", "48-bit integer", "identity of exchange and kind of candles"),
     Metric("skill", "share", "1 - pinball / pinball of the ATR rule, test window"),
     Metric("skill_se", "share", "standard error of skill, by blocks of a day"),
     Metric("exceedance", "share", "test candles whose excursion was below the prediction"),
@@ -401,13 +403,44 @@ def missing_parameters(fields: Mapping[str, float | None]) -> list[str]:
     return [name for name in PARAMETER_NAMES if fields.get(name) is None]
 
 
-def mismatch_reason(
-    record: ParameterRecord, *, horizon_candles: int, timeframe_s: int
-) -> str | None:
-    """Return why a record can't serve a feeder of this horizon and timeframe, or None.
+SIDE_NUMBERS: Final[Mapping[Side, float]] = MappingProxyType({"long": 1.0, "short": -1.0})
+"""A side as a record holds it: every field is a float."""
 
-    A record without the fact (written by an older or foreign writer) is not refused for it.
+_SIDE_OF: Final = {number: side for side, number in SIDE_NUMBERS.items()}
+
+
+def mismatch_reason(
+    record: ParameterRecord, *, side: Side, horizon_candles: int, timeframe_s: int
+) -> str | None:
+    """Return why a record can't serve a feeder of this side, horizon and timeframe, or None.
+
+    A record without the fact (written by an older or foreign writer) is not refused for it; one
+    without a side gets a warning where a bot loads it. What decides a model, and what becomes of a
+    record in which it is another:
+
+    ================== ================= ==========================================================
+    fact               field             another value
+    ================== ================= ==========================================================
+    side, horizon,     `side`,           checked here, rejected: the label is another one, and what
+    timeframe          `horizon_candles` was won on it says nothing of this one
+                       `timeframe_s`
+    exchange, futures  `market_hash`     warned: the same parameters serve, not as well; names of
+    or spot                              both are in the provenance
+    context pairs      `context_hash`    warned, as above
+    features, recipe   `feature_hash`    warned, as above; `RECIPE_VERSION` is part of it
+    pair, model type   tags              another record: never looked up for this pair
+    ``train_days``     none              harmless: trees and leaves hold for any window (150 days
+                                         and 120 score alike), and the config says how long it is
+    max_adverse_ratio  the same          harmless: it decides what is called safe, and the config's
+                                         is used; the record's belongs to its own safety metrics
+    calibration        none              harmless: state of the bot, which starts at 0 and learns
+    retraining grid    none              harmless: a model is cut and fitted by the bot alone
+    ================== ================= ==========================================================
     """
+    stored_side = record.metrics.get("side")
+    if stored_side is not None and stored_side != SIDE_NUMBERS[side]:
+        shown = _SIDE_OF.get(stored_side, f"{stored_side:g}")
+        return f"{record.pair}: side={shown}, but this feeder is {side}"
     for name, expected in (("horizon_candles", horizon_candles), ("timeframe_s", timeframe_s)):
         stored = record.metrics.get(name)
         if stored is not None and stored != expected:

@@ -267,15 +267,18 @@ def test_missing_parameters_of_partial_fields_names_them():
     ("metrics", "expected"),
     [
         pytest.param({}, None, id="absent"),
+        pytest.param({"side": 1.0}, None, id="same-side"),
+        pytest.param({"side": -1.0}, "side=short, but this feeder is long", id="other-side"),
+        pytest.param({"side": 0.5}, "side=0.5, but this feeder is long", id="no-side"),
         pytest.param({"horizon_candles": 30, "timeframe_s": 300}, None, id="equal"),
         pytest.param({"horizon_candles": 60}, "horizon_candles=60", id="other-horizon"),
         pytest.param({"timeframe_s": 60}, "timeframe_s=60", id="other-timeframe"),
     ],
 )
 def test_mismatch_reason_of_a_record_names_what_differs(metrics, expected):
-    """A record of another horizon or timeframe can't serve; one that doesn't say is not refused."""
+    """A record of another side, horizon or timeframe can't serve; one that doesn't say is not refused."""
     record = ParameterRecord("feeder75a", PAIR, 1, default_parameters(), metrics)
-    reason = mismatch_reason(record, horizon_candles=30, timeframe_s=300)
+    reason = mismatch_reason(record, side="long", horizon_candles=30, timeframe_s=300)
     assert (reason is None) if expected is None else (expected in reason)
 
 

@@ -21,9 +21,10 @@ from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.errors import SettingsError, StoreError
 from feeder_mixin.live.files import write_private
+from feeder_mixin.schema import MEASUREMENT, mismatch_reason
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import now_ns
-from feeder_mixin.stores.notes import group_notes
+from feeder_mixin.stores.notes import group_notes, group_pairs
 from feeder_mixin.stores.transfer import (
     MEASUREMENTS,
     Copy,
@@ -133,9 +134,32 @@ def _import_one(
                 raise type(error)(
                     f"{error}; what was written before that stays, the same command again goes on"
                 ) from error
+    _say_misfits(settings, own)
     if not arguments.json:
         make_console().print(f"{settings.feeder_id}: {_counts_text(own)} in {chosen}", markup=False)
     return {"feeder_id": settings.feeder_id, "store": chosen.url, **_counts(own)}
+
+
+def _say_misfits(settings: FeederSettings, entries: Sequence[Entry]) -> None:
+    """Say which records are kept here, but would be rejected by a bot: one reason once."""
+    from feeder_mixin.market.candles import timeframe_seconds  # pandas, freqtrade
+
+    timeframe_s = timeframe_seconds(settings.timeframe)
+    reasons = {}
+    for one in entries:
+        reason = mismatch_reason(
+            one.record,
+            side=settings.side,
+            horizon_candles=settings.horizon_candles,
+            timeframe_s=timeframe_s,
+        )
+        if one.measurement == MEASUREMENT and reason is not None:
+            reasons[one.record.pair] = reason
+    for pairs, reason in group_pairs(reasons):
+        make_console(stderr=True).print(
+            f"{settings.feeder_id}: no bot takes imported records of {', '.join(pairs)}: {reason}",
+            markup=False,
+        )
 
 
 def _read_file(name: str, feeder_ids: Sequence[str]) -> Copy:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from feeder_mixin.doctor.finding import Facts, Verdict
-from feeder_mixin.live.loader import other_features
-from feeder_mixin.schema import NANOSECONDS, format_time_ns, hash48, mismatch_reason
+from feeder_mixin.live.loader import TUNED_ON, other_features
+from feeder_mixin.schema import NANOSECONDS, format_time_ns, mismatch_reason
 from feeder_mixin.stores.base import MAX_AGE_DAYS, Note
 from feeder_mixin.stores.notes import group_notes, group_pairs, some
 
@@ -31,7 +31,10 @@ def check_valid(facts: Facts) -> Verdict:
     usable = {}
     for pair, record in latest.records.items():
         reason = mismatch_reason(
-            record, horizon_candles=settings.horizon_candles, timeframe_s=facts.step_s
+            record,
+            side=settings.side,
+            horizon_candles=settings.horizon_candles,
+            timeframe_s=facts.step_s,
         )
         if reason is None:
             usable[pair] = record
@@ -145,18 +148,22 @@ def check_age(facts: Facts) -> Verdict:
 
 def check_tuned_for(facts: Facts) -> Verdict:
     """Look for records tuned on other features or context pairs than this version and config have."""
-    context_hash = hash48(*facts.settings.context_pairs)
-    other = {
-        p: names for p, r in facts.usable.items() if (names := other_features(r, context_hash))
-    }
+    settings = facts.settings
+    other = {p: names for p, r in facts.usable.items() if (names := other_features(r, settings))}
     if not other:
-        return Verdict("pass", "tuned on this feeder's features and context pairs")
-    texts = {"feature_hash": "features", "context_hash": "context pairs"}
-    kinds = [text for name, text in texts.items() if any(name in found for found in other.values())]
+        sideless = [pair for pair, record in facts.usable.items() if "side" not in record.metrics]
+        if sideless:
+            return Verdict(
+                "warn",
+                f"no side in the record of {some(sideless)}: taken as {settings.side}",
+                f"feeder optimize --feeder {settings.feeder_id} --reload",
+            )
+        return Verdict("pass", "tuned on this feeder's side, market, features and context pairs")
+    kinds = [t for name, t in TUNED_ON.items() if any(name in found for found in other.values())]
     return Verdict(
         "warn",
         f"tuned on other {' and '.join(kinds)}: {some(other)}; they are used all the same",
-        f"feeder optimize --feeder {facts.settings.feeder_id} --reload",
+        f"feeder optimize --feeder {settings.feeder_id} --reload",
     )
 
 

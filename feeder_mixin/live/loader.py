@@ -163,19 +163,22 @@ def _sort_out(
     settings: FeederSettings, latest: Latest, timeframe_s: int
 ) -> tuple[dict[str, ParameterRecord], dict[str, str]]:
     """Return the records that can serve this feeder, and per pair why its newest one can't."""
-    context_hash = hash48(*settings.context_pairs)
     usable: dict[str, ParameterRecord] = {}
     reasons = {pair: note.reason for pair, note in latest.rejected.items()}
     reasons |= {pair: f"{pair}: {note.reason}" for pair, note in latest.incomplete.items()}
     for pair, record in latest.records.items():
         reason = mismatch_reason(
-            record, horizon_candles=settings.horizon_candles, timeframe_s=timeframe_s
+            record,
+            side=settings.side,
+            horizon_candles=settings.horizon_candles,
+            timeframe_s=timeframe_s,
         )
         if reason is None:
             usable[pair] = record
         else:
             reasons[pair] = reason
-    _say_other_features(usable, context_hash)
+    _say_sideless(settings, usable)
+    _say_other_features(settings, usable)
     return usable, reasons
 
 
@@ -190,9 +193,21 @@ def _ask_store(settings: FeederSettings, url: str, environ: Mapping[str, str]) -
         return store.latest(settings.feeder_id, settings.pairs)
 
 
-def other_features(record: ParameterRecord, context_hash: int) -> dict[str, int]:
+TUNED_ON: Final = {
+    "feature_hash": "features",
+    "context_hash": "context pairs",
+    "market_hash": "exchange or candles",
+}
+"""Hash of a record -> what it is the identity of."""
+
+
+def other_features(record: ParameterRecord, settings: FeederSettings) -> dict[str, int]:
     """Return which hashes differ from this feeder's, name -> value here; a record without one fits."""
-    here = {"feature_hash": FEATURE_HASH, "context_hash": context_hash}
+    here = {
+        "feature_hash": FEATURE_HASH,
+        "context_hash": hash48(*settings.context_pairs),
+        "market_hash": hash48(settings.exchange, settings.candle_type),
+    }
     return {n: value for n, value in here.items() if record.metrics.get(n) not in (None, value)}
 
 
@@ -209,17 +224,31 @@ def _say_unused(latest: Latest) -> None:
         )
 
 
-def _say_other_features(usable: Mapping[str, ParameterRecord], context_hash: int) -> None:
+def _say_sideless(settings: FeederSettings, usable: Mapping[str, ParameterRecord]) -> None:
+    """Say once how many records do not tell which side they were tuned for."""
+    sideless = [pair for pair, record in usable.items() if "side" not in record.metrics]
+    if sideless:
+        logger.warning(
+            "Optuna params without a side are taken as %s, tune again to be sure pairs=%d of=%d "
+            "first=%s",
+            settings.side,
+            len(sideless),
+            len(usable),
+            sideless[0],
+        )
+
+
+def _say_other_features(settings: FeederSettings, usable: Mapping[str, ParameterRecord]) -> None:
     """Say which records were tuned on something else, each difference once."""
     same: dict[tuple[str, float, int], list[ParameterRecord]] = {}
     for record in usable.values():
-        for name, here in other_features(record, context_hash).items():
+        for name, here in other_features(record, settings).items():
             same.setdefault((name, record.metrics[name], here), []).append(record)
     for (name, stored, here), records in same.items():
         logger.warning(
             "Optuna params for %s were tuned on other %s, tune again version=%s %s=%.0f here=%d",
             ", ".join(record.pair for record in records),
-            "context pairs" if name == "context_hash" else "features",
+            TUNED_ON[name],
             _shared_version(record.time_ns for record in records),
             name,
             stored,
@@ -265,7 +294,9 @@ def load_last_good(
         logger.warning("There is no last good copy path=%s", path)
         return {}
     usable: dict[str, LoadedPair] = {}
+    good: dict[str, ParameterRecord] = {}
     too_old: dict[str, float] = {}
+    other: dict[str, str] = {}
     limit, now_ns = settings.last_good_max_days, time.time_ns()
     for record, saved_ns in copies:
         age_days = (now_ns - saved_ns) / _DAY_NS
@@ -274,10 +305,19 @@ def load_last_good(
         # A copy of the future is of unknown age: the clock was wrong, then or now.
         if limit is not None and not -1.0 <= age_days <= limit:
             too_old[record.pair] = age_days
-        elif not mismatch_reason(
-            record, horizon_candles=settings.horizon_candles, timeframe_s=timeframe_s
+        elif reason := mismatch_reason(
+            record,
+            side=settings.side,
+            horizon_candles=settings.horizon_candles,
+            timeframe_s=timeframe_s,
         ):
+            other[record.pair] = reason
+        else:
+            good[record.pair] = record
             usable[record.pair] = replace(from_record(record, "last_good"), saved_ns=saved_ns)
+    for _, reason in group_pairs(other):
+        logger.error("Last good copy does not fit reason=%s path=%s", reason, path)
+    _say_sideless(settings, good)
     if too_old:
         logger.error(
             "Last good copy is too old pair=%s age_days=%.1f feeder.last_good_max_days=%g path=%s",

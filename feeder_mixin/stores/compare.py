@@ -22,11 +22,13 @@ COMPARED_METRICS: Final = (
     "defaults_won",
     "beats_rule",
     "optimization_trials",
+    "side",
     "horizon_candles",
     "timeframe_s",
     "max_adverse_ratio",
     "context_hash",
     "feature_hash",
+    "market_hash",
 )
 """Metrics that say how good a set is and what it was tuned for; of the others any two sets differ."""
 

@@ -82,7 +82,10 @@ def plan_rollback(
             problems.append(str(error))
             continue
         reason = mismatch_reason(
-            target, horizon_candles=settings.horizon_candles, timeframe_s=timeframe_s
+            target,
+            side=settings.side,
+            horizon_candles=settings.horizon_candles,
+            timeframe_s=timeframe_s,
         )
         if reason is not None:
             problems.append(f"{reason} (the record of {format_time_ns(target.time_ns)})")

@@ -20,7 +20,7 @@ from feeder_mixin.market.candles import Candles, timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
 from feeder_mixin.model.quantile import SharedModels
-from feeder_mixin.schema import CANDIDATES, mismatch_reason
+from feeder_mixin.schema import CANDIDATES, hash48, mismatch_reason
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
 from feeder_mixin.stores.notes import describe_unused
@@ -152,6 +152,7 @@ class _Runner:
         context = [p for p in settings.context_pairs if p in candles]
         return {
             "feeder_id": settings.feeder_id,
+            "market": [settings.exchange, settings.candle_type],
             "store": self._store.description,
             "pair": pair,
             "side": settings.side,
@@ -177,7 +178,10 @@ class _Runner:
         settings, own = self._settings, latest.records.get(pair)
         champion: Champion | None = None
         if own is not None and not mismatch_reason(
-            own, horizon_candles=settings.horizon_candles, timeframe_s=self._timeframe_s
+            own,
+            side=settings.side,
+            horizon_candles=settings.horizon_candles,
+            timeframe_s=self._timeframe_s,
         ):
             beats_rule = own.metrics.get("beats_rule") != 0.0
             champion = Champion(own.time_ns, dict(own.parameters), beats_rule)
@@ -289,7 +293,11 @@ class _Runner:
             others=run.warm_start.get("others", []),
             champion=None if champion is None else champion.parameters,
             budget_s=None if options.timeout_s is None else options.timeout_s / waves,
+            market_hash=hash48(settings.exchange, settings.candle_type),
             provenance={
+                "side": settings.side,
+                "exchange": settings.exchange,
+                "candle_type": settings.candle_type,
                 "context_pairs": sorted(context),
                 "versions": worker.library_versions(),
                 "seed": options.seed,

@@ -22,14 +22,14 @@ from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout, needed_labelled_days, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_context
 from feeder_mixin.model.rows import DAY_S, open_seconds
-from feeder_mixin.schema import default_parameters, hash48
+from feeder_mixin.schema import SIDE_NUMBERS, default_parameters, hash48
 from feeder_mixin.tune.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, record_metrics
 from feeder_mixin.tune.evidence import chart, compare, decision_value
 from feeder_mixin.tune.journal import Journal
 from feeder_mixin.tune.space import ParameterSet, StudySettings, warm_start_sets
 from feeder_mixin.tune.study import StudyResult, run_study
 
-RESULT_VERSION: Final = 2
+RESULT_VERSION: Final = 3
 """Of the form of a result document: one of another form is never gone on with."""
 
 _market: list[Market] = []
@@ -67,6 +67,8 @@ class PairTask:
         Parameters that stood in the store when the run began: the pair's, the other pairs'.
     champion
         The pair's, where a bot would take them; None where there is no such record.
+    market_hash
+        Identity of exchange and kind of candles.
     """
 
     settings: StudySettings
@@ -81,6 +83,7 @@ class PairTask:
     champion: ParameterSet | None
     budget_s: float | None
     provenance: Mapping[str, Any]
+    market_hash: int
 
 
 def _build_table(pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
@@ -177,12 +180,14 @@ def _judge(
     facts = {
         "optimization_trials": float(len(study.trials)),
         "optimization_time": time.monotonic() - started,
+        "side": SIDE_NUMBERS[s.side],
         "horizon_candles": float(s.horizon),
         "timeframe_s": float(s.timeframe_s),
         "candles_from_s": frame.index[0].timestamp(),
         "candles_to_s": frame.index[-1].timestamp(),
         "context_hash": float(hash48(*sorted(_market[0].context))),
         "feature_hash": float(FEATURE_HASH),
+        "market_hash": float(task.market_hash),
         "max_adverse_ratio": s.max_adverse_ratio,
     }
     walks = {name: evaluator.walk(task.layout, values) for name, values in contenders.items()}

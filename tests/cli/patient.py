@@ -67,6 +67,7 @@ class Patient:
     def record(self, pair: str, time_ns: int, **metrics: float) -> ParameterRecord:
         """Return a record of this feeder."""
         facts = {
+            "side": 1.0 if self.settings.side == "long" else -1.0,
             "horizon_candles": 30.0,
             "timeframe_s": 300.0,
             "feature_hash": float(FEATURE_HASH),

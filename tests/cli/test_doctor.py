@@ -232,6 +232,18 @@ BROKEN = {
         "fail",
         "horizon_candles=12, but this feeder has 30",
     ),
+    "other side": (
+        lambda p: p.write(FIRST, p.now_ns, side=-p.record(FIRST, 1).metrics["side"]),
+        "valid_records",
+        "fail",
+        "but this feeder is",
+    ),
+    "record without a side": (
+        lambda p: p.sql("UPDATE optimized_parameters SET side = NULL"),
+        "tuned_for",
+        "warn",
+        f"no side in the record of {PAIRS[0]}",
+    ),
     "pair without record": (
         lambda p: p.sql(f"DELETE FROM optimized_parameters WHERE pair = '{FIRST}'"),  # noqa: S608
         "missing_records",
@@ -271,6 +283,12 @@ BROKEN = {
         "tuned_for",
         "warn",
         f"tuned on other context pairs: {FIRST}",
+    ),
+    "tuned on another exchange": (
+        lambda p: p.write(FIRST, p.now_ns, market_hash=1.0),
+        "tuned_for",
+        "warn",
+        f"tuned on other exchange or candles: {FIRST}",
     ),
     "no candles of a context pair": (
         lambda p: p.candle_file(CONTEXT[0]).unlink(),

@@ -117,6 +117,7 @@ def spoil(store, record, **values):
         pytest.param({"num_leaves": 500.0}, "num_leaves=500.0 is outside 15 to 63", id="range"),
         pytest.param({"max_depth": None}, "max_depth missing", id="incomplete"),
         pytest.param({"horizon_candles": 60.0}, "horizon_candles=60", id="horizon"),
+        pytest.param({"side": 1.0}, "side=long, but this feeder is short", id="side"),
         pytest.param({"timeframe_s": 60.0}, "timeframe_s=60", id="timeframe"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -17,6 +18,7 @@ from feeder_mixin.schema import (
     format_time_ns,
 )
 from feeder_mixin.stores.sql import SqlStore
+from feeder_mixin.stores.transfer import Entry, format_line
 
 FEEDER = ("--feeder", "feeder120b")
 PAIR, GONE = "BNB/USDT:USDT", "GONE/USDT:USDT"
@@ -200,6 +202,17 @@ def test_import_says_what_is_dated_in_the_future(project, feeder):
     code, _, err = feeder("import", project / "x.jsonl", *FEEDER)
     assert code == 0
     assert "1 record dated in the future" in err
+
+
+def test_import_says_which_records_no_bot_of_this_feeder_takes(project, feeder):
+    """A copy of the time when the feeder was long: kept, and said with the side."""
+    record = make_record(5)
+    facts = {"horizon_candles": 30.0, "timeframe_s": 300.0, "side": 1.0}
+    line = format_line(Entry("optimized_parameters", dataclasses.replace(record, metrics=facts)))
+    (project / "x.jsonl").write_text(line)
+    code, _, err = feeder("import", project / "x.jsonl", *FEEDER)
+    assert code == 0
+    assert f"no bot takes imported records of {PAIR}: {PAIR}: side=long, but this feeder is" in err
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "."])

@@ -68,9 +68,11 @@ def make_record(
     feeder_id: str = FEEDER,
     **parameters: float,
 ) -> ParameterRecord:
-    """Return a record of a pair: defaults, changed by keyword."""
+    """Return a record of a pair: defaults of a LONG feeder, changed by keyword."""
     values = default_parameters() | parameters
-    return ParameterRecord(feeder_id, pair, time_ns, values, metrics or {})
+    return ParameterRecord(
+        feeder_id, pair, time_ns, values, {"side": 1.0} if metrics is None else metrics
+    )
 
 
 def loaded_pair(pair: str, version: int = 1, **parameters: Any) -> LoadedPair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
@@ -178,6 +179,7 @@ def test_newest_record_wins_and_other_feeders_do_not_count(settings, write_store
         pytest.param({"num_leaves": "31 "}, None, id="integer_as_text"),
         pytest.param({"learning_rate": float("inf")}, "learning_rate=inf is not finite", id="inf"),
         pytest.param({"skill": "good"}, "skill='good' is not a number", id="metric_text"),
+        pytest.param({"side": -1.0}, "side=short, but this feeder is long", id="side"),
         pytest.param({"horizon_candles": 30.0}, "horizon_candles=30, but", id="horizon"),
         pytest.param({"timeframe_s": 60.0}, "timeframe_s=60, but", id="timeframe"),
     ],
@@ -332,6 +334,9 @@ def test_record_of_just_under_90_days_is_taken(settings, write_store):
     [
         pytest.param({"feature_hash": 7.0}, "features", FEATURE_HASH, id="features"),
         pytest.param({"context_hash": 7.0}, "context pairs", hash48(*sorted(PAIRS)), id="context"),
+        pytest.param(
+            {"market_hash": 7.0}, "exchange or candles", hash48("binance", "futures"), id="market"
+        ),
     ],
 )
 def test_record_tuned_on_other_features_is_used_with_a_warning(
@@ -352,12 +357,39 @@ def test_record_of_these_features_and_context_gives_no_warning(settings, write_s
     metrics = {
         "feature_hash": float(FEATURE_HASH),
         "context_hash": float(hash48(*settings.context_pairs)),
+        "market_hash": float(hash48(settings.exchange, settings.candle_type)),
+        "side": 1.0,
         "horizon_candles": float(HORIZON),
         "timeframe_s": float(STEP_S),
     }
     write_store(*(make_record(pair, NEW, metrics) for pair in PAIRS))
     load(settings)
     assert of_level(lines, "WARNING") == []
+
+
+def test_records_without_a_side_serve_with_one_warning_that_counts_them(
+    settings, write_store, lines
+):
+    """Older records are taken as this feeder's; the operator hears of it once."""
+    write_store(
+        make_record(BTC, NEW, {"side": 1.0}), *(make_record(p, NEW, {}) for p in (ETH, SOL))
+    )
+    assert {pair.source for pair in load(settings).pairs.values()} == {"store"}
+    (said,) = [text for text in of_level(lines, "WARNING") if "without a side" in text]
+    assert f"taken as long, tune again to be sure pairs=2 of=3 first={ETH}" in said
+
+
+def test_last_good_copy_of_the_other_side_serves_nobody_and_is_named(
+    settings, copy, write_store, lines
+):
+    """A long feeder's own copies, after its config went short: the defaults run, the copy is said."""
+    other = dataclasses.replace(settings, side="short")
+    save_last_good(settings, [make_record(BTC, OLD, {"side": 1.0})])
+    write_store(make_record(ETH, NEW, {"side": -1.0}))
+    write_row(settings, BTC, NEW, {"num_leaves": 99.0})
+    assert load(other).pairs[BTC].source == "default"
+    (said,) = [t for t in of_level(lines, "ERROR") if t.startswith("Last good copy does not fit")]
+    assert f"reason={BTC}: side=long, but this feeder is short" in said
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from feeder_mixin.errors import StoreUnavailableError
-from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters
+from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters, hash48
 from feeder_mixin.settings import FeederSettings, load_settings
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
@@ -207,15 +207,19 @@ def test_run_with_the_store_down_goes_by_what_it_wrote_last(tmp_path):
     assert "running" in result["scores"]
 
 
-def test_run_champion_of_another_horizon_is_none(project):
-    """Bots reject it, so nothing runs that a challenger would have to beat."""
+@pytest.mark.parametrize("metrics", [{"horizon_candles": 60.0}, {"side": 1.0}], ids=str)
+def test_run_champion_of_another_horizon_or_side_is_none(project, metrics):
+    """Bots reject it, so nothing runs that a challenger would have to beat; the new one has its side."""
     root, settings, _, _ = project
-    store = SqlStore(root / "horizon.sqlite")
-    record = ParameterRecord("test1", NEW, time.time_ns() - 1, BAD, {"horizon_candles": 60.0})
-    store.write([record])
+    store = SqlStore(root / f"{next(iter(metrics))}.sqlite")
+    store.write([ParameterRecord("test1", NEW, time.time_ns() - 1, BAD, metrics)])
     summary = run(settings, store, root, pairs=(NEW,))
     assert summary.results[NEW]["decision"]["outcome"] == "first"
     assert stored(store, NEW) == (2, DEFAULT)
+    newest = store.latest("test1").records[NEW]
+    assert newest.metrics["side"] == -1.0
+    assert newest.metrics["market_hash"] == hash48("binance", "futures")
+    assert newest.provenance["exchange"] == "binance"
 
 
 def test_run_interrupted_decides_over_the_finished_pairs_and_goes_on(project, monkeypatch):
