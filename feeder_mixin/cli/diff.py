@@ -18,7 +18,8 @@ from feeder_mixin.cli.common import (
 )
 from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.errors import SchemaError, SettingsError
-from feeder_mixin.live.files import is_bot_running
+from feeder_mixin.live.lock import is_bot_running
+from feeder_mixin.live.stand_in import newest_status_path
 from feeder_mixin.live.status import read_status
 from feeder_mixin.schema import ParameterRecord, format_time_ns, parse_time_ns
 from feeder_mixin.settings import FeederSettings
@@ -96,7 +97,7 @@ def _load_bot_sides(
     settings: FeederSettings, store: ParameterStore, pairs: Sequence[str]
 ) -> _Sides:
     """Return what the bot has loaded; what its records say beside the ten values is in the store."""
-    status, errors = read_status(settings.status_path), make_console(stderr=True)
+    status, errors = read_status(newest_status_path(settings)), make_console(stderr=True)
     if not is_bot_running(settings):
         errors.print(
             f"{settings.feeder_id}: no bot runs; old is what the last one had loaded", markup=False

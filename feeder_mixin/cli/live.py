@@ -23,8 +23,9 @@ from feeder_mixin.cli.common import (
 )
 from feeder_mixin.cli.feeders import mixed_code
 from feeder_mixin.errors import SettingsError, StateError
-from feeder_mixin.live.files import is_bot_running, running_bot_pid
+from feeder_mixin.live.lock import is_bot_running, running_bot_pid
 from feeder_mixin.live.request import RELOAD_TIMEOUT_S, ReloadOutcome, reload_bot
+from feeder_mixin.live.stand_in import newest_status_path
 from feeder_mixin.live.status import Status, read_status
 from feeder_mixin.schema import NANOSECONDS, parse_time_ns
 from feeder_mixin.settings import FeederSettings
@@ -88,10 +89,22 @@ def load_report(settings: FeederSettings) -> BotReport:
         pid = running_bot_pid(settings)
     except StateError as error:
         problems.append(str(error))
-    try:
-        status = read_status(settings.status_path)
-    except StateError as error:
-        problems.append(str(error))
+    path = newest_status_path(settings)
+    if is_running and not path.exists():
+        problems.append(
+            f"it has written no {path.name} yet: it is still starting, or can't write "
+            f"{settings.state_dir} (see its log)"
+        )
+    else:
+        try:
+            status = read_status(path)
+        except StateError as error:
+            problems.append(str(error))
+    if status is not None and path != settings.status_path:
+        problems.append(
+            f"its status is in {path}, because it can't write {settings.state_dir}: free disk space, or "
+            "make that folder writable for the user who runs the bot"
+        )
     return BotReport(is_running, pid, status, "; ".join(problems) or None)
 
 

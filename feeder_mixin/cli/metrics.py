@@ -19,6 +19,7 @@ from feeder_mixin.cli.live import load_report
 from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.errors import SettingsError, StateError
 from feeder_mixin.live.last_good import read_last_good
+from feeder_mixin.live.stand_in import newest_status_path
 from feeder_mixin.schema import NANOSECONDS
 from feeder_mixin.settings import FeederSettings
 
@@ -82,7 +83,7 @@ class BotCollector:
             settings.feeder_id,
             report.is_running,
             status if report.is_running and not is_old else None,
-            None if status is None else settings.status_path.stat().st_mtime,
+            None if status is None else newest_status_path(settings).stat().st_mtime,
             last_good_s,
         )
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
-from feeder_mixin.live.files import PID_NAME, running_bot_pid
+from feeder_mixin.live.lock import bot_started_s, running_bot_pid
 from feeder_mixin.live.request import catches_sigusr1
+from feeder_mixin.live.stand_in import newest_status_path
 from feeder_mixin.live.status import PairStatus, read_status
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, parse_time_ns
 from feeder_mixin.stores.notes import some
@@ -40,7 +41,7 @@ def check_bot(facts: Facts) -> Verdict:
 def check_status_file(facts: Facts) -> Verdict:
     """Read the status file: it must be the bot's own, and this feeder's."""
     settings, pid = facts.settings, _running_pid(facts)
-    path = settings.status_path
+    path = newest_status_path(settings)
     if path.exists():
         status = read_status(path)
         if status["feeder_id"] != settings.feeder_id:
@@ -51,12 +52,19 @@ def check_status_file(facts: Facts) -> Verdict:
             )
         if status["pid"] == pid:
             facts.status = status
-            return Verdict("pass", f"generation {status['generation']}, written by pid {pid}")
+            said = f"generation {status['generation']}, written by pid {pid}"
+            if path == settings.status_path:
+                return Verdict("pass", said)
+            return Verdict(
+                "warn",
+                f"{said} to {path}: it can't write {settings.state_dir}",
+                "free disk space, or make that folder writable for the user who runs the bot; without "
+                "it nothing is kept for the next start",
+            )
         said = f"{path} is of pid {status['pid']}, not of the bot (pid {pid})"
     else:
         said = f"the bot (pid {pid}) has not written {path} yet"
-    started_s = (settings.state_dir / PID_NAME).stat().st_mtime
-    runs_s = facts.now_ns / NANOSECONDS - started_s
+    runs_s = facts.now_ns / NANOSECONDS - bot_started_s(settings, pid)
     if runs_s > _START_S:
         return Verdict(
             "fail",

@@ -30,7 +30,7 @@ from feeder_mixin.live.candles import (
 )
 from feeder_mixin.live.describe import describe_pair
 from feeder_mixin.live.exceedance import Exceedance, realised_exceedance
-from feeder_mixin.live.files import bot_lock, read_checked, write_checked
+from feeder_mixin.live.files import read_checked, write_checked
 from feeder_mixin.live.last_good import save_last_good
 from feeder_mixin.live.loader import (
     Loaded,
@@ -38,6 +38,7 @@ from feeder_mixin.live.loader import (
     load_parameters,
     log_loaded,
 )
+from feeder_mixin.live.lock import bot_lock
 from feeder_mixin.live.messages import Messages
 from feeder_mixin.live.models import ModelStore, TrainedModel
 from feeder_mixin.live.predictor import Predictor, SafetyColumns, empty_columns
@@ -48,7 +49,7 @@ from feeder_mixin.live.status import (
     PairStatus,
     ReloadStatus,
     Status,
-    write_status,
+    keep_status,
 )
 from feeder_mixin.live.training import ModelTraining
 from feeder_mixin.market.features import FEATURE_HASH, tail_candles
@@ -272,27 +273,30 @@ class LiveFeeder:
         """Take the bot lock and return where models are kept; elsewhere when it can't be written."""
         try:
             self._lock.acquire()
-        except StateError as error:
-            try:
-                self._temporary = ScratchFolder("models")
-            except OSError as problem:  # one full disk for all: what is on it can still serve
-                logger.error(  # noqa: TRY400
-                    "State folder can't be written, nor a temporary one: what it holds serves, nothing "
-                    "is kept until there is space feeder=%s error=%s temporary=%s",
-                    self.settings.feeder_id,
-                    error,
-                    problem,
-                )
-                return self.settings.model_dir
+            error = self._lock.problem
+        except StateError as problem:
+            error = problem
+        if error is None:
+            return self.settings.model_dir
+        try:
+            self._temporary = ScratchFolder("models")
+        except OSError as problem:  # one full disk for all: what is on it can still serve
             logger.error(  # noqa: TRY400
-                "State folder can't be used: no status file, no last good copy, and models and "
-                "calibration last as long as this process feeder=%s models=%s error=%s",
+                "State folder can't be written, nor a temporary one: what it holds serves, nothing "
+                "is kept until there is space feeder=%s error=%s temporary=%s",
                 self.settings.feeder_id,
-                self._temporary.path,
                 error,
+                problem,
             )
-            return self._temporary.path
-        return self.settings.model_dir
+            return self.settings.model_dir
+        logger.error(
+            "State folder can't be used: no last good copy, and models and calibration last as long "
+            "as this process feeder=%s models=%s error=%s",
+            self.settings.feeder_id,
+            self._temporary.path,
+            error,
+        )
+        return self._temporary.path
 
     def _keep_state(self) -> None:
         """Write schedule and status; any thread."""
@@ -318,12 +322,16 @@ class LiveFeeder:
         return realised_exceedance(self._predictor.served(pair), tail, s.horizon_candles, s.side)
 
     def _keep_status(self) -> None:
-        self._write(
-            "status",
-            lambda: write_status(
-                self.settings.status_path, self._build_status(self._cache.snapshot)
-            ),
-        )
+        """Write the status file, whatever else can't be written; any thread."""
+        with self._writing:
+            try:
+                problem = keep_status(self.settings, self._build_status(self._cache.snapshot))
+            except StateError as error:
+                problem = str(error)
+            if problem is not None:
+                self._say_once("status", f"The status file is not written: {problem}")
+            elif self._said.pop("status", None) is not None:
+                logger.info("The status file is written again path=%s", self.settings.status_path)
 
     def _write(self, what: str, write: Callable[[], None]) -> None:
         """Write a file of the state folder; a failure is said once and costs nothing else."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from feeder_mixin.live.last_good import read_last_good
+from feeder_mixin.live.stand_in import newest_status_path
 from feeder_mixin.live.status import read_status
 from feeder_mixin.schema import parse_time_ns
 from feeder_mixin.settings import FeederSettings
@@ -19,8 +20,9 @@ def load_versions_in_use(settings: FeederSettings) -> dict[str, set[int]]:
         When the status file or the last good copy is damaged: then nobody can tell.
     """
     in_use: dict[str, set[int]] = {}
-    if settings.status_path.exists():
-        for pair, facts in read_status(settings.status_path)["pairs"].items():
+    path = newest_status_path(settings)
+    if path.exists():
+        for pair, facts in read_status(path)["pairs"].items():
             versions = (facts["version"], facts["model"]["version"])
             in_use[pair] = {parse_time_ns(v) for v in versions if v is not None}
     for record, _saved_ns in read_last_good(settings) or ():

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from feeder_mixin.errors import StateError
-from feeder_mixin.live.files import running_bot_pid
+from feeder_mixin.live.lock import running_bot_pid
+from feeder_mixin.live.stand_in import newest_status_path
 from feeder_mixin.live.status import Status, read_status
 from feeder_mixin.schema import parse_time_ns
 from feeder_mixin.settings import FeederSettings
@@ -148,20 +149,20 @@ class _Request:
 
     def await_start(self) -> Status:
         """Return the process's own status as soon as there is one."""
-        path = self.settings.status_path
-
-        def own_status() -> Status | None:
-            # Missing until the bot has loaded its first parameters, then of an earlier process.
-            status = read_status(path) if path.exists() else None
-            return status if status is not None and status["pid"] == self.pid else None
-
-        status = self._poll(own_status)
+        status = self._poll(self._read_own)
         if status is None:
             raise StateError(
-                f"the bot (pid {self.pid}) runs, but is still starting: {path} is not its own yet. "
-                "Nothing was sent; it loads the newest records by itself"
+                f"the bot (pid {self.pid}) runs, but {self.settings.status_path} is not its own yet: it "
+                "is still starting, or can't write there (see its log). Nothing was sent; at its start it "
+                f"loads the newest records by itself, else kill -USR1 {self.pid} and see its log"
             )
         return status
+
+    def _read_own(self) -> Status | None:
+        """Return the process's own status; before its first there is none, or an earlier process's."""
+        path = newest_status_path(self.settings)
+        status = read_status(path) if path.exists() else None
+        return status if status is not None and status["pid"] == self.pid else None
 
     def send(self) -> int:
         """Send SIGUSR1, unless that would end the process; return when, in ns since the epoch."""
@@ -186,20 +187,20 @@ class _Request:
         counts began after it.
         """
         wanted = before["reload"]["requested"] + 1
-        path = self.settings.status_path
 
         def answer() -> Status | None:
-            status = read_status(path)
-            reload = status["reload"]
-            if status["pid"] != self.pid or reload["completed"] < wanted:
+            status = self._read_own()
+            if status is None or status["reload"]["completed"] < wanted:
                 return None
+            reload = status["reload"]
             attempt = reload["last_attempt_at"]
             return status if attempt is not None and parse_time_ns(attempt) >= sent_ns else None
 
         status = self._poll(answer)
         if status is not None:
             return status
-        if read_status(path)["reload"]["requested"] >= wanted:
+        last = self._read_own()
+        if last is not None and last["reload"]["requested"] >= wanted:
             state = "it took the request and is still at work (a slow store?)"
         else:
             state = "it has not taken the request yet (is the process stopped or swamped?)"

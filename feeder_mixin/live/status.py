@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast, get_args
 
 from feeder_mixin.errors import SettingsError, StateError
 from feeder_mixin.live.files import write_private
+from feeder_mixin.live.stand_in import find_stand_in, make_stand_in
 from feeder_mixin.schema import parameter_problems, parse_time_ns
+from feeder_mixin.settings import FeederSettings
 
 Source = Literal["store", "last_good", "default"]
 ModelState = Literal["none", "training", "ready", "stale"]
@@ -121,6 +124,30 @@ def write_status(path: Path, status: Status) -> None:
     except (TypeError, ValueError) as error:
         raise StateError(f"{path} is not written: its content is not JSON: {error}") from error
     write_private(path, text + "\n", durable=False)  # written twice in every reload
+
+
+def keep_status(settings: FeederSettings, status: Status) -> str | None:
+    """Write `status` where it belongs, else into the stand-in; return what kept it from its place.
+
+    Raises
+    ------
+    StateError
+        When it can be written nowhere.
+    """
+    try:
+        write_status(settings.status_path, status)
+    except StateError as error:
+        try:
+            folder = make_stand_in(settings.state_dir)
+            write_status(folder / settings.status_path.name, status)
+        except StateError as problem:
+            raise StateError(f"{error}; {problem}") from error
+        return f"{error}; it is kept in {folder} until then"
+    stand_in = find_stand_in(settings.state_dir)
+    if stand_in is not None:
+        with suppress(OSError):
+            (stand_in / settings.status_path.name).unlink(missing_ok=True)
+    return None
 
 
 def read_status(path: Path) -> Status:

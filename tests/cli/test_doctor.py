@@ -14,7 +14,9 @@ import pytest
 from feeder_mixin.doctor import bot, run
 from feeder_mixin.doctor.finding import Facts
 from feeder_mixin.errors import StoreUnavailableError
-from feeder_mixin.live.files import PID_NAME, bot_lock, write_private
+from feeder_mixin.live import lock as lock_module
+from feeder_mixin.live.files import write_private
+from feeder_mixin.live.lock import PID_NAME, bot_lock
 from feeder_mixin.schema import NANOSECONDS
 from feeder_mixin.stores import sql_inspection
 from feeder_mixin.stores.outbox import Outbox
@@ -318,12 +320,6 @@ BROKEN = {
         "was cut short",
     ),
     "old last good copy": (old_copy, "last_good", "warn", "so it would be refused"),
-    "bot in another container": (
-        lambda p: write_private(p.settings.state_dir / PID_NAME, "1\n"),
-        "bot",
-        "fail",
-        "its process can't be seen from here",
-    ),
     "damaged status file": (
         lambda p: p.settings.status_path.write_text('{"pid": 1'),
         "status_file",
@@ -614,3 +610,12 @@ def test_doctor_of_an_unknown_feeder_fails_its_config_check(project, feeder, nam
 def test_doctor_config_option_with_several_feeders_exits_2(project, feeder):
     """A usage error."""
     assert feeder("doctor", "--feeder", "a", "b", "--config", "x.json")[0] == 2
+
+
+def test_doctor_bot_in_another_container_can_not_be_seen(patient, doctor, monkeypatch):
+    """The lock is held, but neither pid file nor kernel names a process of this place."""
+    write_private(patient.settings.state_dir / PID_NAME, "1\n")
+    monkeypatch.setattr(lock_module, "_listed", lambda _wanted: [])
+    _, findings = doctor()
+    assert findings["bot"]["state"] == "fail"
+    assert "its process can't be seen from here" in findings["bot"]["message"]

@@ -14,9 +14,12 @@ import pytest
 
 from feeder_mixin.cli.common import ChosenStore
 from feeder_mixin.cli.live import reload_after_writing
-from feeder_mixin.live.files import LOCK_NAME, PID_NAME, write_private
+from feeder_mixin.live.files import write_private
+from feeder_mixin.live.lock import LOCK_NAME, PID_NAME
 from feeder_mixin.live.request import catches_sigusr1, reload_bot
+from feeder_mixin.live.stand_in import remove_stand_in
 from feeder_mixin.live.status import write_status
+from tests import disks
 from tests.live.fake_bot import PAIRS, fake_bot, make_settings, make_status
 
 
@@ -72,6 +75,35 @@ def test_status_json_carries_the_file_as_it_is(userdir, feeder):
     assert 0 <= shown["age_s"] < 60
     assert shown["problem"] is None
     assert set(shown["status"]["pairs"]) == set(PAIRS)
+
+
+@pytest.mark.parametrize("disk", ["full", "read-only"])
+def test_bot_on_a_disk_that_cannot_be_written_is_seen_and_reloads(userdir, feeder, disk):
+    """Lock and process tell that it runs; its status is where it can write, and why is said."""
+    place = disks.full(userdir) if disk == "full" else disks.tmpfs(userdir, "ro")
+    with place, fake_bot(userdir) as bot:
+        code, out, _ = feeder("status", "--feeder", "feeder120b")
+        assert code == 0
+        assert f"feeder120b: running, pid {bot.pid}" in out
+        assert f"because it can't write {make_settings(userdir).state_dir}: free disk space" in out
+        assert "never ran" not in out
+        code, out, err = feeder("reload", "--feeder", "feeder120b")
+        assert code == 0, err
+        assert "generation 1 -> 2" in out
+        code, out, _ = feeder("doctor", "--feeder", "feeder120b")
+        assert f"running, pid {bot.pid}" in out
+        assert "it can't write" in out
+    remove_stand_in(make_settings(userdir).state_dir)
+
+
+def test_status_of_a_bot_without_any_status_file_does_not_say_that_none_ran(userdir, feeder):
+    """It is starting, or can write nowhere."""
+    with fake_bot(userdir, "late") as bot:
+        code, out, _ = feeder("status", "--feeder", "feeder120b")
+    assert code == 1
+    assert f"feeder120b: running, pid {bot.pid}" in out
+    assert "no status.json yet: it is still starting, or can't write" in out
+    assert "never ran" not in out
 
 
 def test_status_names_rejected_records_with_their_reason(userdir, feeder):
@@ -224,15 +256,14 @@ def test_reload_never_signals_a_process_that_got_the_pid_of_a_killed_bot(
 
 
 def test_reload_never_signals_a_bystander_while_a_bot_runs(userdir, feeder, bystander):
-    """A pid file out of place must not lead the signal astray."""
+    """A pid file out of place must not lead the signal astray: the lock's holder gets it."""
     with fake_bot(userdir) as bot:
         settings = make_settings(userdir)
         write_private(settings.state_dir / PID_NAME, f"{bystander.pid}\n")
-        write_status(settings.status_path, make_status(pid=bystander.pid))
-        code, _, err = feeder("reload", "--feeder", "feeder120b")
+        code, out, err = feeder("reload", "--feeder", "feeder120b")
         assert bot.poll() is None
-    assert code == 1
-    assert "can't be seen from here" in err
+    assert code == 0, err
+    assert "generation 1 -> 2" in out
     assert bystander.poll() is None
 
 

@@ -28,7 +28,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feeder_mixin.live.files import is_bot_running, read_checked
+from feeder_mixin.live.files import read_checked
+from feeder_mixin.live.lock import is_bot_running
 from feeder_mixin.live.status import Status, read_status
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.settings import FeederSettings, build_settings

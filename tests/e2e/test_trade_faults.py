@@ -19,9 +19,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from feeder_mixin.live.lock import running_bot_pid
 from tests.candle_factory import candle_file
 from tests.e2e.bot import (
     BIN,
+    FEEDER_ID,
     PAIRS,
     ROOT,
     RUNNING,
@@ -252,6 +254,10 @@ def test_read_only_state_folder_at_start_costs_no_prediction_and_is_said(trading
             folder = Path(line.partition("models=")[2].split()[0])
             bot.wait_for_line("Model is ready for", count=3)
             assert len(list(folder.glob("*.json"))) >= 3
+            assert running_bot_pid(trading.settings) == bot.pid
+            said = trading.feeder("status", "--feeder", FEEDER_ID)
+            assert said.returncode == 0, said.stderr
+            assert "because it can't write" in said.stdout
             trading.write({pair: {"learning_rate": 0.036} for pair in PAIRS})
             since = bot.mark()
             os.kill(bot.pid, signal.SIGUSR1)

@@ -269,7 +269,7 @@ class Site:
             while self._bot._lock.is_held:
                 self._bot._lock.release()
             if self._bot._temporary is not None:
-                self._bot._temporary.cleanup()
+                self._bot._temporary.remove()
         self._bot = None
 
     @contextmanager

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from feeder_mixin.live.files import bot_lock
-from feeder_mixin.live.status import PairStatus, Status, write_status
+from feeder_mixin.live.lock import bot_lock
+from feeder_mixin.live.status import PairStatus, Status, keep_status
 from feeder_mixin.schema import default_parameters, format_time_ns
 from feeder_mixin.settings import FeederSettings, build_settings
 
@@ -118,12 +118,12 @@ def fake_bot(
         process.stdout.close()
 
 
-def _answer(status: Status, path: Path, mode: str) -> None:
+def _answer(status: Status, settings: FeederSettings, mode: str) -> None:
     """Do with one request what the bot does."""
     reload = status["reload"]
     reload["requested"] += 1
     reload["last_attempt_at"] = format_time_ns(time.time_ns())
-    write_status(path, status)
+    keep_status(settings, status)
     if mode == "hang":
         return
     reload["completed"] += 1
@@ -135,7 +135,7 @@ def _answer(status: Status, path: Path, mode: str) -> None:
         status["pairs"][PAIRS[0]]["version"] = format_time_ns(time.time_ns())
     if mode == "reject":
         status["pairs"][PAIRS[1]]["rejected"] = "num_leaves=99 is outside 15 to 63"
-    write_status(path, status)
+    keep_status(settings, status)
 
 
 def _main(userdir: str, feeder_id: str, mode: str) -> None:
@@ -152,13 +152,13 @@ def _main(userdir: str, feeder_id: str, mode: str) -> None:
         os.write(sys.stdout.fileno(), b"ready\n")
         sys.stdin.readline()
     status = make_status(feeder_id)
-    write_status(settings.status_path, status)
+    keep_status(settings, status)
     if mode != "late":
         os.write(sys.stdout.fileno(), b"ready\n")
     while True:
         os.read(requests, 1)
         if mode != "mute":
-            _answer(status, settings.status_path, mode)
+            _answer(status, settings, mode)
 
 
 if __name__ == "__main__":

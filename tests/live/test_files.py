@@ -1,32 +1,24 @@
-"""Files of the state folder: whole or not at all, damage noticed, one bot at a time."""
+"""Files of the state folder: whole or not at all, damage noticed."""
 
 from __future__ import annotations
 
 import errno
 import json
-import os
 import stat
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feeder_mixin.errors import BusyError, StateError
+from feeder_mixin.errors import StateError
 from feeder_mixin.live import files
-from feeder_mixin.live.files import (
-    bot_lock,
-    is_bot_running,
-    read_checked,
-    running_bot_pid,
-    write_checked,
-    write_private,
-)
-from tests import strategies
-from tests.live.fake_bot import fake_bot, make_settings
+from feeder_mixin.live.files import read_checked, write_checked, write_private
+from feeder_mixin.live.lock import bot_lock
+from tests import disks, strategies
+from tests.live.fake_bot import make_settings
 
 documents = st.dictionaries(st.text(), strategies.json_values, max_size=4)
 
@@ -37,36 +29,18 @@ def feeder(tmp_path):
     return make_settings(tmp_path / "user_data")
 
 
-def mount(folder, *options):
-    """Mount a tmpfs, or skip the test where that is not allowed."""
-    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:  # noqa: S603
-        pytest.skip("needs the right to mount")
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """Return a folder on a disk of 64 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount(folder, "size=64k")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
+    with disks.tmpfs(tmp_path / "disk", "size=64k") as folder:
+        yield folder
 
 
 @pytest.fixture
 def read_only(tmp_path):
     """Return a folder in which nobody can write, root neither."""
-    folder = tmp_path / "user_data"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        folder.chmod(0o500)
+    with disks.tmpfs(tmp_path / "user_data", "ro") as folder:
         yield folder
-        folder.chmod(0o700)
-    else:
-        mount(folder, "ro")
-        yield folder
-        subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
 
 
 @given(documents)
@@ -230,115 +204,3 @@ def test_write_private_killed_before_the_swap_leaves_the_old_file_whole(feeder):
     bot_lock(feeder).acquire()
     bot_lock(feeder).release()
     assert {p.name for p in feeder.state_dir.iterdir()} == {"x.json", "bot.lock"}
-
-
-def test_bot_lock_second_process_is_told_the_pid(feeder):
-    """Two bots of one id would overwrite each other's state."""
-    with fake_bot(feeder.user_data_dir) as process:
-        with pytest.raises(BusyError, match=rf"pid {process.pid}\).*feeder120b"):
-            bot_lock(feeder).acquire()
-        assert not bot_lock(feeder).is_held
-
-
-def test_bot_lock_is_free_again_after_a_kill(feeder):
-    """The kernel frees it; the pid file that is left misleads nobody."""
-    with fake_bot(feeder.user_data_dir) as process:
-        assert running_bot_pid(feeder) == process.pid
-        process.kill()
-        process.wait()
-        assert (feeder.state_dir / "bot.pid").read_text() == f"{process.pid}\n"
-        assert not is_bot_running(feeder)
-        assert running_bot_pid(feeder) is None
-        bot_lock(feeder).acquire()
-    assert running_bot_pid(feeder) == os.getpid()
-    bot_lock(feeder).release()
-    assert running_bot_pid(feeder) is None
-    assert not (feeder.state_dir / "bot.pid").exists()
-
-
-def test_bot_lock_counts_within_a_process_and_across_threads(feeder):
-    """On /reload_config the new strategy takes it before the old one gives it back."""
-    lock = bot_lock(feeder)
-    lock.acquire()
-    assert bot_lock(feeder) is lock
-    lock.acquire()
-    thread = threading.Thread(target=lock.release)
-    thread.start()
-    thread.join()
-    assert running_bot_pid(feeder) == os.getpid()
-    lock.release()
-    assert not lock.is_held
-    lock.release()
-    lock.acquire()
-    assert is_bot_running(feeder)
-    lock.release()
-
-
-def test_bot_lock_probes_never_keep_a_bot_from_starting(feeder):
-    """`feeder status` in a loop is no second bot, and two of them don't see each other as one."""
-    lock, stop, seen = bot_lock(feeder), threading.Event(), []
-    lock.acquire()
-    lock.release()
-
-    def probe():
-        while not stop.wait(0.001):
-            seen.append(is_bot_running(feeder))
-
-    threads = [threading.Thread(target=probe) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    while len(seen) < 100:
-        assert not any(seen)
-    for _ in range(20):
-        lock.acquire()
-        lock.release()
-    stop.set()
-    for thread in threads:
-        thread.join()
-
-
-def test_bot_lock_read_only_folder_is_a_state_error(read_only):
-    """The bot warns and goes on without it."""
-    feeder = make_settings(read_only)
-    with pytest.raises(StateError, match="can't be locked"):
-        bot_lock(feeder).acquire()
-    assert not bot_lock(feeder).is_held
-    assert running_bot_pid(feeder) is None
-
-
-def test_bot_lock_full_disk_is_a_state_error_and_holds_nothing(feeder, monkeypatch):
-    """A lock nobody can attribute would be worse than none."""
-
-    def fail(*_arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", fail)
-    with pytest.raises(StateError, match=r"bot\.pid can't be written"):
-        bot_lock(feeder).acquire()
-    assert not is_bot_running(feeder)
-
-
-def test_running_bot_pid_never_believes_the_pid_file_alone(feeder, monkeypatch):
-    """The lock is held, but the pid in the file is of a process that does not have it."""
-    monkeypatch.setattr(files, "_PID_PATIENCE_S", 0.0)
-    with fake_bot(feeder.user_data_dir):
-        (feeder.state_dir / "bot.pid").write_text(f"{os.getpid()}\n")
-        with pytest.raises(StateError, match=rf"pid {os.getpid()} in bot\.pid.*container"):
-            running_bot_pid(feeder)
-        (feeder.state_dir / "bot.pid").unlink()
-        with pytest.raises(StateError, match=r"there is no bot\.pid"):
-            running_bot_pid(feeder)
-
-
-@pytest.mark.parametrize("way", ["_is_listed", "_has_open"])
-def test_running_bot_pid_needs_one_way_to_see_the_holder(feeder, monkeypatch, way):
-    """Sandboxes hide descriptors, some file systems hide the lock."""
-    monkeypatch.setattr(files, way, lambda *_: False)
-    with fake_bot(feeder.user_data_dir) as process:
-        assert running_bot_pid(feeder) == process.pid
-
-
-def test_is_bot_running_makes_no_file(feeder):
-    """Asking leaves no trace."""
-    assert not is_bot_running(feeder)
-    assert not Path(feeder.user_data_dir).exists()

@@ -452,7 +452,7 @@ def test_reload_with_a_full_disk_still_swaps(live, monkeypatch, caplog, write_st
     def full(*_arguments):
         raise StateError("status.json can't be written: No space left on device")
 
-    for module, name in ((bot, "write_status"), (last_good, "write_checked")):
+    for module, name in ((bot, "keep_status"), (last_good, "write_checked")):
         monkeypatch.setattr(module, name, full)
     write_store(make_record(ETH, time.time_ns(), num_leaves=40))
     live.reload()
