@@ -124,9 +124,11 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             return
         if threading.current_thread() is not threading.main_thread():
             return  # an API thread that only looks at the strategy
+        from feeder_mixin.live.announce import warn_unlisted
         from feeder_mixin.live.bot import LiveFeeder
         from feeder_mixin.live.candles import DataFolder
 
+        warn_unlisted(self.feeder, self._is_listed)
         folder = self._data_folder(DataFolder)
         self._stop_live()  # of an earlier call
         # The host rounds a frame up to whole requests of at most 499 candles.
@@ -144,8 +146,9 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         super().ft_bot_cleanup()
 
     def informative_pairs(self) -> list[tuple[str, str, str]]:
-        """Return the context pairs, so that the host keeps their candles."""
-        return [(pair, self.timeframe, "") for pair in self.feeder.context_pairs]
+        """Return the context pairs that the exchange lists, so that the host keeps their candles."""
+        listed = filter(self._is_listed, self.feeder.context_pairs)
+        return [(pair, self.timeframe, "") for pair in listed]
 
     def version(self) -> str:
         """Return package version and generation: shown in the heartbeat and in ``/show_config``."""
@@ -263,6 +266,9 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             f"can_short out, the side sets it; for the other side run a feeder of side "
             f"{_OTHER_SIDE[side]}"
         )
+
+    def _is_listed(self, pair: str) -> bool:
+        return self.dp.market(pair) is not None
 
     def _stop_live(self) -> None:
         if self._live is not None:

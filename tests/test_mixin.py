@@ -12,6 +12,8 @@ from freqtrade.enums import CandleType, RunMode, TradingMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.optimize.backtest_caching import get_strategy_run_id
 
+from feeder_mixin.live.announce import log_start, warn_unlisted
+from feeder_mixin.live.loader import load_parameters
 from feeder_mixin.mixin import OptunaParamsMixin
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.stores.url import open_store
@@ -165,3 +167,49 @@ def test_backtest_without_cache_asks_the_store_when_it_predicts(run_id, caplog):
     """What looks for no earlier result pays for none: the analyses make many strategies."""
     run_id(backtest_cache="none")
     assert "Loaded Optuna params" not in caplog.text
+
+
+class Host:
+    """A data provider whose exchange lists some pairs, as freqtrade's knows them."""
+
+    def __init__(self, *listed):
+        self._listed = listed
+
+    def market(self, pair):
+        """Return a pair's market, None where there is none."""
+        return {"symbol": pair} if pair in self._listed else None
+
+
+def test_context_pairs_that_the_exchange_does_not_list_are_never_asked_for(make_config):
+    """Each request of one would be a warning of the host's, every few seconds, for ever."""
+    strategy = Always(make_config())
+    assert strategy.feeder.context_pairs == ("BTC/USDT:USDT", PAIR)
+    strategy.dp = Host(PAIR)
+    assert strategy.informative_pairs() == [(PAIR, "5m", "")]
+    strategy.dp = Host("BTC/USDT:USDT", PAIR)  # listed later: asked for from then on
+    assert len(strategy.informative_pairs()) == 2
+
+
+def test_pairs_that_the_exchange_does_not_list_are_said_once_with_their_key(make_config, caplog):
+    """A bot names what its exchange lacks, and says nothing where it lists them all."""
+    feeder = Always(make_config()).feeder
+    warn_unlisted(feeder, lambda _pair: True)
+    assert not caplog.records
+    warn_unlisted(feeder, lambda pair: pair == PAIR)
+    (record,) = caplog.records
+    assert "does not list BTC/USDT:USDT, features go without them" in record.getMessage()
+    assert "feeder.context_pairs feeder=feeder1 exchange=binance" in record.getMessage()
+
+
+def test_start_line_says_what_the_feeder_is_set_to(make_config, tmp_path, caplog):
+    """One line of a log that was handed on tells which feeder ran, on what, from where."""
+    feeder = Always(make_config()).feeder
+    with caplog.at_level("INFO", logger="feeder_mixin"):
+        log_start(feeder, load_parameters(feeder, {}, 300, None), {})
+    (said,) = [r.getMessage() for r in caplog.records if "Feeder starts" in r.getMessage()]
+    for fact in (
+        "feeder=feeder1 side=long horizon_candles=30 timeframe=5m max_adverse_ratio=0.01",
+        f"quantile_alpha=0.1 pairs=1 context=2 context_pairs=BTC/USDT:USDT,{PAIR}",
+        f"store=sqlite:///{tmp_path}/user_data/feeder_params.sqlite (default)",
+    ):
+        assert fact in said

@@ -19,6 +19,7 @@ from typing import Any, Final
 import pandas as pd
 
 from feeder_mixin.errors import FeederError, ModelError, StateError
+from feeder_mixin.live.announce import log_start
 from feeder_mixin.live.cache import PairSnapshot, ParameterCache, ParameterSnapshot, Serving
 from feeder_mixin.live.calibration import Calibration
 from feeder_mixin.live.candles import (
@@ -155,6 +156,7 @@ class LiveFeeder:
         self._watcher.install()
         attempt, began = format_time_ns(time.time_ns()), time.perf_counter()
         loaded = load_parameters(self.settings, os.environ, self._step_s, None)
+        log_start(self.settings, loaded, os.environ)
         took_s = self._put_in_force(loaded, began)
         self._reload = {**self._reload, "last_error": loaded.error}
         self._count_load(attempt, loaded.error, took_s)

@@ -197,6 +197,7 @@ class ModelTraining:
         self._failed: dict[str, tuple[Fit, float]] = {}
         self._retry_download: dict[str, float] = {}
         self._said_gaps: dict[str, str] = {}
+        self._said_lacks: frozenset[str] = frozenset()
         self._error: str | None = None
         self.errors: dict[str, str] = {}
 
@@ -350,7 +351,9 @@ class ModelTraining:
         if not self._cache.put_model(model, first_candle_s):
             return
         for lack in answer.lacks:
-            logger.warning("Model was trained with a lack pair=%s lack=%s", model.pair, lack)
+            if lack not in self._said_lacks:  # not of every pair and every day anew
+                logger.warning("Model was trained with a lack pair=%s lack=%s", model.pair, lack)
+        self._said_lacks = frozenset(answer.lacks)
         if answer.n_missing:
             logger.warning(
                 "Model was trained over a gap pair=%s missing_candles=%d",

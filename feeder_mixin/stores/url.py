@@ -148,6 +148,19 @@ def masked_store_url(url: str) -> str:
     return urlunsplit((parts.scheme, netloc, parts.path, shown, ""))
 
 
+def absolute_store_url(url: str, root: Path) -> str:
+    """Return `url` as it may be shown, with the whole path of an SQLite file.
+
+    Examples
+    --------
+    >>> absolute_store_url("sqlite:///user_data/feeder_params.sqlite", Path("/home/bot"))
+    'sqlite:////home/bot/user_data/feeder_params.sqlite'
+    """
+    if not url.startswith(f"{_SQLITE}:"):
+        return masked_store_url(url)
+    return f"{_SQLITE}:///{root / _sqlite_path(url)}"
+
+
 def _sqlite_path(url: str) -> str:
     """Return the path in an SQLite URL: three slashes begin a relative one, four an absolute."""
     path = url.removeprefix(f"{_SQLITE}:///")

@@ -1,0 +1,54 @@
+"""What a bot says of itself at its start: what it is set to, and what the exchange has of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from feeder_mixin.live.loader import Loaded
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.url import absolute_store_url, choose_store_url
+
+logger = logging.getLogger(__name__)
+
+
+def log_start(settings: FeederSettings, loaded: Loaded, environ: Mapping[str, str]) -> None:
+    """Write the one line that tells which feeder this log is of."""
+    url, origin = choose_store_url(None, environ, settings.store_url)
+    levels = sorted({pair.parameters["quantile_alpha"] for pair in loaded.pairs.values()})
+    logger.info(
+        "Feeder starts feeder=%s side=%s horizon_candles=%d timeframe=%s max_adverse_ratio=%g "
+        "quantile_alpha=%s pairs=%d context=%d context_pairs=%s exchange=%s candles=%s store=%s (%s)",
+        settings.feeder_id,
+        settings.side,
+        settings.horizon_candles,
+        settings.timeframe,
+        settings.max_adverse_ratio,
+        ",".join(f"{level:g}" for level in levels),
+        len(settings.pairs),
+        len(settings.context_pairs),
+        ",".join(settings.context_pairs),
+        settings.exchange,
+        settings.candle_type,
+        absolute_store_url(url, settings.root),
+        origin,
+    )
+
+
+def warn_unlisted(settings: FeederSettings, is_listed: Callable[[str], bool]) -> None:
+    """Say once which pairs of the config the exchange does not list."""
+    for key, pairs, effect in (
+        ("exchange.pair_whitelist", settings.pairs, "they have no candles and are never safe"),
+        ("feeder.context_pairs", settings.context_pairs, "features go without them"),
+    ):
+        unlisted = [pair for pair in pairs if not is_listed(pair)]
+        if unlisted:
+            logger.warning(
+                "Exchange does not list %s, %s: take them out of %s feeder=%s exchange=%s candles=%s",
+                ", ".join(unlisted),
+                effect,
+                key,
+                settings.feeder_id,
+                settings.exchange,
+                settings.candle_type,
+            )
