@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from feeder_mixin.live.loader import Loaded, LoadedPair
+from feeder_mixin.stores.notes import group_pairs, some
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +73,14 @@ class Messages:
 
     def _say_rejected(self, pairs: Mapping[str, LoadedPair]) -> None:
         reasons = {p: now.rejected for p, now in pairs.items() if now.rejected is not None}
+        by_source: dict[str, dict[str, str]] = {}
+        for pair, reason in reasons.items():
+            if self._rejected.get(pair) != reason:
+                by_source.setdefault(pairs[pair].source, {})[pair] = reason
         new = [
-            f"{_code(pair)} (runs on {_code(pairs[pair].source)}): {_code(reason)}"
-            for pair, reason in reasons.items()
-            if self._rejected.get(pair) != reason
+            f"{some(map(_code, same))} (runs on {_code(source)}): {_code(reason)}"
+            for source, refused in by_source.items()
+            for same, reason in group_pairs(refused)
         ]
         self._rejected = reasons
         if new:

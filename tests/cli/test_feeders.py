@@ -51,7 +51,6 @@ COMMANDS = [
     ("export", "--out", "backup.jsonl"),
     ("flush",),
     ("prune", "--older-than", "30"),
-    ("report",),
     ("init-store",),
     ("diff", "--from", "2020-01-01T00:00:00Z"),
 ]

@@ -88,6 +88,16 @@ def test_rejection_is_said_once_and_again_only_when_it_is_another(messages, sent
     assert f"rejected `{ETH}`" in sent[-1]
 
 
+def test_one_reason_of_many_pairs_is_said_once(messages, sent):
+    """Fifty pairs of a wrong horizon are one line on a phone."""
+    pairs = [f"P{n:02}/USDT:USDT" for n in range(50)]
+    messages.reloaded({}, loaded_of(*(pair_of(p, f"{p}: horizon 60") for p in pairs)), 2, 0.0)
+    (text,) = [text for text in sent if "rejected" in text]
+    assert text.count("horizon 60") == 1
+    assert f"`{pairs[0]}`" in text
+    assert "and 46 more (runs on `store`): `horizon 60`" in text
+
+
 def test_start_says_a_store_that_is_down_and_rejected_pairs_only(messages, sent):
     """A normal start has freqtrade's own message."""
     messages.started(loaded_of(pair_of(BTC)))
