@@ -214,7 +214,14 @@ def _make_market(arguments: argparse.Namespace) -> ReplayMarket:
 
 def _feeder_settings(arguments: argparse.Namespace) -> FeederSettings | None:
     if arguments.feeder is not None:
-        return load_settings(arguments.feeder, arguments.config, arguments.userdir)
+        settings = load_settings(arguments.feeder, arguments.config, arguments.userdir)
+        if settings.candle_type != "futures":
+            raise SettingsError(
+                f"{settings.feeder_id} has trading_mode {settings.candle_type!r}: the replay exchange plays "
+                "Binance's USDT-M futures and no other market. Rehearse a spot feeder by freqtrade "
+                "backtesting"
+            )
+        return settings
     if arguments.config is not None:
         raise SettingsError("--config goes with --feeder, which names the feeder in it")
     return None

@@ -54,6 +54,21 @@ def test_wrong_options_end_with_2_and_name_the_value(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_spot_feeder_ends_with_2_and_says_what_is_played(tmp_path, capsys):
+    """Only futures are replayed: said before anything is served or written."""
+    config = {
+        "bot_name": "spot1",
+        "timeframe": "5m",
+        "trading_mode": "spot",
+        "exchange": {"name": "binance", "pair_whitelist": ["ETH/USDT"]},
+        "feeder": {"side": "long"},
+    }
+    (tmp_path / "spot1.json").write_text(json.dumps(config))
+    options = ["--feeder", "spot1", "--config", str(tmp_path / "spot1.json")]
+    assert main(["replay-exchange", *options]) == 2
+    assert "spot1 has trading_mode 'spot': the replay exchange plays" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--write-datadir", "--write-config"])
 def test_target_that_can_not_be_written_ends_with_1_and_names_it(option, tmp_path, capsys):
     """A path below a file, as a full or read-only disk, is a sentence as well."""
