@@ -44,6 +44,7 @@ def check_candles(facts: Facts) -> Verdict:
                 settings.candle_type,
                 settings.data_format,
                 now - pd.Timedelta(days=_FRESH_DAYS),
+                facts.now_ns / NANOSECONDS,
             )
         except MissingCandlesError as error:
             missing[pair] = error.found

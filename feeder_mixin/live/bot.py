@@ -23,7 +23,6 @@ from feeder_mixin.live.announce import log_start
 from feeder_mixin.live.cache import PairSnapshot, ParameterCache, ParameterSnapshot, Serving
 from feeder_mixin.live.calibration import Calibration
 from feeder_mixin.live.candles import (
-    CLOCK_SLACK_S,
     DataFolder,
     LiveTails,
     forming_candle_s,
@@ -53,6 +52,7 @@ from feeder_mixin.live.status import (
     keep_status,
 )
 from feeder_mixin.live.training import ModelTraining
+from feeder_mixin.market.candles import CLOCK_SLACK_S
 from feeder_mixin.market.features import FEATURE_HASH, tail_candles
 from feeder_mixin.processes import ScratchFolder
 from feeder_mixin.schema import format_time_ns

@@ -33,9 +33,6 @@ _SECOND_LOOK_S: Final = 0.3
 _OVERLAP: Final = 12
 """Newest host rows that are looked at again: a candle the exchange served late is filled in."""
 
-CLOCK_SLACK_S: Final = 3_600.0
-"""What is dated further in the future was made by a wrong clock."""
-
 
 @dataclass(frozen=True, slots=True)
 class Tail:

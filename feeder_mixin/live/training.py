@@ -24,7 +24,6 @@ import pandas as pd
 from feeder_mixin.errors import CandleError, ModelError
 from feeder_mixin.live.cache import PairSnapshot, ParameterCache
 from feeder_mixin.live.candles import (
-    CLOCK_SLACK_S,
     DataFolder,
     LiveTails,
     Tail,
@@ -32,6 +31,7 @@ from feeder_mixin.live.candles import (
     open_text,
 )
 from feeder_mixin.live.models import ModelStore, TrainedModel, Trainer
+from feeder_mixin.market.candles import CLOCK_SLACK_S
 from feeder_mixin.market.history import download_newer
 from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.settings import FeederSettings

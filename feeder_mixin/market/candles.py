@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 PRICE_COLUMNS: Final = ("open", "high", "low", "close")
 COLUMNS: Final = (*PRICE_COLUMNS, "volume")
+
+CLOCK_SLACK_S: Final = 3_600.0
+"""What is dated further in the future was made by a wrong clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ def load_candles(
     candle_type: str,
     data_format: str,
     since: pd.Timestamp | None = None,
+    now_s: float | None = None,
 ) -> Candles:
     """Return a pair's checked candles from a freqtrade data folder.
 
@@ -104,6 +109,8 @@ def load_candles(
     since
         Leave out candles that open earlier, with a time zone: a bot needs the newest only. They are
         neither checked nor, from feather and parquet files, turned into a frame.
+    now_s
+        Seconds since the epoch, by default of this host's clock: no candle may open later.
 
     Raises
     ------
@@ -135,7 +142,7 @@ def load_candles(
             raise OldCandlesError(
                 f"{pair}: {path} holds no candle since {since}, the last is {newest}"
             )
-    return check_candles(pair, raw, timeframe, source=str(path))
+    return check_candles(pair, raw, timeframe, source=str(path), now_s=now_s)
 
 
 def _from(since: pd.Timestamp | None) -> TimeRange | None:
@@ -187,10 +194,12 @@ def _check_dates_have_zone(pair: str, path: Path) -> None:
         )
 
 
-def check_candles(pair: str, raw: pd.DataFrame, timeframe: str, *, source: str) -> Candles:
+def check_candles(
+    pair: str, raw: pd.DataFrame, timeframe: str, *, source: str, now_s: float | None = None
+) -> Candles:
     """Return raw candles on a regular grid, or raise `CandleError` for what can't be trusted.
 
-    Dates must be UTC, ascending, unique and on the timeframe's grid; prices finite, positive and
+    Dates must be UTC, ascending, unique, on the timeframe's grid and not in the future; prices finite, positive and
     low <= open, close <= high; volume finite and not negative. Gaps are a warning: they become NaN
     rows, and rows whose features or label span one are dropped later.
     """
@@ -200,6 +209,7 @@ def check_candles(pair: str, raw: pd.DataFrame, timeframe: str, *, source: str) 
         raise CandleError(f"{pair}: dates in {source} have no time zone; expected UTC")
     dates = dates.tz_convert("UTC")
     steps = _check_dates(pair, dates, timeframe, source)
+    _check_not_ahead(pair, dates, time.time() if now_s is None else now_s, source)
     values = _check_values(pair, raw, dates, source)
     grid = pd.date_range(dates[0], dates[-1], freq=pd.Timedelta(seconds=step_s), name="date")
     gaps = steps[steps > 1] - 1
@@ -252,6 +262,19 @@ def _check_dates(
         )
     whole_steps: NDArray[np.int64] = steps // step_ns
     return whole_steps
+
+
+def _check_not_ahead(pair: str, dates: pd.DatetimeIndex, now_s: float, source: str) -> None:
+    ahead_s = dates[-1].timestamp() - now_s
+    if ahead_s > CLOCK_SLACK_S:
+        now = pd.Timestamp(int(now_s), unit="s", tz="UTC")
+        n_ahead = int(np.asarray(dates > now).sum())
+        span = f"{ahead_s / 86_400:.1f} days" if ahead_s > 86_400 else f"{ahead_s / 3_600:.1f} h"
+        raise CandleError(
+            f"{pair}: {n_ahead} candles in {source} open in the future, the last at {dates[-1]}, "
+            f"{span} ahead of this host's clock ({now}). Set the clock where it is behind (NTP); "
+            "else the file's dates are wrong: download it anew (freqtrade download-data --erase)"
+        )
 
 
 def _check_values(

@@ -8,7 +8,7 @@ import pytest
 
 from feeder_mixin.errors import CandleError
 from feeder_mixin.live.candles import LiveTails, Tail, from_frame, from_host, open_text
-from tests.candle_factory import candle_file, make_candles
+from tests.candle_factory import candle_file, make_candles, write_candles
 from tests.live.conftest import BTC, ETH, SOL, STEP_S, host_frame, open_s
 
 KEEP = 1_000
@@ -107,6 +107,16 @@ def test_folder_without_file_gives_none_and_damaged_file_an_error(world, tmp_pat
     path.write_bytes(b"nonsense")
     with pytest.raises(CandleError, match=path.name):
         folder.load(BTC)
+
+
+def test_folder_with_candles_of_the_future_is_an_error_whatever_is_asked_of_it(world, tmp_path):
+    """Bot, training and backtest read through this door: none of them takes such candles."""
+    start = (pd.Timestamp.now("UTC") + pd.Timedelta(days=117)).floor("D")
+    write_candles(tmp_path, {BTC: make_candles(288, 1, start=str(start.tz_localize(None)))})
+    folder = world.folder(datadir=tmp_path)
+    for since_s in (None, int(start.timestamp()) + 3_600):
+        with pytest.raises(CandleError, match=r"open in the future, the last at .* 11\d\.\d days"):
+            folder.load(BTC, since_s)
 
 
 def test_candle_on_disk_wins_over_the_hosts(world, tmp_path, tails):

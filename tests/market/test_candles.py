@@ -10,6 +10,7 @@ from freqtrade.enums import CandleType
 
 from feeder_mixin.errors import CandleError, MissingCandlesError, SettingsError
 from feeder_mixin.market.candles import (
+    CLOCK_SLACK_S,
     Candles,
     check_candles,
     load_candles,
@@ -94,6 +95,30 @@ def test_load_candles_of_damaged_file_names_pair_file_and_what(made_datadir, can
         load(datadir)
     assert str(caught.value).startswith(PAIR)
     assert str(candle_file(datadir, PAIR)) in str(caught.value)
+
+
+DAY_OF_CANDLES_END_S = pd.Timestamp("2025-10-02", tz="UTC").timestamp()
+
+
+@pytest.mark.parametrize("since", [None, pd.Timestamp("2025-10-01 12:00", tz="UTC")], ids=str)
+def test_load_candles_that_open_in_the_future_is_refused_by_how_much(made_datadir, candles, since):
+    """118 days ahead is a wrong clock, here or there: said by pair, file, candle and what to do."""
+    datadir, now_s = made_datadir({PAIR: candles}), DAY_OF_CANDLES_END_S - 118 * 86_400
+    with pytest.raises(CandleError, match=r"\d+ candles in .* open in the future") as caught:
+        load_candles(datadir, PAIR, "5m", "futures", "feather", since, now_s)
+    message = str(caught.value)
+    assert message.startswith(PAIR)
+    assert str(candle_file(datadir, PAIR)) in message
+    assert "the last at 2025-10-01 23:55:00+00:00, 118.0 days ahead" in message
+    assert "Set the clock" in message
+
+
+def test_candles_within_the_clock_slack_are_taken(candles):
+    """A clock that is a little off costs nothing; one second more than the slack does."""
+    last_s = DAY_OF_CANDLES_END_S - 300
+    check_candles(PAIR, raw(candles), "5m", source="x", now_s=last_s - CLOCK_SLACK_S)
+    with pytest.raises(CandleError, match=r"the last at .* 1\.0 h ahead"):
+        check_candles(PAIR, raw(candles), "5m", source="x", now_s=last_s - CLOCK_SLACK_S - 1)
 
 
 def test_load_candles_of_missing_file_names_the_file_and_what_a_folder_is(tmp_path):

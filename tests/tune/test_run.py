@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from feeder_mixin.errors import StoreUnavailableError
@@ -13,6 +14,7 @@ from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters,
 from feeder_mixin.settings import FeederSettings, load_settings
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
+from feeder_mixin.tune.candles import load_run_candles
 from feeder_mixin.tune.options import Mode, RunOptions, RunSummary
 from feeder_mixin.tune.run import run_feeder
 from tests.candle_factory import make_candles, write_candles
@@ -220,6 +222,22 @@ def test_run_champion_of_another_horizon_or_side_is_none(project, metrics):
     assert newest.metrics["side"] == -1.0
     assert newest.metrics["market_hash"] == hash48("binance", "futures")
     assert newest.provenance["exchange"] == "binance"
+
+
+def test_run_leaves_out_a_pair_whose_candles_are_of_the_future(project, caplog):
+    """The pair fails by name; as context it is missing, and said."""
+    _, settings, _, _ = project
+    start = (pd.Timestamp.now("UTC") + pd.Timedelta(days=117)).floor("D").tz_localize(None)
+    frames = {pair: make_candles(300, 1) for pair in (NEW, BEATEN)}
+    ahead = {pair: make_candles(300, 1, start=str(start)) for pair in (CLOSE, EQUAL)}
+    datadir = write_candles(settings.root / "ahead", frames | ahead)
+    options = RunOptions(datadir=datadir)
+    loaded, failures = load_run_candles(settings, options, (NEW, CLOSE), Silence())
+    assert CLOSE not in loaded
+    assert EQUAL not in loaded
+    assert list(failures) == [CLOSE]
+    assert "open in the future" in str(failures[CLOSE])
+    assert any(EQUAL in r.getMessage() and "future" in r.getMessage() for r in caplog.records)
 
 
 def test_run_interrupted_decides_over_the_finished_pairs_and_goes_on(project, monkeypatch):
