@@ -9,7 +9,6 @@ identifiers in a query are the schema's, all else is a bound value.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +47,8 @@ from feeder_mixin.stores.base import (
 from feeder_mixin.stores.influx_buckets import Bucket, find_bucket, make_bucket
 from feeder_mixin.stores.influx_errors import LinesRefusedError
 from feeder_mixin.stores.influx_points import (
+    check_repeated_keys,
+    check_tags,
     make_metric_points,
     make_parameter_point,
     make_provenance_point,
@@ -59,8 +60,6 @@ DEFAULT_ATTEMPTS: Final = 3
 
 _PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Waits for lines that the server may still be writing when it has refused others."""
-
-_UNSAFE_TAG: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 class InfluxStore(ParameterStore):
@@ -137,8 +136,7 @@ class InfluxStore(ParameterStore):
     ) -> None:
         """Append `records` as one point each, in requests of a few; see `ParameterStore.write`."""
         check_known_fields(records)
-        for record in records:
-            self._check_tags(record)
+        check_tags(self.description, records)
         by_feeder: dict[str, list[ParameterRecord]] = defaultdict(list)
         # By time, so that one range read per batch finds little else.
         for record in sorted(records, key=lambda r: r.time_ns):
@@ -279,22 +277,29 @@ class InfluxStore(ParameterStore):
     ) -> None:
         """Write what is not stored yet and read it back; records of one feeder, by time."""
         bucket = bucket_name(feeder_id)
-        self._check_repeated_keys(records)
+        check_repeated_keys(self.description, records)
         stored = self._stored(feeder_id, records, measurement)
         new = [record for record in records if not self._is_delivered(record, stored)]
         if not new:
             return
+        # Provenance first: when only one of the two gets through, no reader sees a record.
+        texts = [make_provenance_point(measurement, record) for record in new]
+        points = [make_parameter_point(measurement, record) for record in new]
+        has_texts = False
         try:
-            # Provenance first: when only one of the two gets through, no reader sees a record.
-            for make_point in (make_provenance_point, make_parameter_point):
-                self.server.send(bucket, [make_point(measurement, record) for record in new])
+            self.server.send(bucket, texts)
+            has_texts = True
+            self.server.send(bucket, points)
         except StoreUnavailableError:
             raise
+        except LinesRefusedError as error:
+            if has_texts or len(new) == 1:
+                lost = self._find_lost(feeder_id, new, measurement, error.n_dropped)
+            else:  # which texts got through is not said, and no record was tried
+                lost = [r for r in new if not self._is_written(feeder_id, r, measurement)]
+            self._raise_lost(error, lost)
         except StoreError as error:
-            n_dropped = error.n_dropped if isinstance(error, LinesRefusedError) else len(new)
-            lost = self._find_lost(feeder_id, new, measurement, n_dropped)
-            names = ", ".join(map(describe_key, lost)) or "their provenance"
-            raise type(error)(f"{error}; not stored: {names}") from error
+            self._raise_lost(error, self._find_lost(feeder_id, new, measurement, len(new)))
         stored = self._stored(feeder_id, new, measurement)
         for record in new:
             if not self._is_delivered(record, stored):
@@ -302,6 +307,22 @@ class InfluxStore(ParameterStore):
                     f"{self.description}: {describe_key(record)} was accepted but can't be read "
                     f"back from {bucket}"
                 )
+
+    def _is_written(
+        self, feeder_id: str, record: ParameterRecord, measurement: Measurement
+    ) -> bool:
+        """Write one record alone; return False when the server refuses it."""
+        try:
+            self._write_batch(feeder_id, [record], measurement)
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            return False
+        return True
+
+    def _raise_lost(self, error: StoreError, lost: Sequence[ParameterRecord]) -> None:
+        names = ", ".join(map(describe_key, lost)) or "their provenance"
+        raise type(error)(f"{error}; not stored: {names}") from error
 
     def _find_lost(
         self,
@@ -353,26 +374,6 @@ class InfluxStore(ParameterStore):
             f"{self.description}: {describe_key(record)} is already stored with other content "
             "(is a second writer at work?)"
         )
-
-    def _check_repeated_keys(self, records: Iterable[ParameterRecord]) -> None:
-        """Raise when two of `records` share a key: the server would merge them into a mixture."""
-        by_key: dict[tuple[str, int], ParameterRecord] = {}
-        for record in records:
-            first = by_key.setdefault((record.pair, record.time_ns), record)
-            if not first.same_content(record):
-                raise StoreConflictError(
-                    f"{self.description}: {describe_key(record)} is to be written with two contents"
-                )
-
-    def _check_tags(self, record: ParameterRecord) -> None:
-        """Raise when line protocol would change a tag: its escapes are not reversible."""
-        bucket_name(record.feeder_id)
-        for name, value in record.tags.items():
-            if not value or _UNSAFE_TAG.search(value):
-                raise StoreError(
-                    f"{self.description}: {name}={value!r} can't be stored (empty, or with a "
-                    "backslash or control character)"
-                )
 
     def _with_provenance(
         self,

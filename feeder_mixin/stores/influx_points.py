@@ -1,4 +1,4 @@
-"""Records and metrics as points of InfluxDB's line protocol: values in, points out.
+"""Records and metrics as points of InfluxDB's line protocol, and what keeps a record from being one.
 
 Used by `feeder_mixin.stores.influx`. What must stay true: all fields of a record are one point, so
 that they are written and read whole; every field is a float, the provenance's text aside.
@@ -6,20 +6,55 @@ that they are written and read whole; every field is a float, the provenance's t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from influxdb_client import Point, WritePrecision
 
+from feeder_mixin.errors import StoreConflictError, StoreError
 from feeder_mixin.schema import (
     PROVENANCE_FIELD,
     PROVENANCE_MEASUREMENTS,
     Measurement,
     ParameterRecord,
+    bucket_name,
 )
+from feeder_mixin.stores.base import describe_key
 
 METRICS_MEASUREMENT: Final = "feeder_metrics"
 """What `feeder metrics --to-store` writes, floats only."""
+
+_UNSAFE_TAG: Final = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+def check_tags(store: str, records: Iterable[ParameterRecord]) -> None:
+    """Raise `StoreError` when line protocol would change a tag: its escapes are not reversible.
+
+    Parameters
+    ----------
+    store
+        The store as messages name it.
+    """
+    for record in records:
+        bucket_name(record.feeder_id)
+        for name, value in record.tags.items():
+            if not value or _UNSAFE_TAG.search(value):
+                raise StoreError(
+                    f"{store}: {name}={value!r} can't be stored (empty, or with a backslash or "
+                    "control character)"
+                )
+
+
+def check_repeated_keys(store: str, records: Iterable[ParameterRecord]) -> None:
+    """Raise `StoreConflictError` when two records of a feeder share a key: the server would mix them."""
+    by_key: dict[tuple[str, int], ParameterRecord] = {}
+    for record in records:
+        first = by_key.setdefault((record.pair, record.time_ns), record)
+        if not first.same_content(record):
+            raise StoreConflictError(
+                f"{store}: {describe_key(record)} is to be written with two contents"
+            )
 
 
 def make_parameter_point(measurement: Measurement, record: ParameterRecord) -> Point:

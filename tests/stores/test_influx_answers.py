@@ -262,6 +262,19 @@ def test_point_older_than_the_retention_is_refused_by_name(influx, store, feeder
     assert not isinstance(caught.value, StoreUnavailableError)
 
 
+def test_point_older_than_the_retention_costs_no_other(influx, store, feeder, make_record, now):
+    """The text of a record is refused before its values: those of the others are written all the same."""
+    influx.limit_retention()
+    old = make_record(feeder, PAIR, now - 3 * 365 * DAY_NS)
+    new = [make_record(feeder, pair, now + 365 * DAY_NS) for pair in (OTHER, THIRD)]
+    for _ in range(2):
+        with pytest.raises(StoreError, match=f"not stored: {feeder} {PAIR} at") as caught:
+            store.write([old, *new])
+        assert OTHER not in str(caught.value).partition("not stored")[2]
+        for record in new:
+            assert store.history(feeder, record.pair)[0].holds(record)
+
+
 def test_missing_bucket_looks_different_in_every_interface_and_the_same_in_the_store(
     influx, store, make_record, now
 ):
