@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +23,7 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy, stoploss_from_absolute
 
-from feeder_mixin.errors import FeederError, SettingsError
+from feeder_mixin.errors import BusyError, FeederError, SettingsError, StateError
 from feeder_mixin.settings import FeederSettings, Side, build_settings
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         try:
             self.feeder = settings_of(config)
             check_store(self.feeder, os.environ)
-        except SettingsError as error:
+            if RunMode(config.get("runmode", RunMode.OTHER)) in TRADE_MODES:
+                self._check_alone()
+        except (SettingsError, BusyError) as error:
             raise OperationalException(str(error)) from error
         if self.can_short:  # of the strategy: the feeder's own side needs no word of it
             self._check_can_short()
@@ -254,6 +257,16 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         return stop or None
 
     # ------------------------------------------------------------------ wiring
+
+    def _check_alone(self) -> None:
+        """Refuse to start beside another bot of this feeder.
+
+        Here, because what `bot_start` raises the host calls unexpected, with a traceback.
+        """
+        from feeder_mixin.live.lock import bot_lock
+
+        with suppress(StateError):  # it can't be asked: `bot_start` says what follows from that
+            bot_lock(self.feeder).check()
 
     def _check_can_short(self) -> None:
         """Refuse a strategy whose ``can_short`` is not that of the feeder's one side."""

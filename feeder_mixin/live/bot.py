@@ -57,6 +57,7 @@ from feeder_mixin.market.features import FEATURE_HASH, tail_candles
 from feeder_mixin.processes import ScratchFolder
 from feeder_mixin.schema import format_time_ns
 from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.notes import some
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class LiveFeeder:
             model_dir,
             lambda: self._predictor.until_s,
             self._keep_state,
-            self._keep_calibration,
+            self._look_around,
         )
         self._watcher = SignalWatcher(self.reload)
         self._writing = threading.Lock()
@@ -177,6 +178,7 @@ class LiveFeeder:
             self._watcher.stop()
             self._training.stop()
             self._keep_calibration(pause_s=0.0)
+            self._messages.send_due(pause_s=0.0)
         finally:
             self._lock.release()
             if self._temporary is not None:
@@ -312,6 +314,11 @@ class LiveFeeder:
         )
         self._keep_status()
 
+    def _look_around(self) -> None:
+        """Do what is due beside the training; on its thread, once in a while."""
+        self._keep_calibration()
+        self._messages.send_due()
+
     def _keep_calibration(self, pause_s: float = _CALIBRATION_PAUSE_S) -> None:
         """Write what candles did to the calibration since the last time; off the candle's path."""
         if self._temporary is None and self._calibration.is_due(pause_s):
@@ -423,10 +430,11 @@ class LiveFeeder:
                 "context pairs, features or version changed): they are trained anew"
             )
             return
+        ahead: dict[str, int] = {}
         for pair, known in self._cache.snapshot.pairs.items():
             try:
                 entries = document["pairs"].get(pair, [])
-                restored = [self._restore(known, entry) for entry in entries]
+                restored = [self._restore(known, entry, ahead) for entry in entries]
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
                 logger.error(  # noqa: TRY400
                     "Schedule of models is lost, models of %s are trained anew: %s is whole but not "
@@ -448,15 +456,21 @@ class LiveFeeder:
                 open_text(newest.model.cut_s),
                 open_text(newest.first_candle_s),
             )
-
-    def _restore(self, pair: PairSnapshot, entry: Mapping[str, Any]) -> Serving | None:
-        if entry["first_candle_s"] > time.time() + CLOCK_SLACK_S:
+        if ahead:  # the clock's fault, not a pair's: said once for all
             logger.error(
                 "Model of before can't serve %s: it was put in force at %s, which is still to come "
                 "(was the clock wrong?); a new one is trained",
-                pair.loaded.pair,
-                open_text(entry["first_candle_s"]),
+                some(ahead),
+                open_text(max(ahead.values())),
             )
+
+    def _restore(
+        self, pair: PairSnapshot, entry: Mapping[str, Any], ahead: dict[str, int]
+    ) -> Serving | None:
+        """Return what an entry of the schedule says, or None; what is still to come is noted."""
+        if entry["first_candle_s"] > time.time() + CLOCK_SLACK_S:
+            name = pair.loaded.pair
+            ahead[name] = max(entry["first_candle_s"], ahead.get(name, 0))
             return None
         try:
             model: TrainedModel = self._models.load(entry["model"])

@@ -85,6 +85,28 @@ class BotLock:
         self.problem = problem or unsaid
         self._remove_leftovers()
 
+    def check(self) -> None:
+        """Raise `BusyError` when another process has the lock and keeps it for 0.5 s; take nothing.
+
+        Raises
+        ------
+        StateError
+            When the lock file can't be read.
+        """
+        if self.is_held:
+            return
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        while (place := self._locked_place()) is not None:
+            if time.monotonic() > deadline:
+                raise self._busy(place)
+            time.sleep(_POLL_S)
+
+    def _locked_place(self) -> Path | None:
+        for place in (self._state_dir, find_stand_in(self._state_dir)):
+            if place is not None and _is_locked(place / LOCK_NAME):
+                return place
+        return None
+
     def release(self) -> None:
         """Give back one `acquire`; the last one frees the lock. Without the lock it does nothing."""
         if self._lock.lock_counter == 1:

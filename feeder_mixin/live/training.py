@@ -21,7 +21,7 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from feeder_mixin.errors import CandleError, ModelError
+from feeder_mixin.errors import CandleError, FeederError, ModelError
 from feeder_mixin.live.cache import PairSnapshot, ParameterCache
 from feeder_mixin.live.candles import (
     DataFolder,
@@ -283,10 +283,13 @@ class ModelTraining:
             except Exception as error:
                 # The boundary of this thread: the bot goes on with the models it has.
                 self._error = f"{type(error).__name__}: {error}"
-                logger.exception(
-                    "Training failed, what serves goes on feeder=%s retry_s=%.0f",
+                logger.error(  # noqa: TRY400
+                    "Training failed, what serves goes on feeder=%s retry_s=%.0f error=%s",
                     self._settings.feeder_id,
                     _RETRY_S,
+                    error,
+                    # Ours say what to do; only a defect needs its place.
+                    exc_info=None if isinstance(error, FeederError) else error,
                 )
                 self._on_change()
                 paused_until = time.monotonic() + _RETRY_S

@@ -125,7 +125,7 @@ def story(seasoned: TradingProject, tmp_path_factory, inbox: Inbox) -> Story:
         project.store_path.write_bytes(b"this was a store once" * 500)
         bot.reload()
         look("failed")
-        bot.wait_until(lambda: len(inbox.messages) >= 5 or None, "five messages")
+        bot.wait_until(lambda: len(inbox.messages) >= 2 or None, "two messages")
         assert bot.stop() == STOPPED
     look("stopped")
     story.messages = list(inbox.messages)
@@ -174,14 +174,13 @@ def test_metrics_of_the_stopped_bot_say_so_and_no_more(story):
 
 
 def test_messages_of_the_real_bot_are_each_event_once(story):
-    """Reload done, pair rejected once over two reloads, reload failed; in order, by the host's loop."""
-    kinds = ["reloaded, generation 2", "reloaded, generation 3", f"rejected `{REFUSED}`",
-             "reloaded, generation 4", "reload failed, generation 4 goes on"]  # fmt: skip
-    assert len(story.messages) == len(kinds)
-    for kind, message in zip(kinds, story.messages, strict=True):
-        assert kind in message
-        assert f"Feeder `{FEEDER_ID}`" in message
-    assert f"changed: `{CHANGED}`" in story.messages[0]
-    assert "changed: none" in story.messages[1]
-    assert "num_leaves" in story.messages[2]
-    assert re.search(r"took \d+\.\d\d s", story.messages[0])
+    """Reload done; a minute later the rest: pair rejected once, two reloads, one that failed."""
+    first, rest = story.messages
+    assert "reloaded, generation 2" in first
+    assert f"changed: `{CHANGED}`" in first
+    assert re.search(r"took \d+\.\d\d s", first)
+    for part in ("reloaded 2 times, last generation 4", "changed: none", "num_leaves",
+                 f"rejected `{REFUSED}`", "reload failed, generation 4 goes on",
+                 "the last one failed"):  # fmt: skip
+        assert part in rest
+    assert all(f"Feeder `{FEEDER_ID}`" in message for message in story.messages)

@@ -405,8 +405,12 @@ def test_state_folder_read_only_at_reload_keeps_the_bot_and_recovers(lasting):
         os.kill(lasting.pid, signal.SIGUSR1)
         (line,) = lasting.wait_for_line("The status file is not written", since)
         assert "Read-only file system" in line
+        assert "it is kept in" in line
         lasting.wait_for_line("Loaded Optuna params for 3 pairs", since)
         assert project.status() == before
+        said = project.feeder("status", "--feeder", FEEDER_ID)
+        assert "because it can't write" in said.stdout
+        assert f"generation {before['generation'] + 1}," in said.stdout
         lasting.wait_for_line("No new model for", since, count=3)
     # Not `lasting.reload()`: the file may tell of the reload before only now.
     os.kill(lasting.pid, signal.SIGUSR1)
@@ -424,6 +428,8 @@ def test_second_bot_of_the_same_feeder_refuses_to_start_and_names_the_first(last
         assert second.process.wait(60) != 0
         said = second.log
         assert f"another bot (pid {lasting.pid}) runs on" in said
+        assert "Unexpected error" not in said
+        assert "Traceback" not in said
         assert RUNNING not in said
     check_recovers(lasting, 0.046)
 

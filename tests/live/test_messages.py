@@ -49,13 +49,30 @@ def sent() -> list[str]:
     return []
 
 
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+
 @pytest.fixture
-def messages(sent) -> Messages:
+def clock() -> Clock:
+    """Give the clock of `messages`."""
+    return Clock()
+
+
+@pytest.fixture
+def messages(sent, clock) -> Messages:
     """Give the messages of a feeder whose name Markdown would trip over."""
-    return Messages("my_feeder", sent.append)
+    return Messages("my_feeder", sent.append, clock)
 
 
-def test_reload_names_generation_changed_pairs_and_time(messages, sent):
+def test_reload_names_generation_changed_pairs_and_time(messages, sent, clock):
     """What an operator asks first."""
     before = {BTC: pair_of(BTC), ETH: pair_of(ETH)}
     messages.reloaded(before, loaded_of(pair_of(BTC), pair_of(ETH, num_leaves=31)), 4, 0.0312)
@@ -65,37 +82,75 @@ def test_reload_names_generation_changed_pairs_and_time(messages, sent):
     assert "0 of 2 pairs accepted" in text
     assert f"changed: `{ETH}`" in text
     assert "took 0.03 s" in text
+    clock.now_s += 60
     messages.reloaded(before, loaded_of(*before.values()), 5, 0.01)
     assert "changed: none" in sent[-1]
 
 
-def test_rejection_is_said_once_and_again_only_when_it_is_another(messages, sent):
+def test_messages_of_one_minute_are_one_and_nothing_is_lost(messages, sent, clock):
+    """206 reloads at 3 s intervals are a message a minute: counts, all pairs that changed, the last state."""
+    before = {BTC: pair_of(BTC), ETH: pair_of(ETH)}
+    changed = {BTC: loaded_of(pair_of(BTC, num_leaves=31), pair_of(ETH)), ETH: loaded_of(
+        pair_of(BTC), pair_of(ETH, num_leaves=31)
+    )}  # fmt: skip
+    for n in range(206):
+        messages.reloaded(before, changed[BTC if n % 2 else ETH], n + 2, 0.01 * (n % 7))
+        clock.now_s += 3
+        messages.send_due()
+    messages.send_due(pause_s=0.0)
+    counts = [int((re.findall(r"reloaded (\d+) times", text) or ["1"])[0]) for text in sent]
+    assert counts == [1, 19, *[20] * 9, 6]
+    for text in sent[1:]:
+        assert f"`{BTC}`" in text
+        assert f"`{ETH}`" in text
+        assert "took up to 0.06 s" in text
+    assert "last generation 207, 0 of 2 pairs accepted" in sent[-1]
+
+
+def test_failure_is_in_the_next_message_and_at_once_where_the_last_is_older(messages, sent, clock):
+    """The merge swallows no failure, and says which outcome was the last."""
+    messages.failed(1, "store is down")
+    assert "reload failed, generation 1 goes on: `store is down`" in sent[0]
+    for reason in ("store is down", "token is wrong", "store is down"):
+        messages.failed(1, reason)
+    messages.reloaded({}, loaded_of(pair_of(BTC)), 2, 0.1)
+    assert len(sent) == 1
+    clock.now_s += 59.9
+    messages.send_due()
+    assert len(sent) == 1
+    clock.now_s += 0.1
+    messages.send_due()
+    assert len(sent) == 2
+    assert "reloaded, generation 2" in sent[1]
+    assert "reload failed 3 times, generation 1 goes on: `store is down` (2 times), " in sent[1]
+    assert "`token is wrong`" in sent[1]
+    assert sent[1].endswith("the last one succeeded")
+    clock.now_s += 60
+    messages.send_due()
+    assert len(sent) == 2
+    messages.failed(2, "disk is full")
+    assert "disk is full" in sent[2]
+
+
+def test_rejection_is_said_once_and_again_only_when_it_is_another(messages, sent, clock):
     """The same bad record at every reload is one event; a healed pair may fall ill again."""
     bad = loaded_of(pair_of(BTC), pair_of(ETH, "num_leaves 500 is above 63"))
-    for generation in (2, 3):
-        messages.reloaded({}, bad, generation, 0.0)
-    rejections = [text for text in sent if "rejected" in text]
-    assert len(rejections) == 1
-    assert f"`{ETH}` (runs on `store`): `num_leaves 500 is above 63`" in rejections[0]
+
+    def reload(loaded: Loaded) -> str:
+        clock.now_s += 60
+        messages.reloaded({}, loaded, 2, 0.0)
+        return sent[-1]
+
+    assert f"rejected `{ETH}` (runs on `store`): `num_leaves 500 is above 63`" in reload(bad)
+    assert "rejected" not in reload(bad)
     worse = loaded_of(
         pair_of(BTC, "max_depth 99 is above 12"), pair_of(ETH, "num_leaves 500 is above 63")
     )
-    messages.reloaded({}, worse, 4, 0.0)
-    assert BTC in sent[-1]
-    assert ETH not in sent[-1]
-    messages.reloaded({}, loaded_of(pair_of(BTC), pair_of(ETH)), 5, 0.0)
-    messages.reloaded({}, bad, 6, 0.0)
-    assert f"rejected `{ETH}`" in sent[-1]
-
-
-def test_one_reason_of_many_pairs_is_said_once(messages, sent):
-    """Fifty pairs of a wrong horizon are one line on a phone."""
-    pairs = [f"P{n:02}/USDT:USDT" for n in range(50)]
-    messages.reloaded({}, loaded_of(*(pair_of(p, f"{p}: horizon 60") for p in pairs)), 2, 0.0)
-    (text,) = [text for text in sent if "rejected" in text]
-    assert text.count("horizon 60") == 1
-    assert f"`{pairs[0]}`" in text
-    assert "and 46 more (runs on `store`): `horizon 60`" in text
+    rejected = reload(worse).partition("rejected")[2]
+    assert BTC in rejected
+    assert ETH not in rejected
+    assert "rejected" not in reload(loaded_of(pair_of(BTC), pair_of(ETH)))
+    assert f"rejected `{ETH}`" in reload(bad)
 
 
 def test_start_says_a_store_that_is_down_and_rejected_pairs_only(messages, sent):
@@ -103,20 +158,30 @@ def test_start_says_a_store_that_is_down_and_rejected_pairs_only(messages, sent)
     messages.started(loaded_of(pair_of(BTC)))
     assert not sent
     messages.started(loaded_of(pair_of(BTC, "bad"), error="influxdb: can't be reached"))
-    assert "started without the store: `influxdb: can't be reached`" in sent[0]
-    assert f"rejected `{BTC}`" in sent[1]
+    (text,) = sent
+    assert "started without the store: `influxdb: can't be reached`" in text
+    assert f"rejected `{BTC}`" in text
 
 
-@given(st.lists(st.text(max_size=600), min_size=1, max_size=40), st.text(max_size=5_000))
+@given(
+    st.lists(st.text(max_size=600), min_size=1, max_size=40),
+    st.lists(st.text(max_size=5_000), min_size=1, max_size=6),
+)
 @settings(deadline=None)  # of a loaded machine
-def test_every_message_is_markdown_that_telegram_takes(reasons, error):
+def test_every_message_is_markdown_that_telegram_takes(reasons, errors):
     """Below 4,096 characters, code spans closed on their line, no mark outside of them."""
     sent: list[str] = []
-    messages = Messages("my_feeder", sent.append)
+    clock = Clock()
+    messages = Messages("my_feeder", sent.append, clock)
     pairs = [pair_of(f"P_{n}/USDT:USDT", reason) for n, reason in enumerate(reasons)]
+    messages.failed(6, errors[0])
+    messages.started(loaded_of(error=errors[0]))
     messages.reloaded({}, loaded_of(*pairs), 7, 0.1)
-    messages.failed(7, error)
-    assert len(sent) == 3
+    for error in errors:
+        messages.failed(7, error)
+    clock.now_s += 60
+    messages.send_due()
+    assert len(sent) == 2
     for text in sent:
         assert len(text) < 4_096
         outside = re.sub(r"`[^`\n]*`", "", text)
@@ -162,12 +227,30 @@ def test_failed_reload_is_said_with_its_reason_but_no_foreign_text(
 
 
 def test_rejected_record_in_the_store_is_said_once_over_reloads(world, tmp_path, write_store, sent):
-    """From a real store through the whole reload."""
+    """From a real store through the whole reload; what waits is said at the end."""
     with running(world, tmp_path, write_store, sent.append) as live:
         write_store(make_record(ETH, time.time_ns(), {"horizon_candles": 99.0}))
         for _ in range(3):
             live.reload()
-    assert len([text for text in sent if "reloaded" in text]) == 3
-    (text,) = [text for text in sent if "rejected" in text]
-    assert ETH in text
-    assert "horizon" in text
+        assert len(sent) == 1
+    first, last = sent
+    assert "reloaded, generation 2" in first
+    assert ETH in first.partition("rejected")[2]
+    assert "horizon" in first
+    assert "reloaded 2 times, last generation 4" in last
+    assert "rejected" not in last
+
+
+def test_what_waits_is_sent_beside_the_training(world, tmp_path, write_store, sent, monkeypatch):
+    """No reload has to come for it."""
+    monkeypatch.setattr(Messages.send_due, "__defaults__", (0.05,))
+    with running(world, tmp_path, write_store, sent.append) as live:
+        live.reload()
+        live.reload()
+        live._look_around()
+        deadline = time.monotonic() + 10
+        while len(sent) < 2:
+            assert time.monotonic() < deadline
+            live._look_around()
+            time.sleep(0.01)
+    assert "reloaded, generation 3" in sent[1]

@@ -20,10 +20,12 @@ import pytest
 from feeder_mixin.errors import StateError, StoreUnavailableError
 from feeder_mixin.live import bot, last_good
 from feeder_mixin.live.bot import LiveFeeder
+from feeder_mixin.live.candles import open_text
+from feeder_mixin.live.files import write_checked
 from feeder_mixin.live.reload import SignalWatcher
 from feeder_mixin.live.status import read_status
 from tests.fake_influx import running_server
-from tests.live.conftest import ETH, make_record
+from tests.live.conftest import BTC, ETH, SOL, make_record
 
 N_SIGNALS, N_SENDERS = 10_000, 4
 DEADLINE_S = 60.0
@@ -486,3 +488,21 @@ def test_three_restarts_in_one_process_leave_the_same_threads_and_a_working_hand
         states.append(state())
     assert len(set(states)) == 1
     assert [g - generations[0] for g in generations] == [0, 2, 4, 6]
+
+
+def test_models_of_a_clock_set_back_are_said_in_one_line(world, tmp_path, caplog):
+    """Twenty servings of three pairs, one reason: one line that names them."""
+    settings = world.settings(tmp_path / "user_data", pairs=(BTC, ETH, SOL))
+    begin_s = int(time.time()) + 7_200
+    entries = [{"model": "x", "first_candle_s": begin_s + n} for n in range(7)]
+    document = {
+        "identity": bot.schedule_identity(settings),
+        "pairs": dict.fromkeys((BTC, ETH, SOL), entries),
+    }
+    write_checked(settings.state_dir / "schedule.json", document)
+    feeder = LiveFeeder(world.folder(settings), lambda _pair: world.candles[ETH].iloc[:0])
+    feeder.start()
+    feeder.stop()
+    (line,) = [r.getMessage() for r in caplog.records if "still to come" in r.getMessage()]
+    assert f"Model of before can't serve {BTC}, {ETH}, {SOL}: " in line
+    assert open_text(begin_s + 6) in line
