@@ -132,7 +132,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         from feeder_mixin.live.candles import DataFolder
 
         warn_unlisted(self.feeder, self._is_listed)
-        folder = self._data_folder(DataFolder)
+        folder = self._data_folder(DataFolder, self.feeder.with_context(self._is_listed))
         self._stop_live()  # of an earlier call
         # The host rounds a frame up to whole requests of at most 499 candles.
         frame_candles = self.startup_candle_count + 500
@@ -301,14 +301,14 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             from feeder_mixin.live.candles import DataFolder
             from feeder_mixin.live.walkforward import WalkForward
 
-            self._walk_forward = WalkForward(self._data_folder(DataFolder))
+            self._walk_forward = WalkForward(self._data_folder(DataFolder, self.feeder))
         return self._walk_forward
 
-    def _data_folder(self, make: type) -> Any:  # noqa: ANN401
+    def _data_folder(self, make: type, settings: FeederSettings) -> Any:  # noqa: ANN401
         from feeder_mixin.market.candles import timeframe_seconds
 
-        step_s = timeframe_seconds(self.feeder.timeframe)
-        return make(self.feeder, Path(self.config["datadir"]), step_s)
+        step_s = timeframe_seconds(settings.timeframe)
+        return make(settings, Path(self.config["datadir"]), step_s)
 
     def _host_frame(self, pair: str) -> pd.DataFrame:
         frame: pd.DataFrame = self.dp.ohlcv(

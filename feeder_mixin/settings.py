@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -73,6 +73,14 @@ class FeederSettings:
     train_days: float = 150.0
     retrain_hours: float = 24.0
     last_good_max_days: float | None = None
+
+    def with_context(self, is_there: Callable[[str], bool]) -> FeederSettings:
+        """Return the settings with the context pairs that are there alone; as they are without any.
+
+        What the exchange does not list is context for nobody: neither tuner nor bot nor backtest.
+        """
+        there = tuple(filter(is_there, self.context_pairs))
+        return replace(self, context_pairs=there) if there else self
 
     def chosen_pairs(self, names: Sequence[str] | None) -> tuple[str, ...]:
         """Return the pairs named, each once, or all without names; raise `SettingsError` for another's."""

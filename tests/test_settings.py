@@ -329,6 +329,14 @@ def test_build_settings_default_context_of_usdt_pairs_is_what_it_always_was():
     assert hash48(*settings.context_pairs) == USDT_CONTEXT_HASH
 
 
+def test_settings_with_context_of_what_is_there_leave_out_the_rest():
+    """What nobody has candles of is context for nobody; without any the list stays, to be named."""
+    settings = build(make_config())
+    there = settings.with_context(lambda pair: not pair.startswith("BTC"))
+    assert there.context_pairs == ("ETH/USDT:USDT", "SOL/USDT:USDT")
+    assert settings.with_context(lambda _: False) == settings
+
+
 @pytest.mark.parametrize(
     ("mode", "pairs", "btc"),
     [

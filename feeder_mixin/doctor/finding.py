@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
+from feeder_mixin.live.candles import DataFolder
 from feeder_mixin.live.status import Status
 from feeder_mixin.schema import ParameterRecord
 from feeder_mixin.settings import FeederSettings
@@ -122,3 +123,9 @@ class Facts:
     newest_candle_s = Fact[int]("there is neither a server nor a candle to compare with")
     pid = Fact[int | None]("whether a bot runs is not known")
     status = Fact[Status]("there is no status of a running bot")
+
+    @property
+    def folder(self) -> DataFolder:
+        """Return the candles on disk that the feeder reads."""
+        datadir = Path(self.config.get("datadir") or self.settings.default_datadir)
+        return DataFolder(self.settings, datadir, self.step_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import pandas as pd
@@ -29,7 +28,7 @@ _FAR_OFF_S: Final = 60.0
 def check_candles(facts: Facts) -> Verdict:
     """Read the newest candles of pairs and context pairs on disk."""
     settings = facts.settings
-    datadir = Path(facts.config.get("datadir") or settings.default_datadir)
+    datadir = facts.folder.datadir
     now = pd.Timestamp(facts.now_ns, unit="ns", tz="UTC")
     wanted = list(dict.fromkeys([*settings.pairs, *settings.context_pairs]))
     newest: dict[str, int] = {}
@@ -78,7 +77,8 @@ def check_candles(facts: Facts) -> Verdict:
     return Verdict(
         "fail" if damaged else "warn",
         "; ".join(parts),
-        f"{first}feeder optimize --feeder {settings.feeder_id} downloads what lacks{by_hand}",
+        f"{first}feeder optimize --feeder {settings.feeder_id} downloads what lacks and names what "
+        f"{settings.exchange} does not list{by_hand}",
     )
 
 

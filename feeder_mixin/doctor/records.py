@@ -149,7 +149,13 @@ def check_age(facts: Facts) -> Verdict:
 def check_tuned_for(facts: Facts) -> Verdict:
     """Look for records tuned on other features or context pairs than this version and config have."""
     settings = facts.settings
-    other = {p: names for p, r in facts.usable.items() if (names := other_features(r, settings))}
+    # A context pair without candles here is said where candles are looked at: no tuning mends it.
+    present = settings.with_context(facts.folder.has)
+    other = {
+        pair: names
+        for pair, record in facts.usable.items()
+        if (names := other_features(record, settings).keys() & other_features(record, present))
+    }
     if not other:
         sideless = [pair for pair, record in facts.usable.items() if "side" not in record.metrics]
         if sideless:

@@ -30,6 +30,9 @@ _SLACK: Final = 288
 _SECOND_LOOK_S: Final = 0.3
 """Pause before a file that looks damaged is read once more."""
 
+_NO_FILE: Final = "none"
+"""Stamp of candles that are not there."""
+
 _OVERLAP: Final = 12
 """Newest host rows that are looked at again: a candle the exchange served late is filled in."""
 
@@ -169,15 +172,19 @@ class DataFolder:
         path = find_candle_file(self.datadir, pair, s.timeframe, s.candle_type, s.data_format)
         return describe_other_forms(path, pair, s.data_format)
 
+    def has(self, pair: str) -> bool:
+        """Return whether there is a file of a pair."""
+        return self.stamp(pair) != _NO_FILE
+
     def stamp(self, pair: str) -> str:
-        """Return what changes with every write to a pair's file: its size and time, or ``none``."""
+        """Return what changes with every write to a pair's file: its size and time."""
         s = self.settings
         try:
             stat = find_candle_file(
                 self.datadir, pair, s.timeframe, s.candle_type, s.data_format
             ).stat()
         except OSError:
-            return "none"
+            return _NO_FILE
         return f"{stat.st_size} {stat.st_mtime_ns}"
 
     def load_joined(self, pair: str, newer: Tail | None, since_s: int | None = None) -> Tail | None:

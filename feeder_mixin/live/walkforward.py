@@ -263,7 +263,8 @@ class WalkForward:
 
     def _load(self) -> Loaded:
         if self._loaded is None:
-            settings = self._folder.settings
+            # Records name the context that they were tuned on: pairs that had candles.
+            settings = self._folder.settings.with_context(self._folder.has)
             environ = os.environ if self._environ is None else self._environ
             self._loaded = load_parameters(settings, environ, self._folder.step_s, None)
             log_loaded(settings, self._loaded, _GENERATION)

@@ -17,7 +17,7 @@ from feeder_mixin.errors import StoreUnavailableError
 from feeder_mixin.live import lock as lock_module
 from feeder_mixin.live.files import write_private
 from feeder_mixin.live.lock import PID_NAME, bot_lock
-from feeder_mixin.schema import NANOSECONDS
+from feeder_mixin.schema import NANOSECONDS, hash48
 from feeder_mixin.stores import sql_inspection
 from feeder_mixin.stores.outbox import Outbox
 from tests.cli.patient import CONTEXT, DAY_NS, FEEDER, PAIRS, Patient, make_patient
@@ -619,3 +619,16 @@ def test_doctor_bot_in_another_container_can_not_be_seen(patient, doctor, monkey
     _, findings = doctor()
     assert findings["bot"]["state"] == "fail"
     assert "its process can't be seen from here" in findings["bot"]["message"]
+
+
+def test_doctor_of_records_tuned_without_a_context_pair_that_has_no_candles_asks_for_no_tuning(
+    patient, doctor
+):
+    """What the exchange does not list is context for nobody: tuning again would change nothing."""
+    patient.candle_file(CONTEXT[0]).unlink()
+    for pair in PAIRS:
+        patient.write(pair, patient.now_ns, context_hash=float(hash48(*sorted(PAIRS))))
+    _, findings = doctor()
+    assert findings["tuned_for"]["state"] == "pass"
+    assert f"no file for {CONTEXT[0]}" in str(findings["candles"])
+    assert "names what binance does not list" in str(findings["candles"])

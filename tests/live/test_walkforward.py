@@ -18,6 +18,7 @@ from feeder_mixin.market.features import labels
 from feeder_mixin.model.calibration import next_theta
 from feeder_mixin.model.quantile import SafetyModel
 from feeder_mixin.model.rows import DAY_S, open_seconds
+from feeder_mixin.schema import hash48
 from tests.candle_factory import write_candles
 from tests.live.conftest import (
     BTC,
@@ -380,3 +381,16 @@ def test_identity_changes_with_records_and_candles_alone(world, walk, write_stor
     world.write(datadir, rows=N_CANDLES - 5, pairs=(BTC,))
     identities.append(walk(datadir).identity())
     assert len(set(identities)) == 3
+
+
+def test_records_tuned_without_a_context_pair_that_has_no_candles_fit(
+    world, walk, write_store, tmp_path, caplog
+):
+    """The context is what there is: of records that were tuned on the same, nothing is said."""
+    datadir = world.write(tmp_path / "data", pairs=(ETH, SOL))
+    for number, context in enumerate([(ETH, SOL), PAIRS], 1):
+        fact = {"context_hash": float(hash48(*context))}
+        write_store(*(make_record(pair, VERSION_NS + number, fact) for pair in PAIRS))
+        caplog.clear()
+        walk(datadir).identity()
+        assert ("tuned on other context pairs" in caplog.text) == (context == PAIRS)
