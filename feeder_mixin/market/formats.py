@@ -68,6 +68,12 @@ def describe_other_forms(path: Path, pair: str, data_format: str) -> str:
     )
 
 
+def formats_in(folder: Path) -> list[str]:
+    """Return freqtrade's names of the formats in which a folder holds candles, sorted."""
+    names = (_NAME.fullmatch(file.name) for file in folder.glob("*.*"))
+    return sorted({_FORMATS[name[4]] for name in names if name is not None})
+
+
 def _slugs(pair: str) -> set[str]:
     """Return how files of a pair begin, as futures and as spot."""
     spot = pair.partition(":")[0]

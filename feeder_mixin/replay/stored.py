@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import MissingCandlesError, SettingsError
 from feeder_mixin.market.candles import Candles, candle_path, load_candles, timeframe_seconds
+from feeder_mixin.market.formats import formats_in
 from feeder_mixin.replay.series import Series
 
 
@@ -38,8 +39,9 @@ def stored_pairs(datadir: Path, timeframe: str, data_format: str) -> list[str]:
         steps = sorted({step for _, step, kind in found if kind == CandleType.FUTURES})
         raise MissingCandlesError(
             f"{datadir}: no futures candles of {timeframe} in {data_format} format "
-            f"(timeframes there: {', '.join(steps) or 'none'}; a data folder is the exchange's, such "
-            "as user_data/data/binance)"
+            f"(timeframes there: {', '.join(steps) or 'none'}; formats there: "
+            f"{', '.join(formats_in(datadir / 'futures')) or 'none'}; a data folder is the exchange's, "
+            "such as user_data/data/binance)"
         )
     return sorted(pairs)
 

@@ -14,6 +14,7 @@ from freqtrade.enums import CandleType
 from feeder_mixin.errors import MissingCandlesError
 from feeder_mixin.live.candles import DataFolder
 from feeder_mixin.market.candles import load_candles
+from feeder_mixin.replay.stored import stored_pairs
 from tests.live.conftest import make_settings
 
 PAIR = "ETH/USDT:USDT"
@@ -94,6 +95,13 @@ def test_bot_without_candles_on_disk_names_the_other_form(tmp_path, store):
     store("parquet")
     folder = DataFolder(make_settings(tmp_path / "user_data"), tmp_path, 300)
     assert "set dataformat_ohlcv to 'parquet'" in folder.describe_other_forms(PAIR)
+
+
+def test_replay_of_candles_in_another_format_names_the_formats_there(tmp_path, store):
+    """`feeder replay-exchange` on a folder of parquet files says so as well."""
+    store("parquet")
+    with pytest.raises(MissingCandlesError, match=r"in feather format.*formats there: parquet;"):
+        stored_pairs(tmp_path, "5m", "feather")
 
 
 @pytest.mark.slow
