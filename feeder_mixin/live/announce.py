@@ -44,7 +44,7 @@ def warn_unlisted(settings: FeederSettings, is_listed: Callable[[str], bool]) ->
         unlisted = [pair for pair in pairs if not is_listed(pair)]
         if unlisted:
             logger.warning(
-                "Exchange does not list %s, %s: take them out of %s feeder=%s exchange=%s candles=%s",
+                "Exchange does not list %s, %s: leave them out of %s feeder=%s exchange=%s candles=%s",
                 ", ".join(unlisted),
                 effect,
                 key,

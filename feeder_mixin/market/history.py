@@ -143,7 +143,7 @@ def _reason(settings: FeederSettings, pair: str, answer: _Answer) -> str:
         )
     return (
         f"{settings.exchange} lists no active {settings.candle_type} pair of that name (freqtrade "
-        "list-pairs shows them); take it out of exchange.pair_whitelist and feeder.context_pairs"
+        "list-pairs shows them); leave it out of exchange.pair_whitelist and feeder.context_pairs"
     )
 
 
