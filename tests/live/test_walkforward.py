@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import re
+import shutil
 import time
 
 import numpy as np
@@ -19,6 +20,7 @@ from feeder_mixin.model.calibration import next_theta
 from feeder_mixin.model.quantile import SafetyModel
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import hash48
+from tests import disks
 from tests.candle_factory import write_candles
 from tests.live.conftest import (
     BTC,
@@ -221,6 +223,19 @@ def test_models_that_nobody_used_for_a_week_are_deleted(world, walk):
         os.utime(path, (then, then))
     walk().predict(ETH, frame_of(world, ETH, LAST, 50))
     assert (stale.exists(), fresh.exists()) == (False, True)
+
+
+def test_models_that_cannot_be_kept_serve_this_run(world, walk, caplog):
+    """A read-only or full state folder costs a backtest its cache, not its result."""
+    frame = frame_of(world, ETH, LAST, 50)
+    expected = walk().predict(ETH, frame)
+    backtest = walk()
+    shutil.rmtree(backtest._model_dir)
+    with disks.full(backtest._model_dir):
+        columns = backtest.predict(ETH, frame)
+        assert "models of this run are not kept" in caplog.text.lower()
+        assert "No space left on device. Free disk space" in caplog.text
+    np.testing.assert_array_equal(columns.q, expected.q)
 
 
 def test_world_is_not_changed_by_a_backtest(world: World, walk):
