@@ -49,16 +49,41 @@ def pinball_loss(excursion: Array, q: Array, alpha: float) -> float:
 def skill(excursion: Array, q: Array, reference: Array, alpha: float) -> float:
     """Return ``1 - pinball(q) / pinball(reference)``: above 0 is better than the reference."""
     check_same_length(excursion=excursion, q=q, reference=reference)
-    reference_loss = _above_zero(pinball_loss(excursion, reference, alpha))
+    reference_loss = checked_reference(pinball_loss(excursion, reference, alpha))
     return 1.0 - pinball_loss(excursion, q, alpha) / reference_loss
 
 
-def _above_zero(reference_loss: float) -> float:
-    if not reference_loss > 0:
+SMALLEST_LOSS: Final = 1e-7
+"""Least mean loss of a reference: a thousandth of a basis point. The ATR rule's is 1e-4 to 1e-3 at
+5m, and 3e-6 where ATR14 / close is at its floor; below, nothing moved that could be forecast."""
+
+LARGEST_DAY: Final = 5.0
+"""A day counts as so many median days at most. Of 290 days and 12 pairs the ATR rule's loss exceeds
+that on the crash of 2025-10-10 (28 times) and ten more (7 times at most): without a limit one day,
+or one wild candle, is the skill of a fortnight."""
+
+
+def checked_reference(reference_loss: float) -> float:
+    """Return a reference's mean loss, or raise `ModelError` where it is too small to divide by."""
+    if not reference_loss >= SMALLEST_LOSS:
         raise ModelError(
-            f"no skill over a reference whose loss is {reference_loss}: the market did not move"
+            f"no skill over a reference whose loss is {reference_loss:.3g}, expected at least "
+            f"{SMALLEST_LOSS:g}: the market did not move"
         )
     return reference_loss
+
+
+def day_weights(losses: Array) -> Array:
+    """Return what a reference's losses by day are multiplied by: 1, less for days beyond `LARGEST_DAY`.
+
+    Examples
+    --------
+    >>> day_weights(np.array([1.0, 2.0, 1.0, 50.0, 1.0])).tolist()
+    [1.0, 1.0, 1.0, 0.1, 1.0]
+    """
+    largest = LARGEST_DAY * float(np.median(losses))
+    weights: Array = np.where(losses > largest, largest / np.maximum(losses, largest), 1.0)
+    return weights
 
 
 def mean_absolute_error(excursion: Array, q: Array) -> float:
@@ -179,7 +204,7 @@ def day_block_sums(values: Array, opens_s: NDArray[np.int64]) -> Array:
 def ratio_with_error(numerator: Array, denominator: Array) -> tuple[float, float]:
     """Return ``sum(numerator) / sum(denominator)`` over blocks, and its standard error.
 
-    Linearised ratio estimator over independent blocks (Cochran, Sampling Techniques, chapter 6).
+    Both are weighted by `day_weights` of the denominator, so that one block never decides. Linearised ratio estimator over independent blocks (Cochran, Sampling Techniques, chapter 6).
     The error is infinite with fewer than two blocks: one day proves nothing.
 
     Parameters
@@ -187,7 +212,10 @@ def ratio_with_error(numerator: Array, denominator: Array) -> tuple[float, float
     numerator, denominator : shape (n_blocks,)
     """
     check_same_length(numerator=numerator, denominator=denominator)
-    n_blocks, total = len(numerator), _above_zero(float(denominator.sum()))
+    weights = day_weights(denominator)
+    numerator, denominator = numerator * weights, denominator * weights
+    n_blocks = len(numerator)
+    total = n_blocks * checked_reference(float(denominator.mean()))
     ratio = float(numerator.sum()) / total
     if n_blocks < 2:
         return ratio, float("inf")
@@ -199,7 +227,10 @@ def ratio_with_error(numerator: Array, denominator: Array) -> tuple[float, float
 def skill_with_error(
     excursion: Array, q: Array, reference: Array, alpha: float, opens_s: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """Return the skill over a reference and its standard error by blocks of a day."""
+    """Return the skill over a reference and its standard error, by blocks of a day.
+
+    No day counts for more than `LARGEST_DAY` median days: where one does, this is not `skill`.
+    """
     check_same_length(excursion=excursion, q=q, reference=reference)
     loss = day_block_sums(pinball_losses(excursion, q, alpha), opens_s)
     reference_loss = day_block_sums(pinball_losses(excursion, reference, alpha), opens_s)

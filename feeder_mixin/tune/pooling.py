@@ -4,7 +4,8 @@ A pair's gain is a ratio: loss saved over the ATR rule's loss, both summed by da
 pair prove little, so the other pairs count as a prior: their mean, as far as pairs are alike. What
 must stay true: days are shared, so errors of pairs are never taken as independent (every standard
 error comes from one number a day, summed over pairs first); pairs count alike, so that none takes
-over by being large or by hardly differing; a pair that gains more is never believed less for it;
+over by being large or by hardly differing, nor by one wild day (`metrics.day_weights`); a pair that
+is nothing like the others says nothing of them (`LARGEST_APART`); a pair that gains more is never believed less for it;
 scaling all losses changes nothing.
 
 Chosen (2026-11): normal-normal empirical Bayes, the between-pair variance by moments (Hedges) from
@@ -28,10 +29,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from feeder_mixin.model.metrics import day_weights
+
 Array = NDArray[np.float64]
 
 LEVEL: Final = 0.05
 """One-sided: how often a gain that is none may look like one."""
+
+LARGEST_APART: Final = 0.5
+"""Gains further than this from the other pairs' median are no witness, nor part of the mean of all: half
+of the rule's loss more or less. Pairs lie within 0.1 to 0.2; what is further out is a damaged or a
+halted market, or a broken model."""
 
 MIN_WITNESSES: Final = 2
 """Fewer other pairs can't tell how alike pairs are: each pair then stands for itself."""
@@ -90,7 +98,8 @@ def pool(losses: Mapping[str, DayLosses]) -> Pooled:
     losses
         Pair -> losses; at least one pair.
     """
-    losses = dict(sorted(losses.items()))  # or the last digit would tell which pair ended first
+    # Sorted, or the last digit would tell which pair ended first.
+    losses = {pair: _tamed(losses[pair]) for pair in sorted(losses)}
     gains = {pair: float(one.saved.sum() / one.unit.sum()) for pair, one in losses.items()}
     noisy = [pair for pair, one in losses.items() if len(one.days) > 1]
     days = np.unique(np.concatenate([losses[pair].days for pair in losses]))
@@ -103,8 +112,23 @@ def pool(losses: Mapping[str, DayLosses]) -> Pooled:
         by_pair[pair] = Estimate(*_shrink(gain, noise, row), len(losses[pair].days))
     if not noisy:
         return Pooled(by_pair, Estimate(float(np.mean(list(gains.values()))), float("inf"), 1))
-    error = _variance(noise.mean(axis=0)) ** 0.5
-    return Pooled(by_pair, Estimate(float(gain.mean()), error, len(days)))
+    alike = _alike(gain)
+    error = _variance(noise[alike].mean(axis=0)) ** 0.5
+    return Pooled(by_pair, Estimate(float(gain[alike].mean()), error, len(days)))
+
+
+def _tamed(one: DayLosses) -> DayLosses:
+    """Return the losses with no day of more than `metrics.LARGEST_DAY` median days."""
+    weights = day_weights(one.unit)
+    return DayLosses(one.days, one.saved * weights, one.unit * weights)
+
+
+def _alike(gain: Array) -> NDArray[np.bool_]:
+    """Return which gains are near the median; all of two, which have no middle."""
+    if len(gain) <= MIN_WITNESSES:
+        return np.ones(len(gain), bool)
+    near: NDArray[np.bool_] = np.abs(gain - np.median(gain)) <= LARGEST_APART
+    return near
 
 
 def _noise(one: DayLosses, gain: float) -> Array:
@@ -138,13 +162,17 @@ def _shrink(gain: Array, noise: Array, row: int) -> tuple[float, float]:
     How far is what makes the expected error smallest, the shared noise taken into account. Where the
     pair lags behind the others, its own gain is a witness, too, that pairs differ.
     """
-    others, n_others = np.arange(len(gain)) != row, len(gain) - 1
+    others = np.arange(len(gain)) != row
+    others[others] = _alike(gain[others])  # whatever this pair's own gain is
+    n_others = int(others.sum())
     if n_others < MIN_WITNESSES:
         return float(gain[row]), _variance(noise[row]) ** 0.5
     mean, mean_noise = float(gain[others].mean()), noise[others].mean(axis=0)
     spread = _between(gain[others], noise[others])
     if gain[row] < mean:
-        spread = max(spread, _between(gain, noise))
+        with_own = others.copy()
+        with_own[row] = True
+        spread = max(spread, _between(gain[with_own], noise[with_own]))
     unlike = spread * (1 + 1 / n_others)  # of this pair's true gain from the others' mean
     shared = float(noise[row] @ mean_noise)
     doubt = float(mean_noise @ mean_noise) + unlike - shared

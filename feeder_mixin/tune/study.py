@@ -28,6 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feeder_mixin.model.folds import Layout
+from feeder_mixin.model.metrics import checked_reference
 from feeder_mixin.model.quantile import POOLED_ALPHAS, SharedModels
 from feeder_mixin.schema import PARAMETER_BY_NAME, default_parameters
 from feeder_mixin.tune.journal import Journal
@@ -130,7 +131,7 @@ class Search:
             self._study.enqueue_trial(self._space.encode(self._warm[number]))
         trial = self._study.ask(self._space.distributions)
         parameters = self._space.decode(trial.params)
-        reference = self._baseline.loss(parameters[ALPHA])
+        reference = checked_reference(self._baseline.loss(parameters[ALPHA]))
         reported: dict[int, float] = {}
 
         def report(trees: int, loss: float) -> bool:

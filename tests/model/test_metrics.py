@@ -41,18 +41,28 @@ def test_skill_of_any_forecasts_equals_the_oracle(arrays, alpha, step_s):
     y, q, reference = arrays
     opens_s = 1_700_000_000 + step_s * np.arange(len(y))
     base = oracle.pinball(y, reference, alpha)
-    if base == 0:
+    if base < metrics.SMALLEST_LOSS:
         with pytest.raises(ModelError, match="did not move"):
             metrics.skill(y, q, reference, alpha)
-        with pytest.raises(ModelError, match="did not move"):
-            metrics.skill_with_error(y, q, reference, alpha, opens_s)
         return
     expected = 1 - oracle.pinball(y, q, alpha) / base
     assert metrics.skill(y, q, reference, alpha) == pytest.approx(expected, rel=1e-6, abs=1e-9)
     gain, error = metrics.skill_with_error(y, q, reference, alpha, opens_s)
+    expected = oracle.skill_by_day(y, q, reference, alpha, opens_s, metrics.LARGEST_DAY)
     assert gain == pytest.approx(expected, rel=1e-6, abs=1e-9)
     n_days = len({open_s // 86_400 for open_s in opens_s})
     assert error == float("inf") if n_days == 1 else error >= 0
+
+
+def test_skill_of_a_market_that_nearly_stands_still_is_refused():
+    """Nearly nothing in the denominator is no skill of minus 1e95: the loss and the least are named."""
+    n = 15 * 288
+    y, q, reference = np.zeros(n), np.full(n, -0.004), np.full(n, -1e-99)
+    opens_s = 1_700_000_000 + 300 * np.arange(n)
+    with pytest.raises(ModelError, match=r"loss is 1e-100, expected at least 1e-07"):
+        metrics.skill(y, q, reference, 0.1)
+    with pytest.raises(ModelError, match="did not move"):
+        metrics.skill_with_error(y, q, reference, 0.1, opens_s)
 
 
 @given(strategies.forecasts(), st.integers(1, 40_000))

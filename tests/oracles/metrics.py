@@ -1,5 +1,6 @@
 """Metrics by counting, row by row."""
 
+import statistics
 from collections.abc import Sequence
 
 Row = Sequence[float]
@@ -50,3 +51,20 @@ def sums_by_day(values: Row, opens_s: Sequence[int]) -> list[float]:
     for value, open_s in zip(values, opens_s, strict=True):
         days[open_s // 86_400] = days.get(open_s // 86_400, 0.0) + value
     return [days[day] for day in sorted(days)]
+
+
+def skill_by_day(
+    y: Row, q: Row, reference: Row, alpha: float, opens_s: Sequence[int], largest: float
+) -> float:
+    """Return the skill in which no day counts for more than `largest` median days."""
+    ours = sums_by_day([pinball([a], [b], alpha) for a, b in zip(y, q, strict=True)], opens_s)
+    rule = sums_by_day(
+        [pinball([a], [b], alpha) for a, b in zip(y, reference, strict=True)], opens_s
+    )
+    limit = largest * statistics.median(rule)
+    saved = total = 0.0
+    for one, unit in zip(ours, rule, strict=True):
+        share = limit / unit if unit > limit else 1.0
+        saved += share * (unit - one)
+        total += share * unit
+    return saved / total

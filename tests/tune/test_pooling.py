@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feeder_mixin.tune.pooling import LEVEL, DayLosses, pool
+from feeder_mixin.tune.pooling import LARGEST_APART, LEVEL, DayLosses, pool
 from tests.oracles import pooling as oracle
 
 SEEDS = st.integers(0, 10_000)
@@ -207,3 +207,38 @@ def test_pool_true_gains_are_found_more_often_together():
     four = share_above_zero(200, n_pairs=4, gains=gain, common=0.2)
     assert four > 0.55
     assert four > alone + 0.15
+
+
+@given(SEEDS, st.floats(1.0, 1e90), st.sampled_from((-1.0, 1.0)), st.floats(1e-12, 1e12))
+@settings(deadline=None, max_examples=60)
+def test_pool_garbage_of_one_pair_changes_no_other_and_not_the_mean(seed, size, sign, unit):
+    """Whatever a halted pair's losses are: the others' verdicts and the pooled figure stay."""
+    losses = make_losses(seed, 5, gains=0.05)
+    one = losses["P4"]
+    garbage = DayLosses(one.days, sign * size * one.unit * unit, one.unit * unit)
+    found = pool({**losses, "P4": garbage})
+    without = pool({pair: losses[pair] for pair in ("P0", "P1", "P2", "P3")})
+    assert found.together == without.together
+    for pair in without.by_pair:
+        assert found.by_pair[pair] == without.by_pair[pair]
+
+
+@given(SEEDS, st.floats(-1e6, 1e6))
+@settings(deadline=None, max_examples=60)
+def test_pool_one_pair_moves_the_pooled_gain_by_a_bounded_amount(seed, by):
+    """At most by its share of the bound, however far its gain goes."""
+    losses = make_losses(seed, 5, gains=0.05)
+    without = pool({pair: losses[pair] for pair in ("P0", "P1", "P2", "P3")}).together.value
+    with_it = pool(changed(losses, "P4", by)).together.value
+    assert abs(with_it - without) <= (LARGEST_APART + 0.2) / 5
+
+
+def test_pool_one_wild_day_is_not_the_gain():
+    """A day of a thousand times the rule's usual loss counts for five, not for all."""
+    losses = make_losses(2, 1, noise=0.001, gains=0.0)
+    one = losses["P0"]
+    unit, saved = one.unit.copy(), one.saved.copy()
+    unit[7] = saved[7] = 1_000 * unit[7]
+    (estimate,) = pool({"P0": DayLosses(one.days, saved, unit)}).by_pair.values()
+    assert 0.1 < estimate.value < 0.4
+    assert not estimate.is_above_zero
