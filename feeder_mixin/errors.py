@@ -4,32 +4,6 @@ Each docstring says who should act and how. None derives from ``ValueError``: fr
 wrapper logs a ``ValueError`` as one warning line and goes on, which would hide ours.
 """
 
-from __future__ import annotations
-
-import errno
-from pathlib import Path
-from typing import Final
-
-_ADVICE: Final = {
-    errno.ENOSPC: "Free disk space",
-    errno.EDQUOT: "Free disk space, or have the quota raised",
-    errno.EROFS: "Its disk is mounted read-only: mount it writable, or name another place",
-    errno.ENOTDIR: "Move the file away that is in a folder's place",
-    errno.EEXIST: "Move the file away that is in a folder's place",
-}
-
-
-def unwritable(path: Path | str, error: OSError) -> str:
-    """Return which place can't be written, why, and what to do: one wording for all of them.
-
-    Examples
-    --------
-    >>> unwritable("x.json", OSError(errno.ENOSPC, "No space left on device"))
-    "x.json can't be written: No space left on device. Free disk space"
-    """
-    advice = _ADVICE.get(error.errno or 0, "Make it writable for the user who runs this")
-    return f"{path} can't be written: {error.strerror or error}. {advice}"
-
 
 class FeederError(Exception):
     """Base of all errors of this package."""

@@ -22,8 +22,6 @@ from typing import Final
 
 import filelock
 
-from feeder_mixin.errors import unwritable
-
 _LOCK_NAME: Final = "in-use.lock"
 
 _TIE: Final = """
@@ -92,23 +90,6 @@ class ScratchFolder:
         self._remove.detach()
         (self.path / _LOCK_NAME).unlink(missing_ok=True)
         self._lock.release()
-
-
-def find_unwritable(folder: Path) -> str | None:
-    """Return why a folder, made where it is missing, can't be written; None when it can."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"0")  # a full disk takes files, but nothing in them
-            probe.flush()
-    except OSError as error:
-        return unwritable(folder, error)
-    return None
-
-
-def no_scratch(error: OSError) -> str:
-    """Return why there is no temporary folder or file, and what to do."""
-    return f"{unwritable(error.filename or 'the temporary folder', error)}, or name another one with TMPDIR"
 
 
 def _lock_of(folder: Path) -> filelock.BaseFileLock:

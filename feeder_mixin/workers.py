@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from feeder_mixin.errors import TuningError
-from feeder_mixin.processes import ScratchFolder, no_scratch
+from feeder_mixin.processes import ScratchFolder
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,10 @@ class WorkerPool:
             self._setup = self._folder.path / "setup.pickle"
             self._setup.write_bytes(pickle.dumps((initializer, arguments)))
         except OSError as error:
-            raise TuningError(no_scratch(error)) from error
+            raise TuningError(
+                f"a temporary folder can't be written: {error.strerror or error}. Free space in "
+                f"{error.filename or 'it'}, or name another one with TMPDIR"
+            ) from error
         _start_tracker()
         self._idle = [self._make_executor() for _ in range(jobs)]
         self._busy: dict[Future[Any], tuple[ProcessPoolExecutor, str]] = {}

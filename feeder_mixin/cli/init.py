@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from feeder_mixin.cli.common import make_console, print_json
-from feeder_mixin.errors import FeederError, SettingsError, unwritable
+from feeder_mixin.errors import FeederError, SettingsError
 
 EXAMPLE_ID: Final = "feeder_example"
 _TEMPLATES: Final = {
@@ -95,21 +95,15 @@ def _contents(userdir: Path) -> dict[str, str]:
 def _state(path: Path, text: str) -> str:
     try:
         return "same" if path.read_bytes() == text.encode() else "differs"
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return "missing"
     except OSError as error:
         raise FeederError(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def _write(path: Path, text: str) -> None:
-    # Beside it first: a full disk must not leave half a strategy in place of a whole one.
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(exist_ok=True)
-        try:
-            part.write_text(text, encoding="utf-8", newline="")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        raise FeederError(unwritable(path, error)) from error
+        raise FeederError(f"{path} can't be written: {error.strerror or error}") from error

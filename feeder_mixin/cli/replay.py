@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feeder_mixin.cli.common import count, make_console
-from feeder_mixin.errors import FeederError, SettingsError, unwritable
+from feeder_mixin.errors import FeederError, SettingsError
 from feeder_mixin.settings import FeederSettings, load_settings
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FeederError(unwritable(path, error)) from error
+        raise FeederError(f"{path} can't be written: {error.strerror or error}") from error
 
 
 def _rehearsal_folders(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:

@@ -26,6 +26,7 @@ from feeder_mixin.errors import StateError
 from feeder_mixin.live.candles import Tail, open_text
 from feeder_mixin.live.files import read_checked, write_checked
 from feeder_mixin.market.candles import CLOCK_SLACK_S, COLUMNS
+from feeder_mixin.market.holes import MAX_BRIDGE_CANDLES, bridge_values
 from feeder_mixin.market.windows import rolling_extreme
 from feeder_mixin.model.calibration import calibrate_newer, factors
 from feeder_mixin.settings import FeederSettings, Side
@@ -38,7 +39,7 @@ _FORMAT: Final = 1
 """Raise it when the file's content changes: theta then begins at 0 again."""
 
 _DOUBLE: Final = np.dtype("<f8")
-_HIGH, _LOW, _CLOSE = (COLUMNS.index(name) for name in ("high", "low", "close"))
+_HIGH, _LOW, _CLOSE, _VOLUME = (COLUMNS.index(n) for n in ("high", "low", "close", "volume"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,19 +254,25 @@ def _tracks_of(document: Mapping[str, Any], step_s: int) -> dict[str, ThetaTrack
 def excursions_at(opens_s: NDArray[np.int64], tail: Tail, horizon: int, side: Side) -> Array:
     """Return the labels of candles, ascending: those of `market.labels.adverse_excursions`.
 
-    NaN where the horizon is not over or spans a missing candle. For one candle this takes 0.03 ms and
+    NaN where the horizon is not over or spans a missing candle or a halt. For one candle this takes 0.03 ms and
     pandas 2.5: a third of all that a candle of a pair costs.
     """
     place = (opens_s - tail.first_s) // tail.step_s
-    first, count = int(place[0]), int(place[-1] - place[0]) + 1
-    rows = np.full((count + horizon, tail.rows.shape[1]), np.nan)
-    there = tail.rows[max(first, 0) : max(first + len(rows), 0)]
+    before = MAX_BRIDGE_CANDLES + 1  # whether the first candle is in a halt
+    first, count = int(place[0]) - before, int(place[-1] - place[0]) + 1
+    rows = np.full((before + count + horizon, tail.rows.shape[1]), np.nan)
+    known = tail.rows[max(first, 0) : max(first + len(rows), 0)]
     start = max(-first, 0)
-    rows[start : start + len(there)] = there
-    close = rows[:count, _CLOSE]
+    rows[start : start + len(known)] = known
+    there = bridge_values(
+        rows[:, _HIGH], rows[:, _LOW], rows[:, _CLOSE], rows[:, _VOLUME], tail.step_s
+    )
+    close = np.where(there.invented, np.nan, there.close)[before : before + count]
     if side == "short":
-        labels = 1.0 - rolling_extreme(rows[:, _HIGH], horizon, count, np.maximum) / close
+        highest = np.where(there.invented, np.nan, there.high)
+        labels = 1.0 - rolling_extreme(highest, horizon, count, np.maximum) / close
     else:
-        labels = rolling_extreme(rows[:, _LOW], horizon, count, np.minimum) / close - 1.0
-    wanted: Array = labels[place - first]
+        lowest = np.where(there.invented, np.nan, there.low)
+        labels = rolling_extreme(lowest, horizon, count, np.minimum) / close - 1.0
+    wanted: Array = labels[place - int(place[0])]
     return wanted

@@ -190,8 +190,8 @@ class DataFolder:
     def load_joined(self, pair: str, newer: Tail | None, since_s: int | None = None) -> Tail | None:
         """Return the folder's candles followed by the newer ones of the host; None without either.
 
-        A candle that is missing inside the folder stays missing: the host makes one up there (flat,
-        no volume), and bot, backtest and tuner must not differ.
+        A candle that is missing inside the folder stays missing here. What the host makes up for it
+        (flat, no volume) means the same: `market.holes` bridges both alike.
         """
         return _followed(self.load(pair, since_s), newer)
 

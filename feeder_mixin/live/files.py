@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from feeder_mixin.errors import StateError, unwritable
+from feeder_mixin.errors import StateError
 
 _HEAD: Final = re.compile(rb'\{"sha256":"([0-9a-f]{64})","document":')
 _TAIL: Final = b"}\n"
@@ -62,7 +62,10 @@ def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise StateError(unwritable(path, error)) from error
+        raise StateError(
+            f"{path} can't be written: {error.strerror or error}. Free disk space or make the folder "
+            "writable for the user who runs the bot"
+        ) from error
 
 
 def write_checked(path: Path, document: Mapping[str, object]) -> None:

@@ -21,7 +21,7 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from feeder_mixin.errors import CandleError, FeederError, ModelError, unwritable
+from feeder_mixin.errors import CandleError, FeederError, ModelError
 from feeder_mixin.live.cache import PairSnapshot, ParameterCache
 from feeder_mixin.live.candles import (
     DataFolder,
@@ -394,10 +394,8 @@ class ModelTraining:
         lock = filelock.FileLock(self._settings.state_dir.parent / "download.lock", timeout=0)
         try:
             lock.acquire()
-        except filelock.Timeout:
+        except (filelock.Timeout, OSError):
             return  # a neighbour downloads: look again at the next turn
-        except OSError as error:
-            self._say_unlocked(error)
         try:
             for pair in wanted:
                 if self._gap(pair):
@@ -407,13 +405,6 @@ class ModelTraining:
                 self._download(gaps)
         finally:
             lock.release()
-
-    def _say_unlocked(self, error: OSError) -> None:
-        """Say once that neighbours are not kept from downloading at the same time."""
-        problem = unwritable(self._settings.state_dir.parent, error)
-        if self._said_gaps.get("lock") != problem:
-            self._said_gaps["lock"] = problem
-            logger.warning("Downloads of neighbours are not waited for: %s", problem)
 
     def _download(self, gaps: Mapping[str, str]) -> None:
         for pair, gap in gaps.items():

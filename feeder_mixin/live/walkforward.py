@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feeder_mixin.errors import CandleError, ModelError, StateError
+from feeder_mixin.errors import CandleError, ModelError
 from feeder_mixin.live.candles import DataFolder, from_host, open_text
 from feeder_mixin.live.loader import Loaded, LoadedPair, load_parameters, log_loaded
 from feeder_mixin.live.models import TrainedModel, Trainer
@@ -36,7 +36,6 @@ from feeder_mixin.live.training import due_cut_s, make_trainer
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.model.calibration import CALIBRATION_DAYS, calibrate
 from feeder_mixin.model.rows import DAY_S, open_seconds, train_stop_s
-from feeder_mixin.processes import ScratchFolder, find_unwritable, no_scratch
 from feeder_mixin.schema import hash48
 
 logger = logging.getLogger(__name__)
@@ -113,7 +112,6 @@ class WalkForward:
         self._folder = folder
         self._environ = environ
         self._model_dir: Path = folder.settings.state_dir / "backtest_models"
-        self._scratch: ScratchFolder | None = None
         self._loaded: Loaded | None = None
         self._trainer: Trainer | None = None
         self._until_s = 0
@@ -122,8 +120,7 @@ class WalkForward:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out models and tables: they are built or read again where they are needed."""
-        # The environment may hold a token; a folder of this process stays its own.
-        return {**self.__dict__, "_trainer": None, "_environ": None, "_scratch": None}
+        return {**self.__dict__, "_trainer": None, "_environ": None}  # it may hold a token
 
     def predict(self, pair: str, frame: pd.DataFrame) -> SafetyColumns:
         """Return the columns of a frame, each candle by the model in force at it."""
@@ -282,23 +279,10 @@ class WalkForward:
         up_to = joined.before(host.last_s + 1)
         return (joined if up_to is None else up_to).frame()
 
-    def _take_folder(self) -> None:
-        """Make the folder of models, elsewhere where it can't be written: they serve this run only."""
-        problem = find_unwritable(self._model_dir)
-        if problem is None:
-            return
-        try:
-            self._scratch = ScratchFolder("models")
-        except OSError as error:
-            raise StateError(f"{problem}; {no_scratch(error)}") from error
-        self._model_dir = self._scratch.path
-        logger.warning("Models of this run are not kept for the next one: %s", problem)
-
     def _make_trainer(self, until_s: int) -> Trainer:
         """Return a trainer whose context ends where the frame does, or later."""
         if self._trainer is None or until_s > self._until_s:
             if self._trainer is None:
-                self._take_folder()
                 _delete_old(self._model_dir)
             self._until_s = until_s
             self._trainer, lacks = make_trainer(self._folder, {}, self._model_dir, until_s)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, MissingCandlesError, OldCandlesError, SettingsError
 from feeder_mixin.market.formats import describe_other_forms
+from feeder_mixin.market.holes import LARGEST_WICK, bridge
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +50,17 @@ class Candles:
         Columns open, high, low, close, volume by candle open (UTC); missing candles are NaN rows.
     n_missing, longest_gap
         Candles missing inside the range, and the longest run of them.
+    n_halted, n_impossible
+        Candles in which nothing had traded for over an hour, and with a wick that can't be: no
+        market (`market.holes`).
     """
 
     pair: str
     frame: pd.DataFrame
     n_missing: int = 0
     longest_gap: int = 0
+    n_halted: int = 0
+    n_impossible: int = 0
 
     @property
     def first_s(self) -> int:
@@ -200,8 +206,8 @@ def check_candles(
     """Return raw candles on a regular grid, or raise `CandleError` for what can't be trusted.
 
     Dates must be UTC, ascending, unique, on the timeframe's grid and not in the future; prices finite, positive and
-    low <= open, close <= high; volume finite and not negative. Gaps are a warning: they become NaN
-    rows, and rows whose features or label span one are dropped later.
+    low <= open, close <= high; volume finite and not negative. Gaps become NaN rows; they, halts
+    and impossible wicks are a warning, and `market.holes` says what becomes of them.
     """
     step_s = timeframe_seconds(timeframe)
     dates = pd.DatetimeIndex(raw["date"])
@@ -217,19 +223,65 @@ def check_candles(
         there, values = values, np.full((len(COLUMNS), len(grid)), np.nan)
         values[:, np.concatenate([[0], np.cumsum(steps)])] = there
     frame = pd.DataFrame(values.T, index=grid, columns=list(COLUMNS), copy=False)
-    candles = Candles(pair, frame, int(gaps.sum()), int(gaps.max(initial=0)))
+    bridged = bridge(frame)
+    is_known = frame["close"].notna().to_numpy()
+    impossible = bridged.invented & is_known
+    halted = np.isnan(bridged.close) & is_known & ~impossible
+    candles = Candles(
+        pair,
+        frame,
+        int(gaps.sum()),
+        int(gaps.max(initial=0)),
+        int(halted.sum()),
+        int(impossible.sum()),
+    )
+    _say_lacks(candles, len(gaps), halted, impossible, source)
+    return candles
+
+
+def _say_lacks(
+    candles: Candles,
+    n_gaps: int,
+    halted: NDArray[np.bool_],
+    impossible: NDArray[np.bool_],
+    source: str,
+) -> None:
+    """Say what of the candles is no market, each kind once."""
+    frame = candles.frame
     if candles.n_missing:
         logger.warning(
-            "Candles are missing: rows whose features or label span them are dropped, a week and more "
-            "behind each gap pair=%s "
-            "missing=%d gaps=%d longest_candles=%d source=%s",
-            pair,
+            "Candles are missing: holes up to an hour cost the rows that they touch, longer ones a "
+            "week and more behind them pair=%s missing=%d gaps=%d longest_candles=%d source=%s",
+            candles.pair,
             candles.n_missing,
-            len(gaps),
+            n_gaps,
             candles.longest_gap,
             source,
         )
-    return candles
+    if candles.n_halted:
+        logger.warning(
+            "Nothing traded for over an hour, which is no market: neither trained on, nor scored, nor "
+            "safe pair=%s candles=%d from=%s to=%s source=%s",
+            candles.pair,
+            candles.n_halted,
+            frame.index[halted][0],
+            frame.index[halted][-1],
+            source,
+        )
+    if candles.n_impossible:
+        first = frame[impossible].iloc[0]
+        logger.warning(
+            "Candles with an impossible wick (over %g times the close, or under a part of it) count as "
+            "missing, download them again pair=%s candles=%d first=%s high=%g low=%g close=%g source=%s",
+            LARGEST_WICK,
+            candles.pair,
+            candles.n_impossible,
+            frame.index[impossible][0],
+            first["high"],
+            first["low"],
+            first["close"],
+            source,
+        )
 
 
 def _check_dates(

@@ -30,6 +30,7 @@ from feeder_mixin.market.features import (
     tail_candles,
     vol_horizon,
 )
+from feeder_mixin.market.holes import MAX_BRIDGE_CANDLES, find_impossible
 from feeder_mixin.market.labels import adverse_excursions
 from feeder_mixin.market.windows import Array, rolling_sum
 from feeder_mixin.pairs import btc_among
@@ -179,7 +180,8 @@ def profile_candles(horizon: int, timeframe_s: int) -> int:
 
 def context_candles(horizon: int, timeframe_s: int, last: int = 1) -> int:
     """Return how many candles of the context make its `last` rows those of all candles."""
-    return max(tail_candles(horizon), profile_candles(horizon, timeframe_s) + horizon) + last
+    profile = profile_candles(horizon, timeframe_s) + horizon + MAX_BRIDGE_CANDLES + 1
+    return max(tail_candles(horizon), profile) + last
 
 
 def _profiles(last_s: int, market: Array, horizon: int, timeframe_s: int, count: int) -> Array:
@@ -435,7 +437,11 @@ class ContextTail:
         if not changed.any():
             return 0
         known[:, place] = np.where(there, values, before)
-        return int(self._n - place[changed][0])
+        # A hole right before the first change is bridged now.
+        high, low, close = known[:3, : place[changed][0]]
+        traded = np.flatnonzero(~(np.isnan(close) | find_impossible(high, low, close)))
+        first_stale = int(traded[-1]) + 1 if len(traded) else 0
+        return int(self._n - first_stale)
 
     def _compute(self, stale: int) -> None:
         """Compute the last `stale` rows, as far as they are kept."""
@@ -445,9 +451,11 @@ class ContextTail:
             pair: pd.DataFrame(self._candles[pair].T, grid, _CANDLE_COLUMNS, copy=False)
             for pair in sorted(self._candles)
         }
-        # Where older candles are forgotten, the first ones kept have no full horizon behind them.
+        # Where older candles are forgotten, the first ones kept have no full horizon behind them, and
+        # none that would bridge them.
         is_whole = len(self._market) == self._n
-        n_market = min(stale, self._n if is_whole else self._n - self.horizon + 1)
+        n_known = self._n - self.horizon - MAX_BRIDGE_CANDLES
+        n_market = min(stale, self._n if is_whole else n_known)
         volatilities = (vol_horizon(frame, self.horizon, n_market) for frame in frames.values())
         self._market[-n_market:] = _mean_of_present(volatilities)
         count = min(stale, self.last, self._n)

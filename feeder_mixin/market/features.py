@@ -28,6 +28,7 @@ import pandas as pd
 import talib
 from numpy.typing import NDArray
 
+from feeder_mixin.market.holes import MAX_BRIDGE_CANDLES, SHORT_CANDLES, bridge
 from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.market.windows import Array, last_values, rolling_extreme, rolling_mean
 from feeder_mixin.schema import hash48
@@ -39,7 +40,11 @@ WEEK: Final = 7 * DAY
 
 ATR_PERIOD: Final = 14
 SMALLEST_RATIO: Final = 1e-7
-"""Floor of ranges and volatilities: a flat market has a finite log, and ATR can divide."""
+"""Floor of ranges and volatilities: a flat market has a finite log."""
+
+SMALLEST_ATR: Final = 1e-5
+"""Floor of ATR14 / close, which divides: a tenth of a basis point, a tick of BTC's. The least of 12
+pairs at 5m is 1.2e-4; under the floor nothing moves that could be traded."""
 
 _SMALLEST_VARIANCE: Final = 1e-12
 """Floor of the variance over the horizon, above that of others."""
@@ -284,7 +289,7 @@ _STAND_IN: Final = {  # column of the context -> the pair's own, where no contex
     if f"{prefix}_{name}" in _FROM_CONTEXT
 }
 
-RECIPE_VERSION: Final = "2"
+RECIPE_VERSION: Final = "3"
 """Goes into `feature_hash`: raise it when a formula changes while its name stays."""
 
 FEATURE_HASH: Final = hash48(RECIPE_VERSION, *TABLE_FEATURES, "|", *TREE_FEATURES)
@@ -295,12 +300,13 @@ def tail_candles(horizon: int) -> int:
 
     Equal to 1e-9, and with NaN in the same places; `last` rows need ``last - 1`` candles more.
     """
-    return max(
+    reach = max(
         SEASON_DAYS * DAY + max(horizon, *_BEFORE_WINDOWS),  # the window before the oldest season
         WEEK + horizon,  # a week of windows of the horizon
         WEEK + 1,  # a week of returns
         _ATR_MEMORY + ATR_PERIOD + 1,
     )
+    return reach + MAX_BRIDGE_CANDLES + 1  # whether the oldest candle read is bridged
 
 
 def log_floor(values: Array) -> Array:
@@ -310,7 +316,7 @@ def log_floor(values: Array) -> Array:
 
 
 def atr_ratio(high: Array, low: Array, close: Array, count: int) -> Array:
-    """Return the last `count` ATR14 / close, at least `SMALLEST_RATIO`; anew after a missing candle.
+    """Return the last `count` ATR14 / close, at least `SMALLEST_ATR`; anew after a missing candle.
 
     TA-Lib's ATR never recovers from a NaN, so every run of present candles is computed alone.
     """
@@ -324,7 +330,7 @@ def atr_ratio(high: Array, low: Array, close: Array, count: int) -> Array:
         if stop - start > ATR_PERIOD:
             part = slice(start, stop)
             atr[part] = talib.ATR(high[part], low[part], close[part], ATR_PERIOD)
-    ratio: Array = np.maximum(last_values(atr, count) / last_values(close, count), SMALLEST_RATIO)
+    ratio: Array = np.maximum(last_values(atr, count) / last_values(close, count), SMALLEST_ATR)
     return ratio
 
 
@@ -346,8 +352,9 @@ def vol_horizon(candles: pd.DataFrame, horizon: int, count: int) -> Array:
 
     The log volatility over the horizon: all that the New York profile reads of the past.
     """
-    high, low = (candles[name].to_numpy(np.float64) for name in ("high", "low"))
-    return _log_volatility(_range_variance(high, low, count + horizon - 1), horizon, count)
+    there = bridge(candles)
+    variance = _range_variance(there.high, there.low, count + horizon - 1)
+    return _log_volatility(variance, horizon, count)
 
 
 def own_features(candles: pd.DataFrame, horizon: int, last: int | None = None) -> pd.DataFrame:
@@ -366,12 +373,13 @@ def own_features(candles: pd.DataFrame, horizon: int, last: int | None = None) -
     Returns
     -------
     DataFrame
-        Columns `OWN_FEATURES`; NaN wherever a window is not full or spans a missing candle.
+        Columns `OWN_FEATURES`; NaN wherever a window is not full or spans a missing candle that is
+        not bridged (`holes.bridge`). ``atr_ratio``, without which there is no row, is NaN behind
+        `holes.SHORT_CANDLES` candles in which nothing traded, too.
     """
     count = len(candles) if last is None else min(last, len(candles))
-    high, low, close, volume = (
-        candles[name].to_numpy(np.float64) for name in ("high", "low", "close", "volume")
-    )
+    there = bridge(candles)
+    high, low, close, volume = there.high, there.low, there.close, there.volume
     log_close = np.log(last_values(close, count + WEEK))
     here, now = last_values(close, count), last_values(log_close, count)
     atr = atr_ratio(high, low, close, count)
@@ -402,6 +410,7 @@ def own_features(candles: pd.DataFrame, horizon: int, last: int | None = None) -
     values = np.empty((len(OWN_FEATURES), count))
     for row, name in zip(values, OWN_FEATURES, strict=True):
         row[:] = out[name]
+    values[0, there.quiet_for[len(candles) - count :] >= SHORT_CANDLES] = np.nan
     values[:, np.isnan(here)] = np.nan  # earlier days' seasons would be known: the candle is not
     index = candles.index[len(candles) - count :]
     return pd.DataFrame(values.T, index=index, columns=_OWN_COLUMNS, copy=False)

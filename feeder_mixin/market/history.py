@@ -24,7 +24,7 @@ from feeder_mixin.errors import CandleError
 from feeder_mixin.market.candles import candle_path, find_candle_file, timeframe_seconds
 from feeder_mixin.market.features import warmup_candles
 from feeder_mixin.market.formats import describe_other_forms
-from feeder_mixin.processes import find_unwritable, no_scratch, tied
+from feeder_mixin.processes import tied
 from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ def download_missing(
         the message names the command to try.
     """
     datadir = settings.default_datadir
+    datadir.mkdir(parents=True, exist_ok=True)
     handler = get_datahandler(datadir, settings.data_format)
     kind = CandleType.from_string(settings.candle_type)
     wanted = dict.fromkeys([*pairs, *settings.context_pairs])
@@ -119,25 +120,18 @@ def download_missing(
         return {}
     _say_other_forms(settings, missing, datadir)
     logger.info("Candles are missing, downloading them pairs=%d", len(missing))
-    still, problem = missing, _find_unwritable(datadir)
-    if problem is None:
-        answer = _download(settings, missing, days)
-        still = find_missing()
-        if not still or answer.is_answered:
-            return {pair: _reason(settings, pair, answer) for pair in still}
-        problem = (
-            f"{settings.exchange} gave no answer (no network, or it is down, or refuses this address). Try "
-            f"it by hand: {download_command(settings, still, days)}\nor name a folder that has the candles "
-            f"with --datadir. Last lines of the download:\n{answer.tail}"
-        )
+    answer = _download(settings, missing, days)
+    still = find_missing()
+    if not still or answer.is_answered:
+        return {pair: _reason(settings, pair, answer) for pair in still}
+    problem = (
+        f"{settings.exchange} gave no answer (no network, or it is down, or refuses this address). Try it "
+        f"by hand: {download_command(settings, still, days)}\nor name a folder that has the candles with "
+        f"--datadir. Last lines of the download:\n{answer.tail}"
+    )
     if set(pairs) <= set(still) or not set(still).isdisjoint(settings.context_pairs):
         raise CandleError(f"no candles for {', '.join(still)} in {datadir}, and {problem}")
     return dict.fromkeys(still, f"no candles in {datadir}, and {problem}")
-
-
-def _find_unwritable(datadir: Path) -> str | None:
-    problem = find_unwritable(datadir)
-    return problem and f"{problem}, or name a folder that has the candles with --datadir"
 
 
 def _reason(settings: FeederSettings, pair: str, answer: _Answer) -> str:
@@ -199,8 +193,6 @@ def download_newer(
             f"{datadir} is not freqtrade's own folder {settings.default_datadir}, so nothing is "
             f"downloaded into it. By hand: {command}"
         )
-    if problem := _find_unwritable(datadir):
-        raise CandleError(f"nothing newer is downloaded: {problem}")
     logger.info("Downloading newer candles pairs=%d", len(pairs))
     _download(settings, pairs, days, while_waiting, check=True)
 
@@ -260,12 +252,8 @@ def _download(
     command = [sys.executable, "-m", "freqtrade", *download_arguments(settings, pairs, days)]
     environment = {**os.environ, "COLUMNS": _WIDE}
     deadline = time.monotonic() + _TIMEOUT_S
-    try:
-        output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-    except OSError as error:
-        raise CandleError(no_scratch(error)) from error
     with (
-        output,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output,
         subprocess.Popen(  # noqa: S603
             tied(command), stdout=output, stderr=output, env=environment
         ) as process,

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import pandas as pd
+
+from feeder_mixin.market.holes import bridge
 
 LABEL_COLUMNS: Final = {"long": "excursion_long", "short": "excursion_short"}
 
@@ -22,7 +25,7 @@ def adverse_excursions(candles: pd.DataFrame, horizon: int) -> pd.DataFrame:
     Parameters
     ----------
     candles
-        Columns high, low, close on a regular grid of candles; missing candles are NaN rows.
+        Columns high, low, close, volume on a regular grid; missing candles are NaN rows.
     horizon
         Candles the label looks ahead, at least 1.
 
@@ -30,13 +33,18 @@ def adverse_excursions(candles: pd.DataFrame, horizon: int) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``excursion_long`` and ``excursion_short``; NaN where the horizon is not over or
-        spans a missing candle.
+        spans a missing candle or a halt (`holes.bridge`): what is bridged is no truth.
     """
-    lowest = candles["low"].rolling(horizon).min().shift(-horizon)
-    highest = candles["high"].rolling(horizon).max().shift(-horizon)
+    there = bridge(candles)
+    high, low, close = (
+        pd.Series(np.where(there.invented, np.nan, values), candles.index)
+        for values in (there.high, there.low, there.close)
+    )
+    lowest = low.rolling(horizon).min().shift(-horizon)
+    highest = high.rolling(horizon).max().shift(-horizon)
     return pd.DataFrame(
         {
-            LABEL_COLUMNS["long"]: lowest / candles["close"] - 1.0,
-            LABEL_COLUMNS["short"]: 1.0 - highest / candles["close"],
+            LABEL_COLUMNS["long"]: lowest / close - 1.0,
+            LABEL_COLUMNS["short"]: 1.0 - highest / close,
         }
     )

@@ -19,6 +19,7 @@ with products 6.4, with trees 7.0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,6 +34,7 @@ from feeder_mixin.market.features import (
     SCALE_FEATURES,
     SCALE_TREE_LEVELS,
     SCALE_TREE_STATES,
+    SMALLEST_ATR,
     WEEK,
     column_values,
     labels,
@@ -51,6 +53,11 @@ ATR_SHARE: Final = 0.3
 
 ANCHOR_SHARE: Final = 0.2
 """Share of log ATR14 / close in the log scale: 0 scores 7.47, 0.1 7.51, 0.2 7.54 % under the trees."""
+
+SMALLEST_SCALE: Final = SMALLEST_ATR
+LARGEST_SCALE: Final = 1.0
+"""Where the scale may lie, a ratio of the price: labels are divided by it. The regression's is 1e-3 to
+1e-1; outside of these bounds it has seen nothing like the candle."""
 
 MIN_ROWS: Final = 2_000
 """Thinned rows below which the scale falls back to ATR14 / close (about 42 days of one pair)."""
@@ -89,7 +96,7 @@ TREE_PARAMS: Final[Mapping[str, Any]] = {
 
 
 def _log_atr(table: pd.DataFrame) -> Array:
-    log_atr: Array = np.log(np.maximum(table["atr_ratio"].to_numpy(np.float64), 1e-7))
+    log_atr: Array = np.log(np.maximum(table["atr_ratio"].to_numpy(np.float64), SMALLEST_ATR))
     return log_atr
 
 
@@ -148,8 +155,9 @@ class LabelScale:
         log_scale = _linear(regressors(table), self.mean, self.std, self.coefficients[pair])
         if self.trees is not None:
             log_scale = log_scale + predict_trees(self.trees, _tree_inputs(table, log_scale))
-        anchored: Array = (1 - ANCHOR_SHARE) * log_scale + ANCHOR_SHARE * _log_atr(table)
-        return anchored
+        anchored = (1 - ANCHOR_SHARE) * log_scale + ANCHOR_SHARE * _log_atr(table)
+        bounded: Array = np.clip(anchored, math.log(SMALLEST_SCALE), math.log(LARGEST_SCALE))
+        return bounded
 
 
 def _linear(x: Array, mean: Array, std: Array, weights: Array) -> Array:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import filelock
 
-from feeder_mixin.errors import BusyError, TuningError, unwritable
+from feeder_mixin.errors import BusyError, TuningError
 from feeder_mixin.settings import FeederSettings
 
 
@@ -33,7 +33,7 @@ def feeder_lock(settings: FeederSettings) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise TuningError(
-            f"state folder {unwritable(folder, error)}; trials and results are kept there"
+            f"state folder {folder} can't be used: {error}. Make it writable, or free disk space"
         ) from error
     try:
         yield

@@ -19,6 +19,7 @@ import pandas as pd
 from feeder_mixin.errors import CandleError, FeederError
 from feeder_mixin.market.context import Market
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
+from feeder_mixin.market.holes import bridge
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout, needed_labelled_days, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_context
 from feeder_mixin.model.rows import DAY_S, open_seconds
@@ -103,11 +104,14 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
     table = _build_table(pair, candles)
     frame = market.context[pair] if candles is None else candles
     warmup_days = warmup_candles(market.horizon) * market.timeframe_s / DAY_S
-    usable_days = int(np.isfinite(labels(table, "long")).sum()) * market.timeframe_s / DAY_S
+    labelled = table.index[np.isfinite(labels(table, "long"))]
+    usable_days = len(labelled) * market.timeframe_s / DAY_S
     needed = needed_labelled_days(market.horizon, market.timeframe_s)
     if usable_days < needed:
+        n_lost = int(np.isnan(bridge(frame).close).sum())
+        lost = f", {n_lost} of them missing or in a halt," if n_lost else ""
         raise CandleError(
-            f"{pair}: too few candles: {len(frame)} give {usable_days:.1f} days with features and "
+            f"{pair}: too few candles: {len(frame)}{lost} give {usable_days:.1f} days with features and "
             f"label, needed are {needed:.4g} beside {warmup_days:.1f} days of warm-up, that "
             f"is {int((needed + warmup_days) * DAY_S / market.timeframe_s)} candles "
             "without gaps"
@@ -115,7 +119,8 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
     try:
         return plan_layout(
             int(open_seconds(table)[0]),
-            int(frame.index[-1].timestamp()),
+            # Of the last label, not of the frame: behind it may be a halt, which is no market.
+            int(labelled[-1].timestamp()) + market.horizon * market.timeframe_s,
             days_back=days_back,
             horizon=market.horizon,
             timeframe_s=market.timeframe_s,

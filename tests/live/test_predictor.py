@@ -446,6 +446,27 @@ def test_gap_is_filled_once_the_folder_has_the_candles(world, tmp_path, cuts_s):
     assert np.isfinite(columns.q[-1])
 
 
+def test_halted_candles_are_never_safe_and_are_served_alike_in_a_backtest(
+    world, tmp_path, write_store, cuts_s
+):
+    """Nothing trades any more: behind two such candles there is no value, live and in a backtest."""
+    halted = world.candles[ETH].copy()
+    first = END - 40
+    halted.iloc[first:, :4] = halted["close"].iloc[first - 1]
+    halted.iloc[first:, 4] = 0.0
+    there = World(world.root, {**world.candles, ETH: halted}, world.datadir)
+    settings = world.settings(tmp_path / "user_data", pairs=(ETH,), max_adverse_ratio=0.9)
+    live = live_run(there, settings, tmp_path, cuts_s).run(first - 5, END)[ETH]
+    write_store(make_record(ETH, 1_795_000_000 * 10**9, num_leaves=20))
+    folder = DataFolder(settings, there.write(tmp_path / "whole"), STEP_S)
+    columns = WalkForward(folder, {}).predict(ETH, host_frame(halted.iloc[: END + 1]))
+    for found in (live, columns):
+        assert np.isfinite(found.q[-43:-39]).all()
+        assert found.safe[-43:-39].all()
+        assert np.isnan(found.q[-39:]).all()
+        assert not found.safe[-39:].any()
+
+
 # ------------------------------------------------------------------ cost
 
 

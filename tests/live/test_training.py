@@ -24,7 +24,6 @@ from feeder_mixin.live.candles import DataFolder, LiveTails
 from feeder_mixin.live.models import ModelStore, TrainedModel
 from feeder_mixin.live.training import ModelTraining, due_cut_s
 from feeder_mixin.market import history
-from tests import disks
 from tests.candle_factory import candle_file, make_candles, write_candles
 from tests.live.conftest import (
     BTC,
@@ -231,23 +230,6 @@ def test_nothing_is_trained_before_the_first_candle(make_bench, inline):
     assert bench.training._next() is None
     bench.see()
     assert bench.training._next() is not None
-
-
-def test_gap_is_downloaded_where_the_lock_of_neighbours_cannot_be_made(
-    make_bench, inline, monkeypatch, caplog
-):
-    """A read-only folder must not end all downloads without a word; it is said once."""
-    bench = make_bench(pairs=(ETH,))
-    downloads = []
-    monkeypatch.setattr(bench.training, "_gap", lambda _pair: "a gap")
-    monkeypatch.setattr(bench.training, "_download", downloads.append)
-    bench.folder.settings.state_dir.parent.mkdir(parents=True, exist_ok=True)
-    with disks.tmpfs(bench.folder.settings.state_dir.parent, "ro"):
-        bench.training._close_gaps()
-        bench.training._close_gaps()
-    assert len(downloads) == 2
-    assert caplog.text.count("Downloads of neighbours are not waited for") == 1
-    assert "Read-only file system" in caplog.text
 
 
 def test_changed_pairs_come_first_then_the_oldest_cut(make_bench, inline):

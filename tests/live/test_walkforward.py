@@ -7,7 +7,6 @@ import math
 import os
 import pickle
 import re
-import shutil
 import time
 
 import numpy as np
@@ -20,7 +19,6 @@ from feeder_mixin.model.calibration import next_theta
 from feeder_mixin.model.quantile import SafetyModel
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import hash48
-from tests import disks
 from tests.candle_factory import write_candles
 from tests.live.conftest import (
     BTC,
@@ -143,20 +141,32 @@ def test_frame_before_there_is_anything_to_learn_has_no_value(world, walk, caplo
     assert f"No candle of this range has a model, so none is safe pair={ETH}" in caplog.text
 
 
-def test_candle_missing_on_disk_is_missing_here_though_the_host_fills_it(world, tmp_path, walk):
-    """The host puts a flat candle into a hole; the tuner leaves rows out, and so does a backtest."""
-    holed = dict(world.candles)
-    hole = LAST - 30
-    holed[ETH] = holed[ETH].drop(index=holed[ETH].index[hole])
-    datadir = write_candles(tmp_path / "holed", holed)
-    frame = frame_of(world, ETH)
+@pytest.mark.parametrize("length", [1, 12, 20])
+def test_hole_on_disk_serves_what_the_hosts_flat_candles_serve(world, tmp_path, walk, length):
+    """A hole costs rows from its third candle on; one of over an hour those behind it, too."""
+    hole = LAST - 60
+    rows = slice(hole, hole + length)
+    holed, filled = dict(world.candles), dict(world.candles)
+    holed[ETH] = holed[ETH].drop(index=holed[ETH].index[rows])
+    flat = filled[ETH].copy()
+    flat.iloc[rows, :4] = flat["close"].iloc[hole - 1]
+    flat.iloc[rows, 4] = 0.0
+    filled[ETH] = flat
+    frame = host_frame(flat.iloc[: LAST + 1])
+    q = {}
+    for name, candles in (("holed", holed), ("filled", filled)):
+        columns = walk(write_candles(tmp_path / name, candles)).predict(ETH, frame)
+        q[name] = columns.q
+        assert not columns.safe[np.isnan(columns.q)].any()
     at = frame.index[frame["date"] == world.candles[ETH].index[hole]][0]
-    flat = frame.loc[at - 1, "close"]
-    frame.loc[at, ["open", "high", "low", "close"]] = flat
-    frame.loc[at, "volume"] = 0.0
-    columns = walk(datadir).predict(ETH, frame)
-    assert np.isfinite(columns.q[:at]).all()
-    assert np.isnan(columns.q[at:]).all()
+    lost = slice(at + 2, at + length) if length <= 12 else slice(at + 2, None)
+    expected = np.zeros(len(frame), bool)
+    expected[lost] = True
+    for values in q.values():
+        np.testing.assert_array_equal(np.isnan(values), expected)
+    np.testing.assert_array_equal(q["holed"][:at], q["filled"][:at])
+    # Labels over the hole calibrate nothing where it is known to be one.
+    np.testing.assert_allclose(q["holed"], q["filled"], rtol=2e-2)
 
 
 def test_frame_without_a_candle_that_is_on_disk_shifts_no_value(world, walk):
@@ -223,19 +233,6 @@ def test_models_that_nobody_used_for_a_week_are_deleted(world, walk):
         os.utime(path, (then, then))
     walk().predict(ETH, frame_of(world, ETH, LAST, 50))
     assert (stale.exists(), fresh.exists()) == (False, True)
-
-
-def test_models_that_cannot_be_kept_serve_this_run(world, walk, caplog):
-    """A read-only or full state folder costs a backtest its cache, not its result."""
-    frame = frame_of(world, ETH, LAST, 50)
-    expected = walk().predict(ETH, frame)
-    backtest = walk()
-    shutil.rmtree(backtest._model_dir)
-    with disks.full(backtest._model_dir):
-        columns = backtest.predict(ETH, frame)
-        assert "models of this run are not kept" in caplog.text.lower()
-        assert "No space left on device. Free disk space" in caplog.text
-    np.testing.assert_array_equal(columns.q, expected.q)
 
 
 def test_world_is_not_changed_by_a_backtest(world: World, walk):

@@ -25,6 +25,7 @@ from feeder_mixin.market.features import (
     tail_candles,
     vol_horizon,
 )
+from feeder_mixin.market.holes import MAX_BRIDGE_CANDLES
 from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.market.windows import rolling_extreme, rolling_mean
 from tests.candle_factory import make_candles
@@ -93,7 +94,7 @@ def test_own_features_of_fewer_candles_than_wanted_are_all_rows(rough):
 def test_own_features_one_candle_short_of_a_tail_differ(make_candles):
     """The stated length of a tail is not longer than its windows."""
     candles = make_candles(6_144, 3)
-    assert tail_candles(HORIZON) == len(candles)
+    assert tail_candles(HORIZON) == len(candles) + MAX_BRIDGE_CANDLES + 1
     whole, short = (own_features(c, HORIZON, 1).iloc[0] for c in (candles, candles.iloc[1:]))
     assert whole["season_before_21d_96"] != short["season_before_21d_96"]
 
@@ -139,7 +140,7 @@ def test_column_values_of_an_unknown_column_name_it(rough):
 
 def test_tables_without_excursions_have_no_labels(rough):
     """The bot's table is the tuner's without its labels."""
-    candles = rough.iloc[:7_500]
+    candles = rough.iloc[:5_900]
     market = Market({BTC: candles}, HORIZON, 300)
     own = own_features(candles, HORIZON)
     table = build_table(own, market.shared)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from feeder_mixin.errors import StoreUnavailableError
+from feeder_mixin.errors import CandleError, StoreUnavailableError
 from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters, hash48
 from feeder_mixin.settings import FeederSettings, load_settings
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
+from feeder_mixin.tune import worker
 from feeder_mixin.tune.candles import load_run_candles
 from feeder_mixin.tune.options import Mode, RunOptions, RunSummary
 from feeder_mixin.tune.run import run_feeder
@@ -285,3 +286,48 @@ def test_run_with_more_trials_knows_what_the_interrupted_one_wrote(project, monk
     again = run(settings, store, root, pairs=(CLOSE,), n_trials=2)
     assert "interrupted command" in again.results[CLOSE]["decision"]["reason"]
     assert stored(store, CLOSE) == (3, NEARLY)
+
+
+def halted(candles, n):
+    """Return candles of which the last `n` stand still, without volume."""
+    candles = candles.copy()
+    candles.iloc[-n:, :4] = candles["close"].iloc[-n - 1]
+    candles.iloc[-n:, 4] = 0.0
+    return candles
+
+
+def test_plan_of_a_halted_pair_ends_with_its_market():
+    """Three days of silence are no test window; a pair that never trades fails by name and count."""
+    candles = make_candles(40 * 288, 3)
+    worker.start({NEW: candles}, 30, 300, candles.index[-1])
+    whole = worker.plan_pair(NEW, None, 180.0)
+    quiet = worker.plan_pair(CLOSE, halted(candles, 3 * 288), 180.0)
+    hour = 12  # stands at the last close, as a hole does
+    assert whole.test.end_s - quiet.test.end_s == (3 * 288 - hour) * 300
+    with pytest.raises(
+        CandleError, match=r"11520, \d+ of them missing or in a halt, give 0\.\d days"
+    ):
+        worker.plan_pair(CLOSE, halted(candles, 25 * 288), 180.0)
+
+
+@pytest.mark.slow
+def test_run_with_a_halted_and_a_wicked_pair_leaves_the_others_as_they_are(tmp_path, caplog):
+    """One pair halted for its last three days, one with a high of 1e9: no figure leaves its range."""
+    root = tmp_path / "project"
+    settings, store = make_settings(root), SqlStore(tmp_path / "store.sqlite")
+    plain = run(settings, store, root)
+    frames = {pair: make_candles(40 * 288, seed) for pair, seed in SEEDS.items()}
+    frames[CLOSE] = halted(frames[CLOSE], 3 * 288)
+    wicked = frames[EQUAL]
+    wicked.iloc[-1_000, wicked.columns.get_loc("high")] = 1e9
+    write_candles(root / "candles", frames)
+    caplog.clear()
+    again = run(settings, SqlStore(tmp_path / "other.sqlite"), root)
+    assert "Nothing traded for over an hour" in caplog.text
+    assert f"count as missing, download them again pair={EQUAL} candles=1" in caplog.text
+    assert set(again.results) == set(PAIRS)
+    for pair in PAIRS:
+        before, now = plain.results[pair], again.results[pair]
+        assert abs(now["metrics"]["skill"]) < 1
+        assert now["metrics"]["test_mae"] < 10 * before["metrics"]["test_mae"]
+        assert abs(now["decision"]["pooled_skill"] - before["decision"]["pooled_skill"]) < 0.05
