@@ -171,7 +171,7 @@ def _copy_model(store: ModelStore, name: str, pair: str) -> str:
         shared=replace(shared, scale=scale),
     )
     copied = f"{slug}-{model.cut_s}-copy"
-    store.save(copied, shared_name, own, model.parameters, model.rows)
+    store.save(copied, shared_name, own, model.parameters, model.rows, 1.0)
     return copied
 
 

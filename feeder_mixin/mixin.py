@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -133,6 +134,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
         warn_unlisted(self.feeder, self._is_listed)
         folder = self._data_folder(DataFolder, self.feeder.with_context(self._is_listed))
+        folder = replace(folder, listed_s=self._listings())
         self._stop_live()  # of an earlier call
         # The host rounds a frame up to whole requests of at most 499 candles.
         frame_candles = self.startup_candle_count + 500
@@ -309,6 +311,16 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
         step_s = timeframe_seconds(settings.timeframe)
         return make(settings, Path(self.config["datadir"]), step_s)
+
+    def _listings(self) -> dict[str, int]:
+        """Return pair -> when the exchange listed it, in seconds since the epoch, as far as it says."""
+        pairs = {*self.feeder.pairs, *self.feeder.context_pairs}
+        markets = {pair: self.dp.market(pair) or {} for pair in pairs}
+        return {
+            pair: int(market["created"]) // 1000
+            for pair, market in markets.items()
+            if market.get("created")
+        }
 
     def _host_frame(self, pair: str) -> pd.DataFrame:
         frame: pd.DataFrame = self.dp.ohlcv(

@@ -221,6 +221,17 @@ def format_time_ns(time_ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
 
 
+def open_text(open_s: float) -> str:
+    """Return a candle's open, or a cut, as shown to users: UTC, to the minute.
+
+    Examples
+    --------
+    >>> open_text(1_767_225_600)
+    '2026-01-01T00:00Z'
+    """
+    return format_time_ns(int(open_s) * NANOSECONDS)[:16] + "Z"
+
+
 # Spelled out: `fromisoformat` reads "2026-01-01+07:00" as seven o'clock without a zone.
 _RFC_3339: Final = re.compile(
     r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII

@@ -25,6 +25,11 @@ MAX_HORIZON_CANDLES: Final = 288
 
 _FEEDER_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
+RETRAIN_HOURS: Final = 24.0
+
+MODEL_MAX_AGE_HOURS: Final = 360.0
+"""Default age at which a model calls nothing safe: 15 days cost 0.1 points of skill, 30 days 0.6."""
+
 _LEAST_RETRAIN_HOURS: Final = 0.05  # three minutes; a typo must not train without end
 _HOURS_OF_A_YEAR: Final = 8_760
 
@@ -48,9 +53,9 @@ class FeederSettings:
         ``futures`` or ``spot``: freqtrade's trading mode, and the candles that go with it.
     context_pairs
         Pairs that features and scale look across, sorted.
-    train_days, retrain_hours, last_good_max_days
-        Training window of a pair's trees; how often models are due; age limit of the last good copy
-        (None: no limit).
+    train_days, retrain_hours, model_max_age_hours, last_good_max_days
+        Training window of a pair's trees; how often models are due; age at which a model calls
+        nothing safe any more; age limit of the last good copy (None: no limit).
     config_paths
         The config files, in the order freqtrade takes them by ``--config``: later ones win.
     root
@@ -71,7 +76,8 @@ class FeederSettings:
     context_pairs: tuple[str, ...] = ()
     store_url: str | None = None
     train_days: float = 150.0
-    retrain_hours: float = 24.0
+    retrain_hours: float = RETRAIN_HOURS
+    model_max_age_hours: float = MODEL_MAX_AGE_HOURS
     last_good_max_days: float | None = None
 
     def with_context(self, is_there: Callable[[str], bool]) -> FeederSettings:
@@ -179,6 +185,7 @@ _FEEDER_KEYS: Final[Mapping[str, Callable[[object], str | None]]] = {
     "store_url": _text,
     "train_days": _above_zero(3650.0),
     "retrain_hours": _hours,
+    "model_max_age_hours": _hours,
     "last_good_max_days": _above_zero(3650.0),
 }
 """The fixed keys of the ``feeder`` block, and what each value must be."""
@@ -311,6 +318,7 @@ def build_settings(
     timeframe = config.get("timeframe")
     if not isinstance(timeframe, str):
         raise SettingsError(f"{path}: timeframe={timeframe!r}, expected a text such as '5m'")
+    _check_age(path, block)
     context = chosen or [*own_pairs[:DEFAULT_CONTEXT_PAIRS], btc_beside(own_pairs[0])]
     return FeederSettings(
         feeder_id=_bot_name(config, path),
@@ -325,6 +333,17 @@ def build_settings(
         context_pairs=tuple(sorted(set(context))),
         **{key: value for key, value in block.items() if key not in {"side", "context_pairs"}},
     )
+
+
+def _check_age(path: Path | str, block: Mapping[str, Any]) -> None:
+    """Raise where models would be too old before the next ones are due."""
+    retrain: float = block.get("retrain_hours", RETRAIN_HOURS)
+    oldest: float = block.get("model_max_age_hours", MODEL_MAX_AGE_HOURS)
+    if oldest <= retrain:
+        raise SettingsError(
+            f"{path}: feeder.model_max_age_hours={oldest:g}, expected more than feeder.retrain_hours="
+            f"{retrain:g}: a model would be too old before the next one is due"
+        )
 
 
 def _bot_name(config: Mapping[str, Any], path: Path | str) -> str:

@@ -13,6 +13,7 @@ from feeder_mixin.settings import (
     MAX_HORIZON_CANDLES,
     build_settings,
     load_settings,
+    read_config,
 )
 
 BTC_PAIR = "BTC/USDT:USDT"
@@ -433,3 +434,19 @@ def test_build_settings_with_pairlists_that_bring_in_pairs_is_refused_with_the_r
     """A pair that is not in the config has no record, and would never be safe without a word."""
     with pytest.raises(SettingsError, match=rf"'{named}' in pairlists picks pairs.*StaticPairList"):
         build(make_config() | {"pairlists": pairlists})
+
+
+@pytest.mark.parametrize("feeder", ["75a", "75b", "75c", "120a", "120b", "120c"])
+def test_context_of_the_six_feeders_is_written_out_and_is_the_default(feeder):
+    """One more pair in the whitelist then asks for one more model; records fit as before."""
+    path = Path(f"config/feeder{feeder}.json")
+    config = read_config(path)
+    written = config["feeder"].pop("context_pairs")
+    by_list = build_settings(config, path, Path("user_data"))
+    assert tuple(written) == by_list.context_pairs
+
+
+def test_model_that_would_be_too_old_before_the_next_is_due_is_refused():
+    """An age below the retraining would make every candle before it unsafe."""
+    with pytest.raises(SettingsError, match=r"model_max_age_hours=24, expected more than.*=48"):
+        build(make_config(retrain_hours=48, model_max_age_hours=24))

@@ -27,7 +27,7 @@ ALLOWED = {
     "live": {"errors", "settings", "schema", "stores", "market", "model", "workers", "processes"},
     "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live"},
     "replay": {"errors", "pairs", "processes", "settings", "schema", "market"},
-    "doctor": {"errors", "settings", "schema", "stores", "market", "live"},
+    "doctor": {"errors", "settings", "schema", "stores", "market", "model", "live"},
     "cli": {
         "errors",
         "settings",

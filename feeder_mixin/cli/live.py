@@ -26,12 +26,12 @@ from feeder_mixin.errors import SettingsError, StateError
 from feeder_mixin.live.lock import is_bot_running, running_bot_pid
 from feeder_mixin.live.request import RELOAD_TIMEOUT_S, ReloadOutcome, reload_bot
 from feeder_mixin.live.stand_in import newest_status_path
-from feeder_mixin.live.status import Status, read_status
+from feeder_mixin.live.status import ModelStatus, Status, read_status
 from feeder_mixin.schema import NANOSECONDS, parse_time_ns
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.notes import group_pairs
 
-_TABLE_WIDTH: Final = 120
+_TABLE_WIDTH: Final = 140
 """Least width of the table: on a narrower terminal lines wrap instead of losing digits."""
 
 
@@ -182,6 +182,7 @@ def _pair_table(status: Status) -> Table:
     table.add_column("trained until", no_wrap=True)
     table.add_column("rows", justify="right")
     table.add_column("factor", justify="right")
+    table.add_column("last served", no_wrap=True)
     for pair, facts in status["pairs"].items():
         model = facts["model"]
         table.add_row(
@@ -193,10 +194,23 @@ def _pair_table(status: Status) -> Table:
             _short(model["version"]),
             "-" if model["generation"] is None else str(model["generation"]),
             _short(model["trained_until"]),
-            "-" if model["rows"] is None else str(model["rows"]),
+            _rows_text(model),
             f"{model['calibration']:.3f}" if "calibration" in model else "-",
+            _minute(facts.get("last_served")),
         )
     return table
+
+
+def _rows_text(model: ModelStatus) -> str:
+    """Return rows, and the expected ones behind them where they are not about as many."""
+    rows, expected = model["rows"], model.get("expected_rows")
+    if rows is None:
+        return "-"
+    return str(rows) if expected is None or rows > 0.95 * expected else f"{rows} of {expected}"
+
+
+def _minute(time_text: str | None) -> str:
+    return "-" if time_text is None else f"{time_text[:16]}Z"
 
 
 def _short(time_text: str | None) -> str:

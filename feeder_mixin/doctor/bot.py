@@ -14,13 +14,17 @@ from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
 from feeder_mixin.live.lock import bot_started_s, running_bot_pid
 from feeder_mixin.live.request import catches_sigusr1
 from feeder_mixin.live.stand_in import newest_status_path
-from feeder_mixin.live.status import PairStatus, read_status
+from feeder_mixin.live.status import ModelStatus, PairStatus, read_status
+from feeder_mixin.model.rows import SHORT_SHARE
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, parse_time_ns
 from feeder_mixin.stores.notes import some
 
 _START_S: Final = 300.0
 """A bot that has not written its status after this time does not start, but hang."""
 _PROC: Final = Path("/proc/self/status")
+_SERVED_CANDLES: Final = 10
+_SERVED_LEAST_S: Final = 600.0
+"""A pair about which the host has not asked for so long is not followed any more."""
 _LISTENS: Final = "0A"
 """State of a listening socket in ``/proc/net/tcp``."""
 
@@ -157,6 +161,20 @@ def check_models(facts: Facts) -> Verdict:
             f"no model, so never safe, and none is being trained: {some(none)}",
             "see the bot's log: candles are missing, or its training has ended",
         )
+    if old := found["old"]:
+        hours = facts.settings.model_max_age_hours
+        return Verdict(
+            "fail",
+            f"model older than feeder.model_max_age_hours={hours:g}, so never safe: {some(old)}",
+            "see the bot's log for why no newer one is trained",
+        )
+    if short := found["short"]:
+        return Verdict(
+            "fail",
+            f"model on under half of the expected rows, or of the context's candles: {some(short)}",
+            "download older candles (freqtrade download-data --prepend); the bot trains again when "
+            "they are there",
+        )
     if older := found["older"]:
         return _older(facts, f"served by a model of an older record: {some(older)}")
     if training := found["training"]:
@@ -171,12 +189,60 @@ def _model_state(facts: Facts, pair: str, known: PairStatus) -> tuple[str, str]:
     model = known["model"]
     if model["error"] is not None:
         return "failed", f" ({model['error']})"
+    if model["trained_until"] is not None and _is_too_old(facts, model["trained_until"]):
+        return "old", f" (trained until {model['trained_until'][:16]}Z)"
+    if _is_short(model):
+        share = 100 * (model.get("context_share") or 0.0)
+        return "short", (
+            f" (rows {model['rows']} of {model.get('expected_rows')}, context {share:.0f} %)"
+        )
     if _serves(facts, pair, known):
         # A model of the right record that is trained anew by the clock is nothing to wait for.
         return ("stale" if model["state"] == "stale" else "ready"), ""
     if model["state"] in {"training", "none"}:
         return model["state"], ""
     return "older", f" (serves {_shown(_time_ns(model['version']))})"
+
+
+def _is_too_old(facts: Facts, trained_until: str) -> bool:
+    age_ns = facts.now_ns - parse_time_ns(trained_until)
+    return age_ns >= facts.settings.model_max_age_hours * 3600 * NANOSECONDS
+
+
+def _is_short(model: ModelStatus) -> bool:
+    """Return whether a model learned from under half of what there should be, as far as is known."""
+    rows, expected, share = model["rows"], model.get("expected_rows"), model.get("context_share")
+    if rows is None or expected is None or share is None:
+        return False  # no model, or a bot of an earlier version
+    return rows < SHORT_SHARE * expected or share < SHORT_SHARE
+
+
+def check_served(facts: Facts) -> Verdict:
+    """Look when the host last asked about every pair: one that it dropped keeps its model."""
+    pairs = {p: f for p, f in facts.status["pairs"].items() if p in facts.settings.pairs}
+    patience_s = max(_SERVED_CANDLES * facts.step_s, _SERVED_LEAST_S)
+    written_s = newest_status_path(facts.settings).stat().st_mtime
+    started_s = bot_started_s(facts.settings, _running_pid(facts))
+    late = []
+    for pair, known in pairs.items():
+        last = known.get("last_candle")
+        age_s = written_s - (parse_time_ns(last) / NANOSECONDS if last else started_s)
+        if age_s > patience_s + facts.step_s:
+            late.append(f"{pair} ({f'last candle {last[:16]}Z' if last else 'never asked about'})")
+    if not late:
+        return Verdict("pass", f"the bot is asked about all {len(pairs)} pairs")
+    if len(late) == len(pairs):
+        return Verdict(
+            "fail",
+            f"the bot is not asked about any pair: {some(late)}",
+            "start its trading (/start), or see its log: the exchange may give no candles",
+        )
+    return Verdict(
+        "fail",
+        f"freqtrade does not follow these pairs any more, nothing is served there: {some(late)}",
+        "delisted, or taken out by exchange.pair_blacklist or a pairlist filter: see the bot's log, and "
+        "take them out of pair_whitelist",
+    )
 
 
 def check_api_port(facts: Facts) -> Verdict:

@@ -8,11 +8,10 @@ import pandas as pd
 
 from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
 from feeder_mixin.errors import CandleError, MissingCandlesError, OldCandlesError
-from feeder_mixin.live.candles import open_text
 from feeder_mixin.live.last_good import read_last_good
 from feeder_mixin.market.candles import load_candles
 from feeder_mixin.market.history import download_command
-from feeder_mixin.schema import NANOSECONDS
+from feeder_mixin.schema import NANOSECONDS, open_text
 from feeder_mixin.stores.notes import some
 
 _DAY_NS: Final = 86_400 * NANOSECONDS

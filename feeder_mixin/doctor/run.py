@@ -58,6 +58,7 @@ CHECKS: Final = (
     Check("reload", bot.check_reload, "reload the bot"),
     Check("parameters", bot.check_parameters, "reload the bot"),
     Check("models", bot.check_models, "see the bot's log"),
+    Check("served", bot.check_served, "see the bot's log"),
     Check("api_port", bot.check_api_port, "mend api_server in the config"),
 )
 """In the order in which they hand on facts, and in which an operator mends things."""

@@ -40,11 +40,19 @@ def check_config(facts: Facts) -> Verdict:
     path = settings.config_paths[0]
     facts.config = read_config(path)
     facts.settings, facts.step_s = settings, step_s
-    return Verdict(
-        "pass",
+    said = (
         f"{path}: {settings.feeder_id} is {settings.side}, {len(settings.pairs)} pairs, "
-        f"{settings.timeframe}, {settings.exchange}, user_data {settings.user_data_dir}",
+        f"{settings.timeframe}, {settings.exchange}, user_data {settings.user_data_dir}"
     )
+    if "context_pairs" not in facts.config["feeder"]:
+        context = ", ".join(f'"{pair}"' for pair in settings.context_pairs)
+        return Verdict(
+            "warn",
+            f"{said}; feeder.context_pairs is not there, so it follows pair_whitelist: one more pair "
+            "asks for new models of all",
+            f'write it out in the config: "context_pairs": [{context}]',
+        )
+    return Verdict("pass", said)
 
 
 def check_store(facts: Facts) -> Verdict:

@@ -26,7 +26,6 @@ from feeder_mixin.live.candles import (
     DataFolder,
     LiveTails,
     forming_candle_s,
-    open_text,
 )
 from feeder_mixin.live.describe import describe_pair
 from feeder_mixin.live.exceedance import Exceedance, realised_exceedance
@@ -55,7 +54,7 @@ from feeder_mixin.live.training import ModelTraining
 from feeder_mixin.market.candles import CLOCK_SLACK_S
 from feeder_mixin.market.features import FEATURE_HASH, tail_candles
 from feeder_mixin.processes import ScratchFolder
-from feeder_mixin.schema import format_time_ns
+from feeder_mixin.schema import format_time_ns, open_text
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.notes import some
 
@@ -67,25 +66,45 @@ FRAME_CANDLES: Final = 1_000
 _CALIBRATION_PAUSE_S: Final = 60.0
 """Between two writes of the calibration; what a killed bot had not written is computed again."""
 
-_SCHEDULE_FORMAT: Final = 1
+_STATUS_PAUSE_S: Final = 60.0
+"""Between two writes of the status where nothing but the newest candle changed."""
+
+_SCHEDULE_FORMAT: Final = 2
 """Raise it when the schedule's content changes: models are then trained anew."""
 
 _generations: dict[str, int] = {}
 _reloads: dict[str, ReloadStatus] = {}
 """Feeder -> generation and reload counts of this process: ``/reload_config`` does not start anew."""
 
+_served: dict[str, tuple[dict[str, Any], Mapping[str, SafetyColumns]]] = {}
+"""Feeder -> schedule identity and what its pairs were served, for ``/reload_config``.
+
+With other context pairs the same candles would get other values: consumers would see the past change.
+"""
+
 
 def schedule_identity(settings: FeederSettings) -> dict[str, Any]:
-    """Return what a model in force depends on beside its file: another one can't go on."""
+    """Return what a model in force depends on beside its file: one of another can't go on serving.
+
+    Context pairs and training window are not here: a model of others serves until the new one stands.
+    """
     return {
         "format": _SCHEDULE_FORMAT,
         "side": settings.side,
         "horizon_candles": settings.horizon_candles,
         "timeframe": settings.timeframe,
-        "train_days": settings.train_days,
-        "context_pairs": list(settings.context_pairs),
         "feature_hash": FEATURE_HASH,
     }
+
+
+def _changes(before: object, now: Mapping[str, Any]) -> str:
+    """Return what differs in an identity, for example ``side=long, now short``."""
+    known = before if isinstance(before, dict) else {}
+    return ", ".join(
+        f"{key}={known.get(key)}, now {value}"
+        for key, value in now.items()
+        if known.get(key) != value
+    )
 
 
 class LiveFeeder:
@@ -134,6 +153,7 @@ class LiveFeeder:
         )
         self._watcher = SignalWatcher(self.reload)
         self._writing = threading.Lock()
+        self._status_until_s, self._status_at = 0, 0.0
         self._said: dict[str, str] = {}
         self._exceedances: Mapping[str, Exceedance | None] = {}
         self._messages = Messages(self.settings.feeder_id, send)
@@ -166,6 +186,9 @@ class LiveFeeder:
         _reloads[self.settings.feeder_id] = self._reload
         self._messages.started(loaded)
         self._restore_schedule()
+        identity, columns = _served.get(self.settings.feeder_id, ({}, {}))
+        if identity == schedule_identity(self.settings):
+            self._predictor.restore(columns)
         if self._temporary is None:
             self._calibration.restore(self._calibration_path)
         self._training.start()
@@ -174,6 +197,10 @@ class LiveFeeder:
 
     def stop(self) -> None:
         """End the threads, ignore the signal, free the lock; what served is on disk."""
+        _served[self.settings.feeder_id] = (
+            schedule_identity(self.settings),
+            self._predictor.columns,
+        )
         try:
             self._watcher.stop()
             self._training.stop()
@@ -318,6 +345,23 @@ class LiveFeeder:
         """Do what is due beside the training; on its thread, once in a while."""
         self._keep_calibration()
         self._messages.send_due()
+        is_later = self._predictor.until_s > self._status_until_s
+        if is_later and time.monotonic() - self._status_at >= _STATUS_PAUSE_S:
+            self._keep_status()
+            self._say_ages()
+
+    def _say_ages(self) -> None:
+        for pair, known in self._cache.snapshot.pairs.items():
+            about = f"age {pair}"
+            if known.newest is None or not self._is_too_old(known):
+                self._said.pop(about, None)
+                continue
+            self._say_once(
+                about,
+                f"Model of {pair} is too old, no candle is safe: "
+                f"trained_until={open_text(known.newest.model.cut_s)} "
+                f"feeder.model_max_age_hours={self.settings.model_max_age_hours:g}",
+            )
 
     def _keep_calibration(self, pause_s: float = _CALIBRATION_PAUSE_S) -> None:
         """Write what candles did to the calibration since the last time; off the candle's path."""
@@ -332,6 +376,7 @@ class LiveFeeder:
 
     def _keep_status(self) -> None:
         """Write the status file, whatever else can't be written; any thread."""
+        self._status_until_s, self._status_at = self._predictor.until_s, time.monotonic()
         with self._writing:
             try:
                 problem = keep_status(self.settings, self._build_status(self._cache.snapshot))
@@ -376,6 +421,10 @@ class LiveFeeder:
             pair,
             self._model_state(pair),
             error=self._training.error_of(pair),
+            expected_rows=None
+            if pair.newest is None
+            else self._training.expected_rows(pair.newest.model),
+            served=self._predictor.served(name),
             factor=self._calibration.factor(name),
             exceedance=self._exceedances.get(name),
         )
@@ -385,7 +434,13 @@ class LiveFeeder:
             return "training"
         if pair.newest is None:
             return "none"
-        return "stale" if self._training.due(pair, time.time()) else "ready"
+        is_stale = self._is_too_old(pair) or self._training.due(pair, time.time()) is not None
+        return "stale" if is_stale else "ready"
+
+    def _is_too_old(self, pair: PairSnapshot) -> bool:
+        """Return whether the newest candles of a pair are never safe, for the age of its model."""
+        max_age_s = self.settings.model_max_age_hours * 3600
+        return pair.newest is not None and time.time() >= pair.newest.model.cut_s + max_age_s
 
     @property
     def _schedule_path(self) -> Path:
@@ -424,10 +479,10 @@ class LiveFeeder:
             return
         if document is None:
             return
-        if document.get("identity") != schedule_identity(self.settings):
+        if document.get("identity") != (now := schedule_identity(self.settings)):
             logger.warning(
-                "Models of before do not fit this config (side, horizon, timeframe, train_days, "
-                "context pairs, features or version changed): they are trained anew"
+                "Saved models do not match this config, new ones are trained: %s",
+                _changes(document.get("identity"), now),
             )
             return
         ahead: dict[str, int] = {}
@@ -449,6 +504,12 @@ class LiveFeeder:
                 continue
             self._cache.put_servings(pair, servings, forming_candle_s(self._step_s))
             newest = servings[-1]
+            if keys := newest.model.misfits(self.settings):
+                logger.warning(
+                    "Model was trained with other %s, it serves until the new one stands pair=%s",
+                    " and ".join(keys),
+                    pair,
+                )
             logger.info(
                 "Model goes on serving %s version=%s trained_until=%s first_candle=%s",
                 pair,

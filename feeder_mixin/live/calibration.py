@@ -23,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeder_mixin.errors import StateError
-from feeder_mixin.live.candles import Tail, open_text
+from feeder_mixin.live.candles import Tail
 from feeder_mixin.live.files import read_checked, write_checked
 from feeder_mixin.market.candles import CLOCK_SLACK_S, COLUMNS
 from feeder_mixin.market.holes import MAX_BRIDGE_CANDLES, bridge_values
 from feeder_mixin.market.windows import rolling_extreme
 from feeder_mixin.model.calibration import calibrate_newer, factors
+from feeder_mixin.schema import open_text
 from feeder_mixin.settings import FeederSettings, Side
 
 logger = logging.getLogger(__name__)

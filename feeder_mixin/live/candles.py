@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,10 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, MissingCandlesError
 from feeder_mixin.market.candles import COLUMNS, find_candle_file, load_candles
+from feeder_mixin.market.features import warmup_candles
 from feeder_mixin.market.formats import describe_other_forms
-from feeder_mixin.schema import NANOSECONDS, format_time_ns
+from feeder_mixin.model.rows import DAY_S, expected_rows
+from feeder_mixin.schema import open_text
 from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
@@ -127,11 +130,39 @@ def from_frame(frame: pd.DataFrame, step_s: int) -> Tail:
 
 @dataclass(frozen=True, slots=True)
 class DataFolder:
-    """The candles on disk that this feeder reads."""
+    """The candles on disk that this feeder reads.
+
+    Attributes
+    ----------
+    listed_s
+        Pair -> when it was listed, in seconds since the epoch. A pair of which that is not known is
+        left out, and counted as an old one.
+    """
 
     settings: FeederSettings
     datadir: Path
     step_s: int
+    listed_s: Mapping[str, int] = field(default_factory=dict)
+
+    def expected_rows(self, pair: str, cut_s: int) -> int:
+        """Return how many rows a fit learns from where no candle is missing since the listing."""
+        return expected_rows(
+            cut_s,
+            train_days=self.settings.train_days,
+            horizon=self.settings.horizon_candles,
+            timeframe_s=self.step_s,
+            first_s=self._first_s(pair, warmup_candles(self.settings.horizon_candles) - 1),
+        )
+
+    def wanted_from_s(self, pair: str, cut_s: int) -> int:
+        """Return the open of the first candle that a fit at a cut reads of a pair."""
+        warmup = warmup_candles(self.settings.horizon_candles)
+        start_s = int(cut_s - self.settings.train_days * DAY_S) - warmup * self.step_s
+        return max(start_s, self._first_s(pair, 0) or start_s)
+
+    def _first_s(self, pair: str, n_later: int) -> int | None:
+        listed_s = self.listed_s.get(pair)
+        return None if listed_s is None else listed_s + n_later * self.step_s
 
     def load(self, pair: str, since_s: int | None = None) -> Tail | None:
         """Return a pair's candles, or None where there is no file.
@@ -307,8 +338,3 @@ def _with_newest(tail: Tail, frame: pd.DataFrame, disk_last_s: int | None) -> Ta
 def forming_candle_s(step_s: int) -> int:
     """Return the open of the candle that forms now: the first that a new model serves."""
     return int(time.time() // step_s * step_s)
-
-
-def open_text(open_s: int) -> str:
-    """Return a candle's open as shown to users, to the minute."""
-    return format_time_ns(open_s * NANOSECONDS)[:16] + "Z"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from feeder_mixin.live.cache import PairSnapshot
 from feeder_mixin.live.exceedance import Exceedance
+from feeder_mixin.live.predictor import SafetyColumns
 from feeder_mixin.live.status import ExceedanceStatus, ModelState, ModelStatus, PairStatus
 from feeder_mixin.schema import NANOSECONDS, format_time_ns
 
@@ -13,6 +17,8 @@ def describe_pair(
     model_state: ModelState,
     *,
     error: str | None,
+    expected_rows: int | None,
+    served: SafetyColumns | None,
     factor: float,
     exceedance: Exceedance | None,
 ) -> PairStatus:
@@ -22,6 +28,10 @@ def describe_pair(
     ----------
     error
         Why its last fit failed, or None.
+    expected_rows
+        Of the serving model; None without one.
+    served
+        Columns of the host's newest frame; None before the first.
     factor
         What its forecasts are multiplied by.
     """
@@ -32,6 +42,8 @@ def describe_pair(
         generation=None if newest is None else newest.generation,
         trained_until=None if newest is None else _time_text(newest.model.cut_s * NANOSECONDS),
         rows=None if newest is None else newest.model.rows,
+        expected_rows=expected_rows,
+        context_share=None if newest is None else newest.model.context_share,
         error=error,
         calibration=factor,
     )
@@ -41,6 +53,8 @@ def describe_pair(
         parameters=dict(pair.loaded.parameters),
         rejected=pair.loaded.rejected,
         passed_over=pair.loaded.passed_over,
+        last_candle=None if served is None else _open_text(served.opens_s),
+        last_served=None if served is None else _open_text(served.opens_s[np.isfinite(served.q)]),
         model=model,
         last_good_at=_time_text(pair.loaded.saved_ns),
         exceedance=None
@@ -49,6 +63,11 @@ def describe_pair(
             share=exceedance.share, nominal=exceedance.nominal, candles=exceedance.n_candles
         ),
     )
+
+
+def _open_text(opens_s: NDArray[np.int64]) -> str | None:
+    """Return the last of ascending opens; None without any."""
+    return _time_text(int(opens_s[-1]) * NANOSECONDS) if len(opens_s) else None
 
 
 def _time_text(time_ns: int | None) -> str | None:

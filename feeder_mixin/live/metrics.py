@@ -191,6 +191,24 @@ METRICS: Final = (
         _of_pairs(lambda p: _seconds(p["model"]["trained_until"])),
     ),
     Metric(
+        "feeder_model_rows",
+        "rows that the serving model was trained on; absent without one",
+        _PAIR,
+        _of_pairs(lambda p: p["model"]["rows"]),
+    ),
+    Metric(
+        "feeder_model_expected_rows",
+        "how many there are where no candle is missing since the pair's listing",
+        _PAIR,
+        _of_pairs(lambda p: p["model"].get("expected_rows")),
+    ),
+    Metric(
+        "feeder_last_served_timestamp_seconds",
+        "open of the newest candle that got a prediction; stands still for a pair that is gone",
+        _PAIR,
+        _of_pairs(lambda p: _seconds(p.get("last_served"))),
+    ),
+    Metric(
         "feeder_calibration_factor",
         "what the pair's forecasts are multiplied by, 1 at the beginning",
         _PAIR,

@@ -33,13 +33,14 @@ from feeder_mixin.model.quantile import (
     shared_context,
     shared_rows,
 )
+from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.model.scale import LabelScale
 from feeder_mixin.schema import PARAMETERS, hash48
 from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 """Of the model files: raise it when their content changes."""
 
 
@@ -53,6 +54,10 @@ class TrainedModel:
         Seconds since the epoch; every label it learned from had ended by then.
     rows
         Rows the pair's own trees learned from, after thinning.
+    context_share
+        Share of the candles that the context pairs should have before the cut, and had.
+    context_hash, train_days
+        The context pairs and the training window that it was trained for.
     name, shared_name
         Of its file and of the file of its shared models, without ending.
     """
@@ -61,9 +66,21 @@ class TrainedModel:
     parameters: Mapping[str, float]
     cut_s: int
     rows: int
+    context_share: float
+    context_hash: int
+    train_days: float
     name: str
     shared_name: str
     safety: SafetyModel
+
+    def misfits(self, settings: FeederSettings) -> list[str]:
+        """Return the keys of the config that ask for another model than this one, which still serves."""
+        keys = []
+        if self.context_hash != hash48(*settings.context_pairs):
+            keys.append("context_pairs")
+        if self.train_days != settings.train_days:
+            keys.append("train_days")
+        return keys
 
 
 class ModelStore:
@@ -100,6 +117,7 @@ class ModelStore:
         model: SafetyModel,
         parameters: Mapping[str, float],
         n_rows: int,
+        context_share: float,
     ) -> None:
         """Keep a pair's own trees beside the name of the shared models they go with."""
         document = {
@@ -108,6 +126,9 @@ class ModelStore:
             "side": model.side,
             "cut_s": model.shared.cut_s,
             "rows": n_rows,
+            "context_share": context_share,
+            "context_hash": hash48(*self._settings.context_pairs),
+            "train_days": self._settings.train_days,
             "parameters": dict(parameters),
             "shared": shared_name,
             "trees": model.own.model_to_string(),
@@ -137,6 +158,9 @@ class ModelStore:
                 parameters,
                 document["cut_s"],
                 document["rows"],
+                document["context_share"],
+                document["context_hash"],
+                document["train_days"],
                 name,
                 document["shared"],
                 SafetyModel(pair, side, alpha, shared, own, float(document["rule_constant"])),
@@ -206,6 +230,9 @@ class Trainer:
         Context pair -> all its candles on a regular grid; pairs without candles are left out.
     until
         Open of the newest candle of any pair.
+    listed_s
+        Pair -> when it was listed, in seconds since the epoch; pairs of which that is not known are
+        left out, and counted as old.
     """
 
     settings: FeederSettings
@@ -213,6 +240,7 @@ class Trainer:
     context: Mapping[str, pd.DataFrame]
     until: pd.Timestamp | None
     store: ModelStore
+    listed_s: Mapping[str, int] = field(default_factory=dict)
     market: Market = field(init=False)
     _context_rows: dict[str, pd.DataFrame] = field(default_factory=dict, init=False)
     _hashes: dict[tuple[str, int], str] = field(default_factory=dict, init=False)
@@ -269,8 +297,32 @@ class Trainer:
             horizon=s.horizon_candles,
             timeframe_s=self.timeframe_s,
         )
-        self.store.save(name, shared_name, model, parameters, len(rows))
+        share = self.context_share(cut_s)
+        self.store.save(name, shared_name, model, parameters, len(rows), share)
         return name
+
+    def context_share(self, cut_s: int) -> float:
+        """Return which share of the training window's candles the context pairs have, on average.
+
+        A pair without candles counts 0, and one that was listed later only from then on.
+        """
+        shares = []
+        for pair in self.settings.context_pairs:
+            start_s = max(cut_s - self.settings.train_days * DAY_S, self.listed_s.get(pair, 0))
+            wanted = (cut_s - start_s) / self.timeframe_s
+            shares.append(
+                min(1.0, self._n_candles(pair, start_s, cut_s) / wanted) if wanted > 0 else 1.0
+            )
+        return float(np.mean(shares))
+
+    def _n_candles(self, pair: str, start_s: float, stop_s: float) -> int:
+        if pair not in self.context:
+            return 0
+        frame = self.context[pair]
+        first, last = frame.index.searchsorted(
+            pd.DatetimeIndex(pd.to_datetime([start_s, stop_s], unit="s", utc=True))
+        )
+        return int(np.isfinite(frame["close"].to_numpy()[first:last]).sum())
 
     def _fit_shared(
         self,

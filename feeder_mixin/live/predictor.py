@@ -8,7 +8,7 @@ nothing: no store, no file (but a pair's first), no training.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from feeder_mixin.errors import CandleError
 from feeder_mixin.live.cache import PairSnapshot, Serving
 from feeder_mixin.live.calibration import Calibration
-from feeder_mixin.live.candles import DataFolder, LiveTails, Tail, open_text
+from feeder_mixin.live.candles import DataFolder, LiveTails, Tail
 from feeder_mixin.market.context import ContextTail, context_candles
 from feeder_mixin.model.rows import open_seconds
+from feeder_mixin.schema import open_text
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,9 @@ def empty_columns(opens_s: NDArray[np.int64]) -> SafetyColumns:
     )
 
 
-def fill(columns: SafetyColumns, table: pd.DataFrame, servings: Sequence[Serving]) -> None:
+def fill(
+    columns: SafetyColumns, table: pd.DataFrame, servings: Sequence[Serving], max_age_s: float
+) -> None:
     """Write the raw forecasts of a table's rows into `columns`, each by the model in force there.
 
     `safe` says for now whether the record's model may be trusted at all.
@@ -85,6 +88,8 @@ def fill(columns: SafetyColumns, table: pd.DataFrame, servings: Sequence[Serving
         Has every row of the table.
     servings
         Oldest first. A row before the first has no prediction.
+    max_age_s
+        Seconds after its cut from which a model calls nothing safe.
     """
     opens_s = open_seconds(table)
     first = np.array([s.first_candle_s for s in servings], np.int64)
@@ -94,7 +99,8 @@ def fill(columns: SafetyColumns, table: pd.DataFrame, servings: Sequence[Serving
         rows = in_force == number
         at = np.searchsorted(columns.opens_s, opens_s[rows])
         columns.q[at] = serving.model.safety.predict(table if rows.all() else table[rows])
-        columns.safe[at] = serving.loaded.beats_rule
+        is_young = opens_s[rows] < serving.model.cut_s + max_age_s
+        columns.safe[at] = is_young & serving.loaded.beats_rule
         columns.generation[at] = serving.generation
         columns.alpha[at] = serving.model.safety.alpha
 
@@ -142,6 +148,15 @@ class Predictor:
         """Return the columns that a pair's newest frame got, None before the first; any thread."""
         return self._columns.get(pair)
 
+    @property
+    def columns(self) -> Mapping[str, SafetyColumns]:
+        """Return what was served last, by pair."""
+        return self._columns
+
+    def restore(self, columns: Mapping[str, SafetyColumns]) -> None:
+        """Go on from what another predictor served: its candles keep their values."""
+        self._columns = dict(columns)
+
     def _predict(self, pair: str, frame: pd.DataFrame, snapshot: PairSnapshot) -> SafetyColumns:
         opens_s = pd.DatetimeIndex(frame["date"]).as_unit("s").asi8
         before = self._columns.get(pair)
@@ -161,7 +176,8 @@ class Predictor:
             table = context.build(tail.frame(), n_last)
             wanted = table[np.isin(open_seconds(table), opens_s[new])]
             if len(wanted):
-                fill(columns, wanted, snapshot.servings)
+                max_age_s = self._settings.model_max_age_hours * 3600
+                fill(columns, wanted, snapshot.servings, max_age_s)
         # Also where nothing is new: the labels of candles that were served go on ending.
         self._calibration.serve(pair, columns.opens_s, columns.q, columns.alpha, new, tail)
         columns.safe[new] &= columns.q[new] >= -self._settings.max_adverse_ratio

@@ -58,8 +58,9 @@ class ReloadStatus(TypedDict):
 class ModelStatus(TypedDict):
     """The model that serves a pair; where there is none yet, only `state` and `calibration` have a value.
 
-    `version` and `generation` are those of the record it was trained from, `rows` what it was
-    trained on; `error` says why the last fit failed, null when it did not. `calibration` is the factor
+    `version` and `generation` are those of the record it was trained from. `rows` is what it was
+    trained on, `expected_rows` how many there are where no candle is missing since the pair's listing,
+    `context_share` the share of candles that the context pairs had. `error` says why the last fit failed, null when it did not. `calibration` is the factor
     that forecasts are served with: the pair's, not the model's, and 1 at the beginning.
     """
 
@@ -70,6 +71,8 @@ class ModelStatus(TypedDict):
     rows: int | None
     error: str | None
     calibration: NotRequired[float]  # a bot of before the calibration may still run
+    expected_rows: NotRequired[int | None]  # likewise
+    context_share: NotRequired[float | None]  # likewise
 
 
 class ExceedanceStatus(TypedDict):
@@ -87,7 +90,9 @@ class PairStatus(TypedDict):
     record was refused, null when it was not. `exceedance` is null until a horizon has ended.
     `last_good_at` is when the store gave the last good copy that serves: its age counts from there;
     null for other sources. `passed_over` is the store's newest point that was passed over for an older
-    one (half-written or dated in the future), with the reason; null without any.
+    one (half-written or dated in the future), with the reason; null without any. `last_candle` is the
+    open of the newest candle that the host has asked about, `last_served` that of the newest one that
+    got a prediction: a pair that the host dropped stands still there.
     """
 
     source: Source
@@ -98,6 +103,8 @@ class PairStatus(TypedDict):
     exceedance: NotRequired[ExceedanceStatus | None]  # a bot of an earlier version may still run
     last_good_at: NotRequired[str | None]  # likewise
     passed_over: NotRequired[str | None]  # likewise
+    last_candle: NotRequired[str | None]  # likewise
+    last_served: NotRequired[str | None]  # likewise
 
 
 class Status(TypedDict):
@@ -261,8 +268,14 @@ _PAIR_LATER: Final[Mapping[str, _Check]] = {
     "exceedance": _or_null(_is_object),
     "last_good_at": _or_null(_is_time),
     "passed_over": _or_null(_is_text),
+    "last_candle": _or_null(_is_time),
+    "last_served": _or_null(_is_time),
 }
-_MODEL_LATER: Final[Mapping[str, _Check]] = {"calibration": _is_factor}
+_MODEL_LATER: Final[Mapping[str, _Check]] = {
+    "calibration": _is_factor,
+    "expected_rows": _or_null(_is_count),
+    "context_share": _or_null(_is_number),
+}
 """`_LATER`: keys that a running bot of an earlier version does not write."""
 
 

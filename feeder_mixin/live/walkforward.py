@@ -28,15 +28,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, ModelError
-from feeder_mixin.live.candles import DataFolder, from_host, open_text
+from feeder_mixin.live.candles import DataFolder, from_host
 from feeder_mixin.live.loader import Loaded, LoadedPair, load_parameters, log_loaded
 from feeder_mixin.live.models import TrainedModel, Trainer
 from feeder_mixin.live.predictor import SafetyColumns, empty_columns
 from feeder_mixin.live.training import due_cut_s, make_trainer
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.model.calibration import CALIBRATION_DAYS, calibrate
-from feeder_mixin.model.rows import DAY_S, open_seconds, train_stop_s
-from feeder_mixin.schema import hash48
+from feeder_mixin.model.rows import DAY_S, LEAST_ROWS, PAIR_EVERY, open_seconds, train_stop_s
+from feeder_mixin.schema import hash48, open_text
 
 logger = logging.getLogger(__name__)
 
@@ -231,8 +231,9 @@ class WalkForward:
         else:
             first_s = int(walk.candles.index[0].timestamp())
             first_s += warmup_candles(s.horizon_candles) * step_s
-        cut_s = due_cut_s(first_s, s.retrain_hours)
-        while train_stop_s(cut_s, s.horizon_candles, step_s) <= first_s:
+        enough_s = first_s + LEAST_ROWS * PAIR_EVERY * step_s
+        cut_s = due_cut_s(enough_s, s.retrain_hours)
+        while train_stop_s(cut_s, s.horizon_candles, step_s) < enough_s:
             cut_s = self._cuts_s(cut_s, cut_s)[1]
         return cut_s
 

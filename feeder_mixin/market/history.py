@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 _TIMEOUT_S: Final = 1800
 _POLL_S: Final = 0.2
 _DAY_S: Final = 86_400
+_ERROR: Final = " - ERROR - "
+"""Level of a line in freqtrade's log."""
+
 _STALE_S: Final = _DAY_S
 """Age of the newest candle from which a file is brought up to date."""
 
@@ -43,11 +46,21 @@ _WIDE: Final = "1000"
 
 
 def download_arguments(
-    settings: FeederSettings, pairs: Sequence[str], days: float, datadir: Path | None = None
+    settings: FeederSettings,
+    pairs: Sequence[str],
+    days: float,
+    datadir: Path | None = None,
+    *,
+    is_older: bool = False,
 ) -> list[str]:
     """Return freqtrade's arguments that fetch `days` of labelled candles and their warm-up.
 
-    `datadir` None is freqtrade's own folder of the exchange.
+    Parameters
+    ----------
+    datadir
+        None is freqtrade's own folder of the exchange.
+    is_older
+        Fetch what comes before the candles on disk; freqtrade goes on behind them otherwise.
     """
     warmup_days = (
         warmup_candles(settings.horizon_candles) * timeframe_seconds(settings.timeframe) / _DAY_S
@@ -65,14 +78,21 @@ def download_arguments(
         settings.timeframe,
         "--days",
         str(math.ceil(days + warmup_days)),
+        *(["--prepend"] if is_older else []),
     ]
 
 
 def download_command(
-    settings: FeederSettings, pairs: Sequence[str], days: float, datadir: Path | None = None
+    settings: FeederSettings,
+    pairs: Sequence[str],
+    days: float,
+    datadir: Path | None = None,
+    *,
+    is_older: bool = False,
 ) -> str:
     """Return the same as a command line to paste."""
-    return shlex.join(["freqtrade", *download_arguments(settings, pairs, days, datadir)])
+    arguments = download_arguments(settings, pairs, days, datadir, is_older=is_older)
+    return shlex.join(["freqtrade", *arguments])
 
 
 def download_missing(
@@ -116,6 +136,11 @@ def download_missing(
             download_newer(settings, stale, datadir)
         except CandleError as error:
             logger.warning("Candles are not brought up to date pairs=%d: %s", len(stale), error)
+    if short := _short_files(settings, [pair for pair in wanted if pair not in missing], days):
+        try:
+            download_older(settings, short, datadir, days=days)
+        except CandleError as error:
+            logger.warning("Older candles are not fetched pairs=%d: %s", len(short), error)
     if not missing:
         return {}
     _say_other_forms(settings, missing, datadir)
@@ -158,6 +183,14 @@ def _say_other_forms(settings: FeederSettings, pairs: Sequence[str], datadir: Pa
             return  # one stands for all: they were downloaded alike
 
 
+def _short_files(settings: FeederSettings, pairs: Sequence[str], days: float) -> list[str]:
+    """Return the pairs whose files begin later than asked for: young ones, too, at every run."""
+    warmup_s = warmup_candles(settings.horizon_candles) * timeframe_seconds(settings.timeframe)
+    latest_s = time.time() - (days - 1) * _DAY_S - warmup_s
+    first = {pair: first_candle_s(settings, pair, settings.default_datadir) for pair in pairs}
+    return [pair for pair, first_s in first.items() if first_s is not None and first_s > latest_s]
+
+
 def _is_stale(handler: IDataHandler, pair: str, timeframe: str, kind: CandleType) -> bool:
     """Return whether a file's newest candle is over a day old; False where it can't be read."""
     try:
@@ -186,15 +219,59 @@ def download_newer(
         When the download fails, or `datadir` is not freqtrade's own folder: no other is ever
         downloaded into.
     """
-    days = settings.train_days
+    _check_own_folder(settings, pairs, datadir)
+    logger.info("Downloading newer candles pairs=%d", len(pairs))
+    _download(settings, pairs, settings.train_days, while_waiting, check=True)
+
+
+def download_older(
+    settings: FeederSettings,
+    pairs: Sequence[str],
+    datadir: Path,
+    while_waiting: Callable[[], None] = lambda: None,
+    *,
+    days: float | None = None,
+) -> None:
+    """Fetch the candles before those on disk that a training window reads, where they are missing.
+
+    When this raises nothing, the exchange was asked and gave all that it has.
+
+    Parameters
+    ----------
+    while_waiting
+        Called a few times a second; what it raises ends the download.
+    days
+        Back from now, the warm-up aside; `train_days` by default.
+
+    Raises
+    ------
+    CandleError
+        When the download fails, or `datadir` is not freqtrade's own folder.
+    """
+    _check_own_folder(settings, pairs, datadir)
+    logger.info("Downloading older candles pairs=%d", len(pairs))
+    wanted_days = settings.train_days if days is None else days
+    _download(settings, pairs, wanted_days, while_waiting, check=True, is_older=True)
+
+
+def first_candle_s(settings: FeederSettings, pair: str, datadir: Path) -> int | None:
+    """Return the open of the first candle on disk; None without a file, or where it can't be read."""
+    handler = get_datahandler(datadir, settings.data_format)
+    kind = CandleType.from_string(settings.candle_type)
+    try:
+        first, _, n_candles = handler.ohlcv_data_min_max(pair, settings.timeframe, kind)
+    except (ValueError, TypeError, OSError):
+        return None  # damaged: whoever loads it says so
+    return int(first.timestamp()) if n_candles else None
+
+
+def _check_own_folder(settings: FeederSettings, pairs: Sequence[str], datadir: Path) -> None:
     if datadir.resolve() != settings.default_datadir.resolve():
-        command = download_command(settings, pairs, days, datadir)
+        command = download_command(settings, pairs, settings.train_days, datadir)
         raise CandleError(
             f"{datadir} is not freqtrade's own folder {settings.default_datadir}, so nothing is "
             f"downloaded into it. By hand: {command}"
         )
-    logger.info("Downloading newer candles pairs=%d", len(pairs))
-    _download(settings, pairs, days, while_waiting, check=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +286,14 @@ class _Answer:
         The pairs that it lists, of those that were asked for; None where that is not known.
     tail
         The last lines that freqtrade printed.
+    has_errors
+        Whether it logged one: it goes on after a pair that failed, and ends with 0.
     """
 
     is_answered: bool
     listed: frozenset[str] | None
     tail: str
+    has_errors: bool
 
 
 def _read_answer(returncode: int, output: str) -> _Answer:
@@ -222,14 +302,15 @@ def _read_answer(returncode: int, output: str) -> _Answer:
     Pairs that the exchange does not list are left out there without a word of their own.
     """
     tail = "\n".join(output.strip().splitlines()[-3:])
+    has_errors = _ERROR in output
     if returncode != 0:
-        return _Answer(is_answered=False, listed=None, tail=tail)
+        return _Answer(is_answered=False, listed=None, tail=tail, has_errors=has_errors)
     words, listed = " ".join(output.split()), None
     if _NONE_LISTED in words:
         listed = frozenset[str]()
     elif begun := _BEGUN.search(words):
         listed = frozenset(re.findall(r"'([^']+)'", begun[1]))
-    return _Answer(is_answered=True, listed=listed, tail=tail)
+    return _Answer(is_answered=True, listed=listed, tail=tail, has_errors=has_errors)
 
 
 def _download(
@@ -239,6 +320,7 @@ def _download(
     while_waiting: Callable[[], None] = lambda: None,
     *,
     check: bool = False,
+    is_older: bool = False,
 ) -> _Answer:
     """Run freqtrade's downloader and return what came of it.
 
@@ -247,9 +329,10 @@ def _download(
     CandleError
         When it takes too long, and with `check` when it fails.
     """
-    shown = download_command(settings, pairs, days)
+    shown = download_command(settings, pairs, days, is_older=is_older)
     logger.info("Download command=%s", shown)
-    command = [sys.executable, "-m", "freqtrade", *download_arguments(settings, pairs, days)]
+    arguments = download_arguments(settings, pairs, days, is_older=is_older)
+    command = [sys.executable, "-m", "freqtrade", *arguments]
     environment = {**os.environ, "COLUMNS": _WIDE}
     deadline = time.monotonic() + _TIMEOUT_S
     with (
@@ -269,7 +352,7 @@ def _download(
             raise CandleError(f"download took over {_TIMEOUT_S} s; try it by hand: {shown}")
         output.seek(0)
         answer = _read_answer(process.returncode, output.read())
-    if check and process.returncode != 0:
+    if check and (process.returncode != 0 or (is_older and answer.has_errors)):
         raise CandleError(
             f"download failed (exit {process.returncode}). Try it by hand: {shown}\n"
             f"Last lines of the download:\n{answer.tail}"

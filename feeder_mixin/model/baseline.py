@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from feeder_mixin.errors import ModelError
 from feeder_mixin.market.features import labels
 from feeder_mixin.model.rows import DAY_S, open_seconds, select_rows, train_stop_s
+from feeder_mixin.schema import open_text
 from feeder_mixin.settings import Side
 
 RULE_DAYS: Final = 90
@@ -32,7 +33,7 @@ def rule_ratios(
         timeframe_s=timeframe_s,
     )
     if not len(rows):
-        raise ModelError(f"no finished label in the {RULE_DAYS} days before the cut {cut_s}")
+        raise ModelError(f"no finished label in the {RULE_DAYS} days before {open_text(cut_s)}")
     return np.sort(y[rows] / table["atr_ratio"].to_numpy(np.float64)[rows])
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from feeder_mixin.errors import CandleError
-from feeder_mixin.model.rows import DAY_S, train_stop_s
+from feeder_mixin.model.rows import DAY_S, LEAST_ROWS, PAIR_EVERY, train_stop_s
 
 TEST_DAYS: Final = 15.0
 SHORT_DAYS: Final = 60.0
@@ -61,9 +61,11 @@ class Layout:
 
 
 def needed_labelled_days(horizon: int, timeframe_s: int) -> float:
-    """Return how many labelled days a layout needs at this horizon."""
+    """Return how many labelled days a layout needs: for its folds, and to train for the first one."""
     fold_days = MIN_FOLD_HORIZONS * horizon * timeframe_s / DAY_S
-    return max(MIN_LABELLED_DAYS, fold_days * MIN_FOLDS / (FOLDS_SHARE * (1 - SHORT_TEST_SHARE)))
+    train_days = (horizon + (LEAST_ROWS + 1) * PAIR_EVERY) * timeframe_s / DAY_S
+    before_test = max(fold_days * MIN_FOLDS / FOLDS_SHARE, train_days / (1 - FOLDS_SHARE))
+    return max(MIN_LABELLED_DAYS, before_test / (1 - SHORT_TEST_SHARE))
 
 
 def plan_layout(

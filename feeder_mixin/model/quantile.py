@@ -24,13 +24,15 @@ from feeder_mixin.market.features import labels, tree_features
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.rows import (
     DAY_S,
+    LEAST_ROWS,
+    PAIR_EVERY,
     open_seconds,
     recency_weights,
     select_rows,
     train_stop_s,
 )
 from feeder_mixin.model.scale import SCALE_EVERY, LabelScale, fit_scale, predict_trees
-from feeder_mixin.schema import PARAMETERS
+from feeder_mixin.schema import PARAMETERS, open_text
 from feeder_mixin.settings import SIDES, Side
 
 Params = dict[str, Any]
@@ -47,7 +49,6 @@ FIXED_PARAMS: Final[Mapping[str, Any]] = {
     "deterministic": True,
     "force_col_wise": True,  # or LightGBM times both layouts at every fit, and may pick either
 }
-PAIR_EVERY: Final = 10  # every 5th row scores the same (5.70 against 5.71)
 PAIR_HALF_LIFE_DAYS: Final = 45.0  # recency cuts the bias of the exceedance: 10.67 to 10.22 %
 SERVED_SEED: Final = 1  # of every model that serves: a restart must give the same trees
 GOLDEN_RATIO: Final = 0.6180339887498949
@@ -273,12 +274,19 @@ def training_rows(
         offset=offset,
     )
     if not len(rows):
-        raise ModelError(f"no finished label in the {train_days:g} days before the cut {cut_s}")
+        raise _too_few(0, train_days, cut_s)
     part = table.iloc[rows]
     log_scale = scale.log_scale(pair, part)
     x = tree_features(part, log_scale, side)
     z = y[rows] / np.exp(log_scale)
     return TrainingRows(x, z, recency_weights(opens_s[rows], cut_s, PAIR_HALF_LIFE_DAYS), rows)
+
+
+def _too_few(n_rows: int, train_days: float, cut_s: int) -> ModelError:
+    return ModelError(
+        f"{n_rows} rows to learn from in the {train_days:g} days before {open_text(cut_s)}, needed are "
+        f"{LEAST_ROWS}: candles before that are missing, or the pair is too young"
+    )
 
 
 def pooled_weights(alpha: float) -> dict[float, float]:
@@ -384,6 +392,11 @@ def fit_safety_model(
 
     Trained the same way everywhere: on `train_days` before the cut of `shared`, on labels that
     ended by then.
+
+    Raises
+    ------
+    ModelError
+        When fewer than `LEAST_ROWS` are there.
     """
     training = training_rows(
         pair,
@@ -395,6 +408,8 @@ def fit_safety_model(
         horizon=horizon,
         timeframe_s=timeframe_s,
     )
+    if len(training.rows) < LEAST_ROWS:
+        raise _too_few(len(training.rows), train_days, shared.cut_s)
     regressor = make_regressor(parameters, SERVED_SEED)
     regressor.fit(training.x, training.z, sample_weight=training.weight)
     alpha = parameters["quantile_alpha"]

@@ -31,6 +31,7 @@ from feeder_mixin.model.metrics import (
 )
 from feeder_mixin.model.quantile import SharedModels, fit_safety_model
 from feeder_mixin.model.rows import open_seconds, select_rows
+from feeder_mixin.schema import open_text
 from feeder_mixin.tune.space import ALPHA, StudySettings
 
 Array = NDArray[np.float64]
@@ -150,7 +151,7 @@ class Evaluator:
         )
         if not len(rows):
             raise CandleError(
-                f"{s.pair}: no candle with features and label after the cut {window.cut_s} (gaps?)"
+                f"{s.pair}: no candle with features and label after {open_text(window.cut_s)} (gaps?)"
             )
         model, trained = fit_safety_model(
             s.pair,

@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 
@@ -17,7 +18,7 @@ from feeder_mixin.errors import StoreUnavailableError
 from feeder_mixin.live import lock as lock_module
 from feeder_mixin.live.files import write_private
 from feeder_mixin.live.lock import PID_NAME, bot_lock
-from feeder_mixin.schema import NANOSECONDS, hash48
+from feeder_mixin.schema import NANOSECONDS, format_time_ns, hash48
 from feeder_mixin.stores import sql_inspection
 from feeder_mixin.stores.outbox import Outbox
 from tests.cli.patient import CONTEXT, DAY_NS, FEEDER, PAIRS, Patient, make_patient
@@ -185,6 +186,8 @@ def newer_record(patient: Patient) -> None:
     """Write what no bot has loaded."""
     patient.write(FIRST, patient.now_ns)
 
+
+NINE_DAYS_AGO: Final = format_time_ns(time.time_ns() - 9 * DAY_NS)
 
 BROKEN = {
     "unknown key": (lambda p: p.configure(feeder={"sides": "short"}), "config", "fail", "feeder"),
@@ -379,6 +382,44 @@ BROKEN = {
         "fail",
         "no model, so never safe",
     ),
+    "model on a short history": (
+        lambda p: p.say_model(rows=294),
+        "models",
+        "fail",
+        f"half of the expected rows, or of the context's candles: {FIRST} (rows 294 of 4320, context 100 %)",
+    ),
+    "model on a short context": (
+        lambda p: p.say_model(context_share=0.25),
+        "models",
+        "fail",
+        f"{FIRST} (rows 4310 of 4320, context 25 %)",
+    ),
+    "model that is too old": (
+        lambda p: p.say_model(trained_until=format_time_ns(p.now_ns - 16 * DAY_NS)),
+        "models",
+        "fail",
+        f"older than feeder.model_max_age_hours=360, so never safe: {FIRST} (trained until 20",
+    ),
+    "pair that the host dropped": (
+        lambda p: p.say(lambda s: s["pairs"][FIRST].update(last_candle=NINE_DAYS_AGO)),
+        "served",
+        "fail",
+        f"nothing is served there: {FIRST} (last candle {NINE_DAYS_AGO[:16]}Z)",
+    ),
+    "bot that trades nothing": (
+        lambda p: p.say(
+            lambda s: [pair.update(last_candle=NINE_DAYS_AGO) for pair in s["pairs"].values()]
+        ),
+        "served",
+        "fail",
+        "the bot is not asked about any pair",
+    ),
+    "context that follows the whitelist": (
+        lambda p: p.configure(feeder={"side": "short"}),
+        "config",
+        "warn",
+        "it follows pair_whitelist",
+    ),
     "training that failed": (
         lambda p: p.say_model(error="too few rows"),
         "models",
@@ -410,7 +451,9 @@ def test_doctor_without_a_bot_warns_and_skips_what_only_a_bot_can_tell(project, 
     assert code == 0
     assert states(findings) == {
         "bot": "warn",
-        **dict.fromkeys(("status_file", "handler", "reload", "parameters", "models"), "skipped"),
+        **dict.fromkeys(
+            ("status_file", "handler", "reload", "parameters", "models", "served"), "skipped"
+        ),
     }
     assert findings["handler"]["message"] == "skipped: no bot runs"
 
@@ -497,7 +540,7 @@ def test_doctor_of_a_hostile_status_file_fails_in_one_line(patient, doctor, cont
     assert code == 1
     assert states(findings) == {
         "status_file": "fail",
-        **dict.fromkeys(("reload", "parameters", "models"), "skipped"),
+        **dict.fromkeys(("reload", "parameters", "models", "served"), "skipped"),
     }
     assert "itself ended" not in findings["status_file"]["message"]
 

@@ -38,6 +38,7 @@ NOT_ASKED = dict.fromkeys(
         "tuned_for",
         "parameters",
         "models",
+        "served",
     ),
     "skipped",
 )
@@ -166,6 +167,7 @@ def test_doctor_of_an_empty_bucket_warns_of_missing_records_only(ask, server):
         "missing_records": "warn",
         "parameters": "skipped",
         "models": "skipped",
+        "served": "skipped",
     }
     assert findings["token"]["message"] == "from FEEDER_STORE_TOKEN"
     assert findings["clock"]["message"] == "within 5 s of the store's server"
@@ -210,6 +212,7 @@ RIGHTS = {
             "missing_records": "warn",
             "parameters": "skipped",
             "models": "skipped",
+            "served": "skipped",
         },
         ("write_right", "enough for a bot, the optimizer needs it"),
     ),

@@ -60,7 +60,7 @@ def test_status_of_a_running_bot_shows_every_pair(userdir, feeder):
     assert "last error: none" in out
     for pair in PAIRS:
         assert pair in out
-    assert "4321" in out
+    assert "4310" in out
     assert "default" in out
 
 

@@ -56,12 +56,17 @@ def make_pair(version_ns: int | None = None) -> PairStatus:
             "version": version,
             "generation": None if version is None else 1,
             "trained_until": version,
-            "rows": None if version is None else 4321,
+            "rows": None if version is None else 4310,
+            "expected_rows": None if version is None else 4320,
+            "context_share": None if version is None else 1.0,
             "error": None,
             "calibration": 1.0,
         },
         "exceedance": None if version is None else {"share": 0.125, "nominal": 0.1, "candles": 288},
         "last_good_at": None,
+        "passed_over": None,
+        "last_candle": format_time_ns(time.time_ns()),
+        "last_served": None if version is None else format_time_ns(time.time_ns()),
     }
 
 

@@ -26,7 +26,9 @@ def is_current(pair):
 
 def trained(loaded, cut_s=0, name="model"):
     """Return a model of a pair's parameters, without trees: nothing here predicts."""
-    return TrainedModel(loaded.pair, loaded.parameters, cut_s, 100, name, "shared", None)
+    return TrainedModel(
+        loaded.pair, loaded.parameters, cut_s, 100, 1.0, 0, 150.0, name, "shared", None
+    )
 
 
 def swap(cache, generation, *loaded, next_candle_s=0):

@@ -78,6 +78,10 @@ def expected_of(status: dict) -> Samples:
             said[key("feeder_model_state", **own, state=state)] = float(model["state"] == state)
         if (until := model["trained_until"]) is not None:
             said[key("feeder_model_trained_until_timestamp_seconds", **own)] = seconds(until)
+        said[key("feeder_model_rows", **own)] = model["rows"]
+        said[key("feeder_model_expected_rows", **own)] = model.get("expected_rows")
+        if (last := facts.get("last_served")) is not None:
+            said[key("feeder_last_served_timestamp_seconds", **own)] = seconds(last)
         said[key("feeder_calibration_factor", **own)] = model.get("calibration")
         exceedance = facts.get("exceedance") or {}
         said[key("feeder_exceedance_ratio", **own)] = exceedance.get("share")

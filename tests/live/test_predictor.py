@@ -356,6 +356,21 @@ def test_record_that_beats_no_rule_is_never_safe(world, tmp_path, cuts_s):
     assert not columns.safe.any()
 
 
+def test_model_beyond_its_age_calls_nothing_safe_until_a_newer_one_serves(world, tmp_path, cuts_s):
+    """The quantile is still shown; from the age on `safe` is 0, and 1 again with the next model."""
+    settings = world.settings(
+        tmp_path / "user_data", pairs=(ETH,), max_adverse_ratio=0.9, model_max_age_hours=25
+    )
+    run = live_run(world, settings, tmp_path, cuts_s[:1])
+    columns = run.run(START, START + 2)[ETH]
+    known = np.isfinite(columns.q)
+    young = columns.opens_s < cuts_s[0] + 25 * 3600
+    assert 0 < (known & young).sum() < known.sum()
+    assert np.array_equal(columns.safe, known & young)
+    again = live_run(world, settings, tmp_path, cuts_s).run(START, START + 2)[ETH]
+    assert again.safe[-1]
+
+
 def test_safe_is_where_the_quantile_is_not_below_the_tolerance(world, tmp_path, cuts_s):
     """A candle is safe exactly where safety_q >= -max_adverse_ratio."""
     settings = world.settings(tmp_path / "user_data", pairs=(ETH,), max_adverse_ratio=0.004)

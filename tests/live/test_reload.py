@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -20,12 +21,13 @@ import pytest
 from feeder_mixin.errors import StateError, StoreUnavailableError
 from feeder_mixin.live import bot, last_good
 from feeder_mixin.live.bot import LiveFeeder
-from feeder_mixin.live.candles import open_text
+from feeder_mixin.live.cache import PairSnapshot
 from feeder_mixin.live.files import write_checked
 from feeder_mixin.live.reload import SignalWatcher
 from feeder_mixin.live.status import read_status
+from feeder_mixin.schema import open_text
 from tests.fake_influx import running_server
-from tests.live.conftest import BTC, ETH, SOL, make_record
+from tests.live.conftest import BTC, ETH, PAIRS, SOL, loaded_pair, make_record, open_s
 
 N_SIGNALS, N_SENDERS = 10_000, 4
 DEADLINE_S = 60.0
@@ -506,3 +508,48 @@ def test_models_of_a_clock_set_back_are_said_in_one_line(world, tmp_path, caplog
     (line,) = [r.getMessage() for r in caplog.records if "still to come" in r.getMessage()]
     assert f"Model of before can't serve {BTC}, {ETH}, {SOL}: " in line
     assert open_text(begin_s + 6) in line
+
+
+def test_changed_context_drops_neither_models_nor_what_was_served(world, tmp_path, caplog):
+    """/reload_config with one more context pair: the old model serves on, served values stay."""
+    caplog.set_level(logging.INFO, "feeder_mixin")
+    settings = world.settings(tmp_path / "user_data", pairs=(ETH,), context_pairs=[BTC, ETH])
+    folder = world.folder(settings)
+    cut_s = int(time.time()) // 86_400 * 86_400
+    (serving,) = world.serve(
+        folder, loaded_pair(ETH), (open_s(world.candles[ETH], 9_000),)
+    ).servings
+    assert serving.model.misfits(settings) == []
+    other = replace(settings, context_pairs=tuple(sorted(PAIRS)), train_days=90.0)
+    assert serving.model.misfits(other) == ["context_pairs", "train_days"]
+    assert bot.schedule_identity(settings) == bot.schedule_identity(other)
+    pair = PairSnapshot(
+        loaded_pair(ETH),
+        1,
+        (replace(serving, model=replace(serving.model, cut_s=cut_s, rows=4_320, context_share=1.0)),),
+    )
+    feeder = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0])
+    try:
+        assert feeder._training.due(pair, time.time()) is None
+    finally:
+        feeder.stop()
+    again = LiveFeeder(world.folder(other), lambda _pair: world.candles[ETH].iloc[:0])
+    try:
+        assert again._training.due(pair, time.time()) is not None
+    finally:
+        again.stop()
+
+
+def test_saved_models_of_another_side_are_named_with_both_values(world, tmp_path, caplog):
+    """Which key of the config did not fit, what it was, what it is now."""
+    settings = world.settings(tmp_path / "user_data", pairs=(ETH,))
+    before = bot.schedule_identity(settings)
+    document = {"identity": before | {"side": "short"}, "pairs": {}}
+    write_checked(settings.state_dir / "schedule.json", document)
+    feeder = LiveFeeder(world.folder(settings), lambda _pair: world.candles[ETH].iloc[:0])
+    feeder.start()
+    feeder.stop()
+    assert (
+        "Saved models do not match this config, new ones are trained: side=short, now long"
+        in caplog.text
+    )

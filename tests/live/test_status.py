@@ -27,7 +27,11 @@ models = st.fixed_dictionaries(
         "trained_until": st.none() | times,
         "rows": st.none() | counts,
         "error": st.none() | st.text(),
-    }
+    },
+    optional={
+        "expected_rows": st.none() | counts,
+        "context_share": st.none() | st.floats(0, 1),
+    },
 )
 pairs = st.fixed_dictionaries(
     {
@@ -37,7 +41,12 @@ pairs = st.fixed_dictionaries(
         "rejected": st.none() | st.text(),
         "model": models,
     },
-    optional={"exceedance": st.none() | exceedances, "last_good_at": st.none() | times},
+    optional={
+        "exceedance": st.none() | exceedances,
+        "last_good_at": st.none() | times,
+        "last_candle": st.none() | times,
+        "last_served": st.none() | times,
+    },
 )
 loads = st.fixed_dictionaries(
     {
@@ -107,6 +116,9 @@ def test_status_file_is_private_and_has_the_fixed_keys(tmp_path):
         "model",
         "exceedance",
         "last_good_at",
+        "passed_over",
+        "last_candle",
+        "last_served",
     ]
     assert list(pair["model"]) == [
         "state",
@@ -114,6 +126,8 @@ def test_status_file_is_private_and_has_the_fixed_keys(tmp_path):
         "generation",
         "trained_until",
         "rows",
+        "expected_rows",
+        "context_share",
         "error",
         "calibration",
     ]

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -14,16 +15,19 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feeder_mixin.errors import CandleError
 from feeder_mixin.live import training
 from feeder_mixin.live.cache import ParameterCache, Serving
 from feeder_mixin.live.candles import DataFolder, LiveTails
 from feeder_mixin.live.models import ModelStore, TrainedModel
 from feeder_mixin.live.training import ModelTraining, due_cut_s
 from feeder_mixin.market import history
+from feeder_mixin.schema import hash48
 from tests.candle_factory import candle_file, make_candles, write_candles
 from tests.live.conftest import (
     BTC,
@@ -37,7 +41,7 @@ from tests.live.conftest import (
     open_s,
 )
 
-N = 5_500  # candles: two weeks of warm-up and five days to learn from
+N = 8_000  # candles: two weeks of warm-up and two weeks to learn from
 DEADLINE_S = 40.0
 DAY_S = 86_400
 
@@ -89,7 +93,8 @@ class Bench:
         settings = make_settings(tmp_path / "user_data", pairs, **feeder)
         self.datadir = settings.default_datadir
         write_candles(self.datadir, {p: c.iloc[:n_disk] for p, c in self.candles.items()})
-        self.folder = DataFolder(settings, self.datadir, STEP_S)
+        listed_s = {p: int(c.index[0].timestamp()) for p, c in self.candles.items()}
+        self.folder = DataFolder(settings, self.datadir, STEP_S, listed_s)
         self.tails = LiveTails(self.folder, N)
         self.cache = ParameterCache()
         self.store = ModelStore(settings.model_dir, settings)
@@ -132,7 +137,9 @@ class Bench:
 
     def any_model(self, pair: str):
         """Return a model without trees."""
-        return TrainedModel(pair, {}, 0, 1, f"{pair[:3]}-old", "shared-0-old", None)
+        s, name = self.folder.settings, f"{pair[:3]}-old"
+        fits = hash48(*s.context_pairs), s.train_days
+        return TrainedModel(pair, {}, 0, 100_000, 1.0, *fits, name, "shared-0-old", None)
 
     def newest(self, pair: str):
         """Return the newest serving of a pair, or None."""
@@ -447,6 +454,131 @@ def test_gap_that_can_not_be_filled_is_an_error_and_training_goes_on_saying_so(
     assert "Gap is not filled: " in caplog.text
     assert "download-data" in caplog.text
     assert f"Model was trained over a gap pair={ETH} missing_candles=101" in caplog.text
+
+
+# ------------------------------------------------------------------ short histories
+
+
+def move_away(bench: Bench) -> Path:
+    """Take the data folder away from a running bot; return where it is now."""
+    away = bench.datadir.with_name("away")
+    bench.datadir.rename(away)
+    bench.datadir.mkdir()
+    return away
+
+
+def test_model_on_a_fraction_of_its_history_never_replaces_a_good_one(
+    make_bench, inline, caplog, monkeypatch
+):
+    """Without the data folder the old model serves on, said; with it the pair is trained at once."""
+    caplog.set_level(logging.INFO, "feeder_mixin")
+    monkeypatch.setattr(training, "download_older", refuse_download)
+    bench = make_bench(pairs=(ETH,))
+    bench.load(loaded_pair(ETH))
+    bench.see()
+    bench.training.start()
+    wait_until(lambda: bench.is_current(ETH))
+    good = bench.newest(ETH).model
+    assert good.rows >= 0.95 * bench.training.expected_rows(good)
+    bench.tails.tails[ETH] = bench.tails.tails[ETH].newest(5_400)  # what a bot keeps in memory
+    away = move_away(bench)
+    bench.load(loaded_pair(ETH, 2, num_leaves=30))
+    wait_until(lambda: ETH in bench.training.errors)
+    assert bench.newest(ETH).model is good
+    said = f"candles are missing: rows=\\d+ expected_rows={bench.training.expected_rows(good)} "
+    assert re.search(f"{said}.* rows={good.rows} ", bench.training.errors[ETH])
+    assert "No new model for ETH/USDT:USDT, what serves goes on" in caplog.text
+    assert "gap=its candles are gone from" in caplog.text
+    bench.datadir.rmdir()
+    away.rename(bench.datadir)
+    wait_until(lambda: bench.newest(ETH).model.parameters["num_leaves"] == 30)
+    assert bench.newest(ETH).model.rows >= good.rows
+    assert not bench.training.errors
+
+
+def refuse_download(_settings, pairs, *_more) -> None:
+    """Stand for an exchange that can't be reached."""
+    raise CandleError(f"download failed: {', '.join(pairs)}")
+
+
+def test_first_model_on_a_short_history_serves_with_a_warning_until_older_candles_are_there(
+    make_bench, inline, caplog, monkeypatch
+):
+    """Few days on disk: older ones are asked for; when they come, the pair is trained again."""
+    caplog.set_level(logging.INFO, "feeder_mixin")
+    monkeypatch.setattr(training, "download_older", refuse_download)
+    bench = make_bench(pairs=(ETH,))
+    bench.folder = replace(bench.folder, listed_s={})
+    bench.training._folder = bench.folder
+    bench.load(loaded_pair(ETH))
+    bench.see()
+    bench.training.start()
+    wait_until(lambda: bench.is_current(ETH))
+    short = bench.newest(ETH).model
+    assert bench.training.is_short(short)
+    assert bench.training.expected_rows(short) == 4320  # 150 days
+    assert (
+        f"Model is on a short history, older candles are missing; it is trained again when they are there pair={ETH} rows={short.rows} expected_rows=4320 "
+        in caplog.text
+    )
+    assert "gap=candles from " in caplog.text
+    older = make_candles(
+        N + 30_000,
+        4,
+        start=f"{bench.candles[ETH].index[0] - 30_000 * pd.Timedelta('5min'):%Y-%m-%d %H:%M}",
+    )
+    write_candles(bench.datadir, {ETH: older.iloc[: N + 30_000 - 20]})
+    wait_until(lambda: bench.newest(ETH).model.rows > 8 * short.rows)
+
+
+def test_young_pair_is_not_a_short_history(make_bench, inline, caplog):
+    """Expected rows count from the listing: nothing is asked for, warned of, or trained again."""
+    caplog.set_level(logging.INFO, "feeder_mixin")
+    bench = make_bench(pairs=(ETH,))
+    bench.load(loaded_pair(ETH))
+    bench.see()
+    bench.training.start()
+    wait_until(lambda: bench.is_current(ETH))
+    model = bench.newest(ETH).model
+    assert not bench.training.is_short(model)
+    assert "short history" not in caplog.text
+    assert "Candles are missing" not in caplog.text
+    assert f"rows={model.rows} expected_rows={bench.training.expected_rows(model)} " in caplog.text
+
+
+def test_exchange_without_older_candles_tells_the_listing(make_bench, inline, caplog, monkeypatch):
+    """Asked for older candles and given none: the first one on disk is where the pair began."""
+    caplog.set_level(logging.INFO, "feeder_mixin")
+    monkeypatch.setattr(training, "download_older", lambda *_more: None)
+    bench = make_bench(pairs=(ETH,))
+    bench.folder = replace(bench.folder, listed_s={})
+    bench.training._folder = bench.folder
+    bench.load(loaded_pair(ETH))
+    bench.see()
+    bench.training.start()
+    wait_until(lambda: bench.is_current(ETH))
+    assert not bench.training.is_short(bench.newest(ETH).model)
+    assert (
+        "The exchange has no older candles, expected rows count from the first one" in caplog.text
+    )
+
+
+def test_pair_with_too_few_rows_gets_no_model(make_bench, inline, caplog):
+    """Below the least rows nothing is trained: the error says how many there are and are needed."""
+    bench = make_bench(pairs=(ETH,), n_disk=N - 20)
+    young = bench.candles[ETH].iloc[-4_600:]
+    write_candles(bench.datadir, {ETH: young.iloc[:-20]})
+    bench.load(loaded_pair(ETH))
+    bench.see()
+    bench.tails.tails[ETH] = bench.tails.tails[ETH].newest(4_600)
+    bench.training.start()
+    wait_until(lambda: ETH in bench.training.errors)
+    assert re.match(
+        r"\d\d rows to learn from in the 150 days before 20\S+Z, needed are 100: ",
+        bench.training.errors[ETH],
+    )
+    assert bench.newest(ETH) is None
+    assert "none serves: it is never safe" in caplog.text
 
 
 # ------------------------------------------------------------------ the real worker process

@@ -7,6 +7,7 @@ from feeder_mixin.errors import ModelError
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.metrics import exceedance
 from feeder_mixin.model.rows import open_seconds
+from feeder_mixin.schema import open_text
 
 ETH = "ETH/USDT:USDT"
 
@@ -37,7 +38,7 @@ def test_rule_when_older_or_later_rows_change_is_the_same(small_market):
 def test_rule_without_finished_label_is_refused(small_market):
     """A cut before all labels is an error that names it."""
     first_s = int(open_seconds(small_market.tables[ETH])[0])
-    with pytest.raises(ModelError, match=f"before the cut {first_s}"):
+    with pytest.raises(ModelError, match=f"before {open_text(first_s)}"):
         atr_rule_constant(small_market.tables[ETH], "long", first_s, 0.1, 30, 300)
 
 

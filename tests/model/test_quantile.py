@@ -14,7 +14,6 @@ from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.metrics import exceedance, skill
 from feeder_mixin.model.quantile import (
-    PAIR_EVERY,
     POOLED_ALPHAS,
     POOLED_TREES,
     booster_params,
@@ -28,7 +27,7 @@ from feeder_mixin.model.quantile import (
     pooled_weights,
     training_rows,
 )
-from feeder_mixin.model.rows import DAY_S, open_seconds
+from feeder_mixin.model.rows import DAY_S, PAIR_EVERY, open_seconds
 from feeder_mixin.schema import PARAMETERS, default_parameters
 from feeder_mixin.settings import SIDES
 
@@ -255,7 +254,9 @@ def test_training_rows_of_a_redraw_are_others_and_fewer(small_market):
 def test_training_rows_without_finished_label_are_refused(small_market):
     """A cut before all labels is an error that names it."""
     table = small_market.tables[ETH]
-    with pytest.raises(ModelError, match="no finished label in the 150 days"):
+    with pytest.raises(
+        ModelError, match=r"^0 rows to learn from in the 150 days before 20\S+Z, needed are 100"
+    ):
         training_rows(
             ETH,
             table,
