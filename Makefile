@@ -10,7 +10,7 @@ ARGS ?=
 .PHONY: help setup test check format fix lint types coverage test-slow test-services optimize trade reload status doctor demo bench lock
 
 define need_feeder
-@test -n "$(FEEDER)" || { echo "name a feeder: make $@ FEEDER=feeder120b (feeders: $$(cd config && grep -l '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
+@test -n "$(FEEDER)" || { echo "name a feeder: make $@ FEEDER=feeder120b (feeders: $$(cd config && grep -ls '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
 endef
 
 help:  ## list the targets
@@ -84,7 +84,7 @@ optimize: $(READY)  ## tune a feeder: make optimize FEEDER=feeder120b [ARGS="--n
 # SIGUSR1 is ignored until the bot's handler stands: an early reload must not end the bot.
 trade: $(READY)  ## run a feeder's bot, in dry run as configured: make trade FEEDER=feeder120b
 	$(need_feeder)
-	@test -f config/$(FEEDER).json || { echo "config/$(FEEDER).json does not exist (feeders: $$(cd config && grep -l '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
+	@test -f config/$(FEEDER).json || { echo "config/$(FEEDER).json does not exist (feeders: $$(cd config && grep -ls '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
 	@trap '' USR1; exec $(BIN)/freqtrade trade --config config/$(FEEDER).json --strategy LightGBMSafetyFeederStrategy $(ARGS)
 
 reload: $(READY)  ## make a running bot load its parameters anew: make reload FEEDER=feeder120b

@@ -191,6 +191,10 @@ _FEEDER_KEYS: Final[Mapping[str, Callable[[object], str | None]]] = {
 """The fixed keys of the ``feeder`` block, and what each value must be."""
 
 
+_MADE: Final = {"side", "context_pairs", "model_max_age_hours"}
+"""Keys whose setting is not the value as it was written."""
+
+
 def check_feeder_id(feeder_id: str) -> str:
     """Return `feeder_id`, or raise `SettingsError` when it has other than letters, digits, _, -."""
     if not _FEEDER_ID.fullmatch(feeder_id):
@@ -208,7 +212,7 @@ def feeder_ids() -> list[str]:
     ids = []
     for path in sorted(Path("config").glob("*.json")):
         try:
-            is_feeder = "feeder" in read_config(path)
+            is_feeder = "feeder" in read_config([path])
         except SettingsError:
             is_feeder = True
         if is_feeder:
@@ -217,9 +221,16 @@ def feeder_ids() -> list[str]:
 
 
 def load_settings(
-    feeder_id: str, config_path: Path | None = None, user_data_dir: Path | None = None
+    feeder_id: str,
+    config: Path | Sequence[Path] | None = None,
+    user_data_dir: Path | None = None,
 ) -> FeederSettings:
-    """Return the settings of a feeder from `config_path`, else from ``config/<feeder_id>.json``.
+    """Return the settings of a feeder from its config files, else from ``config/<feeder_id>.json``.
+
+    Parameters
+    ----------
+    config
+        One file or several, merged as freqtrade merges its ``--config`` files: later ones win.
 
     Raises
     ------
@@ -227,46 +238,86 @@ def load_settings(
         When there is no such config, it can't be read, or a value is missing or wrong.
     """
     check_feeder_id(feeder_id)
-    path = config_path or Path("config") / f"{feeder_id}.json"
-    if not path.is_file():
-        known = feeder_ids()
-        hint = f" Feeders with a config here: {', '.join(known)}." if known else ""
-        raise SettingsError(
-            f"feeder {feeder_id!r} has no config: {path} does not exist in {Path.cwd()}.{hint} "
-            "Name another file with --config, or go to the project's folder"
-        )
-    config = read_config(path)
-    name = config.get("bot_name")
+    paths = _config_paths(feeder_id, config)
+    for path in paths:
+        _check_is_file(feeder_id, path)
+    merged = read_config(paths)
+    shown = " + ".join(map(str, paths))
+    name = merged.get("bot_name")
     if name != feeder_id:
         raise SettingsError(
-            f"{path}: bot_name is {name!r}, expected {feeder_id!r}: the id of a feeder is its bot_name"
+            f"{shown}: bot_name is {name!r}, expected {feeder_id!r}: the id of a feeder is its bot_name"
         )
-    chosen = user_data_dir or Path(config.get("user_data_dir") or "user_data")
-    return build_settings(config, path, chosen.absolute())
+    chosen = user_data_dir or Path(merged.get("user_data_dir") or "user_data")
+    return build_settings(merged, shown, chosen.absolute(), paths)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Return a freqtrade config as freqtrade merges it: the files it names, then the environment.
+def _config_paths(feeder_id: str, config: Path | Sequence[Path] | None) -> tuple[Path, ...]:
+    if isinstance(config, Path):
+        return (config,)
+    return tuple(config or ()) or (Path("config") / f"{feeder_id}.json",)
+
+
+def _check_is_file(feeder_id: str, path: Path) -> None:
+    if path.is_file():
+        return
+    if path.exists():
+        raise SettingsError(f"config {path} can't be read: it is no file")
+    known = [name for name in feeder_ids() if _is_usable(name)]
+    hint = f" Feeders with a config here: {', '.join(known)}." if known else ""
+    raise SettingsError(
+        f"feeder {feeder_id!r} has no config: {path} does not exist in {Path.cwd()}.{hint} "
+        "Name another file with --config, or go to the project's folder"
+    )
+
+
+def _is_usable(feeder_id: str) -> bool:
+    """Return whether a feeder's own config makes settings."""
+    if not (Path("config") / f"{feeder_id}.json").is_file():
+        return False
+    try:
+        load_settings(feeder_id)
+    except SettingsError:
+        return False
+    return True
+
+
+def read_config(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return a freqtrade config as freqtrade merges it: files, those they name, the environment.
+
+    The environment wins over all files, later files over earlier ones, a file over those it names.
 
     Raises
     ------
     SettingsError
-        When a file can't be read.
+        When a file can't be read; the message names it.
     """
-    # Imported here: freqtrade's configuration costs over a second, and only this function needs it.
+    # Imported here: freqtrade's configuration costs over a second, and only this module needs it.
     from freqtrade.configuration.environment_vars import environment_vars_to_dict
-    from freqtrade.configuration.load_config import load_from_files
-    from freqtrade.exceptions import FreqtradeException
     from freqtrade.misc import deep_merge_dicts
 
-    try:
-        config: dict[str, Any] = load_from_files([str(path)])
-    except (FreqtradeException, OSError) as error:
-        raise SettingsError(f"config {path} can't be read: {error}") from error
-    except AttributeError as error:  # freqtrade merges files without asking whether they can be
-        raise SettingsError(f"config {path} is not a JSON object") from error
+    if len(paths) > 1:
+        for path in paths:
+            _load_files([path])  # so that an error names the one file that it is about
+    config = _load_files(paths)
     merged: dict[str, Any] = deep_merge_dicts(environment_vars_to_dict(), config)
     return merged
+
+
+def _load_files(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return config files merged by freqtrade's loader, its errors as ours."""
+    from freqtrade.configuration.load_config import load_from_files
+    from freqtrade.exceptions import FreqtradeException
+
+    name = " + ".join(map(str, paths))
+    try:
+        config: dict[str, Any] = load_from_files([str(path) for path in paths])
+    except (FreqtradeException, OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"config {name} can't be read: {error}") from error
+    except (AttributeError, TypeError, RecursionError) as error:
+        # freqtrade merges files without asking whether they can be
+        raise SettingsError(f"config {name} is not a JSON object") from error
+    return config
 
 
 def build_settings(
@@ -318,7 +369,7 @@ def build_settings(
     timeframe = config.get("timeframe")
     if not isinstance(timeframe, str):
         raise SettingsError(f"{path}: timeframe={timeframe!r}, expected a text such as '5m'")
-    _check_age(path, block)
+    max_age_hours = _model_max_age_hours(path, block)
     context = chosen or [*own_pairs[:DEFAULT_CONTEXT_PAIRS], btc_beside(own_pairs[0])]
     return FeederSettings(
         feeder_id=_bot_name(config, path),
@@ -331,19 +382,27 @@ def build_settings(
         user_data_dir=user_data_dir,
         config_paths=config_paths or (Path(path),),
         context_pairs=tuple(sorted(set(context))),
-        **{key: value for key, value in block.items() if key not in {"side", "context_pairs"}},
+        model_max_age_hours=max_age_hours,
+        **{key: value for key, value in block.items() if key not in _MADE},
     )
 
 
-def _check_age(path: Path | str, block: Mapping[str, Any]) -> None:
-    """Raise where models would be too old before the next ones are due."""
+def _model_max_age_hours(path: Path | str, block: Mapping[str, Any]) -> float:
+    """Return the age; by default long enough for one retraining to fail, however seldom they are.
+
+    Raises
+    ------
+    SettingsError
+        Where models would be too old before the next ones are due.
+    """
     retrain: float = block.get("retrain_hours", RETRAIN_HOURS)
-    oldest: float = block.get("model_max_age_hours", MODEL_MAX_AGE_HOURS)
+    oldest: float = block.get("model_max_age_hours", max(MODEL_MAX_AGE_HOURS, 2 * retrain))
     if oldest <= retrain:
         raise SettingsError(
             f"{path}: feeder.model_max_age_hours={oldest:g}, expected more than feeder.retrain_hours="
             f"{retrain:g}: a model would be too old before the next one is due"
         )
+    return oldest
 
 
 def _bot_name(config: Mapping[str, Any], path: Path | str) -> str:

@@ -440,7 +440,7 @@ def test_build_settings_with_pairlists_that_bring_in_pairs_is_refused_with_the_r
 def test_context_of_the_six_feeders_is_written_out_and_is_the_default(feeder):
     """One more pair in the whitelist then asks for one more model; records fit as before."""
     path = Path(f"config/feeder{feeder}.json")
-    config = read_config(path)
+    config = read_config([path])
     written = config["feeder"].pop("context_pairs")
     by_list = build_settings(config, path, Path("user_data"))
     assert tuple(written) == by_list.context_pairs
@@ -450,3 +450,9 @@ def test_model_that_would_be_too_old_before_the_next_is_due_is_refused():
     """An age below the retraining would make every candle before it unsafe."""
     with pytest.raises(SettingsError, match=r"model_max_age_hours=24, expected more than.*=48"):
         build(make_config(retrain_hours=48, model_max_age_hours=24))
+
+
+def test_default_age_of_a_model_follows_a_rare_retraining():
+    """A config that retrains once a month needs no second key."""
+    assert build(make_config()).model_max_age_hours == 360
+    assert build(make_config(retrain_hours=720)).model_max_age_hours == 1440

@@ -64,9 +64,7 @@ def feeder_options() -> argparse.ArgumentParser:
         metavar="F",
         help="feeder ids, or 'all' for every feeder with a config in config/",
     )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the feeder's config (config/F.json)"
-    )
+    add_config_option(parser)
     parser.add_argument(
         "--userdir", type=Path, metavar="DIR", help="freqtrade's user_data folder (user_data)"
     )
@@ -74,11 +72,24 @@ def feeder_options() -> argparse.ArgumentParser:
         "--store",
         metavar="URL",
         help="parameter store: sqlite:///FILE, postgresql+psycopg://..., influxdb+http(s)://...?org=NAME "
-        "(FEEDER_STORE_URL, then feeder.store_url, then sqlite:///user_data/feeder_params.sqlite)",
+        "(FEEDER_STORE_URL, then feeder.store_url, then the file feeder_params.sqlite in the user_data folder in force)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--verbose", action="store_true", help="log more")
     return parser
+
+
+def add_config_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--config`` as freqtrade has it: once for every file."""
+    parser.add_argument(
+        "--config",
+        "-c",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="the feeder's config (config/F.json); may be repeated, files are merged as freqtrade "
+        "merges them, later ones win",
+    )
 
 
 def chosen_feeder_ids(arguments: argparse.Namespace) -> list[str]:
@@ -129,7 +140,7 @@ class ChosenStore:
 @contextmanager
 def feeder_store(settings: FeederSettings, arguments: argparse.Namespace) -> Iterator[ChosenStore]:
     """Open the store that option, environment, config or default name, and close it again."""
-    url, origin = choose_store_url(arguments.store, os.environ, settings.store_url)
+    url, origin = choose_store_url(arguments.store, os.environ, settings)
     with open_store(url, root=settings.root, feeder_ids=[settings.feeder_id]) as store:
         yield ChosenStore(store, masked_store_url(url), origin)
 

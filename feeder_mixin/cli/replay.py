@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feeder_mixin.cli.common import count, make_console
+from feeder_mixin.cli.common import add_config_option, count, make_console
 from feeder_mixin.errors import FeederError, SettingsError
 from feeder_mixin.settings import FeederSettings, load_settings
 
@@ -52,9 +52,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _add_market_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--feeder", metavar="F", help="take pairs and timeframe from this feeder")
-    group.add_argument(
-        "--config", type=Path, metavar="FILE", help="the feeder's config (config/F.json)"
-    )
+    add_config_option(group)
     group.add_argument(
         "--userdir", type=Path, metavar="DIR", help="freqtrade's user_data folder (user_data)"
     )

@@ -7,7 +7,7 @@ second time what an earlier one could not find out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,7 +93,7 @@ class Facts:
 
     Attributes
     ----------
-    config_path, user_data_dir, store_option
+    config_paths, user_data_dir, store_option
         The options ``--config``, ``--userdir`` and ``--store``, None where not given.
     now_ns
         The time that ages are counted to.
@@ -104,7 +104,7 @@ class Facts:
     feeder_id: str
     environ: Mapping[str, str]
     now_ns: int
-    config_path: Path | None = None
+    config_paths: Sequence[Path] | None = None
     user_data_dir: Path | None = None
     store_option: str | None = None
     opened: ExitStack = field(default_factory=ExitStack)

@@ -35,10 +35,10 @@ _DAY_S: Final = 86_400
 
 def check_config(facts: Facts) -> Verdict:
     """Read the config: feeder id, side and all the rest."""
-    settings = load_settings(facts.feeder_id, facts.config_path, facts.user_data_dir)
+    settings = load_settings(facts.feeder_id, facts.config_paths, facts.user_data_dir)
     step_s = timeframe_seconds(settings.timeframe)
-    path = settings.config_paths[0]
-    facts.config = read_config(path)
+    path = " + ".join(map(str, settings.config_paths))
+    facts.config = read_config(settings.config_paths)
     facts.settings, facts.step_s = settings, step_s
     said = (
         f"{path}: {settings.feeder_id} is {settings.side}, {len(settings.pairs)} pairs, "
@@ -58,7 +58,7 @@ def check_config(facts: Facts) -> Verdict:
 def check_store(facts: Facts) -> Verdict:
     """Say which store is used, and who chose it."""
     settings = facts.settings
-    url, origin = choose_store_url(facts.store_option, facts.environ, settings.store_url)
+    url, origin = choose_store_url(facts.store_option, facts.environ, settings)
     # With a stand-in: whether there is a token is the next check's question.
     open_store(url, root=settings.root, environ={TOKEN_VARIABLE: "stand-in"}).close()
     facts.store_url = url

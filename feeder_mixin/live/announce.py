@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 
 from feeder_mixin.live.loader import Loaded
 from feeder_mixin.settings import FeederSettings
-from feeder_mixin.stores.url import absolute_store_url, choose_store_url
+from feeder_mixin.stores.url import choose_store_url, masked_store_url
 
 logger = logging.getLogger(__name__)
 
 
 def log_start(settings: FeederSettings, loaded: Loaded, environ: Mapping[str, str]) -> None:
     """Write the one line that tells which feeder this log is of."""
-    url, origin = choose_store_url(None, environ, settings.store_url)
+    url, origin = choose_store_url(None, environ, settings)
     levels = sorted({pair.parameters["quantile_alpha"] for pair in loaded.pairs.values()})
     logger.info(
         "Feeder starts feeder=%s side=%s horizon_candles=%d timeframe=%s max_adverse_ratio=%g "
@@ -30,7 +30,7 @@ def log_start(settings: FeederSettings, loaded: Loaded, environ: Mapping[str, st
         ",".join(settings.context_pairs),
         settings.exchange,
         settings.candle_type,
-        absolute_store_url(url, settings.root),
+        masked_store_url(url),
         origin,
     )
 

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, get_args
+from typing import Final
 
 from feeder_mixin.errors import StateError, StoreError
 from feeder_mixin.live.last_good import read_last_good
@@ -128,7 +128,7 @@ def load_parameters(
         When the store's URL or token is wrong.
     """
     started = time.perf_counter()
-    url, origin = choose_store_url(None, environ, settings.store_url)
+    url, origin = choose_store_url(None, environ, settings)
     description = f"{masked_store_url(url)} ({origin})"
     error = None
     try:
@@ -339,7 +339,7 @@ def load_last_good(
 
 def check_store(settings: FeederSettings, environ: Mapping[str, str]) -> None:
     """Raise `SettingsError` when the store's URL or token can't be used; does not connect."""
-    url, _ = choose_store_url(None, environ, settings.store_url)
+    url, _ = choose_store_url(None, environ, settings)
     open_store(url, root=settings.root, feeder_ids=[settings.feeder_id], environ=environ).close()
 
 
@@ -392,18 +392,13 @@ def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> Non
 
 
 def _log_rejected(loaded: Loaded) -> None:
-    """Write one line for each reason and what runs instead, with every pair that has it."""
-    for source in get_args(Source):
-        refused = {
-            pair: now.rejected
-            for pair, now in loaded.pairs.items()
-            if now.rejected is not None and now.source == source
-        }
-        for pairs, reason in group_pairs(refused):
+    """Write the fixed line of every refused pair: operators grep for their pair."""
+    for pair, now in loaded.pairs.items():
+        if now.rejected is not None:
             logger.error(
                 "Rejected Optuna params for %s reason=%s running=%s version=%s",
-                ", ".join(pairs),
-                reason,
-                source,
-                _shared_version(loaded.pairs[pair].version for pair in pairs),
+                pair,
+                now.rejected,
+                now.source,
+                now.version_text,
             )

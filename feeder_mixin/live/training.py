@@ -201,6 +201,7 @@ class ModelTraining:
         self._first_on_disk: dict[str, tuple[str, int | None]] = {}
         self._retry_download: dict[str, float] = {}
         self._said_gaps: dict[str, str] = {}
+        self._said_download: str | None = None
         self._said_lacks: frozenset[str] = frozenset()
         self._error: str | None = None
         self.errors: dict[str, str] = {}
@@ -520,7 +521,9 @@ class ModelTraining:
         try:
             download(self._settings, list(gaps), self._folder.datadir, self._check_stopping)
         except CandleError as error:
-            logger.error("Gap is not filled: %s", error)  # noqa: TRY400
+            if (text := str(error)) != self._said_download:
+                self._said_download = text
+                logger.error("Gap is not filled: %s", text)  # noqa: TRY400
             is_done = False
         for pair in gaps:
             self._tails.repair(pair)

@@ -7,6 +7,7 @@ a password. The backend's module is imported only when a URL asks for it.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import stat
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,12 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from feeder_mixin.errors import SettingsError
+from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import ParameterStore
 
-DEFAULT_STORE_URL: Final = "sqlite:///user_data/feeder_params.sqlite"
+DEFAULT_STORE_FILE: Final = "feeder_params.sqlite"
+"""Name of the default store, in the `user_data_dir` in force."""
+
 STORE_URL_VARIABLE: Final = "FEEDER_STORE_URL"
 TOKEN_VARIABLE: Final = "FEEDER_STORE_TOKEN"  # noqa: S105  (the variable's name)
 TOKEN_FILE_VARIABLE: Final = "FEEDER_STORE_TOKEN_FILE"  # noqa: S105  (the variable's name)
@@ -27,24 +31,34 @@ _SQLITE: Final = "sqlite"
 _POSTGRESQL: Final = "postgresql+psycopg"
 _INFLUX: Final = ("influxdb+http", "influxdb+https")
 KNOWN_KINDS: Final = (_SQLITE, _POSTGRESQL, *_INFLUX)
+_OPTION: Final = re.compile(r"\?\w+=")
 _INFLUX_EXAMPLE: Final = "influxdb+http://host:8086?org=NAME"
 
 
 def choose_store_url(
-    option: str | None, environ: Mapping[str, str], config_value: str | None
+    option: str | None, environ: Mapping[str, str], settings: FeederSettings
 ) -> tuple[str, str]:
     """Return the store's URL and where it came from, as shown in messages.
 
     The first of these that is set and not empty wins: ``--store``, ``FEEDER_STORE_URL``, the
-    config's ``feeder.store_url``, the default.
+    config's ``feeder.store_url``, the file `DEFAULT_STORE_FILE` in the user folder in force. The path
+    of an SQLite file is made absolute, so that messages name one file wherever they are read.
+
+    Raises
+    ------
+    SettingsError
+        When an SQLite URL names no file.
     """
     sources = (
         (option, "--store"),
         (environ.get(STORE_URL_VARIABLE), STORE_URL_VARIABLE),
-        (config_value, "config feeder.store_url"),
-        (DEFAULT_STORE_URL, "default"),
+        (settings.store_url, "config feeder.store_url"),
+        (f"{_SQLITE}:///{settings.user_data_dir / DEFAULT_STORE_FILE}", "default"),
     )
-    return next((url, origin) for url, origin in sources if url)
+    url, origin = next((url, origin) for url, origin in sources if url)
+    if url.startswith(f"{_SQLITE}:"):
+        url = f"{_SQLITE}:///{settings.root / _sqlite_path(url)}"
+    return url, origin
 
 
 def open_store(
@@ -148,23 +162,10 @@ def masked_store_url(url: str) -> str:
     return urlunsplit((parts.scheme, netloc, parts.path, shown, ""))
 
 
-def absolute_store_url(url: str, root: Path) -> str:
-    """Return `url` as it may be shown, with the whole path of an SQLite file.
-
-    Examples
-    --------
-    >>> absolute_store_url("sqlite:///user_data/feeder_params.sqlite", Path("/home/bot"))
-    'sqlite:////home/bot/user_data/feeder_params.sqlite'
-    """
-    if not url.startswith(f"{_SQLITE}:"):
-        return masked_store_url(url)
-    return f"{_SQLITE}:///{root / _sqlite_path(url)}"
-
-
 def _sqlite_path(url: str) -> str:
     """Return the path in an SQLite URL: three slashes begin a relative one, four an absolute."""
     path = url.removeprefix(f"{_SQLITE}:///")
-    if path == url or path in ("", ":memory:") or "?" in path:
+    if path == url or path in ("", ":memory:") or _OPTION.search(path):
         raise SettingsError(
             f"store URL {url!r} names no SQLite file: use sqlite:///relative/path or "
             "sqlite:////absolute/path, without options"

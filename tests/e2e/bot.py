@@ -33,13 +33,14 @@ from feeder_mixin.live.lock import is_bot_running
 from feeder_mixin.live.status import Status, read_status
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.settings import FeederSettings, build_settings
-from feeder_mixin.stores.url import DEFAULT_STORE_URL, open_store
+from feeder_mixin.stores.url import open_store
 
 ROOT: Final = Path(__file__).parents[2]
 BIN: Final = Path(sys.executable).parent
 PAIRS: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")
 MARKET_PAIRS: Final = (*PAIRS, "XRP/USDT:USDT")
 FEEDER_ID: Final = "test1"
+STORE_URL: Final = "sqlite:///user_data/feeder_params.sqlite"
 STEP_S: Final = 60
 
 STOPPED: Final = 130
@@ -303,7 +304,7 @@ class TradingProject:
             )
             for pair, chosen in values.items()
         ]
-        with open_store(DEFAULT_STORE_URL, root=self.root) as store:
+        with open_store(STORE_URL, root=self.root) as store:
             store.write(records)
 
     def spoil(self, pair: str, name: str, value: float | str | None) -> None:
@@ -319,7 +320,7 @@ class TradingProject:
 
     def stored(self) -> dict[str, dict[str, float]]:
         """Return pair -> the ten values of its newest valid record."""
-        with open_store(DEFAULT_STORE_URL, root=self.root) as store:
+        with open_store(STORE_URL, root=self.root) as store:
             latest = store.latest(FEEDER_ID)
         return {pair: dict(record.parameters) for pair, record in latest.records.items()}
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from feeder_mixin.schema import ParameterRecord, default_parameters
-from feeder_mixin.stores.url import DEFAULT_STORE_URL, open_store
-from tests.e2e.bot import FEEDER_ID, PAIRS, Exchange
+from feeder_mixin.stores.url import open_store
+from tests.e2e.bot import FEEDER_ID, PAIRS, STORE_URL, Exchange
 from tests.e2e.project import STRATEGY, ModesProject, make_modes_project
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def write_records(project: ModesProject, alpha: float) -> None:
     """Write a record for every pair, as a tuning does."""
     parameters = {**default_parameters(), "quantile_alpha": alpha}
     records = [ParameterRecord(FEEDER_ID, pair, time.time_ns(), parameters, {}) for pair in PAIRS]
-    with open_store(DEFAULT_STORE_URL, root=project.root) as store:
+    with open_store(STORE_URL, root=project.root) as store:
         store.write(records)
 
 

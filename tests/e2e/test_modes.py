@@ -27,7 +27,7 @@ from feeder_mixin.live.walkforward import WalkForward
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.settings import load_settings
-from feeder_mixin.stores.url import DEFAULT_STORE_URL, open_store
+from feeder_mixin.stores.url import open_store
 from tests.e2e.bot import (
     BIN,
     CANDLE_PATIENCE_S,
@@ -36,6 +36,7 @@ from tests.e2e.bot import (
     ROOT,
     STEP_S,
     STOPPED,
+    STORE_URL,
     Bot,
     Exchange,
     running_bot,
@@ -70,7 +71,7 @@ def write_records(project: ModesProject, candles_to_s: dict[str, float], **value
         )
         for pair in PAIRS
     ]
-    with open_store(DEFAULT_STORE_URL, root=project.root) as store:
+    with open_store(STORE_URL, root=project.root) as store:
         store.write(records)
 
 

@@ -72,9 +72,11 @@ urls = st.tuples(
 
 def test_store_url_of_any_text_opens_or_is_our_error_and_nothing_is_made(fuzz, tmp_path):
     """Nothing is contacted or created by opening; messages can always be made."""
+    block = {key: value for key, value in CONFIG["feeder"].items() if key != "store_url"}
+    feeder = build_settings({**CONFIG, "feeder": block}, Path("c.json"), tmp_path / "user_data")
 
     def check(url):
-        chosen, origin = choose_store_url(url, {}, None)
+        chosen, origin = choose_store_url(url, {}, feeder)
         assert origin == ("--store" if url else "default")
         assert isinstance(masked_store_url(chosen), str)
         environ = {"FEEDER_STORE_TOKEN": SECRET}

@@ -526,7 +526,11 @@ def test_changed_context_drops_neither_models_nor_what_was_served(world, tmp_pat
     pair = PairSnapshot(
         loaded_pair(ETH),
         1,
-        (replace(serving, model=replace(serving.model, cut_s=cut_s, rows=4_320, context_share=1.0)),),
+        (
+            replace(
+                serving, model=replace(serving.model, cut_s=cut_s, rows=4_320, context_share=1.0)
+            ),
+        ),
     )
     feeder = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0])
     try:

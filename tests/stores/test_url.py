@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from feeder_mixin.errors import SettingsError
+from feeder_mixin.settings import build_settings
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.stores.url import (
-    DEFAULT_STORE_URL,
     choose_store_url,
     load_token,
     masked_store_url,
@@ -29,7 +29,20 @@ INFLUX = "influxdb+http://host:8086?org=ArtiSky"
             None, {"FEEDER_STORE_URL": "e"}, "c", ("e", "FEEDER_STORE_URL"), id="environment"
         ),
         pytest.param(None, {}, "c", ("c", "config feeder.store_url"), id="config"),
-        pytest.param(None, {}, None, (DEFAULT_STORE_URL, "default"), id="default"),
+        pytest.param(
+            None,
+            {},
+            None,
+            ("sqlite:////home/ft/rehearsal/feeder_params.sqlite", "default"),
+            id="default_is_in_the_user_folder_in_force",
+        ),
+        pytest.param(
+            "sqlite:///user_data/x.sqlite",
+            {},
+            None,
+            ("sqlite:////home/ft/user_data/x.sqlite", "--store"),
+            id="relative_is_anchored_beside_the_user_folder",
+        ),
         pytest.param(
             "", {"FEEDER_STORE_URL": ""}, "c", ("c", "config feeder.store_url"), id="empty_is_unset"
         ),
@@ -37,13 +50,27 @@ INFLUX = "influxdb+http://host:8086?org=ArtiSky"
 )
 def test_choose_store_url_takes_first_source(option, environ, config, expected):
     """The first source that is set wins, and its name comes with it."""
-    assert choose_store_url(option, environ, config) == expected
+    settings = make_settings(Path("/home/ft/rehearsal"), store_url=config)
+    assert choose_store_url(option, environ, settings) == expected
+
+
+def make_settings(userdir, store_url=None):
+    """Return the settings of a feeder on a user folder."""
+    block = {"side": "long"} | ({} if store_url is None else {"store_url": store_url})
+    config = {
+        "bot_name": "feeder1",
+        "timeframe": "5m",
+        "trading_mode": "futures",
+        "exchange": {"name": "binance", "pair_whitelist": ["ETH/USDT:USDT"]},
+        "feeder": block,
+    }
+    return build_settings(config, Path("c.json"), userdir)
 
 
 @pytest.mark.parametrize(
     ("url", "path"),
     [
-        pytest.param(DEFAULT_STORE_URL, "/root/user_data/feeder_params.sqlite", id="default"),
+        pytest.param("sqlite:///user_data/s.sqlite", "/root/user_data/s.sqlite", id="relative"),
         pytest.param("sqlite:////abs/s.sqlite", "/abs/s.sqlite", id="absolute"),
         pytest.param("sqlite:///a b%20#c.sqlite", "/root/a b%20#c.sqlite", id="taken_literally"),
     ],
@@ -194,7 +221,7 @@ def test_description_of_a_postgresql_store_shows_no_secret_of_its_query(tmp_path
         )
 
 
-@pytest.mark.parametrize("url", [DEFAULT_STORE_URL, "sqlite:////abs/x", INFLUX])
+@pytest.mark.parametrize("url", ["sqlite:///user_data/x", "sqlite:////abs/x", INFLUX])
 def test_masked_store_url_without_secret_is_unchanged(url):
     """A URL without secrets is shown as it is."""
     assert masked_store_url(url) == url
