@@ -56,6 +56,8 @@ class FeederSettings:
     train_days, retrain_hours, model_max_age_hours, last_good_max_days
         Training window of a pair's trees; how often models are due; age at which a model calls
         nothing safe any more; age limit of the last good copy (None: no limit).
+    blacklisted
+        Pairs of `pairs` that ``exchange.pair_blacklist`` covers: freqtrade's bot leaves them out.
     config_paths
         The config files, in the order freqtrade takes them by ``--config``: later ones win.
     root
@@ -79,6 +81,7 @@ class FeederSettings:
     retrain_hours: float = RETRAIN_HOURS
     model_max_age_hours: float = MODEL_MAX_AGE_HOURS
     last_good_max_days: float | None = None
+    blacklisted: tuple[str, ...] = ()
 
     def with_context(self, is_there: Callable[[str], bool]) -> FeederSettings:
         """Return the settings with the context pairs that are there alone; as they are without any.
@@ -382,9 +385,27 @@ def build_settings(
         user_data_dir=user_data_dir,
         config_paths=config_paths or (Path(path),),
         context_pairs=tuple(sorted(set(context))),
+        blacklisted=_blacklisted(path, exchange.get("pair_blacklist") or [], own_pairs),
         model_max_age_hours=max_age_hours,
         **{key: value for key, value in block.items() if key not in _MADE},
     )
+
+
+def _blacklisted(
+    path: Path | str, patterns: Sequence[str], pairs: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the pairs that the host's blacklist covers, by its own reading of the patterns."""
+    if not patterns:
+        return ()
+    from freqtrade.plugins.pairlist.pairlist_helpers import expand_pairlist
+
+    try:
+        covered = set(expand_pairlist(list(patterns), list(pairs)))
+    except (ValueError, TypeError) as error:
+        raise SettingsError(
+            f"{path}: exchange.pair_blacklist={patterns!r}, expected pairs or regular expressions: {error}"
+        ) from error
+    return tuple(pair for pair in pairs if pair in covered)
 
 
 def _model_max_age_hours(path: Path | str, block: Mapping[str, Any]) -> float:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from feeder_mixin.cli.streams import print_utf8
+from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.settings import FeederSettings, feeder_ids, load_settings
 from feeder_mixin.stores.base import ParameterStore
@@ -131,10 +132,10 @@ class ChosenStore:
     def __str__(self) -> str:
         return f"{self.store.description} (from {self.origin})"
 
-    @property
-    def option(self) -> str:
-        """Return the option that names this store again, empty where it is not needed."""
-        return f" --store {self.url}" if self.origin == "--store" else ""
+    def command(self, settings: FeederSettings, verb: str, *more: object) -> str:
+        """Return a command line about this store, to paste; a masked password is to be filled in."""
+        is_option = self.origin == "--store"
+        return feeder_command(settings, verb, *more, store=self.url if is_option else None)
 
 
 @contextmanager
@@ -143,6 +144,14 @@ def feeder_store(settings: FeederSettings, arguments: argparse.Namespace) -> Ite
     url, origin = choose_store_url(arguments.store, os.environ, settings)
     with open_store(url, root=settings.root, feeder_ids=[settings.feeder_id]) as store:
         yield ChosenStore(store, masked_store_url(url), origin)
+
+
+def check_known(settings: FeederSettings, pairs: Sequence[str], known: Collection[str]) -> None:
+    """Raise `SettingsError` for a pair that is neither the feeder's nor known to its store.
+
+    A pair that has left the whitelist keeps its records, and stays within reach.
+    """
+    settings.chosen_pairs([pair for pair in pairs if pair not in known])
 
 
 def count(number: int, noun: str) -> str:

@@ -37,6 +37,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     doctor.set_defaults(run=run_doctor)
 
 
+_STATE_WIDTH: Final = 2 + len("skipped")
+
+
 def run_doctor(arguments: argparse.Namespace) -> int:
     """Examine every chosen feeder, print what was found, and return 1 when a check failed."""
     from feeder_mixin.doctor.finding import Facts
@@ -68,24 +71,25 @@ def _print_findings(console: Console, findings: Sequence[Finding]) -> None:
         by_feeder.setdefault(finding.feeder_id, []).append(finding)
     for feeder_id, own in by_feeder.items():
         console.print(f"{feeder_id}: {_summary(own)}", markup=False)
-        console.print(_table(own))
+        for finding in own:
+            _print_finding(console, finding, max(len(finding.check) for finding in own))
     if len(by_feeder) > 1:
         console.print(f"{count(len(by_feeder), 'feeder')}: {_summary(findings)}", markup=False)
 
 
-def _table(findings: Sequence[Finding]) -> Table:
-    """Return one row a finding, its advice below it."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for finding in findings:
-        style = _STYLES[finding.state]
-        text = Text(finding.message.removeprefix("skipped: "))
-        if finding.advice:
-            text.append(f"\n-> {finding.advice}", style="bold")
-        table.add_row(Text(f"  {finding.state}", style=style), finding.check, text)
-    return table
+def _print_finding(console: Console, finding: Finding, name_width: int) -> None:
+    """Print a finding as a row, its advice below on one line: a command that is broken can't be pasted."""
+    row = Table.grid(padding=(0, 2, 0, 0))
+    row.add_column(no_wrap=True, width=_STATE_WIDTH)
+    row.add_column(no_wrap=True, width=name_width)
+    row.add_column(overflow="fold")
+    style = _STYLES[finding.state]
+    message = Text(finding.message.removeprefix("skipped: "))
+    row.add_row(Text(f"  {finding.state}", style=style), finding.check, message)
+    console.print(row)
+    if finding.advice:
+        indent = " " * (_STATE_WIDTH + name_width + 4)
+        console.print(Text(f"{indent}-> {finding.advice}", style="bold"), soft_wrap=True)
 
 
 def _summary(findings: Sequence[Finding]) -> str:

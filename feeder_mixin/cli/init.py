@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -45,7 +46,8 @@ def run_init(arguments: argparse.Namespace) -> int:
     userdir: Path = arguments.userdir
     if not userdir.is_dir():
         raise SettingsError(
-            f"--userdir {userdir} is no folder; make it with: freqtrade create-userdir --userdir {userdir}"
+            f"--userdir {userdir} is no folder; make it with: "
+            f"{shlex.join(['freqtrade', 'create-userdir', '--userdir', str(userdir)])}"
         )
     contents = _contents(userdir)
     states = {name: _state(userdir / name, text) for name, text in contents.items()}
@@ -67,10 +69,11 @@ def run_init(arguments: argparse.Namespace) -> int:
     for name, state in states.items():
         console.print(f"{done[state]}: {userdir / name}", markup=False)
     config = userdir / f"{EXAMPLE_ID}.json"
+    places = ["--config", str(config), "--userdir", str(userdir)]
     console.print(
         "next, tune its pairs and start the bot (dry run):",
-        f"  feeder optimize --feeder {EXAMPLE_ID} --config {config} --userdir {userdir}",
-        f"  freqtrade trade --config {config} --userdir {userdir}",
+        f"  {shlex.join(['feeder', 'optimize', '--feeder', EXAMPLE_ID, *places])}",
+        f"  {shlex.join(['freqtrade', 'trade', *places])}",
         sep="\n",
         markup=False,
     )

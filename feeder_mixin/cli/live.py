@@ -265,7 +265,7 @@ def reload_after_writing(
     if not outcome.is_running:
         errors.print(f"{settings.feeder_id}: {outcome.error}", markup=False)
         return None, True
-    if chosen.option:
+    if chosen.origin == "--store":
         errors.print(
             f"--reload: the bot reads its own store, which need not be {chosen}", markup=False
         )

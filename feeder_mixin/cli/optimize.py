@@ -169,6 +169,12 @@ def _optimize_one(
                 f"seed {options.seed}, store {chosen}",
                 markup=False,
             )
+            if banned := [pair for pair in pairs if pair in settings.blacklisted]:
+                errors.print(
+                    f"{settings.feeder_id}: exchange.pair_blacklist covers {', '.join(banned)}: tuned all "
+                    "the same, though a bot leaves them out",
+                    markup=False,
+                )
             summary = run_feeder(settings, options, chosen.store, progress)
         if summary.results:
             report_after_tuning(settings, chosen, summary.store_error)
@@ -176,12 +182,11 @@ def _optimize_one(
         _print_summary(make_console(), settings, chosen, summary)
     if summary.store_error is not None:
         outbox = settings.outbox_path
-        errors.print(f"{summary.store_error}\nThe outbox is {outbox}", markup=False)
-        if chosen.option:
-            errors.print(
-                f"To this store: feeder flush --feeder {settings.feeder_id}{chosen.option}",
-                markup=False,
-            )
+        errors.print(
+            f"{summary.store_error}\nThe outbox is {outbox}\nTo deliver them: "
+            f"{chosen.command(settings, 'flush')}",
+            markup=False,
+        )
     document = {
         "feeder_id": settings.feeder_id,
         "store": chosen.url,
@@ -224,7 +229,7 @@ def _print_summary(
         console.print(line, markup=False)
     n_written = len(summary.records) - len(summary.undelivered)
     if summary.store_error is None or n_written:
-        show = f"feeder show --feeder {settings.feeder_id}{chosen.option}"
+        show = chosen.command(settings, "show")
         n_candidates = len(summary.candidates) if summary.store_error is None else 0
         refused = f", {count(n_candidates, 'candidate')} (--candidates)" if n_candidates else ""
         console.print(

@@ -14,6 +14,7 @@ from feeder_mixin.cli.common import (
     print_json,
 )
 from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError, StoreError
 from feeder_mixin.live.in_use import load_versions_in_use
 from feeder_mixin.schema import CANDIDATES, NANOSECONDS, format_time_ns
@@ -133,8 +134,8 @@ def _prune_state(settings: FeederSettings, before_ns: int, *, dry_run: bool) -> 
             free_ns = int(oldest_s * NANOSECONDS)
             make_console(stderr=True).print(
                 f"{settings.feeder_id}: entries of the outbox since {format_time_ns(free_ns)[:19]}Z "
-                "stay, because a tuning begun then was interrupted and may still go on; feeder optimize "
-                "--fresh drops it",
+                "stay, because a tuning begun then was interrupted and may still go on; drop it: "
+                f"{feeder_command(settings, 'optimize', '--fresh')}",
                 markup=False,
             )
     outbox = Outbox(settings.outbox_path)

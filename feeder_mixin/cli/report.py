@@ -163,8 +163,8 @@ def _collect(
         why = f" ({journal_error})" if journal_error else ""
         raise SettingsError(
             f"{settings.feeder_id}: nothing is tuned yet: no finished run in "
-            f"{settings.journal_path}{why} and no usable record in {chosen}; tune first: feeder "
-            f"optimize --feeder {settings.feeder_id}{chosen.option}"
+            f"{settings.journal_path}{why} and no usable record in {chosen}; tune first: "
+            f"{chosen.command(settings, 'optimize')}"
         )
     return FeederReport(
         feeder_id=settings.feeder_id,

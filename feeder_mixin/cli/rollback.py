@@ -112,7 +112,7 @@ def _plan(
     stack.callback(outbox.close)
     # First, so that what waits from earlier is older than the copies there, too.
     earlier = outbox.deliver(chosen.store)
-    _say_earlier(settings, earlier)
+    _say_earlier(settings, chosen, earlier)
     pairs = settings.chosen_pairs(arguments.pairs)
     timeframe_s = timeframe_seconds(settings.timeframe)
     steps = plan_rollback(settings, chosen.store, pairs, moment, timeframe_s)
@@ -134,7 +134,7 @@ def _carry_out(rollback: _Rollback, arguments: argparse.Namespace) -> tuple[dict
         "pairs": {step.target.pair: _step_document(step, outcome) for step in rollback.steps},
     }
     if outcome.error is not None or not arguments.reload:
-        _say(settings, outcome.error)
+        _say(settings, chosen, outcome.error)
         return document, outcome.error is None
     document["reload"], is_done = reload_after_writing(settings, chosen, arguments)
     return document, is_done
@@ -161,7 +161,7 @@ def _write_copies(rollback: _Rollback) -> _Outcome:
     return _Outcome(done, left, result.error)
 
 
-def _say_earlier(settings: FeederSettings, earlier: Delivered) -> None:
+def _say_earlier(settings: FeederSettings, chosen: ChosenStore, earlier: Delivered) -> None:
     """Say at once what came of earlier results: the rollback itself may still end in an error."""
     for record in earlier.records:
         make_console(stderr=True).print(
@@ -169,12 +169,15 @@ def _say_earlier(settings: FeederSettings, earlier: Delivered) -> None:
             "outbox and is written now",
             markup=False,
         )
-    _say(settings, earlier.error)
+    _say(settings, chosen, earlier.error)
 
 
-def _say(settings: FeederSettings, error: StoreError | None) -> None:
+def _say(settings: FeederSettings, chosen: ChosenStore, error: StoreError | None) -> None:
     if error is not None:
-        make_console(stderr=True).print(f"{settings.feeder_id}: {error}", markup=False)
+        deliver = chosen.command(settings, "flush")
+        make_console(stderr=True).print(
+            f"{settings.feeder_id}: {error}\nTo deliver: {deliver}", markup=False
+        )
 
 
 def _set_aside_tuning(settings: FeederSettings, pairs: Sequence[str]) -> None:
@@ -224,6 +227,6 @@ def _print_steps(rollback: _Rollback, outcome: _Outcome) -> None:
         waited = f", {n_earlier} of which waited in the outbox" if n_earlier else ""
         console.print(
             f"{count(n_written, 'record')} written to {rollback.chosen}{waited}; beside the running "
-            f"bot: feeder diff --feeder {feeder_id}{rollback.chosen.option}",
+            f"bot: {rollback.chosen.command(rollback.settings, 'diff')}",
             markup=False,
         )

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from feeder_mixin.cli.common import (
     ChosenStore,
+    check_known,
     count,
     feeder_options,
     feeder_store,
@@ -78,13 +79,15 @@ def _show_one(settings: FeederSettings, arguments: argparse.Namespace) -> list[P
     wanted = arguments.pairs or settings.pairs
     with feeder_store(settings, arguments) as chosen:
         latest = chosen.store.latest(settings.feeder_id, wanted, measurement=arguments.measurement)
+    known = {*latest.records, *latest.rejected, *latest.expired, *(n.pair for n in latest.notes)}
+    check_known(settings, wanted, known)
     records = [latest.records[pair] for pair in wanted if pair in latest.records]
     for line in describe_unused(latest):
         errors.print(f"{settings.feeder_id}: {line}", markup=False)
     missing = [p for p in wanted if p not in latest.records]
     if missing:
         errors.print(_missing_text(settings, missing, chosen, arguments), markup=False)
-    _say_waiting(settings, errors)
+    _say_waiting(settings, chosen, errors)
     if records and not arguments.json:
         kind = ", candidates" if arguments.measurement == CANDIDATES else ""
         console.print(f"{settings.feeder_id} {settings.side}{kind}, store {chosen}", markup=False)
@@ -110,9 +113,11 @@ def _tell_history(
     console, documents = make_console(), list[dict[str, object]]()
     with feeder_store(settings, arguments) as chosen:
         for pair in arguments.pairs or settings.pairs:
-            for point in chosen.store.history(
+            points = chosen.store.history(
                 settings.feeder_id, pair, arguments.limit, measurement=arguments.measurement
-            ):
+            )
+            check_known(settings, [pair], [pair] if points else [])
+            for point in points:
                 problems = parameter_problems(point.fields)
                 documents.append(
                     {
@@ -154,8 +159,7 @@ def _missing_text(
         return f"{settings.feeder_id}: no candidate for {', '.join(missing)} in {chosen}"
     return (
         f"{settings.feeder_id}: no record for {', '.join(missing)} in {chosen}"
-        f"{_missing_file(chosen.store)}; make one with: feeder optimize --feeder "
-        f"{settings.feeder_id}{chosen.option}"
+        f"{_missing_file(chosen.store)}; make one with: {chosen.command(settings, 'optimize')}"
     )
 
 
@@ -167,7 +171,7 @@ def _missing_file(store: ParameterStore) -> str:
     return " (that file does not exist)" if is_missing else ""
 
 
-def _say_waiting(settings: FeederSettings, errors: Console) -> None:
+def _say_waiting(settings: FeederSettings, chosen: ChosenStore, errors: Console) -> None:
     """Say how many results of a feeder wait in its outbox."""
     from feeder_mixin.stores.outbox import Outbox
 
@@ -177,7 +181,7 @@ def _say_waiting(settings: FeederSettings, errors: Console) -> None:
     if waiting:
         errors.print(
             f"{settings.feeder_id}: {count(waiting, 'result')} not delivered yet; deliver with: "
-            f"feeder flush --feeder {settings.feeder_id}",
+            f"{chosen.command(settings, 'flush')}",
             markup=False,
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from feeder_mixin.cli.common import (
+    check_known,
     chosen_feeders,
     count,
     feeder_options,
@@ -95,6 +96,8 @@ def _export_one(
     errors = make_console(stderr=True)
     with feeder_store(settings, arguments) as chosen:
         copy = load_copy(chosen.store, settings.feeder_id, arguments.pairs)
+    known = {entry.record.pair for entry in copy.entries} | {note.pair for note in copy.invalid}
+    check_known(settings, arguments.pairs or (), known)
     for line in group_notes(copy.invalid):
         errors.print(f"{settings.feeder_id}: not exported, no record: {line}", markup=False)
     errors.print(

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from feeder_mixin.commands import trade_command
 from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
 from feeder_mixin.live.lock import bot_started_s, running_bot_pid
 from feeder_mixin.live.request import catches_sigusr1
@@ -37,7 +38,7 @@ def check_bot(facts: Facts) -> Verdict:
         return Verdict(
             "warn",
             f"no bot runs on {settings.state_dir}",
-            f"start it: make trade FEEDER={settings.feeder_id}",
+            f"start it: {trade_command(settings)}",
         )
     return Verdict("pass", f"running, pid {facts.pid}")
 
@@ -85,7 +86,7 @@ def check_handler(facts: Facts) -> Verdict:
         return Verdict(
             "warn",
             "there is no /proc here, so it can't be seen whether the bot catches SIGUSR1",
-            f"feeder reload --feeder {facts.settings.feeder_id} shows it by its answer",
+            f"its answer shows it: {facts.command('reload')}",
         )
     if not catches_sigusr1(pid):
         return Verdict(
@@ -104,7 +105,7 @@ def check_reload(facts: Facts) -> Verdict:
         return Verdict(
             "fail",
             f"the last load failed, the bot keeps what it runs: {reload['last_error']}",
-            f"mend what it names, then feeder reload --feeder {facts.settings.feeder_id}",
+            f"mend what it names, then {facts.command('reload')}",
         )
     counts = f"{reload['requested']} requested, {reload['completed']} completed"
     if _is_pending(facts):
@@ -129,7 +130,8 @@ def check_parameters(facts: Facts) -> Verdict:
         return Verdict(
             "fail",
             f"the bot does not know {some(unknown)}: its config was another one when it started",
-            "restart the bot, or /reload_config",
+            "restart the bot, or /reload_config; a bot of several config files is asked about with all of "
+            f"them: {facts.command('doctor', '--config', 'FILE')}",
         )
     if older:
         return _older(facts, f"older than the store's newest record: {some(older)}")
@@ -349,7 +351,7 @@ def _older(facts: Facts, what: str) -> Verdict:
     return Verdict(
         "fail",
         f"{what}; no reload is pending",
-        f"feeder reload --feeder {facts.settings.feeder_id}; if it stays so, the bot reads another "
+        f"{facts.command('reload')}; if it stays so, the bot reads another "
         "store (FEEDER_STORE_URL of its own environment)",
     )
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
+from feeder_mixin.commands import feeder_command
 from feeder_mixin.live.candles import DataFolder
 from feeder_mixin.live.status import Status
 from feeder_mixin.schema import ParameterRecord
@@ -123,6 +124,10 @@ class Facts:
     newest_candle_s = Fact[int]("there is neither a server nor a candle to compare with")
     pid = Fact[int | None]("whether a bot runs is not known")
     status = Fact[Status]("there is no status of a running bot")
+
+    def command(self, verb: str, *more: object) -> str:
+        """Return a command line about this feeder, as it was asked about, to paste."""
+        return feeder_command(self.settings, verb, *more, store=self.store_option)
 
     @property
     def folder(self) -> DataFolder:

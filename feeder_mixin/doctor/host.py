@@ -68,7 +68,7 @@ def check_candles(facts: Facts) -> Verdict:
         )
     lacking = list(missing) or wanted
     by_hand = (
-        f", by hand: {download_command(settings, lacking, settings.train_days)}"
+        f"; by hand: {download_command(settings, lacking, settings.train_days)}"
         if len(lacking) <= _SHORT
         else ""
     )
@@ -76,8 +76,8 @@ def check_candles(facts: Facts) -> Verdict:
     return Verdict(
         "fail" if damaged else "warn",
         "; ".join(parts),
-        f"{first}feeder optimize --feeder {settings.feeder_id} downloads what lacks and names what "
-        f"{settings.exchange} does not list{by_hand}",
+        f"{first}this downloads what lacks, and names what {settings.exchange} does not list: "
+        f"{facts.command('optimize')}{by_hand}",
     )
 
 
@@ -119,7 +119,7 @@ def check_outbox(facts: Facts) -> Verdict:
         return Verdict(
             "warn",
             f"{waiting} result{'' if waiting == 1 else 's'} not delivered to the store yet",
-            f"feeder flush --feeder {facts.settings.feeder_id}",
+            facts.command("flush"),
         )
     return Verdict("pass", "no result waits")
 
@@ -139,7 +139,7 @@ def check_last_good(facts: Facts) -> Verdict:
             "warn",
             f"over feeder.last_good_max_days={limit:g}, so it would be refused: {some(refused)} "
             f"(oldest {oldest_days:.1f} days)",
-            f"feeder reload --feeder {settings.feeder_id} renews it while the store answers",
+            f"renew it while the store answers: {facts.command('reload')}",
         )
     return Verdict(
         "pass", f"{len(copies)} records, loaded from the store {oldest_days:.1f} days ago or less"

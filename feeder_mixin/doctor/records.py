@@ -46,8 +46,7 @@ def check_valid(facts: Facts) -> Verdict:
         return Verdict(
             "fail",
             f"a bot rejects the newest record of {some(refused)}: {reasons}",
-            f"tune again (feeder optimize --feeder {settings.feeder_id} --pairs "
-            f"{' '.join(list(refused)[:2])}), and stop who wrote it",
+            f"stop who wrote it, and tune again: {facts.command('optimize', '--pairs', *refused)}",
         )
     return Verdict("pass", f"{len(usable)} of {len(settings.pairs)} pairs have a valid record")
 
@@ -63,7 +62,7 @@ def check_missing(facts: Facts) -> Verdict:
     return Verdict(
         "warn",
         f"no record {where or 'for'} {some(missing)}: a bot starts on the defaults there",
-        f"feeder optimize --feeder {settings.feeder_id}; if that was done, this is another store "
+        f"{facts.command('optimize')}; if that was done, this is another store "
         "(FEEDER_STORE_URL, feeder.store_url)",
     )
 
@@ -123,8 +122,7 @@ def _ahead_text(ahead_s: float) -> str:
 
 def check_age(facts: Facts) -> Verdict:
     """Look for records that expire, or have."""
-    settings, latest = facts.settings, facts.latest
-    advice = f"feeder optimize --feeder {settings.feeder_id} --reload"
+    latest, advice = facts.latest, facts.command("optimize", "--reload")
     if latest.expired:
         return Verdict(
             "fail",
@@ -162,14 +160,14 @@ def check_tuned_for(facts: Facts) -> Verdict:
             return Verdict(
                 "warn",
                 f"no side in the record of {some(sideless)}: taken as {settings.side}",
-                f"feeder optimize --feeder {settings.feeder_id} --reload",
+                facts.command("optimize", "--reload"),
             )
         return Verdict("pass", "tuned on this feeder's side, market, features and context pairs")
     kinds = [t for name, t in TUNED_ON.items() if any(name in found for found in other.values())]
     return Verdict(
         "warn",
         f"tuned on other {' and '.join(kinds)}: {some(other)}; they are used all the same",
-        f"feeder optimize --feeder {settings.feeder_id} --reload",
+        facts.command("optimize", "--reload"),
     )
 
 

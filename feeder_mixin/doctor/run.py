@@ -17,6 +17,8 @@ from feeder_mixin.errors import FeederError
 from feeder_mixin.stores.url import STORE_URL_VARIABLE, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
 
 _LONGEST: Final = 500
+_LONG_ADVICE: Final = 4_000
+"""A command line that is cut can't be pasted."""
 _MASK: Final = "***"
 
 
@@ -85,7 +87,10 @@ def _find(facts: Facts, check: Check) -> Finding:
             "a defect of feeder doctor, or a state that it does not know: report it",
         )
     secrets = _secrets(facts)
-    message, advice = (_clean(text, secrets) for text in verdict[1:])
+    message, advice = (
+        _clean(verdict.message, secrets),
+        _clean(verdict.advice, secrets, _LONG_ADVICE),
+    )
     return Finding(facts.feeder_id, check.name, verdict.state, message, advice)
 
 
@@ -154,10 +159,10 @@ def _secrets(facts: Facts) -> list[str]:
     return [secret for secret in found if secret]
 
 
-def _clean(text: str, secrets: Sequence[str]) -> str:
+def _clean(text: str, secrets: Sequence[str], longest: int = _LONGEST) -> str:
     """Return a text that a terminal can show: one line, no control characters, no secret."""
     for secret in secrets:
         text = text.replace(secret, _MASK)
     line = " ".join(text.split())
     line = "".join(letter if letter.isprintable() else "?" for letter in line)
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
+    return line if len(line) <= longest else f"{line[:longest]} ..."

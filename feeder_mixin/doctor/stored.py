@@ -44,6 +44,12 @@ def check_config(facts: Facts) -> Verdict:
         f"{path}: {settings.feeder_id} is {settings.side}, {len(settings.pairs)} pairs, "
         f"{settings.timeframe}, {settings.exchange}, user_data {settings.user_data_dir}"
     )
+    if settings.blacklisted:
+        return Verdict(
+            "warn",
+            f"{said}; exchange.pair_blacklist covers {some(settings.blacklisted)}: the bot leaves them out",
+            "take them out of pair_blacklist or of pair_whitelist",
+        )
     if "context_pairs" not in facts.config["feeder"]:
         context = ", ".join(f'"{pair}"' for pair in settings.context_pairs)
         return Verdict(
@@ -106,7 +112,7 @@ def check_server(facts: Facts) -> Verdict:
         return Verdict(
             "warn",
             f"{store.description} does not exist: no record was ever written there",
-            f"feeder optimize --feeder {settings.feeder_id} makes it; else name the right store in "
+            f"make it: {facts.command('optimize')}; else name the right store in "
             "FEEDER_STORE_URL or feeder.store_url",
         )
     before = time.time()
@@ -149,7 +155,7 @@ def check_bucket(facts: Facts) -> Verdict:
                 return Verdict(
                     "warn",
                     f"table {MEASUREMENT} is not there: no record was ever written",
-                    f"feeder optimize --feeder {feeder_id} makes it",
+                    f"make it: {facts.command('optimize')}",
                 )
             return Verdict("pass", f"table {MEASUREMENT} is there (no bucket needed)")
     raise Skipped(f"nothing is known of {store.description}")

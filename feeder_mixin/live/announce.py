@@ -52,3 +52,14 @@ def warn_unlisted(settings: FeederSettings, is_listed: Callable[[str], bool]) ->
                 settings.exchange,
                 settings.candle_type,
             )
+
+
+def warn_blacklisted(settings: FeederSettings) -> None:
+    """Say once which pairs the host's own blacklist takes from this bot."""
+    if settings.blacklisted:
+        logger.warning(
+            "exchange.pair_blacklist covers %s: freqtrade leaves them out, they are never safe; take them "
+            "out of one of the two lists feeder=%s",
+            ", ".join(settings.blacklisted),
+            settings.feeder_id,
+        )

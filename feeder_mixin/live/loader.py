@@ -246,14 +246,25 @@ def _say_other_features(settings: FeederSettings, usable: Mapping[str, Parameter
             same.setdefault((name, record.metrics[name], here), []).append(record)
     for (name, stored, here), records in same.items():
         logger.warning(
-            "Optuna params for %s were tuned on other %s, tune again version=%s %s=%.0f here=%d",
+            "Optuna params for %s were tuned on other %s, tune again version=%s %s=%.0f here=%d%s",
             ", ".join(record.pair for record in records),
             TUNED_ON[name],
             _shared_version(record.time_ns for record in records),
             name,
             stored,
             here,
+            _lacking_context(settings, records[0]) if name == "context_hash" else "",
         )
+
+
+def _lacking_context(settings: FeederSettings, record: ParameterRecord) -> str:
+    """Return which context pairs a record was tuned without: tuning alone does not mend that."""
+    then = record.provenance.get("context_pairs")
+    lacking = set(settings.context_pairs) - set(then) if isinstance(then, list) else set()
+    if not lacking:
+        return ""
+    names = ",".join(sorted(lacking))
+    return f" tuned_without={names}: they had no candles there, download them first"
 
 
 def _shared_version(times_ns: Iterable[int | None]) -> str:

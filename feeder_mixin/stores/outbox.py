@@ -286,8 +286,8 @@ def _make_error(
     kind = type(last) if isinstance(last, StoreUnavailableError) else StoreError
     noun = "record waits" if remaining == 1 else "records wait"
     error = kind(
-        f"{remaining} {noun} in the outbox, nothing is lost: {'; '.join(_reasons(refusals))}. "
-        f"Deliver with `feeder flush --feeder {' '.join(feeders)}`"
+        f"{remaining} {noun} in the outbox of {', '.join(feeders)}, nothing is lost: "
+        f"{'; '.join(_reasons(refusals))}. feeder flush delivers later"
     )
     error.__cause__ = last
     return error

@@ -89,7 +89,7 @@ def load_record_at(
     if any(moment.first_ns <= point.time_ns <= moment.last_ns for point in candidates):
         raise SettingsError(
             f"{pair}: {moment.text} is the time of a candidate, a set that was refused; expected the "
-            f"time of a record, or one between two (feeder history --feeder {feeder_id})"
+            f"time of a record, or one between two (feeder history shows them)"
         )
     if record is None:
         raise SettingsError(f"{pair}: no record at or before {moment.text}{_oldest(history)}")

@@ -34,7 +34,7 @@ def test_init_puts_the_one_strategy_and_an_example_config(userdir, feeder):
     assert (userdir / STRATEGY).read_bytes() == SOURCE
     assert (userdir / "feeder_example.json").is_file()
     assert "written: my data/feeder_example.json" in out
-    assert "freqtrade trade --config my data/feeder_example.json --userdir my data" in out
+    assert "freqtrade trade --config 'my data/feeder_example.json' --userdir 'my data'" in out
 
 
 def test_init_example_is_a_feeder_that_stays_in_its_folder(userdir, feeder):

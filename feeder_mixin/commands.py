@@ -1,0 +1,48 @@
+"""Command lines that we advise: they work as printed, for the config and the folder in force.
+
+Whoever prints advice makes it here, so that none forgets the options that the reader's own command had.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from feeder_mixin.settings import FeederSettings
+
+
+def feeder_command(
+    settings: FeederSettings, verb: str, *more: object, store: str | None = None
+) -> str:
+    """Return ``feeder VERB --feeder ID ...`` as a line to paste.
+
+    Config files and user folder are named where ``--feeder`` alone would find others.
+
+    Parameters
+    ----------
+    more
+        Further words of the line.
+    store
+        URL of ``--store``, where the store comes from that option.
+    """
+    words = ["feeder", verb, "--feeder", settings.feeder_id, *_places(settings)]
+    words += [] if store is None else ["--store", store]
+    return shlex.join([*words, *map(str, more)])
+
+
+def trade_command(settings: FeederSettings) -> str:
+    """Return the line that starts the feeder's bot."""
+    own = Path("config") / f"{settings.feeder_id}.json"
+    if not _places(settings) and own.is_file() and Path("Makefile").is_file():
+        return f"make trade FEEDER={settings.feeder_id}"
+    configs = [word for path in settings.config_paths for word in ("--config", str(path))]
+    return shlex.join(["freqtrade", "trade", *configs, "--userdir", str(settings.user_data_dir)])
+
+
+def _places(settings: FeederSettings) -> list[str]:
+    words = []
+    if settings.config_paths != (Path("config") / f"{settings.feeder_id}.json",):
+        words += [word for path in settings.config_paths for word in ("--config", str(path))]
+    if settings.user_data_dir != Path("user_data").absolute():
+        words += ["--userdir", str(settings.user_data_dir)]
+    return words
