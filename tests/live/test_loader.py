@@ -722,7 +722,7 @@ def test_corrupt_store_file_at_start_runs_on_the_copy(settings, copy, lines):
 def test_record_tuned_without_a_context_pair_names_it(settings, write_store, lines):
     """Tuning again changes nothing until that pair has candles where it is tuned."""
     record = make_record(BTC, NEW, {"context_hash": 1.0})
-    write_store(replace(record, provenance={"context_pairs": [BTC, ETH]}))
+    write_store(dataclasses.replace(record, provenance={"context_pairs": [BTC, ETH]}))
     load(settings)
     (said,) = [text for text in of_level(lines, "WARNING") if "other context pairs" in text]
     assert said.endswith(f"tuned_without={SOL}: they had no candles there, download them first")
