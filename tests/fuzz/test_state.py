@@ -109,11 +109,11 @@ def test_last_good_copy_of_any_content_serves_whole_or_not_at_all(fuzz, feeder):
 
     def check(content):
         put(feeder.last_good_path, content)
-        for pair in load_last_good(feeder, STEP_S).values():
+        for pair in load_last_good(feeder, STEP_S, feeder.pairs).values():
             assert set(pair.parameters) == set(default_parameters())
             assert pair.source == "last_good"
         save_last_good(feeder, records)
-        assert load_last_good(feeder, STEP_S)[BTC].parameters["num_leaves"] == 31
+        assert load_last_good(feeder, STEP_S, feeder.pairs)[BTC].parameters["num_leaves"] == 31
 
     fuzz(damage_or_change(feeder.last_good_path, document), check, 80)
 
