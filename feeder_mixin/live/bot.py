@@ -54,7 +54,7 @@ from feeder_mixin.live.training import ModelTraining
 from feeder_mixin.market.candles import CLOCK_SLACK_S
 from feeder_mixin.market.features import FEATURE_HASH, tail_candles
 from feeder_mixin.processes import ScratchFolder
-from feeder_mixin.schema import format_time_ns, open_text
+from feeder_mixin.schema import LATEST_TIME_NS, NANOSECONDS, format_time_ns, open_text
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.notes import some
 
@@ -529,6 +529,8 @@ class LiveFeeder:
         self, pair: PairSnapshot, entry: Mapping[str, Any], ahead: dict[str, int]
     ) -> Serving | None:
         """Return what an entry of the schedule says, or None; what is still to come is noted."""
+        if not 0 <= entry["first_candle_s"] <= LATEST_TIME_NS // NANOSECONDS:
+            raise ValueError(f"first_candle_s={entry['first_candle_s']!r} is no time")
         if entry["first_candle_s"] > time.time() + CLOCK_SLACK_S:
             name = pair.loaded.pair
             ahead[name] = max(entry["first_candle_s"], ahead.get(name, 0))

@@ -389,6 +389,15 @@ def make_trading_project(root: Path, exchange: Exchange) -> TradingProject:
     return project
 
 
+def lasting_facts(status: Status) -> dict[str, dict[str, object]]:
+    """Return pair -> what a status says of it, without the candles that it was last asked about."""
+    moving = {"last_candle", "last_served"}
+    return {
+        pair: {key: value for key, value in facts.items() if key not in moving}
+        for pair, facts in status["pairs"].items()
+    }
+
+
 @dataclass
 class Bot:
     """One started `freqtrade trade`; made by `running_bot`."""

@@ -25,6 +25,7 @@ from tests.e2e.bot import (
     Bot,
     Frame,
     TradingProject,
+    lasting_facts,
     make_trading_project,
     running_bot,
 )
@@ -192,7 +193,7 @@ def test_reload_by_signal_leaves_the_model_of_an_unchanged_pair_alone(story):
     """Same record, same model: nothing is fitted, nothing moves in the schedule."""
     before, after = story.moments["ready"], story.moments["retrained"]
     assert after.schedule[KEPT] == before.schedule[KEPT]
-    assert after.status["pairs"][KEPT] == before.status["pairs"][KEPT]
+    assert lasting_facts(after.status)[KEPT] == lasting_facts(before.status)[KEPT]
     assert story.said("ready", "last", f"Model is ready for {KEPT}") == []
 
 
@@ -235,7 +236,7 @@ def test_reload_with_a_record_out_of_range_keeps_what_runs_and_says_why(story):
     assert "ERROR" in line
     assert "num_leaves=500.0 is outside 15 to 63" in line
     assert "running=store" in line
-    assert after.status["pairs"][CHANGED] == before.status["pairs"][CHANGED]
+    assert lasting_facts(after.status)[CHANGED] == lasting_facts(before.status)[CHANGED]
 
 
 def test_reload_after_a_rejected_record_recovers(story):
