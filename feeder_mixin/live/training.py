@@ -345,17 +345,14 @@ class ModelTraining:
         newer = {pair: tails[pair] for pair in self._settings.context_pairs if pair in tails}
         setup = (self._folder, newer, self._model_dir, self._seen_until_s())
         self._on_change()
-        waiting = [p.loaded.pair for p in self._cache.snapshot.pairs.values() if self.is_waiting(p)]
-        logger.info(
-            "Training begins feeder=%s pairs=%d cut=%s",
-            self._settings.feeder_id,
-            len(waiting),
-            open_text(cut_s),
-        )
+        has_begun = False
         with WorkerPool(1, _prepare_worker, setup) as pool:
             while (fit := self._next()) is not None and fit.cut_s == cut_s:
                 if self._gap(fit.pair) is not None:
                     break  # a pair that the host came to meanwhile: its gap is closed first
+                if not has_begun:
+                    self._say_begin(cut_s)
+                    has_begun = True
                 self._stamps[fit.pair] = self._stamp(fit.pair)
                 task = (fit.pair, dict(fit.parameters), fit.cut_s, tails.get(fit.pair))
                 for _, answer in pool.run(_fit, {fit.pair: task}, self._check_stopping):
@@ -364,6 +361,15 @@ class ModelTraining:
             serving.model
             for pair in self._cache.snapshot.pairs.values()
             for serving in pair.servings
+        )
+
+    def _say_begin(self, cut_s: int) -> None:
+        known = self._cache.snapshot.pairs.values()
+        logger.info(
+            "Training begins feeder=%s pairs=%d cut=%s",
+            self._settings.feeder_id,
+            sum(self.is_waiting(pair) for pair in known),
+            open_text(cut_s),
         )
 
     def _check_stopping(self) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import filelock
 import pandas as pd
 import pytest
 
@@ -298,42 +297,6 @@ def test_gap_between_disk_and_exchange_is_said_filled_and_predicted_over(tmp_pat
                 dates = pd.DatetimeIndex(pd.read_feather(path, columns=["date"])["date"])
                 assert (dates[1:] - dates[:-1] == pd.Timedelta(seconds=STEP_S)).all()
                 assert dates[-1].timestamp() > time.time() - 3600
-
-
-def test_bot_without_its_data_folder_keeps_the_old_models_until_it_is_back(trading):
-    """Tuned and signalled meanwhile: no model on a fraction of its history, all of it said."""
-    data, away = trading.root / "user_data" / "data", trading.root / "user_data" / "away"
-    before = trading.schedule()
-    data.rename(away)
-    downloads = filelock.FileLock(trading.settings.state_dir.parent / "download.lock")
-    with downloads, running_bot(trading) as bot:  # held, so that nothing is downloaded
-        bot.wait_running()
-        trading.write({pair: {"learning_rate": 0.041} for pair in PAIRS})
-        since = bot.mark()
-        bot.reload()
-        bot.wait_for_line("No new model for", since, count=3)
-        status = bot.wait_for_status(
-            lambda s: all(p["model"]["error"] for p in s["pairs"].values()), "the errors"
-        )
-        assert bot.lines("Model is ready for", since) == []
-        assert models_of(trading) == {
-            pair: [(entry["model"], entry["first_candle_s"]) for entry in entries]
-            for pair, entries in before.items()
-        }
-        for facts in status["pairs"].values():
-            assert " are missing" in facts["model"]["error"]  # by how much depends on the hour
-            assert facts["model"]["rows"] >= 0.9 * facts["model"]["expected_rows"]
-        doctor = trading.feeder("doctor", "--feeder", FEEDER_ID)
-        assert doctor.returncode == 1
-        assert "training failed: " in doctor.stdout
-        shutil.rmtree(data)
-        away.rename(data)
-        bot.wait_for_line("Model is ready for", since, count=3)
-        after = bot.wait_ready(generation=2)
-        assert values_of(after) == trading.stored()
-        for facts in after["pairs"].values():
-            assert facts["model"]["rows"] >= 0.9 * facts["model"]["expected_rows"]
-        check_no_candle_skipped(bot)
 
 
 # ---------------------------------------------------------------------- one running bot

@@ -541,6 +541,7 @@ def test_young_pair_is_not_a_short_history(make_bench, inline, caplog):
     wait_until(lambda: bench.is_current(ETH))
     model = bench.newest(ETH).model
     assert not bench.training.is_short(model)
+    assert caplog.text.count("Training begins feeder=feeder75a pairs=1 cut=20") == 1
     assert "short history" not in caplog.text
     assert "Candles are missing" not in caplog.text
     assert f"rows={model.rows} expected_rows={bench.training.expected_rows(model)} " in caplog.text
