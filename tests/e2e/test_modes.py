@@ -133,7 +133,8 @@ def test_backtest_predicts_every_candle_by_models_due_each_day(backtests):
     assert len(own[0]) >= 3 + 2  # the backtest's days, and of the thirty before those there are
     assert all(cut % 86_400 == 0 for cut in shared)
     assert all(c == own[0] == shared[-len(c) :] for c in own)
-    assert len(shared) <= len(own[0]) + 1  # on the first day nobody has a label yet
+    # On the first day nobody has a label yet, on the second too few rows for a model.
+    assert len(shared) <= len(own[0]) + 2
 
 
 def test_backtest_says_what_it_loaded_and_warns_of_hindsight(backtests):

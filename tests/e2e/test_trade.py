@@ -285,7 +285,7 @@ def test_restart_on_an_unchanged_store_serves_the_same_models_at_once(story):
     assert after.schedule == before.schedule
     assert after.status["generation"] == 1
     for pair in PAIRS:
-        was, now = before.status["pairs"][pair], after.status["pairs"][pair]
+        was, now = (lasting_facts(moment.status)[pair] for moment in (before, after))
         assert now["model"].pop("generation") == 1
         was["model"].pop("generation")
         assert now == was
