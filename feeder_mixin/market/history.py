@@ -248,7 +248,7 @@ def download_older(
     CandleError
         When the download fails, or `datadir` is not freqtrade's own folder.
     """
-    _check_own_folder(settings, pairs, datadir)
+    _check_own_folder(settings, pairs, datadir, is_older=True)
     logger.info("Downloading older candles pairs=%d", len(pairs))
     wanted_days = settings.train_days if days is None else days
     _download(settings, pairs, wanted_days, while_waiting, check=True, is_older=True)
@@ -265,9 +265,11 @@ def first_candle_s(settings: FeederSettings, pair: str, datadir: Path) -> int | 
     return int(first.timestamp()) if n_candles else None
 
 
-def _check_own_folder(settings: FeederSettings, pairs: Sequence[str], datadir: Path) -> None:
+def _check_own_folder(
+    settings: FeederSettings, pairs: Sequence[str], datadir: Path, *, is_older: bool = False
+) -> None:
     if datadir.resolve() != settings.default_datadir.resolve():
-        command = download_command(settings, pairs, settings.train_days, datadir)
+        command = download_command(settings, pairs, settings.train_days, datadir, is_older=is_older)
         raise CandleError(
             f"{datadir} is not freqtrade's own folder {settings.default_datadir}, so nothing is "
             f"downloaded into it. By hand: {command}"
