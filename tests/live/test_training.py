@@ -579,7 +579,7 @@ def test_pair_with_too_few_rows_gets_no_model(make_bench, inline, caplog):
         bench.training.errors[ETH],
     )
     assert bench.newest(ETH) is None
-    assert "none serves: it is never safe" in caplog.text
+    wait_until(lambda: "none serves: it is never safe" in caplog.text)
 
 
 # ------------------------------------------------------------------ the real worker process
