@@ -18,15 +18,15 @@ import numpy as np
 import pandas as pd
 
 from feeder_mixin.market.candles import Candles, load_candles
-from feeder_mixin.market.context import Market
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.folds import Layout, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.settings import Side
-from feeder_mixin.tune.journal import Journal
-from feeder_mixin.tune.space import StudySettings, warm_start_sets
-from feeder_mixin.tune.study import StudyResult, run_study
+from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.search.space import StudySettings, warm_start_sets
+from feeder_mixin.tune.search.study import StudyResult, run_study
 
 HORIZON, TIMEFRAME_S, TRAIN_DAYS, TOLERANCE = 30, 300, 150.0, 0.01
 FEEDERS = {
@@ -76,7 +76,7 @@ class Setup:
     """A pair ready to be tuned, and what the preparation cost in CPU seconds."""
 
     base: str
-    market: Market
+    market: FeatureContext
     table: pd.DataFrame
     layout: Layout
     shared: dict[int, SharedModels]
@@ -109,7 +109,7 @@ def prepare(
             p: f[f.index > f.index[-1] - pd.Timedelta(days=last_days)] for p, f in frames.items()
         }
     started = time.process_time()
-    market = Market(frames, HORIZON, TIMEFRAME_S)
+    market = FeatureContext(frames, HORIZON, TIMEFRAME_S)
     tables = dict(market.build_context())
     table = tables[full(base)]
     features_cpu_s = time.process_time() - started

@@ -38,7 +38,7 @@ from live_project import (
     source_of,
 )
 
-from feeder_mixin.replay.disk import write_datadir
+from feeder_mixin.rehearsal.exchange.disk import write_datadir
 
 FRAME = 499
 HOURS = 3.0

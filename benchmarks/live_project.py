@@ -19,15 +19,15 @@ import freqtrade.exchange
 import lightgbm as lgb
 
 from feeder_mixin.live.bot import LiveFeeder, schedule_identity
-from feeder_mixin.live.candles import DataFolder
-from feeder_mixin.live.files import write_checked
-from feeder_mixin.live.models import ModelStore
-from feeder_mixin.live.training import due_cut_s, make_trainer
+from feeder_mixin.live.serve.candles import DataFolder
+from feeder_mixin.live.state.files import write_checked
+from feeder_mixin.live.train.models import ModelStore
+from feeder_mixin.live.train.training import due_cut_s, make_trainer
 from feeder_mixin.model.quantile import pooled_weights
 from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.model.scale import LabelScale
-from feeder_mixin.replay.disk import write_datadir
-from feeder_mixin.replay.market import ReplayMarket
+from feeder_mixin.rehearsal.exchange.disk import write_datadir
+from feeder_mixin.rehearsal.exchange.market import ReplayMarket
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.settings import FeederSettings, load_settings
 from feeder_mixin.stores.url import open_store

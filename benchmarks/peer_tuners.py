@@ -61,7 +61,7 @@ from feeder_mixin.model.quantile import (
 from feeder_mixin.model.rows import open_seconds, recency_weights, select_rows
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import Side
-from feeder_mixin.tune.objective import SCORE_EVERY
+from feeder_mixin.tune.search._objective import SCORE_EVERY
 
 SEED = 0
 EARLY_STOPPING_TREES = 50

@@ -58,7 +58,7 @@ import numpy as np
 import pandas as pd
 
 from feeder_mixin.errors import CandleError, FeederError, TuningError
-from feeder_mixin.market.context import Market
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.model.folds import TEST_DAYS, Layout, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import DAY_S, open_seconds
@@ -99,7 +99,7 @@ def cut_seconds(cut: str) -> int:
     return int(datetime.fromisoformat(cut).replace(tzinfo=UTC).timestamp())
 
 
-_market: list[Market] = []
+_market: list[FeatureContext] = []
 _tables: dict[str, pd.DataFrame] = {}
 """A worker's context of ten pairs, set up by `start`."""
 
@@ -107,7 +107,7 @@ _tables: dict[str, pd.DataFrame] = {}
 def start(datadir: Path) -> None:
     """Set up a worker process."""
     frames = {pair: candles.frame for pair, candles in load_all(datadir, LONG_PAIRS).items()}
-    _market[:] = [Market(frames, HORIZON, TIMEFRAME_S)]
+    _market[:] = [FeatureContext(frames, HORIZON, TIMEFRAME_S)]
     _tables.update(_market[0].build_context())
 
 

@@ -41,10 +41,10 @@ import pandas as pd
 from feeder_mixin.model.quantile import fit_shared, shared_rows
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
-from feeder_mixin.tune.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, record_metrics
-from feeder_mixin.tune.evidence import compare
-from feeder_mixin.tune.promotion import Champion, decide
-from feeder_mixin.tune.study import derive_seed
+from feeder_mixin.tune.judge.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, record_metrics
+from feeder_mixin.tune.judge.promotion import Champion, decide
+from feeder_mixin.tune.judge.result import compare
+from feeder_mixin.tune.search.study import derive_seed
 
 
 @cache

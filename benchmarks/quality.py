@@ -27,7 +27,7 @@ import pandas as pd
 
 from feeder_mixin.errors import CandleError, ModelError
 from feeder_mixin.market.candles import load_candles
-from feeder_mixin.market.context import Market
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.calibration import calibrate
@@ -43,7 +43,7 @@ from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.pairs import btc_beside
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
-from feeder_mixin.tune.study import derive_seed
+from feeder_mixin.tune.search.study import derive_seed
 
 CUTS = (
     "2025-09-15",
@@ -82,7 +82,7 @@ def build_tables(task: Task) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     context = {pair: load(task.datadir, pair) for pair in task.context}
     others = {p: load(task.datadir, p) for p in task.pairs if p not in context}
     until = max(frame.index[-1] for frame in (*context.values(), *others.values()))
-    market = Market(context, H, STEP_S, until)
+    market = FeatureContext(context, H, STEP_S, until)
     tables = {p: market.build(frame) for p, frame in (*context.items(), *others.items())}
     if task.null_seed is not None:
         seeds = {pair: derive_seed("null", task.null_seed, pair) for pair in tables}
@@ -97,10 +97,10 @@ def predict_cut(task: Task) -> pd.DataFrame:
     thin = {pair: shared_rows(tables[pair], STEP_S) for pair in context}
     levels = tuple(pooled_weights(task.alpha))
     first_s = cut_s - WARMUP_DAYS * DAY_S if task.live else cut_s
-    step_s = DAY_S if task.live else WINDOW_DAYS * DAY_S
+    walk_s = DAY_S if task.live else WINDOW_DAYS * DAY_S
     end_s = cut_s + WINDOW_DAYS * DAY_S
     raw: dict[tuple[str, Side], list[pd.Series]] = {}
-    for model_cut_s in range(first_s, end_s, step_s):
+    for model_cut_s in range(first_s, end_s, walk_s):
         common_models = fit_shared(thin, model_cut_s, H, STEP_S, levels)
         for pair in task.pairs:
             models = common_models
@@ -108,7 +108,7 @@ def predict_cut(task: Task) -> pd.DataFrame:
                 with_pair = {**thin, pair: shared_rows(tables[pair], STEP_S)}
                 models = fit_shared(with_pair, model_cut_s, H, STEP_S, levels)
             for side in SIDES:
-                part = predict_days(task, tables[pair], pair, side, models, model_cut_s + step_s)
+                part = predict_days(task, tables[pair], pair, side, models, model_cut_s + walk_s)
                 if part is not None:
                     raw.setdefault((pair, side), []).append(part)
     parts = [

@@ -37,7 +37,7 @@ from live_project import (
 )
 
 from feeder_mixin.live.bot import LiveFeeder
-from feeder_mixin.replay.market import ReplayMarket
+from feeder_mixin.rehearsal.exchange.market import ReplayMarket
 from feeder_mixin.settings import load_settings
 
 TICK_S = 0.001

@@ -57,10 +57,10 @@ from feeder_mixin.model.quantile import (
 )
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
-from feeder_mixin.tune import worker
-from feeder_mixin.tune.evaluate import Evaluator
-from feeder_mixin.tune.journal import Journal
-from feeder_mixin.tune.space import StudySettings
+from feeder_mixin.tune.judge.evaluate import Evaluator
+from feeder_mixin.tune.run import _tasks as worker
+from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.search.space import StudySettings
 from feeder_mixin.workers import WorkerPool
 
 FIX_ALPHA = {"quantile_alpha": ALPHA}

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from feeder_mixin.live.bot import LiveFeeder
-    from feeder_mixin.live.predictor import SafetyColumns
-    from feeder_mixin.live.walkforward import WalkForward
+    from feeder_mixin.live.serve.predictor import SafetyColumns
+    from feeder_mixin.live.train.walkforward import WalkForward
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        from feeder_mixin.live.loader import check_store
+        from feeder_mixin.live.reload.loader import check_store
 
         try:
             self.feeder = settings_of(config)
@@ -130,7 +130,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             return  # an API thread that only looks at the strategy
         from feeder_mixin.live.announce import warn_blacklisted, warn_unlisted
         from feeder_mixin.live.bot import LiveFeeder
-        from feeder_mixin.live.candles import DataFolder
+        from feeder_mixin.live.serve.candles import DataFolder
 
         warn_unlisted(self.feeder, self._is_listed)
         warn_blacklisted(self.feeder)
@@ -266,7 +266,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
         Here, because what `bot_start` raises the host calls unexpected, with a traceback.
         """
-        from feeder_mixin.live.lock import bot_lock
+        from feeder_mixin.live.state.lock import bot_lock
 
         with suppress(StateError):  # it can't be asked: `bot_start` says what follows from that
             bot_lock(self.feeder).check()
@@ -301,8 +301,8 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
     def _walk(self) -> WalkForward:
         if self._walk_forward is None:
-            from feeder_mixin.live.candles import DataFolder
-            from feeder_mixin.live.walkforward import WalkForward
+            from feeder_mixin.live.serve.candles import DataFolder
+            from feeder_mixin.live.train.walkforward import WalkForward
 
             self._walk_forward = WalkForward(self._data_folder(DataFolder, self.feeder))
         return self._walk_forward
@@ -310,8 +310,8 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     def _data_folder(self, make: type, settings: FeederSettings) -> Any:  # noqa: ANN401
         from feeder_mixin.market.candles import timeframe_seconds
 
-        step_s = timeframe_seconds(settings.timeframe)
-        return make(settings, Path(self.config["datadir"]), step_s)
+        timeframe_s = timeframe_seconds(settings.timeframe)
+        return make(settings, Path(self.config["datadir"]), timeframe_s)
 
     def _listings(self) -> dict[str, int]:
         """Return pair -> when the exchange listed it, in seconds since the epoch, as far as it says."""

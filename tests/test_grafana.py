@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from feeder_mixin.live.metrics import METRICS
+from feeder_mixin.live.state.metrics import METRICS
 from feeder_mixin.schema import MEASUREMENT, PARAMETERS, bucket_name
 from tests.test_systemd import UNITS
 

@@ -13,7 +13,7 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.optimize.backtest_caching import get_strategy_run_id
 
 from feeder_mixin.live.announce import log_start, warn_unlisted
-from feeder_mixin.live.loader import load_parameters
+from feeder_mixin.live.reload.loader import load_parameters
 from feeder_mixin.mixin import OptunaParamsMixin
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.stores.url import open_store

@@ -11,7 +11,7 @@ import pytest
 from feeder_mixin import settings
 from feeder_mixin.cli.main import make_parser
 from feeder_mixin.doctor.run import CHECKS
-from feeder_mixin.live import metrics
+from feeder_mixin.live.state import metrics
 from feeder_mixin.schema import METRICS, PARAMETERS
 
 ROOT = Path(__file__).parents[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ ALLOWED = {
     "reports": {"errors", "settings", "schema", "model", "tune"},
     "live": {"errors", "settings", "schema", "stores", "market", "model", "workers", "processes"},
     "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live"},
-    "replay": {"errors", "pairs", "processes", "settings", "schema", "market"},
+    "rehearsal": {"errors", "pairs", "processes", "settings", "schema", "market", "live"},
     "doctor": {"errors", "commands", "settings", "schema", "stores", "market", "model", "live"},
     "cli": {
         "commands",
@@ -38,14 +39,12 @@ ALLOWED = {
         "market",
         "tune",
         "reports",
-        "replay",
+        "rehearsal",
         "live",
         "workers",
         "processes",
-        "demo",
         "doctor",
     },
-    "demo": {"errors", "live", "processes"},
 }
 """Layer -> what it may import beside itself."""
 
@@ -97,6 +96,32 @@ def test_module_imports_only_the_layers_below(path):
         target = name.removeprefix("feeder_mixin.")
         allowed = {layer, *ALLOWED[layer]}
         assert any(target == a or target.startswith(f"{a}.") for a in allowed), name
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a module's file."""
+    return ".".join(
+        ("feeder_mixin", *path.relative_to(PACKAGE).with_suffix("").parts)
+    ).removesuffix(".__init__")
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Imports form no circle, those inside of functions and for type checks included."""
+    names = {module_name(path): imports_of(path) for path in MODULES}
+    graph = {name: found & names.keys() - {name} for name, found in names.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as circle:
+        pytest.fail(" -> ".join(circle.args[1]))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_private_module_is_imported_only_by_its_own_folder(path):
+    """What begins with an underscore may change without a look beyond the folder."""
+    for name in imports_of(path):
+        if name.startswith("feeder_mixin.") and "._" in name:
+            folder = name.partition("._")[0]
+            assert module_name(path).startswith(f"{folder}."), name
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -22,7 +22,8 @@ from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.settings import FeederSettings, feeder_ids, load_settings
 from feeder_mixin.stores.base import ParameterStore
-from feeder_mixin.stores.url import choose_store_url, masked_store_url, open_store
+from feeder_mixin.stores.masking import masked_store_url
+from feeder_mixin.stores.url import choose_store_url, open_store
 
 logger = logging.getLogger(__name__)
 

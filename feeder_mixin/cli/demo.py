@@ -19,8 +19,8 @@ from rich.table import Table
 from feeder_mixin.cli.common import make_console, print_json
 
 if TYPE_CHECKING:
-    from feeder_mixin.demo.bot import Candle
-    from feeder_mixin.demo.workplace import Workplace
+    from feeder_mixin.rehearsal.demo.bot import Candle
+    from feeder_mixin.rehearsal.demo.workplace import Workplace
 
 _INDENT: Final = " " * 10
 _TABLE_WIDTH: Final = 100
@@ -45,8 +45,13 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run_demo(arguments: argparse.Namespace) -> int:
     """Run the demo and return its exit code."""
     # Imported here: they need what only POSIX has, and no other command needs them.
-    from feeder_mixin.demo.story import Story
-    from feeder_mixin.demo.workplace import DemoError, DemoInterrupted, Workplace, cpu_seconds
+    from feeder_mixin.rehearsal.demo.story import Story
+    from feeder_mixin.rehearsal.demo.workplace import (
+        DemoError,
+        DemoInterrupted,
+        Workplace,
+        cpu_seconds,
+    )
 
     console = make_console(stderr=arguments.json)
     place, told = Workplace(keep=arguments.keep), ConsoleNarrator(console)

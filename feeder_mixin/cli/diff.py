@@ -18,17 +18,17 @@ from feeder_mixin.cli.common import (
 )
 from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.errors import SchemaError, SettingsError
-from feeder_mixin.live.lock import is_bot_running
-from feeder_mixin.live.stand_in import newest_status_path
-from feeder_mixin.live.status import read_status
+from feeder_mixin.live.state.lock import is_bot_running
+from feeder_mixin.live.state.stand_in import newest_status_path
+from feeder_mixin.live.state.status import read_status
 from feeder_mixin.schema import ParameterRecord, format_time_ns, parse_time_ns
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import ParameterStore, now_ns
-from feeder_mixin.stores.compare import Difference, Side, find_differences
 from feeder_mixin.stores.notes import group_notes
-from feeder_mixin.stores.past import Moment, load_record_at, parse_moment
+from feeder_mixin.stores.operations.diff import Difference, DiffSource, find_differences
+from feeder_mixin.stores.operations.point_in_time import Moment, load_record_at, parse_moment
 
-_Sides = dict[str, Side | str]
+_Sources = dict[str, DiffSource | str]
 """Pair -> parameter set, or why there is none."""
 
 
@@ -95,14 +95,14 @@ def _diff_one(
 
 def _load_bot_sides(
     settings: FeederSettings, store: ParameterStore, pairs: Sequence[str]
-) -> _Sides:
+) -> _Sources:
     """Return what the bot has loaded; what its records say beside the ten values is in the store."""
     status, errors = read_status(newest_status_path(settings)), make_console(stderr=True)
     if not is_bot_running(settings):
         errors.print(
             f"{settings.feeder_id}: no bot runs; old is what the last one had loaded", markup=False
         )
-    sides: _Sides = {}
+    sides: _Sources = {}
     for pair in pairs:
         facts = status["pairs"].get(pair)
         if facts is None:
@@ -113,9 +113,9 @@ def _load_bot_sides(
         record = None if time_ns is None else _find_record(store, settings.feeder_id, pair, time_ns)
         if record is None:
             told = "" if time_ns is None else "not in this store"
-            sides[pair] = Side(where, time_ns, facts["parameters"], None, told)
+            sides[pair] = DiffSource(where, time_ns, facts["parameters"], None, told)
         else:
-            side = Side.of_record(record, where)
+            side = DiffSource.of_record(record, where)
             sides[pair] = replace(side, parameters=facts["parameters"])
         serving = facts["model"]["version"]
         if facts["model"]["state"] != "none" and serving != version:
@@ -140,32 +140,32 @@ def _find_record(
 
 def _load_newest_sides(
     settings: FeederSettings, store: ParameterStore, pairs: Sequence[str]
-) -> _Sides:
+) -> _Sources:
     """Return what a reload now would find."""
     latest, errors = store.latest(settings.feeder_id, pairs), make_console(stderr=True)
     for line in group_notes(latest.notes):
         errors.print(f"passed over: {line}", markup=False)
-    sides: _Sides = dict.fromkeys(pairs, "no record in the store")
+    sides: _Sources = dict.fromkeys(pairs, "no record in the store")
     for pair, time_ns in latest.expired.items():
         sides[pair] = f"the newest record, of {format_time_ns(time_ns)}, has expired"
     sides |= {
         pair: f"the newest record is invalid: {n.reason}" for pair, n in latest.rejected.items()
     }
-    return sides | {pair: Side.of_record(r, "store") for pair, r in latest.records.items()}
+    return sides | {pair: DiffSource.of_record(r, "store") for pair, r in latest.records.items()}
 
 
 def _load_stored_sides(
     settings: FeederSettings, store: ParameterStore, pairs: Sequence[str], moment: Moment
-) -> _Sides:
+) -> _Sources:
     """Return what each pair had at a moment."""
-    sides: _Sides = {}
+    sides: _Sources = {}
     for pair in pairs:
         try:
             record = load_record_at(store, settings.feeder_id, pair, moment)
         except SettingsError as error:
             sides[pair] = str(error)
         else:
-            sides[pair] = Side.of_record(record, "store")
+            sides[pair] = DiffSource.of_record(record, "store")
     return sides
 
 
@@ -175,8 +175,8 @@ class _Comparison:
 
     feeder_id: str
     pair: str
-    old: Side | str
-    new: Side | str
+    old: DiffSource | str
+    new: DiffSource | str
 
     @property
     def differences(self) -> list[Difference] | None:
@@ -207,7 +207,7 @@ class _Comparison:
         console.print("\n".join(lines), markup=False)
 
 
-def _side_document(side: Side | str) -> dict[str, object]:
+def _side_document(side: DiffSource | str) -> dict[str, object]:
     if isinstance(side, str):
         return {"problem": side}
     return {"where": side.where, "time": side.time_text, "origin": side.facts}

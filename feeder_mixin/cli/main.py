@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from feeder_mixin.cli import bot_commands as live
 from feeder_mixin.cli import (
     demo,
     diff,
     doctor,
     init,
-    live,
     metrics,
     optimize,
     prune,
@@ -25,9 +25,9 @@ from feeder_mixin.cli import (
     report,
     rollback,
     show,
-    stores,
     transfer,
 )
+from feeder_mixin.cli import store_admin as stores
 from feeder_mixin.cli.common import make_console, set_up_logging
 from feeder_mixin.cli.streams import fill_closed_descriptors, safe_streams
 from feeder_mixin.errors import CandleError, FeederError, SettingsError

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from feeder_mixin.cli.bot_commands import load_report
 from feeder_mixin.cli.common import (
     chosen_feeders,
     feeder_options,
@@ -15,11 +16,10 @@ from feeder_mixin.cli.common import (
     print_json,
 )
 from feeder_mixin.cli.feeders import for_each_feeder
-from feeder_mixin.cli.live import load_report
 from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.errors import SettingsError, StateError
-from feeder_mixin.live.last_good import read_last_good
-from feeder_mixin.live.stand_in import newest_status_path
+from feeder_mixin.live.state.last_good import read_last_good
+from feeder_mixin.live.state.stand_in import newest_status_path
 from feeder_mixin.schema import NANOSECONDS
 from feeder_mixin.settings import FeederSettings
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client import Metric as Family
 
-    from feeder_mixin.live.metrics import BotFacts
+    from feeder_mixin.live.state.metrics import BotFacts
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +63,12 @@ class BotCollector:
 
     def collect(self) -> Iterator[Family]:
         """Return all metrics now, as prometheus-client asks for them."""
-        from feeder_mixin.live.metrics import build_families
+        from feeder_mixin.live.state.metrics import build_families
 
         return build_families([self._look(settings) for settings in self._feeders])
 
     def _look(self, settings: FeederSettings) -> BotFacts:
-        from feeder_mixin.live.metrics import BotFacts
+        from feeder_mixin.live.state.metrics import BotFacts
 
         report = load_report(settings)
         status, last_good_s, problem = report.status, None, report.problem

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from feeder_mixin.cli.bot_commands import reload_after_writing
 from feeder_mixin.cli.common import (
     ChosenStore,
     chosen_feeders,
@@ -19,15 +20,14 @@ from feeder_mixin.cli.common import (
     print_json,
 )
 from feeder_mixin.cli.feeders import failures_code, for_each_feeder
-from feeder_mixin.cli.live import reload_after_writing
 from feeder_mixin.cli.report import report_after_tuning
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.schema import describe_fields
 from feeder_mixin.settings import FeederSettings
-from feeder_mixin.tune.options import MODES
+from feeder_mixin.tune.run.options import MODES
 
 if TYPE_CHECKING:
-    from feeder_mixin.tune.options import RunOptions, RunSummary
+    from feeder_mixin.tune.run.options import RunOptions, RunSummary
 
 _TABLE_WIDTH = 92
 """The closing table's least width: on a narrower terminal lines wrap instead of losing digits."""
@@ -119,7 +119,7 @@ def parse_fixes(texts: list[str]) -> dict[str, float]:
 def run_optimize(arguments: argparse.Namespace) -> int:
     """Tune the chosen feeders one after the other; return the exit code."""
     # Imported here, so that `feeder show` does not wait for LightGBM and Optuna.
-    from feeder_mixin.tune.options import RunOptions, check_options
+    from feeder_mixin.tune.run.options import RunOptions, check_options
     from feeder_mixin.workers import available_cores
 
     options = RunOptions(
@@ -152,8 +152,8 @@ def _optimize_one(
 ) -> tuple[dict[str, Any], int]:
     from feeder_mixin.cli.progress import make_progress
     from feeder_mixin.market.history import download_missing
-    from feeder_mixin.tune.options import check_options
-    from feeder_mixin.tune.run import run_feeder
+    from feeder_mixin.tune.run.options import check_options
+    from feeder_mixin.tune.run.run import run_feeder
 
     errors = make_console(stderr=True)
     pairs = check_options(settings, options)

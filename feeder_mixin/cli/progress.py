@@ -18,7 +18,7 @@ from rich.progress import (
 
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import default_parameters
-from feeder_mixin.tune.evaluate import TUNED
+from feeder_mixin.tune.judge.evaluate import TUNED
 
 _LINE_EVERY_S: Final = 5.0
 
@@ -71,13 +71,13 @@ class PlainProgress:
         self._console.print(f"{self._feeder_id}: {text}", markup=False)
 
     def stage(self, text: str, done: int, total: int) -> None:
-        """See `tune.options.Progress`."""
+        """See `tune.run.options.Progress`."""
         if text != self._last_text or done == total:
             self._last_text = text
             self._say(f"{text} {done}/{total}")
 
     def trials(self, done: Mapping[str, int], total: int) -> None:
-        """See `tune.options.Progress`."""
+        """See `tune.run.options.Progress`."""
         now = time.monotonic()
         n_done, n_all = sum(done.values()), total * len(done)
         too_soon = now - self._last_s < _LINE_EVERY_S and n_done < n_all
@@ -90,7 +90,7 @@ class PlainProgress:
     def finished(
         self, pair: str, result: Mapping[str, Any] | None, error: Exception | None
     ) -> None:
-        """See `tune.options.Progress`."""
+        """See `tune.run.options.Progress`."""
         self._say(outcome_text(pair, result, error))
 
 
@@ -122,11 +122,11 @@ class BarProgress:
         self._progress.update(self._bars[name], completed=done, total=total, note=note)
 
     def stage(self, text: str, done: int, total: int) -> None:
-        """See `tune.options.Progress`."""
+        """See `tune.run.options.Progress`."""
         self._bar(f"{self._feeder_id} {text}", done, total)
 
     def trials(self, done: Mapping[str, int], total: int) -> None:
-        """See `tune.options.Progress`."""
+        """See `tune.run.options.Progress`."""
         n_done, n_all = sum(done.values()), total * len(done)
         note = self._rate.text(n_done, n_all, time.monotonic())
         self._bar(f"{self._feeder_id} all trials", n_done, n_all, note)
@@ -136,7 +136,7 @@ class BarProgress:
     def finished(
         self, pair: str, result: Mapping[str, Any] | None, error: Exception | None
     ) -> None:
-        """See `tune.options.Progress`."""
+        """See `tune.run.options.Progress`."""
         self._progress.console.print(outcome_text(pair, result, error), markup=False)
 
 

@@ -16,11 +16,11 @@ from feeder_mixin.cli.common import (
 from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError, StoreError
-from feeder_mixin.live.in_use import load_versions_in_use
+from feeder_mixin.live.state.in_use import load_versions_in_use
 from feeder_mixin.schema import CANDIDATES, NANOSECONDS, format_time_ns
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import ParameterStore, now_ns
-from feeder_mixin.stores.retention import Doomed, find_doomed
+from feeder_mixin.stores.operations.retention import PrunablePoints, find_prunable
 
 _LEAST_DAYS: Final = 1.0
 """A key younger than this might be taken again by a writer whose clock is a little behind."""
@@ -72,7 +72,7 @@ def _prune(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str,
     console, deleted = make_console(), []
     verb = "would be deleted" if arguments.dry_run else "deleted"
     with feeder_store(settings, arguments) as chosen:
-        for doomed in find_doomed(chosen.store, settings.feeder_id, before_ns, in_use, now):
+        for doomed in find_prunable(chosen.store, settings.feeder_id, before_ns, in_use, now):
             if not arguments.dry_run:
                 _delete(chosen.store, settings.feeder_id, doomed)
             deleted += _documents(doomed)
@@ -103,7 +103,7 @@ def _prune(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str,
     }
 
 
-def _delete(store: ParameterStore, feeder_id: str, doomed: Doomed) -> None:
+def _delete(store: ParameterStore, feeder_id: str, doomed: PrunablePoints) -> None:
     try:
         store.delete(feeder_id, doomed.pair, doomed.times_ns, doomed.measurement)
     except StoreError as error:
@@ -113,7 +113,7 @@ def _delete(store: ParameterStore, feeder_id: str, doomed: Doomed) -> None:
         ) from error
 
 
-def _documents(doomed: Doomed) -> list[dict[str, str]]:
+def _documents(doomed: PrunablePoints) -> list[dict[str, str]]:
     return [
         {"measurement": doomed.measurement, "pair": doomed.pair, "time": format_time_ns(time_ns)}
         for time_ns in doomed.times_ns
@@ -123,7 +123,7 @@ def _documents(doomed: Doomed) -> list[dict[str, str]]:
 def _prune_state(settings: FeederSettings, before_ns: int, *, dry_run: bool) -> tuple[int, int]:
     """Prune outbox and journal on this machine; return how many entries and runs went."""
     from feeder_mixin.stores.outbox import Outbox
-    from feeder_mixin.tune.journal import Journal
+    from feeder_mixin.tune.run.journal import Journal
 
     n_runs, free_ns = 0, before_ns
     if settings.journal_path.exists():

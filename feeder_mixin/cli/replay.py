@@ -16,8 +16,8 @@ from feeder_mixin.errors import FeederError, SettingsError
 from feeder_mixin.settings import FeederSettings, load_settings
 
 if TYPE_CHECKING:
-    from feeder_mixin.replay.faults import Fault
-    from feeder_mixin.replay.market import ReplayMarket
+    from feeder_mixin.rehearsal.exchange.faults import Fault
+    from feeder_mixin.rehearsal.exchange.market import ReplayMarket
 
 _PORT_MAX = 65_535
 logger = logging.getLogger(__name__)
@@ -124,11 +124,11 @@ def _add_server_options(group: argparse._ArgumentGroup) -> None:
 
 def run_replay(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit code."""
-    from feeder_mixin.replay.disk import write_datadir
-    from feeder_mixin.replay.faults import Faults, parse_fault
-    from feeder_mixin.replay.market import iso
-    from feeder_mixin.replay.overlay import freqtrade_overlay
-    from feeder_mixin.replay.server import check_host, serve
+    from feeder_mixin.rehearsal.exchange.disk import write_datadir
+    from feeder_mixin.rehearsal.exchange.faults import Faults, parse_fault
+    from feeder_mixin.rehearsal.exchange.market import iso
+    from feeder_mixin.rehearsal.exchange.overlay import freqtrade_overlay
+    from feeder_mixin.rehearsal.exchange.server import check_host, serve
 
     check_host(arguments.host)
     if not 0 <= arguments.port <= _PORT_MAX:
@@ -185,7 +185,7 @@ def _rehearsal_folders(arguments: argparse.Namespace) -> tuple[Path | None, Path
 
 
 def _make_market(arguments: argparse.Namespace) -> ReplayMarket:
-    from feeder_mixin.replay.market import DEFAULT_PAIRS, ReplayMarket
+    from feeder_mixin.rehearsal.exchange.market import DEFAULT_PAIRS, ReplayMarket
 
     settings = _feeder_settings(arguments)
     pairs: list[str] = arguments.pairs or []

@@ -18,7 +18,7 @@ from feeder_mixin.cli.common import (
 )
 from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.errors import FeederError, SettingsError, StoreError, TuningError
-from feeder_mixin.live.files import write_private
+from feeder_mixin.live.state.files import write_private
 from feeder_mixin.settings import FeederSettings
 
 if TYPE_CHECKING:
@@ -180,8 +180,8 @@ def _collect(
 def _read_journal(settings: FeederSettings) -> dict[str, PairResult]:
     """Return pair -> result and trials of its newest finished run; asking makes no file."""
     from feeder_mixin.reports.documents import PairResult
-    from feeder_mixin.tune.journal import Journal
-    from feeder_mixin.tune.study import SEARCH
+    from feeder_mixin.tune.run.journal import Journal
+    from feeder_mixin.tune.search.study import SEARCH
 
     if not settings.journal_path.exists():
         return {}

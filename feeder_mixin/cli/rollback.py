@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from feeder_mixin.cli.bot_commands import reload_after_writing
 from feeder_mixin.cli.common import (
     ChosenStore,
     chosen_feeders,
@@ -18,13 +19,12 @@ from feeder_mixin.cli.common import (
     print_json,
 )
 from feeder_mixin.cli.feeders import for_each_feeder, mixed_code
-from feeder_mixin.cli.live import reload_after_writing
 from feeder_mixin.errors import StoreError
 from feeder_mixin.schema import ParameterRecord, format_time_ns
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import now_ns
-from feeder_mixin.stores.past import Moment, parse_moment
-from feeder_mixin.stores.rollback import RollbackStep, plan_rollback
+from feeder_mixin.stores.operations.point_in_time import Moment, parse_moment
+from feeder_mixin.stores.operations.rollback import RollbackStep, plan_rollback
 
 if TYPE_CHECKING:
     from feeder_mixin.stores.outbox import Delivered, Outbox
@@ -103,7 +103,7 @@ def _plan(
     """Return a feeder's part; its lock and its store are held until `stack` ends."""
     from feeder_mixin.market.candles import timeframe_seconds
     from feeder_mixin.stores.outbox import Outbox
-    from feeder_mixin.tune.lock import feeder_lock
+    from feeder_mixin.tune.run.lock import feeder_lock
 
     # Locked: an optimizer at work has its champion from before, and would write on top of this.
     stack.enter_context(feeder_lock(settings))
@@ -182,7 +182,7 @@ def _say(settings: FeederSettings, chosen: ChosenStore, error: StoreError | None
 
 def _set_aside_tuning(settings: FeederSettings, pairs: Sequence[str]) -> None:
     """Keep interrupted tunings of these pairs from going on: their champion is what is left behind."""
-    from feeder_mixin.tune.journal import Journal
+    from feeder_mixin.tune.run.journal import Journal
 
     if not pairs or not settings.journal_path.exists():
         return

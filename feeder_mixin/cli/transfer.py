@@ -21,17 +21,17 @@ from feeder_mixin.cli.common import (
 from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.errors import SettingsError, StoreError
-from feeder_mixin.live.files import write_private
+from feeder_mixin.live.state.files import write_private
 from feeder_mixin.schema import MEASUREMENT, mismatch_reason
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import now_ns
 from feeder_mixin.stores.notes import group_notes, group_pairs
-from feeder_mixin.stores.transfer import (
+from feeder_mixin.stores.operations.transfer import (
     MEASUREMENTS,
-    Copy,
     Entry,
+    StoreDump,
     format_line,
-    load_copy,
+    load_dump,
     read_lines,
 )
 
@@ -95,7 +95,7 @@ def _export_one(
     """Return what is said of a feeder's copy, and its lines."""
     errors = make_console(stderr=True)
     with feeder_store(settings, arguments) as chosen:
-        copy = load_copy(chosen.store, settings.feeder_id, arguments.pairs)
+        copy = load_dump(chosen.store, settings.feeder_id, arguments.pairs)
     known = {entry.record.pair for entry in copy.entries} | {note.pair for note in copy.invalid}
     check_known(settings, arguments.pairs or (), known)
     for line in group_notes(copy.invalid):
@@ -125,7 +125,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 
 def _import_one(
-    settings: FeederSettings, copy: Copy, arguments: argparse.Namespace
+    settings: FeederSettings, copy: StoreDump, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     own = [one for one in copy.entries if one.record.feeder_id == settings.feeder_id]
     with feeder_store(settings, arguments) as chosen:
@@ -165,7 +165,7 @@ def _say_misfits(settings: FeederSettings, entries: Sequence[Entry]) -> None:
         )
 
 
-def _read_file(name: str, feeder_ids: Sequence[str]) -> Copy:
+def _read_file(name: str, feeder_ids: Sequence[str]) -> StoreDump:
     """Return what the file holds for the feeders; say what it holds for others."""
     try:
         content = _read_stdin() if name == "-" else Path(name).read_bytes()

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from feeder_mixin.commands import feeder_command
-from feeder_mixin.live.candles import DataFolder
-from feeder_mixin.live.status import Status
+from feeder_mixin.live.serve.candles import DataFolder
+from feeder_mixin.live.state.status import Status
 from feeder_mixin.schema import ParameterRecord
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
@@ -112,7 +112,7 @@ class Facts:
 
     settings = Fact[FeederSettings]("the config can't be used")
     config = Fact[Mapping[str, Any]]("the config can't be used")
-    step_s = Fact[int]("the config can't be used")
+    timeframe_s = Fact[int]("the config can't be used")
     store_url = Fact[str]("no store can be used")
     token = Fact[str | None]("the token can't be used")
     server = Fact[ParameterStore]("the store gave no answer, or is not there yet")
@@ -133,4 +133,4 @@ class Facts:
     def folder(self) -> DataFolder:
         """Return the candles on disk that the feeder reads."""
         datadir = Path(self.config.get("datadir") or self.settings.default_datadir)
-        return DataFolder(self.settings, datadir, self.step_s)
+        return DataFolder(self.settings, datadir, self.timeframe_s)

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from feeder_mixin.doctor import bot, host, records, stored
+from feeder_mixin.doctor import _bot as bot
+from feeder_mixin.doctor import _host as host
+from feeder_mixin.doctor import _records as records
+from feeder_mixin.doctor import _stored as stored
 from feeder_mixin.doctor.finding import Facts, Finding, Skipped, Verdict
 from feeder_mixin.errors import FeederError
 from feeder_mixin.stores.url import STORE_URL_VARIABLE, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from feeder_mixin.live.loader import Loaded
+from feeder_mixin.live.reload.loader import Loaded
 from feeder_mixin.settings import FeederSettings
-from feeder_mixin.stores.url import choose_store_url, masked_store_url
+from feeder_mixin.stores.masking import masked_store_url
+from feeder_mixin.stores.url import choose_store_url
 
 logger = logging.getLogger(__name__)
 

@@ -19,30 +19,34 @@ from typing import Any, Final
 import pandas as pd
 
 from feeder_mixin.errors import FeederError, ModelError, StateError
+from feeder_mixin.live._messages import Messages
 from feeder_mixin.live.announce import log_start
-from feeder_mixin.live.cache import PairSnapshot, ParameterCache, ParameterSnapshot, Serving
-from feeder_mixin.live.calibration import Calibration
-from feeder_mixin.live.candles import (
-    DataFolder,
-    LiveTails,
-    forming_candle_s,
-)
-from feeder_mixin.live.describe import describe_pair
-from feeder_mixin.live.exceedance import Exceedance, realised_exceedance
-from feeder_mixin.live.files import read_checked, write_checked
-from feeder_mixin.live.last_good import save_last_good
-from feeder_mixin.live.loader import (
+from feeder_mixin.live.reload.loader import (
     Loaded,
     LoadedPair,
     load_parameters,
     log_loaded,
 )
-from feeder_mixin.live.lock import bot_lock
-from feeder_mixin.live.messages import Messages
-from feeder_mixin.live.models import ModelStore, TrainedModel
-from feeder_mixin.live.predictor import Predictor, SafetyColumns, empty_columns
-from feeder_mixin.live.reload import SignalWatcher
-from feeder_mixin.live.status import (
+from feeder_mixin.live.reload.watcher import SignalWatcher
+from feeder_mixin.live.serve.calibration import Calibration
+from feeder_mixin.live.serve.candles import (
+    DataFolder,
+    LiveTails,
+    forming_candle_s,
+)
+from feeder_mixin.live.serve.exceedance import Exceedance, realised_exceedance
+from feeder_mixin.live.serve.predictor import Predictor, SafetyColumns, empty_columns
+from feeder_mixin.live.serve.snapshot import (
+    PairSnapshot,
+    ParameterCache,
+    ParameterSnapshot,
+    Serving,
+)
+from feeder_mixin.live.state.describe import describe_pair
+from feeder_mixin.live.state.files import read_checked, write_checked
+from feeder_mixin.live.state.last_good import save_last_good
+from feeder_mixin.live.state.lock import bot_lock
+from feeder_mixin.live.state.status import (
     LoadStatus,
     ModelState,
     PairStatus,
@@ -50,7 +54,8 @@ from feeder_mixin.live.status import (
     Status,
     keep_status,
 )
-from feeder_mixin.live.training import ModelTraining
+from feeder_mixin.live.train.models import ModelStore, TrainedModel
+from feeder_mixin.live.train.training import ModelTraining
 from feeder_mixin.market.candles import CLOCK_SLACK_S
 from feeder_mixin.market.features import FEATURE_HASH, tail_candles
 from feeder_mixin.processes import ScratchFolder
@@ -130,12 +135,12 @@ class LiveFeeder:
         send: Callable[[str], None] = lambda _message: None,
     ) -> None:
         self.settings: FeederSettings = folder.settings
-        self._step_s = folder.step_s
+        self._timeframe_s = folder.timeframe_s
         self._cache = ParameterCache()
         self._frame_candles = max(frame_candles, FRAME_CANDLES)
         keep = tail_candles(self.settings.horizon_candles) + self._frame_candles
         self._tails = LiveTails(folder, keep)
-        self._calibration = Calibration(self.settings, self._step_s, self._frame_candles)
+        self._calibration = Calibration(self.settings, self._timeframe_s, self._frame_candles)
         self._predictor = Predictor(folder, self._tails, self._calibration, host_frame)
         self._lock = bot_lock(self.settings)
         self._temporary: ScratchFolder | None = None
@@ -176,7 +181,7 @@ class LiveFeeder:
         """
         self._watcher.install()
         attempt, began = format_time_ns(time.time_ns()), time.perf_counter()
-        loaded = load_parameters(self.settings, os.environ, self._step_s, None)
+        loaded = load_parameters(self.settings, os.environ, self._timeframe_s, None)
         log_start(self.settings, loaded, os.environ)
         took_s = self._put_in_force(loaded, began)
         self._reload = {**self._reload, "last_error": loaded.error}
@@ -237,7 +242,7 @@ class LiveFeeder:
         running = {p: known.loaded for p, known in self._cache.snapshot.pairs.items()}
         error, took_s = None, 0.0
         try:
-            loaded = load_parameters(self.settings, os.environ, self._step_s, running)
+            loaded = load_parameters(self.settings, os.environ, self._timeframe_s, running)
             took_s = self._put_in_force(loaded, began)
             self._messages.reloaded(running, loaded, self._cache.snapshot.generation, took_s)
         except FeederError as problem:
@@ -287,7 +292,7 @@ class LiveFeeder:
         generation = _generations.get(self.settings.feeder_id, 0) + 1
         _generations[self.settings.feeder_id] = generation
         self._cache.swap_parameters(
-            loaded.pairs, generation, time.time_ns(), forming_candle_s(self._step_s)
+            loaded.pairs, generation, time.time_ns(), forming_candle_s(self._timeframe_s)
         )
         took_s = time.perf_counter() - began
         log_loaded(self.settings, loaded, generation)
@@ -331,7 +336,7 @@ class LiveFeeder:
 
     def _keep_state(self) -> None:
         """Write schedule and status; any thread."""
-        oldest_s = int(time.time()) - self._frame_candles * self._step_s
+        oldest_s = int(time.time()) - self._frame_candles * self._timeframe_s
         for pair in self._cache.snapshot.pairs:
             self._cache.forget_before(pair, oldest_s)
         # Before the status: a model that it calls ready is there after a restart.
@@ -502,7 +507,7 @@ class LiveFeeder:
             servings = [serving for serving in restored if serving is not None]
             if not servings:
                 continue
-            self._cache.put_servings(pair, servings, forming_candle_s(self._step_s))
+            self._cache.put_servings(pair, servings, forming_candle_s(self._timeframe_s))
             newest = servings[-1]
             if keys := newest.model.misfits(self.settings):
                 logger.warning(

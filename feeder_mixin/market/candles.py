@@ -209,7 +209,7 @@ def check_candles(
     low <= open, close <= high; volume finite and not negative. Gaps become NaN rows; they, halts
     and impossible wicks are a warning, and `market.holes` says what becomes of them.
     """
-    step_s = timeframe_seconds(timeframe)
+    timeframe_s = timeframe_seconds(timeframe)
     dates = pd.DatetimeIndex(raw["date"])
     if dates.tz is None:
         raise CandleError(f"{pair}: dates in {source} have no time zone; expected UTC")
@@ -217,7 +217,7 @@ def check_candles(
     steps = _check_dates(pair, dates, timeframe, source)
     _check_not_ahead(pair, dates, time.time() if now_s is None else now_s, source)
     values = _check_values(pair, raw, dates, source)
-    grid = pd.date_range(dates[0], dates[-1], freq=pd.Timedelta(seconds=step_s), name="date")
+    grid = pd.date_range(dates[0], dates[-1], freq=pd.Timedelta(seconds=timeframe_s), name="date")
     gaps = steps[steps > 1] - 1
     if len(gaps):
         there, values = values, np.full((len(COLUMNS), len(grid)), np.nan)
@@ -292,8 +292,8 @@ def _check_dates(
         raise CandleError(
             f"{pair}: {int(np.asarray(dates.isna()).sum())} candles without date in {source}"
         )
-    step_s = timeframe_seconds(timeframe)
-    step_ns, opens_ns = step_s * 1_000_000_000, dates.as_unit("ns").asi8
+    timeframe_s = timeframe_seconds(timeframe)
+    step_ns, opens_ns = timeframe_s * 1_000_000_000, dates.as_unit("ns").asi8
     steps = np.diff(opens_ns)
     if duplicates := int((steps == 0).sum()):
         where = dates[1:][steps == 0][0]
@@ -304,13 +304,13 @@ def _check_dates(
     if len(steps) and (usual_ns := int(np.median(steps))) != step_ns:
         raise CandleError(
             f"{pair}: {source} is not {timeframe}: candles are mostly {usual_ns / 1e9:g} s apart, "
-            f"expected {step_s} s"
+            f"expected {timeframe_s} s"
         )
     off_grid: NDArray[np.bool_] = opens_ns % step_ns != 0
     if off_grid.any():
         raise CandleError(
             f"{pair}: {source} is not {timeframe}: {int(off_grid.sum())} candles do not open on a "
-            f"multiple of {step_s} s, first {dates[off_grid][0]}"
+            f"multiple of {timeframe_s} s, first {dates[off_grid][0]}"
         )
     whole_steps: NDArray[np.int64] = steps // step_ns
     return whole_steps

@@ -1,7 +1,7 @@
 """A feeder's view of the market: its context pairs' candles and all that is built from them.
 
 Features look across the feeder's context pairs, never across "the pairs at hand": tuning one pair
-alone, a live bot and a backtest see the same context. `Market` holds whole histories, for tuner and
+alone, a live bot and a backtest see the same context. `FeatureContext` holds whole histories, for tuner and
 backtest; `ContextTail` follows the newest candles, for the bot. Both run `context_features`.
 """
 
@@ -270,7 +270,7 @@ def _all_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-class Market:
+class FeatureContext:
     """Context candles, and the tables built from them when first asked for.
 
     Parameters
@@ -326,7 +326,7 @@ class Market:
 class ContextTail:
     """The shared features of the newest candles, extended as candles come.
 
-    Rows equal those of `Market.shared` over the same candles to 1e-9. Kept are the candles that the
+    Rows equal those of `FeatureContext.shared` over the same candles to 1e-9. Kept are the candles that the
     newest rows read, and the market's volatility as far back as the New York profile reads it.
     Not thread-safe; `shared` is replaced whole, so a reader of the old frame is not disturbed.
 

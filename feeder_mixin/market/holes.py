@@ -59,9 +59,9 @@ class Bridged:
     invented: NDArray[np.bool_]
 
 
-def bridge_candles(step_s: int) -> int:
+def bridge_candles(timeframe_s: int) -> int:
     """Return how many quiet candles are bridged at most: an hour of them, at least one."""
-    return min(max(BRIDGE_S // step_s, 1), MAX_BRIDGE_CANDLES)
+    return min(max(BRIDGE_S // timeframe_s, 1), MAX_BRIDGE_CANDLES)
 
 
 def find_impossible(high: Array, low: Array, close: Array) -> NDArray[np.bool_]:
@@ -81,11 +81,13 @@ def bridge(candles: pd.DataFrame) -> Bridged:
         Columns high, low, close, volume on a regular grid; missing candles are NaN rows.
     """
     high, low, close, volume = (candles[name].to_numpy(np.float64) for name in _NAMES)
-    return bridge_values(high, low, close, volume, _step_s(candles))
+    return bridge_values(high, low, close, volume, _timeframe_s(candles))
 
 
-def bridge_values(high: Array, low: Array, close: Array, volume: Array, step_s: int) -> Bridged:
-    """Return the same of columns, shape (n_candles,) each, of candles `step_s` seconds long."""
+def bridge_values(
+    high: Array, low: Array, close: Array, volume: Array, timeframe_s: int
+) -> Bridged:
+    """Return the same of columns, shape (n_candles,) each, of candles `timeframe_s` seconds long."""
     invented = np.isnan(close) | find_impossible(high, low, close)
     quiet = invented | ((volume == 0.0) & (high == low))
     if not quiet.any():
@@ -93,7 +95,7 @@ def bridge_values(high: Array, low: Array, close: Array, volume: Array, step_s: 
     place = np.arange(len(close))
     quiet_for = place - np.maximum.accumulate(np.where(quiet, -1, place))
     source = np.maximum.accumulate(np.where(invented, -1, place))
-    is_market = (quiet_for <= bridge_candles(step_s)) & (source >= 0)
+    is_market = (quiet_for <= bridge_candles(timeframe_s)) & (source >= 0)
     is_market &= ~invented | (place < source[-1])
     last_close = close[source]
 
@@ -110,7 +112,7 @@ def bridge_values(high: Array, low: Array, close: Array, volume: Array, step_s: 
     )
 
 
-def _step_s(candles: pd.DataFrame) -> int:
+def _timeframe_s(candles: pd.DataFrame) -> int:
     if len(candles) < 2:
         return BRIDGE_S
     return int((candles.index[1] - candles.index[0]).total_seconds())

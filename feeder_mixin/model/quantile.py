@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feeder_mixin.errors import ModelError
-from feeder_mixin.market.context import Market
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels, tree_features
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.rows import (
@@ -186,7 +186,7 @@ def shared_rows(table: pd.DataFrame, timeframe_s: int) -> pd.DataFrame:
     return rows
 
 
-def shared_context(market: Market) -> dict[str, pd.DataFrame]:
+def shared_context(market: FeatureContext) -> dict[str, pd.DataFrame]:
     """Return context pair -> `shared_rows` of its table; the other rows are never made."""
     return dict(market.build_context(partial(shared_rows, timeframe_s=market.timeframe_s)))
 

@@ -1,6 +1,6 @@
 """What a report is made of: result documents, search trials, stored records; read, never changed.
 
-A result document is what `tune.worker.tune_pair` returns and the journal keeps. Later versions add
+A result document is what `tune.run._tasks.tune_pair` returns and the journal keeps. Later versions add
 keys, so every key that came after the first version is asked for with ``get``: a section that lacks
 one says so. A pair that was tuned elsewhere has only its stored record, from which the part of a
 document that a record holds is made.
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from feeder_mixin.schema import NANOSECONDS, ParameterRecord
 from feeder_mixin.settings import Side
-from feeder_mixin.tune.evaluate import RUNNING, TUNED, Score
+from feeder_mixin.tune.judge.evaluate import RUNNING, TUNED, Score
 
 Document = Mapping[str, Any]
 

@@ -22,12 +22,14 @@ from typing import Any, Final
 import jinja2
 import plotly.offline
 
-from feeder_mixin.reports import evidence, origins, tuning
+from feeder_mixin.reports import _evidence as evidence
+from feeder_mixin.reports import _origins as origins
+from feeder_mixin.reports import _tuning as tuning
+from feeder_mixin.reports._palette import COLOURS
+from feeder_mixin.reports._parts import Section, signed
+from feeder_mixin.reports._verdict import Verdict, make_verdict, outcome_text
 from feeder_mixin.reports.documents import FeederReport
-from feeder_mixin.reports.palette import COLOURS
-from feeder_mixin.reports.parts import Section, signed
 from feeder_mixin.reports.records import percent
-from feeder_mixin.reports.verdict import Verdict, make_verdict, outcome_text
 
 _TEMPLATE: Final = "page.html"
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
-from feeder_mixin.tune.evaluate import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.evaluate import ATR_RULE, DEFAULTS, RUNNING, TUNED
 
 
 def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:

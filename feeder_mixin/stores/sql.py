@@ -54,7 +54,7 @@ from feeder_mixin.stores.base import (
     now_ns,
     select_latest,
 )
-from feeder_mixin.stores.url import masked_store_url
+from feeder_mixin.stores.masking import masked_store_url
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.market.context import Market
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.folds import Layout, Window
 from feeder_mixin.model.quantile import fit_shared
@@ -265,7 +265,7 @@ def setup(peers):
     """Give 60 days of two made pairs, two folds of ten days and a test window of ten."""
     pairs = ("BTC/USDT:USDT", "ETH/USDT:USDT")
     candles = {pair: make_candles(60 * 288, seed) for seed, pair in enumerate(pairs)}
-    market = Market(candles, HORIZON, TIMEFRAME_S)
+    market = FeatureContext(candles, HORIZON, TIMEFRAME_S)
     tables = dict(market.build_context())
     end_s = int(candles[pairs[0]].index[0].timestamp()) + 59 * DAY_S
     cuts = [end_s - days * DAY_S for days in (30, 20, 10)]

@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from feeder_mixin.live.last_good import save_last_good
-from feeder_mixin.live.status import Status, write_status
+from feeder_mixin.live.state.last_good import save_last_good
+from feeder_mixin.live.state.status import Status, write_status
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.schema import NANOSECONDS, ParameterRecord, default_parameters, hash48
 from feeder_mixin.settings import FeederSettings, load_settings

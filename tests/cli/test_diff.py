@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from feeder_mixin.live.status import write_status
+from feeder_mixin.live.state.status import write_status
 from feeder_mixin.schema import default_parameters, format_time_ns
 from tests.cli.conftest import FEEDER, OTHER, PAIR, make_record, shown
 from tests.live.fake_bot import fake_bot, make_pair, make_settings, make_status

@@ -12,12 +12,13 @@ from typing import Final
 
 import pytest
 
-from feeder_mixin.doctor import bot, run
+from feeder_mixin.doctor import _bot as bot
+from feeder_mixin.doctor import run
 from feeder_mixin.doctor.finding import Facts
 from feeder_mixin.errors import StoreUnavailableError
-from feeder_mixin.live import lock as lock_module
-from feeder_mixin.live.files import write_private
-from feeder_mixin.live.lock import PID_NAME, bot_lock
+from feeder_mixin.live.state import lock as lock_module
+from feeder_mixin.live.state.files import write_private
+from feeder_mixin.live.state.lock import PID_NAME, bot_lock
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, hash48
 from feeder_mixin.stores import sql_inspection
 from feeder_mixin.stores.outbox import Outbox

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from feeder_mixin.cli.bot_commands import reload_after_writing
 from feeder_mixin.cli.common import ChosenStore
-from feeder_mixin.cli.live import reload_after_writing
-from feeder_mixin.live.files import write_private
-from feeder_mixin.live.lock import LOCK_NAME, PID_NAME
-from feeder_mixin.live.request import catches_sigusr1, reload_bot
-from feeder_mixin.live.stand_in import remove_stand_in
-from feeder_mixin.live.status import write_status
+from feeder_mixin.live.reload.client import catches_sigusr1, reload_bot
+from feeder_mixin.live.state.files import write_private
+from feeder_mixin.live.state.lock import LOCK_NAME, PID_NAME
+from feeder_mixin.live.state.stand_in import remove_stand_in
+from feeder_mixin.live.state.status import write_status
 from tests import disks
 from tests.live.fake_bot import PAIRS, fake_bot, make_settings, make_status
 
@@ -357,7 +357,7 @@ def tuned(monkeypatch, project):
     summary.results = {PAIRS[0]: {key: {} for key in keys}}
     summary.records = {PAIRS[0]: record}
     monkeypatch.setattr("feeder_mixin.market.history.download_missing", lambda *_, **__: {})
-    monkeypatch.setattr("feeder_mixin.tune.run.run_feeder", lambda *_: summary)
+    monkeypatch.setattr("feeder_mixin.tune.run.run.run_feeder", lambda *_: summary)
     return summary
 
 

@@ -20,9 +20,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from influxdb_client import InfluxDBClient
 
-from feeder_mixin.live.files import write_checked
-from feeder_mixin.live.last_good import save_last_good
-from feeder_mixin.live.status import read_status
+from feeder_mixin.live.state.files import write_checked
+from feeder_mixin.live.state.last_good import save_last_good
+from feeder_mixin.live.state.status import read_status
 from feeder_mixin.schema import ParameterRecord, bucket_name, default_parameters
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.influx_points import METRICS_MEASUREMENT

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from feeder_mixin.live.files import write_private
-from feeder_mixin.live.last_good import save_last_good
-from feeder_mixin.live.status import write_status
+from feeder_mixin.live.state.files import write_private
+from feeder_mixin.live.state.last_good import save_last_good
+from feeder_mixin.live.state.status import write_status
 from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters, format_time_ns
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
-from feeder_mixin.tune.journal import Journal
+from feeder_mixin.tune.run.journal import Journal
 from tests.live.fake_bot import make_pair, make_settings, make_status
 
 FEEDER = ("--feeder", "feeder120b")

@@ -14,8 +14,8 @@ from feeder_mixin.cli.common import feeder_store
 from feeder_mixin.errors import StoreUnavailableError
 from feeder_mixin.settings import load_settings
 from feeder_mixin.stores.sql import SqlStore
-from feeder_mixin.tune.journal import Journal
-from feeder_mixin.tune.study import SEARCH
+from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.search.study import SEARCH
 from tests.reports import builder
 
 FEEDER = "feeder120b"

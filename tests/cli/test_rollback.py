@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from feeder_mixin.errors import StoreError, StoreUnavailableError
-from feeder_mixin.live.status import read_status
+from feeder_mixin.live.state.status import read_status
 from feeder_mixin.schema import (
     CANDIDATES,
     NANOSECONDS,
@@ -18,8 +18,8 @@ from feeder_mixin.schema import (
 )
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
-from feeder_mixin.tune.journal import Journal
-from feeder_mixin.tune.lock import feeder_lock
+from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.run.lock import feeder_lock
 from tests.cli.conftest import BASE_NS, FEEDER, OTHER, PAIR, make_record, shown
 from tests.live.fake_bot import fake_bot, make_settings
 

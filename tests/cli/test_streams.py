@@ -16,11 +16,11 @@ import pytest
 from feeder_mixin.cli import common
 from feeder_mixin.cli.main import main, make_parser
 from feeder_mixin.cli.streams import SafeStream
-from feeder_mixin.live.request import ReloadOutcome
+from feeder_mixin.live.reload.client import ReloadOutcome
 from feeder_mixin.schema import MEASUREMENT
+from feeder_mixin.stores.operations.transfer import Entry, format_line
 from feeder_mixin.stores.sql import SqlStore
-from feeder_mixin.stores.transfer import Entry, format_line
-from feeder_mixin.tune.options import RunSummary
+from feeder_mixin.tune.run.options import RunSummary
 from tests.cli.conftest import FEEDER, OTHER, PAIR, ROOT, make_record
 from tests.reports.builder import make_results
 
@@ -143,16 +143,18 @@ def places(tmp_path, monkeypatch, prepared):
         ready("http://127.0.0.1:1")
         done.append("served")
 
-    monkeypatch.setattr("feeder_mixin.tune.run.run_feeder", run_feeder)
+    monkeypatch.setattr("feeder_mixin.tune.run.run.run_feeder", run_feeder)
     monkeypatch.setattr("feeder_mixin.market.history.download_missing", lambda *_, **__: {})
     monkeypatch.setattr("feeder_mixin.cli.optimize.report_after_tuning", lambda *_: None)
     page = SimpleNamespace(html="page")
     monkeypatch.setattr("feeder_mixin.reports.page.render_page", lambda *_: page)
     shown = {"feeder_id": "feeder120b", "missing": ["nothing"]}
     monkeypatch.setattr("feeder_mixin.reports.page.report_document", lambda *_: shown)
-    monkeypatch.setattr("feeder_mixin.cli.live.reload_bot", reload_bot)
-    monkeypatch.setattr("feeder_mixin.replay.server.serve", serve)
-    monkeypatch.setattr("feeder_mixin.demo.story.Story.run", lambda _: done.append("told") or {})
+    monkeypatch.setattr("feeder_mixin.cli.bot_commands.reload_bot", reload_bot)
+    monkeypatch.setattr("feeder_mixin.rehearsal.exchange.server.serve", serve)
+    monkeypatch.setattr(
+        "feeder_mixin.rehearsal.demo.story.Story.run", lambda _: done.append("told") or {}
+    )
     monkeypatch.setattr("feeder_mixin.cli.demo._print_document", lambda *_: None)
 
     def enter(name: str) -> tuple[Path, list[str]]:

@@ -17,8 +17,8 @@ from feeder_mixin.schema import (
     default_parameters,
     format_time_ns,
 )
+from feeder_mixin.stores.operations.transfer import Entry, format_line
 from feeder_mixin.stores.sql import SqlStore
-from feeder_mixin.stores.transfer import Entry, format_line
 
 FEEDER = ("--feeder", "feeder120b")
 PAIR, GONE = "BNB/USDT:USDT", "GONE/USDT:USDT"

@@ -28,9 +28,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feeder_mixin.live.files import read_checked
-from feeder_mixin.live.lock import is_bot_running
-from feeder_mixin.live.status import Status, read_status
+from feeder_mixin.live.state.files import read_checked
+from feeder_mixin.live.state.lock import is_bot_running
+from feeder_mixin.live.state.status import Status, read_status
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.settings import FeederSettings, build_settings
 from feeder_mixin.stores.url import open_store

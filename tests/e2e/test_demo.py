@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from feeder_mixin.demo.bot import BotApi, Candle, free_port, make_config
-from feeder_mixin.demo.story import N_STEPS, PAIRS, CandleWatch, Scene
-from feeder_mixin.demo.workplace import (
+from feeder_mixin.rehearsal.demo.bot import BotApi, Candle, free_port, make_config
+from feeder_mixin.rehearsal.demo.story import N_STEPS, PAIRS, CandleWatch, Scene
+from feeder_mixin.rehearsal.demo.workplace import (
     DemoError,
     DemoInterrupted,
     Workplace,
@@ -218,7 +218,7 @@ def test_demo_that_is_killed_leaves_no_process_and_its_folder_until_the_next(
 
 def test_demo_whose_exchange_fails_names_step_and_log(start_demo):
     """What failed, its last lines, and how to see more; then everything is cleaned up."""
-    code = ("import feeder_mixin.demo.story as story\nstory._HISTORY_DAYS = -1\n") + RUN
+    code = ("import feeder_mixin.rehearsal.demo.story as story\nstory._HISTORY_DAYS = -1\n") + RUN
     demo = start_demo(code=code)
     assert demo.end() == 1
     said = demo.err.read_text()
@@ -235,7 +235,7 @@ def test_demo_whose_port_is_taken_says_so(start_demo):
     """Where freqtrade would wait for ever without a word."""
     code = (
         "import socket\n"
-        "import feeder_mixin.demo.story as story\n"
+        "import feeder_mixin.rehearsal.demo.story as story\n"
         "taken = socket.create_server(('127.0.0.1', 0))\n"
         "story.free_port = lambda: taken.getsockname()[1]\n"
     ) + RUN
@@ -302,7 +302,7 @@ def raise_in(place: Workplace) -> None:
 
 def test_workplace_kills_a_stubborn_process_and_its_helper(monkeypatch):
     """A process that ignores SIGTERM, and one that it started."""
-    monkeypatch.setattr("feeder_mixin.demo.workplace._STOP_S", 0.2)
+    monkeypatch.setattr("feeder_mixin.rehearsal.demo.workplace._STOP_S", 0.2)
     with Workplace(keep=False) as place:
         child = place.start("stubborn", STUBBORN)
         (helper,) = place.wait("helper", child, lambda: child.log_lines() or None, PATIENCE_S)

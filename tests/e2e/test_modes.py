@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feeder_mixin.live.calibration import Calibration
-from feeder_mixin.live.candles import DataFolder
-from feeder_mixin.live.request import catches_sigusr1
-from feeder_mixin.live.walkforward import WalkForward
+from feeder_mixin.live.reload.client import catches_sigusr1
+from feeder_mixin.live.serve.calibration import Calibration
+from feeder_mixin.live.serve.candles import DataFolder
+from feeder_mixin.live.train.walkforward import WalkForward
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.settings import load_settings

@@ -15,8 +15,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from feeder_mixin.live.files import read_checked, write_checked
-from feeder_mixin.live.status import Status
+from feeder_mixin.live.state.files import read_checked, write_checked
+from feeder_mixin.live.state.status import Status
 from tests.e2e.bot import FEEDER_ID, PAIRS, STOPPED, TradingProject, running_bot
 from tests.live.test_metrics import Samples, expected_of, key, read_samples
 

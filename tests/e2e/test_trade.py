@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feeder_mixin.live.calibration import Calibration, ThetaTrack
-from feeder_mixin.live.status import Status
+from feeder_mixin.live.serve.calibration import Calibration, ThetaTrack
+from feeder_mixin.live.state.status import Status
 from tests.e2e.bot import (
     PAIRS,
     RUNNING,

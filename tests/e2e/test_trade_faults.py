@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from feeder_mixin.live.lock import running_bot_pid
+from feeder_mixin.live.state.lock import running_bot_pid
 from tests.candle_factory import candle_file
 from tests.e2e.bot import (
     BIN,

@@ -21,8 +21,8 @@ from typing import Final
 import pandas as pd
 import pytest
 
-from feeder_mixin.replay.disk import write_datadir
-from feeder_mixin.replay.market import ReplayMarket
+from feeder_mixin.rehearsal.exchange.disk import write_datadir
+from feeder_mixin.rehearsal.exchange.market import ReplayMarket
 from tests.e2e.bot import MARKET_PAIRS, ROOT, Exchange
 from tests.e2e.project import RECORDING, days_back, quantile_of, run_command
 

@@ -20,11 +20,11 @@ from unittest import mock
 
 from feeder_mixin.errors import StoreError
 from feeder_mixin.live import bot as live
-from feeder_mixin.live import loader
 from feeder_mixin.live.bot import LiveFeeder
-from feeder_mixin.live.candles import DataFolder
-from feeder_mixin.live.files import read_checked
-from feeder_mixin.live.status import read_status
+from feeder_mixin.live.reload import loader
+from feeder_mixin.live.serve.candles import DataFolder
+from feeder_mixin.live.state.files import read_checked
+from feeder_mixin.live.state.status import read_status
 from feeder_mixin.schema import (
     CANDIDATES,
     MEASUREMENT,

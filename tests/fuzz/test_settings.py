@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from feeder_mixin.errors import FeederError
 from feeder_mixin.settings import build_settings
-from feeder_mixin.stores.url import KNOWN_KINDS, choose_store_url, masked_store_url, open_store
+from feeder_mixin.stores.masking import masked_store_url
+from feeder_mixin.stores.url import KNOWN_KINDS, choose_store_url, open_store
 from tests import strategies
 
 CONFIG = {

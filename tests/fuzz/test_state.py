@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from feeder_mixin.cli.bot_commands import BotReport, _print_report
 from feeder_mixin.cli.common import make_console
-from feeder_mixin.cli.live import BotReport, _print_report
 from feeder_mixin.live.bot import LiveFeeder, schedule_identity
-from feeder_mixin.live.calibration import Calibration
-from feeder_mixin.live.candles import DataFolder
-from feeder_mixin.live.files import read_checked, write_checked
-from feeder_mixin.live.last_good import save_last_good
-from feeder_mixin.live.loader import load_last_good
-from feeder_mixin.live.status import read_status, write_status
+from feeder_mixin.live.reload.loader import load_last_good
+from feeder_mixin.live.serve.calibration import Calibration
+from feeder_mixin.live.serve.candles import DataFolder
+from feeder_mixin.live.state.files import read_checked, write_checked
+from feeder_mixin.live.state.last_good import save_last_good
+from feeder_mixin.live.state.status import read_status, write_status
 from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
-from feeder_mixin.tune import journal as journal_module
-from feeder_mixin.tune.journal import Journal
+from feeder_mixin.tune.run import journal as journal_module
+from feeder_mixin.tune.run.journal import Journal
 from tests import strategies
 from tests.live.conftest import BTC, FEEDER, STEP_S, loaded_pair, make_record, make_settings
 from tests.live.fake_bot import make_status

@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feeder_mixin.live import bot, walkforward
+from feeder_mixin.live import bot
 from feeder_mixin.live.bot import FRAME_CANDLES
-from feeder_mixin.live.cache import PairSnapshot, Serving
-from feeder_mixin.live.calibration import Calibration
-from feeder_mixin.live.candles import DataFolder, LiveTails
-from feeder_mixin.live.loader import LoadedPair
-from feeder_mixin.live.models import ModelStore, Trainer
-from feeder_mixin.live.predictor import Predictor, SafetyColumns
-from feeder_mixin.live.training import make_trainer
+from feeder_mixin.live.reload.loader import LoadedPair
+from feeder_mixin.live.serve.calibration import Calibration
+from feeder_mixin.live.serve.candles import DataFolder, LiveTails
+from feeder_mixin.live.serve.predictor import Predictor, SafetyColumns
+from feeder_mixin.live.serve.snapshot import PairSnapshot, Serving
+from feeder_mixin.live.train import walkforward
+from feeder_mixin.live.train.models import ModelStore, Trainer
+from feeder_mixin.live.train.training import make_trainer
 from feeder_mixin.market.features import tail_candles
 from feeder_mixin.model import quantile
 from feeder_mixin.schema import ParameterRecord, default_parameters, hash48

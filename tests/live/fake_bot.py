@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from feeder_mixin.live.lock import bot_lock
-from feeder_mixin.live.status import PairStatus, Status, keep_status
+from feeder_mixin.live.state.lock import bot_lock
+from feeder_mixin.live.state.status import PairStatus, Status, keep_status
 from feeder_mixin.schema import default_parameters, format_time_ns
 from feeder_mixin.settings import FeederSettings, build_settings
 

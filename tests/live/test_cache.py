@@ -11,8 +11,8 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from feeder_mixin.live.cache import PairSnapshot, ParameterCache, Serving
-from feeder_mixin.live.models import TrainedModel
+from feeder_mixin.live.serve.snapshot import PairSnapshot, ParameterCache, Serving
+from feeder_mixin.live.train.models import TrainedModel
 from tests.live.conftest import BTC, ETH, SOL, STEP_S, loaded_pair
 
 N_SWAPS = 1_000

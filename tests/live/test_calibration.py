@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.live.bot import FRAME_CANDLES, LiveFeeder
-from feeder_mixin.live.calibration import Calibration, ThetaTrack, excursions_at
-from feeder_mixin.live.candles import Tail
-from feeder_mixin.live.files import read_checked, write_checked
-from feeder_mixin.live.status import read_status
+from feeder_mixin.live.serve.calibration import Calibration, ThetaTrack, excursions_at
+from feeder_mixin.live.serve.candles import Tail
+from feeder_mixin.live.state.files import read_checked, write_checked
+from feeder_mixin.live.state.status import read_status
 from feeder_mixin.market.labels import LABEL_COLUMNS, adverse_excursions
 from feeder_mixin.model.calibration import HALF_LIFE_CANDLES, RATE, calibrate
 from tests.live.conftest import ETH, HORIZON, SOL, STEP_S, make_record, make_settings

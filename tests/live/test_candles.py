@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from feeder_mixin.errors import CandleError
-from feeder_mixin.live.candles import LiveTails, Tail, from_frame, from_host
+from feeder_mixin.live.serve.candles import LiveTails, Tail, from_frame, from_host
 from feeder_mixin.schema import open_text
 from tests.candle_factory import candle_file, make_candles, write_candles
 from tests.live.conftest import BTC, ETH, SOL, STEP_S, host_frame, open_s

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import StateError
-from feeder_mixin.live import files
-from feeder_mixin.live.files import read_checked, write_checked, write_private
-from feeder_mixin.live.lock import bot_lock
+from feeder_mixin.live.state import files
+from feeder_mixin.live.state.files import read_checked, write_checked, write_private
+from feeder_mixin.live.state.lock import bot_lock
 from tests import disks, strategies
 from tests.live.fake_bot import make_settings
 
@@ -190,7 +190,7 @@ def test_write_private_killed_before_the_swap_leaves_the_old_file_whole(feeder):
     write_checked(path, {"a": 1})
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from feeder_mixin.live import files\n"
+        "from feeder_mixin.live.state import files\n"
         "Path.replace = lambda *_: (print('now', flush=True), time.sleep(60))\n"
         "files.write_checked(Path(sys.argv[1]), {'a': 2})"
     )

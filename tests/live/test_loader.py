@@ -13,16 +13,16 @@ import time
 import pytest
 
 from feeder_mixin.errors import SettingsError, StoreError
-from feeder_mixin.live import loader
-from feeder_mixin.live.files import read_checked, write_checked
-from feeder_mixin.live.last_good import save_last_good
-from feeder_mixin.live.loader import (
+from feeder_mixin.live.reload import loader
+from feeder_mixin.live.reload.loader import (
     Loaded,
     check_store,
     load_last_good,
     load_parameters,
     log_loaded,
 )
+from feeder_mixin.live.state.files import read_checked, write_checked
+from feeder_mixin.live.state.last_good import save_last_good
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.schema import NANOSECONDS, default_parameters, format_time_ns, hash48
 from tests.live.conftest import (

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from feeder_mixin.errors import BusyError, StateError
-from feeder_mixin.live import lock as lock_module
-from feeder_mixin.live import stand_in
-from feeder_mixin.live.lock import BotLock, bot_lock, is_bot_running, running_bot_pid
-from feeder_mixin.live.stand_in import find_stand_in, newest_status_path, remove_stand_in
-from feeder_mixin.live.status import keep_status, read_status
+from feeder_mixin.live.state import lock as lock_module
+from feeder_mixin.live.state import stand_in
+from feeder_mixin.live.state.lock import BotLock, bot_lock, is_bot_running, running_bot_pid
+from feeder_mixin.live.state.stand_in import find_stand_in, newest_status_path, remove_stand_in
+from feeder_mixin.live.state.status import keep_status, read_status
 from tests import disks
 from tests.live.fake_bot import fake_bot, make_settings, make_status
 

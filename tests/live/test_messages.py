@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from feeder_mixin.errors import StoreUnavailableError
 from feeder_mixin.live import bot
+from feeder_mixin.live._messages import Messages
 from feeder_mixin.live.bot import LiveFeeder
-from feeder_mixin.live.loader import Loaded, LoadedPair
-from feeder_mixin.live.messages import Messages
+from feeder_mixin.live.reload.loader import Loaded, LoadedPair
 from feeder_mixin.schema import default_parameters
 from tests.live.conftest import BTC, ETH, make_record
 

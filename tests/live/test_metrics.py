@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from feeder_mixin.live.metrics import METRICS, BotFacts, build_families
+from feeder_mixin.live.state.metrics import METRICS, BotFacts, build_families
 from feeder_mixin.schema import parse_time_ns
 from tests.live.fake_bot import PAIRS, make_status
 from tests.live.test_status import statuses

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feeder_mixin.live import walkforward
-from feeder_mixin.live.cache import PairSnapshot
-from feeder_mixin.live.calibration import ThetaTrack
-from feeder_mixin.live.candles import DataFolder
-from feeder_mixin.live.predictor import SafetyColumns
-from feeder_mixin.live.walkforward import WalkForward
-from feeder_mixin.market.context import Market
+from feeder_mixin.live.serve.calibration import ThetaTrack
+from feeder_mixin.live.serve.candles import DataFolder
+from feeder_mixin.live.serve.predictor import SafetyColumns
+from feeder_mixin.live.serve.snapshot import PairSnapshot
+from feeder_mixin.live.train import walkforward
+from feeder_mixin.live.train.walkforward import WalkForward
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels
 from feeder_mixin.model.calibration import calibrate
 from feeder_mixin.model.quantile import fit_safety_model, fit_shared
@@ -52,7 +52,7 @@ def tune(world, settings, pairs, parameters, cuts_s):
         Pair -> its table, and safety_q by the opens of its rows.
     """
     context = {p: world.candles[p] for p in settings.context_pairs if p in world.candles}
-    market = Market(context, HORIZON, STEP_S)
+    market = FeatureContext(context, HORIZON, STEP_S)
     tables = {p: market.build(world.candles[p]) for p in {*context, *pairs}}
     shared = [fit_shared(tables, cut_s, HORIZON, STEP_S) for cut_s in cuts_s]
     tuned = {}

@@ -19,12 +19,13 @@ from statistics import median
 import pytest
 
 from feeder_mixin.errors import StateError, StoreUnavailableError
-from feeder_mixin.live import bot, last_good
+from feeder_mixin.live import bot
 from feeder_mixin.live.bot import LiveFeeder
-from feeder_mixin.live.cache import PairSnapshot
-from feeder_mixin.live.files import write_checked
-from feeder_mixin.live.reload import SignalWatcher
-from feeder_mixin.live.status import read_status
+from feeder_mixin.live.reload.watcher import SignalWatcher
+from feeder_mixin.live.serve.snapshot import PairSnapshot
+from feeder_mixin.live.state import last_good
+from feeder_mixin.live.state.files import write_checked
+from feeder_mixin.live.state.status import read_status
 from feeder_mixin.schema import open_text
 from tests.fake_influx import running_server
 from tests.live.conftest import BTC, ETH, PAIRS, SOL, loaded_pair, make_record, open_s
@@ -36,7 +37,7 @@ CHILD = """
 import json, os, signal, sys, threading, time
 from pathlib import Path
 import numpy as np
-from feeder_mixin.live.reload import SignalWatcher
+from feeder_mixin.live.reload.watcher import SignalWatcher
 
 store, log = Path(sys.argv[1]), open(sys.argv[2], "a", buffering=1)
 gate = threading.Event()

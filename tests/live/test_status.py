@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import StateError
-from feeder_mixin.live.status import read_status, write_status
+from feeder_mixin.live.state.status import read_status, write_status
 from feeder_mixin.schema import format_time_ns
 from tests import strategies
 from tests.live.fake_bot import PAIRS, make_status

@@ -21,11 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import CandleError
-from feeder_mixin.live import training
-from feeder_mixin.live.cache import ParameterCache, Serving
-from feeder_mixin.live.candles import DataFolder, LiveTails
-from feeder_mixin.live.models import ModelStore, TrainedModel
-from feeder_mixin.live.training import ModelTraining, due_cut_s
+from feeder_mixin.live.serve.candles import DataFolder, LiveTails
+from feeder_mixin.live.serve.snapshot import ParameterCache, Serving
+from feeder_mixin.live.train import training
+from feeder_mixin.live.train.models import ModelStore, TrainedModel
+from feeder_mixin.live.train.training import ModelTraining, due_cut_s
 from feeder_mixin.market import history
 from feeder_mixin.schema import hash48
 from tests.candle_factory import candle_file, make_candles, write_candles
@@ -188,13 +188,13 @@ def inline(monkeypatch) -> type[InlinePool]:
 
 
 @given(st.floats(0, 4e9), st.integers(1, 10**7))
-def test_due_cut_is_the_last_multiple_of_the_step_since_the_epoch(now_s, step_s):
+def test_due_cut_is_the_last_multiple_of_the_step_since_the_epoch(now_s, timeframe_s):
     """A whole number of steps since the epoch, not later than now, less than a step ago."""
-    cut_s = due_cut_s(now_s, step_s / 3600)
+    cut_s = due_cut_s(now_s, timeframe_s / 3600)
     assert isinstance(cut_s, int)
     # Steps in hours have no exact float: a grid point may be cut off to the second before.
-    assert min(cut_s % step_s, -cut_s % step_s) <= 1
-    assert now_s - step_s - 1 <= cut_s <= now_s
+    assert min(cut_s % timeframe_s, -cut_s % timeframe_s) <= 1
+    assert now_s - timeframe_s - 1 <= cut_s <= now_s
 
 
 @given(st.integers(0, 4 * 10**9), st.sampled_from((1, 2, 3, 4, 6, 8, 12, 24, 48, 168)))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from feeder_mixin.errors import CandleError
-from feeder_mixin.live.walkforward import WalkForward
+from feeder_mixin.live.train.walkforward import WalkForward
 from feeder_mixin.market.features import labels
 from feeder_mixin.model.calibration import next_theta
 from feeder_mixin.model.quantile import SafetyModel

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from feeder_mixin.errors import CandleError
-from feeder_mixin.market.context import Market
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import (
     FEATURE_HASH,
     TABLE_FEATURES,
@@ -31,7 +31,7 @@ def utc(text):
 
 def build(context, candles, horizon=HORIZON, timeframe_s=300):
     """Return the table of candles in a context."""
-    return Market(context, horizon, timeframe_s).build(candles)
+    return FeatureContext(context, horizon, timeframe_s).build(candles)
 
 
 def wreck_after(candles, moment, seed):
@@ -149,7 +149,7 @@ def test_features_with_context_in_another_order_are_bit_equal(made):
 
 def test_features_of_a_pair_outside_the_context_leave_others_alone(made, make_candles):
     """Building other pairs' tables, in or outside the context, changes no table."""
-    market = Market(made, HORIZON, 300)
+    market = FeatureContext(made, HORIZON, 300)
     before = market.build(made[ETH])
     market.build(make_candles(25 * 288, 99, start="2025-10-16"))
     tables = dict(market.build_context())
@@ -176,14 +176,14 @@ def test_features_of_pairs_in_another_currency_take_its_btc(made, suffix):
 def test_market_without_context_candles_is_refused():
     """A feeder needs one context pair at least."""
     with pytest.raises(CandleError, match="no context pair"):
-        Market({}, HORIZON, 300)
+        FeatureContext({}, HORIZON, 300)
 
 
 def test_market_means_run_over_the_pairs_present(made):
     """A context pair that misses candles leaves the mean of the others."""
     holed = made[SOL].copy()
     holed.iloc[-400:-100] = np.nan
-    shared = Market({**made, SOL: holed}, HORIZON, 300).shared
+    shared = FeatureContext({**made, SOL: holed}, HORIZON, 300).shared
     others = [own_features(made[pair], HORIZON)["atr14"] for pair in (BTC, ETH)]
     missing = holed.index[-300]
     assert shared["market_atr14"][missing] == pytest.approx((others[0] + others[1])[missing] / 2)
@@ -335,7 +335,7 @@ def test_new_york_profile_of_made_candles_equals_the_oracle(
     made, name, n_days, at_least, by_weekday
 ):
     """The profile by New York slot is the loop's, across the end of daylight saving time."""
-    shared = Market({ETH: made[ETH]}, HORIZON, 300).shared
+    shared = FeatureContext({ETH: made[ETH]}, HORIZON, 300).shared
     volatility = list(shared["market_vol_horizon"])
     scattered = [*range(400, len(shared), 499), *_positions(shared, "2025-11-02 04:55", 30, 3)]
     found, expected = [], []
@@ -364,7 +364,7 @@ def _positions(frame, first, n, step):
 
 def test_clock_of_known_times_is_new_yorks(made):
     """Weekend, Sunday and time to the stock open follow New York's clock, not UTC."""
-    shared = Market({ETH: made[ETH]}, HORIZON, 300).shared
+    shared = FeatureContext({ETH: made[ETH]}, HORIZON, 300).shared
     assert shared["ny_weekend"][utc("2025-11-03 04:55")] == 1  # Sunday 23:55 in New York
     assert shared["ny_sunday"][utc("2025-11-03 04:55")] == 1
     assert shared["ny_weekend"][utc("2025-11-03 05:00")] == 0
@@ -428,8 +428,8 @@ def test_pair_ahead_of_its_context_keeps_its_rows_and_the_clock():
     """A context that ends earlier costs a pair none of its newest rows."""
     frames = {"BTC/USDT:USDT": make_candles(20 * 288, 1)}
     ahead = make_candles(20 * 288 + 5, 2)
-    market = Market(frames, 30, 300, until=ahead.index[-1])
-    short = Market(frames, 30, 300)
+    market = FeatureContext(frames, 30, 300, until=ahead.index[-1])
+    short = FeatureContext(frames, 30, 300)
     assert market.build(ahead).index[-1] == ahead.index[-1]
     assert short.build(ahead).index[-1] == frames["BTC/USDT:USDT"].index[-1]
     pd.testing.assert_frame_equal(market.build(ahead).iloc[:-5], short.build(ahead))

@@ -12,9 +12,9 @@ from freqtrade.data.history import get_datahandler
 from freqtrade.enums import CandleType
 
 from feeder_mixin.errors import MissingCandlesError
-from feeder_mixin.live.candles import DataFolder
+from feeder_mixin.live.serve.candles import DataFolder
 from feeder_mixin.market.candles import load_candles
-from feeder_mixin.replay.stored import stored_pairs
+from feeder_mixin.rehearsal.exchange._stored import stored_pairs
 from tests.live.conftest import make_settings
 
 PAIR = "ETH/USDT:USDT"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feeder_mixin.market.context import Market
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import TABLE_FEATURES, labels, own_features, warmup_candles
 from feeder_mixin.market.holes import SHORT_CANDLES, bridge, bridge_candles
 from feeder_mixin.market.labels import LABEL_COLUMNS, adverse_excursions
@@ -81,13 +81,13 @@ def test_candles_without_a_quiet_one_are_left_as_they_are(day):
 
 
 @pytest.mark.parametrize(
-    ("step_s", "n"),
+    ("timeframe_s", "n"),
     [(60, 60), (300, 12), (900, 4), (3_600, 1), (14_400, 1), (1, 60)],
     ids=["1m", "5m", "15m", "1h", "4h", "1s"],
 )
-def test_bridge_is_an_hour_long_in_any_timeframe(step_s, n):
+def test_bridge_is_an_hour_long_in_any_timeframe(timeframe_s, n):
     """At least a candle; at most as many as features look back for it."""
-    assert bridge_candles(step_s) == n
+    assert bridge_candles(timeframe_s) == n
 
 
 def test_halt_is_bridged_for_an_hour_and_then_is_no_market(day):
@@ -129,10 +129,10 @@ def month():
 @pytest.mark.parametrize("length", [1, 2, HOUR])
 def test_hole_up_to_an_hour_costs_only_the_rows_that_touch_it(month, length):
     """Not 14 days: the rows in it with nothing in their short windows, and labels that span it."""
-    whole = Market(month, HORIZON, 300).build(month[ETH])
+    whole = FeatureContext(month, HORIZON, 300).build(month[ETH])
     place = warmup_candles(HORIZON) + 500
     holed = with_holes(month[ETH], [(place, length)])
-    table = Market({**month, ETH: holed}, HORIZON, 300).build(holed)
+    table = FeatureContext({**month, ETH: holed}, HORIZON, 300).build(holed)
     opens = month[ETH].index
     lost = whole.index.difference(table.index)
     assert list(lost) == list(opens[place + SHORT_CANDLES - 1 : place + length])
@@ -149,8 +149,8 @@ def test_400_single_missing_candles_leave_a_pair_usable(month):
     missing = random.choice(np.arange(100, n - 100), 160, replace=False)  # 400 in 75 days
     holed = month[ETH].copy()
     holed.iloc[missing] = np.nan
-    whole = Market(month, HORIZON, 300).build(month[ETH])
-    table = Market({**month, ETH: holed}, HORIZON, 300).build(holed)
+    whole = FeatureContext(month, HORIZON, 300).build(month[ETH])
+    table = FeatureContext({**month, ETH: holed}, HORIZON, 300).build(holed)
     assert len(table) > 0.99 * len(whole)
     clear = 1 - 160 / n
     share = np.isfinite(labels(table, "long")).mean()
@@ -162,8 +162,8 @@ def test_halted_context_pair_takes_no_part_in_the_market(month):
     halted = month[ETH].copy()
     halted.iloc[-300:, :4] = halted["close"].iloc[-301]
     halted.iloc[-300:, 4] = 0.0
-    without = Market({**month, ETH: halted.iloc[:-300]}, HORIZON, 300, halted.index[-1])
-    shared = Market({**month, ETH: halted}, HORIZON, 300).shared
+    without = FeatureContext({**month, ETH: halted.iloc[:-300]}, HORIZON, 300, halted.index[-1])
+    shared = FeatureContext({**month, ETH: halted}, HORIZON, 300).shared
     means = [name for name in shared if name.startswith(("market_", "btc_"))]
     pd.testing.assert_frame_equal(shared[means].iloc[-200:], without.shared[means].iloc[-200:])
 
@@ -174,7 +174,7 @@ def test_halted_candles_have_no_row_and_no_label(month):
     start = len(halted) - 600
     halted.iloc[start:-300, :4] = halted["close"].iloc[start - 1]
     halted.iloc[start:-300, 4] = 0.0
-    table = Market({**month, ETH: halted}, HORIZON, 300).build(halted)
+    table = FeatureContext({**month, ETH: halted}, HORIZON, 300).build(halted)
     opens = halted.index
     assert table.loc[opens[start + SHORT_CANDLES - 1] :].empty, "windows span the halt"
     y = pd.Series(labels(table, "long"), table.index)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from feeder_mixin.errors import CandleError
 from feeder_mixin.market.context import (
     ContextTail,
-    Market,
+    FeatureContext,
     context_candles,
     context_features,
     profile_candles,
@@ -141,7 +141,7 @@ def test_column_values_of_an_unknown_column_name_it(rough):
 def test_tables_without_excursions_have_no_labels(rough):
     """The bot's table is the tuner's without its labels."""
     candles = rough.iloc[:5_900]
-    market = Market({BTC: candles}, HORIZON, 300)
+    market = FeatureContext({BTC: candles}, HORIZON, 300)
     own = own_features(candles, HORIZON)
     table = build_table(own, market.shared)
     assert table.equals(market.build(candles).drop(columns=list(LABEL_COLUMNS.values())))
@@ -224,12 +224,12 @@ def test_context_features_of_a_tail_where_clocks_change_equal_those_of_all(calen
 
 def market_rows(context, until, last, horizon=HORIZON, timeframe_s=300):
     """Return the last shared rows from whole histories."""
-    return Market(context, horizon, timeframe_s, until=until).shared.iloc[-last:]
+    return FeatureContext(context, horizon, timeframe_s, until=until).shared.iloc[-last:]
 
 
 def assert_tail_is_market(tail, context, candles, until):
     """Fail unless shared rows and a pair's table are those of whole histories."""
-    market = Market(context, tail.horizon, tail.timeframe_s, until=until)
+    market = FeatureContext(context, tail.horizon, tail.timeframe_s, until=until)
     assert_same_rows(tail.shared, market.shared.iloc[-tail.last :])
     first = candles.index[max(0, len(candles) - tail.last)]
     expected = market.build(candles).loc[first:, FEATURES]
@@ -470,7 +470,7 @@ def test_context_tail_of_real_candles_equals_the_market(real_candles, horizon):
     """Real candles of five pairs, fed over New York's repeated hour, give the market's rows."""
     window = slice(utc("2025-07-25"), utc("2025-11-03 12:00"))
     context = {pair: real_candles(pair).loc[window] for pair in (BTC, ETH, SOL, XRP, BNB)}
-    market = Market(context, horizon, 300)
+    market = FeatureContext(context, horizon, 300)
     tables = {pair: market.build(c)[FEATURES] for pair, c in context.items()}
     stop = int(context[BTC].index.searchsorted(utc("2025-11-02 05:45")))
     tail = ContextTail({pair: c.iloc[:stop] for pair, c in context.items()}, horizon, 300, 10)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 import pytest
 
-from feeder_mixin.market.context import Market
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import DAY_S
 from tests.candle_factory import make_candles
@@ -28,6 +28,6 @@ class SmallMarket:
 def small_market() -> SmallMarket:
     """Give 42 days of made candles, tables and shared models."""
     candles = {pair: make_candles(42 * 288, seed) for seed, pair in enumerate(PAIRS)}
-    tables = dict(Market(candles, HORIZON, TIMEFRAME_S).build_context())
+    tables = dict(FeatureContext(candles, HORIZON, TIMEFRAME_S).build_context())
     cut_s = int(candles[PAIRS[0]].index[-1].timestamp()) // DAY_S * DAY_S - 7 * DAY_S
     return SmallMarket(candles, tables, cut_s, fit_shared(tables, cut_s, HORIZON, TIMEFRAME_S))

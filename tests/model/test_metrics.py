@@ -36,10 +36,10 @@ def test_safety_rates_of_any_forecasts_equal_the_oracle(arrays, tolerance):
 
 
 @given(strategies.forecasts(), alphas, st.integers(1, 40_000))
-def test_skill_of_any_forecasts_equals_the_oracle(arrays, alpha, step_s):
+def test_skill_of_any_forecasts_equals_the_oracle(arrays, alpha, timeframe_s):
     """Skill is one minus the ratio of losses, also when summed by days."""
     y, q, reference = arrays
-    opens_s = 1_700_000_000 + step_s * np.arange(len(y))
+    opens_s = 1_700_000_000 + timeframe_s * np.arange(len(y))
     base = oracle.pinball(y, reference, alpha)
     if base < metrics.SMALLEST_LOSS:
         with pytest.raises(ModelError, match="did not move"):
@@ -66,10 +66,10 @@ def test_skill_of_a_market_that_nearly_stands_still_is_refused():
 
 
 @given(strategies.forecasts(), st.integers(1, 40_000))
-def test_day_sums_of_any_values_equal_the_oracle(arrays, step_s):
+def test_day_sums_of_any_values_equal_the_oracle(arrays, timeframe_s):
     """Blocks are UTC days, in order; days without rows are no blocks."""
     values, _, _ = arrays
-    opens_s = 1_700_000_000 + step_s * np.arange(len(values))
+    opens_s = 1_700_000_000 + timeframe_s * np.arange(len(values))
     np.testing.assert_allclose(
         metrics.day_block_sums(values, opens_s), oracle.sums_by_day(values, opens_s), atol=1e-12
     )

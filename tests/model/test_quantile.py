@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from feeder_mixin.errors import ModelError
-from feeder_mixin.market.context import Market
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels, tree_features
 from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.baseline import atr_rule_constant
@@ -342,7 +342,7 @@ def test_defaults_on_real_candles_beat_the_rule(real_candles, pair):
     """On two untouched weeks of real candles, the defaults have skill on both sides together."""
     names = ("BTC", "ETH", "SOL", "XRP", "BNB")
     context = {f"{name}/USDT:USDT": real_candles(f"{name}/USDT:USDT") for name in names}
-    tables = dict(Market(context, HORIZON, TIMEFRAME_S).build_context())
+    tables = dict(FeatureContext(context, HORIZON, TIMEFRAME_S).build_context())
     cut_s = int(pd.Timestamp("2026-02-03", tz="UTC").timestamp())
     shared = fit_shared(tables, cut_s, HORIZON, TIMEFRAME_S)
     found = []

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeder_mixin.reports import figures
-from feeder_mixin.reports.candles import candle_chart, candle_figure
+from feeder_mixin.reports import _figures as figures
+from feeder_mixin.reports._candles import candle_chart, candle_figure
 from feeder_mixin.reports.documents import PairResult
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
 from tests.reports import builder

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from feeder_mixin.model.metrics import exceedance_interval
+from feeder_mixin.reports._verdict import make_verdict, outcome_text
 from feeder_mixin.reports.documents import PairResult
-from feeder_mixin.reports.verdict import make_verdict, outcome_text
 from tests.reports import builder
 
 BTC, ETH = builder.TEN_PAIRS[:2]

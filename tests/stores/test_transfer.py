@@ -7,8 +7,14 @@ from hypothesis import strategies as st
 
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.schema import NANOSECONDS
+from feeder_mixin.stores.operations.transfer import (
+    MEASUREMENTS,
+    Entry,
+    format_line,
+    load_dump,
+    read_lines,
+)
 from feeder_mixin.stores.sql import SqlStore
-from feeder_mixin.stores.transfer import MEASUREMENTS, Entry, format_line, load_copy, read_lines
 from tests import strategies
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
@@ -41,13 +47,13 @@ def test_store_exported_and_imported_is_equal(tmp_path):
             for entry in unique.values():
                 first.write([entry.record], entry.measurement)
             lines = [
-                format_line(entry) for f in sorted(feeders) for entry in load_copy(first, f).entries
+                format_line(entry) for f in sorted(feeders) for entry in load_dump(first, f).entries
             ]
             assert len(lines) == len(unique)
             for entry in read_lines(lines, feeders).entries:
                 second.write([entry.record], entry.measurement)
             for feeder in feeders:
-                assert load_copy(second, feeder) == load_copy(first, feeder)
+                assert load_dump(second, feeder) == load_dump(first, feeder)
                 for m in MEASUREMENTS:
                     when = {"now": 2**62 // NANOSECONDS * NANOSECONDS, "measurement": m}
                     assert second.latest(feeder, **when) == first.latest(feeder, **when)

@@ -9,13 +9,9 @@ import pytest
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.settings import build_settings
 from feeder_mixin.stores.influx import InfluxStore
+from feeder_mixin.stores.masking import masked_store_url
 from feeder_mixin.stores.sql import SqlStore
-from feeder_mixin.stores.url import (
-    choose_store_url,
-    load_token,
-    masked_store_url,
-    open_store,
-)
+from feeder_mixin.stores.url import choose_store_url, load_token, open_store
 
 SECRET = "hush-hush"  # noqa: S105  (a secret of nothing)
 INFLUX = "influxdb+http://host:8086?org=ArtiSky"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feeder_mixin.market.context import Market
+from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels
 from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model import metrics as definitions
@@ -16,11 +16,11 @@ from feeder_mixin.model.folds import plan_layout
 from feeder_mixin.model.quantile import fit_safety_model, fit_shared, shared_rows
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import default_parameters
-from feeder_mixin.tune.evaluate import Evaluator, record_metrics
-from feeder_mixin.tune.evidence import chart, compare, decision_value
-from feeder_mixin.tune.journal import Journal
-from feeder_mixin.tune.space import StudySettings, warm_start_sets
-from feeder_mixin.tune.study import run_study
+from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
+from feeder_mixin.tune.judge.result import chart, compare, decision_value
+from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.search.space import StudySettings, warm_start_sets
+from feeder_mixin.tune.search.study import run_study
 from tests.candle_factory import make_candles
 from tests.oracles import metrics as oracle
 
@@ -33,7 +33,7 @@ CHANGED = {**default_parameters(), "num_leaves": 31, "max_depth": 6, "learning_r
 def prepared():
     """Return table, layout and shared models of a pair with 46 days of candles."""
     frames = {PAIR: make_candles(46 * 288, 1), OTHER: make_candles(46 * 288, 2)}
-    market = Market(frames, 30, 300)
+    market = FeatureContext(frames, 30, 300)
     tables = dict(market.build_context())
     table = tables[PAIR]
     layout = plan_layout(
@@ -183,7 +183,7 @@ def test_walk_fits_a_set_once_per_level_whoever_asks(prepared, monkeypatch):
         fits.append(arguments)
         return fit_safety_model(*arguments, **named)
 
-    monkeypatch.setattr("feeder_mixin.tune.evaluate.fit_safety_model", fit)
+    monkeypatch.setattr("feeder_mixin.tune.judge.evaluate.fit_safety_model", fit)
     evaluator = Evaluator(SETTINGS, table, shared)
     contenders = {"defaults": default_parameters(), "running": dict(CHANGED), "tuned": CHANGED}
     compare(evaluator, layout, contenders, 0.1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from feeder_mixin.errors import TuningError
-from feeder_mixin.tune.journal import Journal
+from feeder_mixin.tune.run.journal import Journal
 
 IDENTITY = {"feeder_id": "f", "pair": "BTC/USDT:USDT", "seed": 1}
 OTHER = {**IDENTITY, "seed": 2}

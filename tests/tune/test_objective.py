@@ -11,7 +11,7 @@ from feeder_mixin.model.metrics import pinball_loss
 from feeder_mixin.model.quantile import booster_params, make_dataset
 from feeder_mixin.model.scale import LabelScale
 from feeder_mixin.schema import default_parameters
-from feeder_mixin.tune.objective import (
+from feeder_mixin.tune.search._objective import (
     MAX_TREES,
     MIN_TREES,
     PRUNE_AT,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feeder_mixin.tune.pooling import LARGEST_APART, LEVEL, DayLosses, pool
+from feeder_mixin.tune.judge._pooling import LARGEST_APART, LEVEL, DayLosses, pool
 from tests.oracles import pooling as oracle
 
 SEEDS = st.integers(0, 10_000)

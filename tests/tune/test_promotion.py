@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feeder_mixin.schema import default_parameters
-from feeder_mixin.tune.promotion import Champion, build_record, decide
+from feeder_mixin.tune.judge.promotion import Champion, build_record, decide
 
 DAYS = list(range(20_000, 20_015))
 WALK_DAYS = list(range(19_940, 20_015))

@@ -14,10 +14,10 @@ from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters,
 from feeder_mixin.settings import FeederSettings, load_settings
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
-from feeder_mixin.tune import worker
-from feeder_mixin.tune.candles import load_run_candles
-from feeder_mixin.tune.options import Mode, RunOptions, RunSummary
-from feeder_mixin.tune.run import run_feeder
+from feeder_mixin.tune.run import _tasks as worker
+from feeder_mixin.tune.run.candles import load_run_candles
+from feeder_mixin.tune.run.options import Mode, RunOptions, RunSummary
+from feeder_mixin.tune.run.run import run_feeder
 from tests.candle_factory import make_candles, write_candles
 
 ROOT = Path(__file__).parents[2]
@@ -44,13 +44,13 @@ class Silence:
     """A run's progress that nobody watches."""
 
     def stage(self, *_):
-        """See `tune.options.Progress`."""
+        """See `tune.run.options.Progress`."""
 
     def trials(self, *_):
-        """See `tune.options.Progress`."""
+        """See `tune.run.options.Progress`."""
 
     def finished(self, *_):
-        """See `tune.options.Progress`."""
+        """See `tune.run.options.Progress`."""
 
 
 class DownStore(SqlStore):

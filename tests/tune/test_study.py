@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.schema import PARAMETER_BY_NAME, default_parameters, parameter_problems
-from feeder_mixin.tune.space import SearchSpace, StudySettings, Trial, warm_start_sets
-from feeder_mixin.tune.study import Baseline, derive_seed
-from feeder_mixin.tune.winner import Evidence, alpha_pays, choose_winner
+from feeder_mixin.tune.search._finalists import RedrawGain, alpha_pays, choose_winner
+from feeder_mixin.tune.search.space import SearchSpace, StudySettings, Trial, warm_start_sets
+from feeder_mixin.tune.search.study import Baseline, derive_seed
 
 START = Trial(0, default_parameters(), 0.0, pruned=False)
 
@@ -88,21 +88,21 @@ def test_baseline_passes_through_its_points():
     ("evidence", "winner"),
     [
         pytest.param([], 0, id="no candidate"),
-        pytest.param([Evidence(trial(1), -0.01, 0.001)], 0, id="worse"),
-        pytest.param([Evidence(trial(1), 0.005, 0.003)], 0, id="within noise"),
-        pytest.param([Evidence(trial(1), 0.007, 0.003)], 1, id="beyond noise"),
+        pytest.param([RedrawGain(trial(1), -0.01, 0.001)], 0, id="worse"),
+        pytest.param([RedrawGain(trial(1), 0.005, 0.003)], 0, id="within noise"),
+        pytest.param([RedrawGain(trial(1), 0.007, 0.003)], 1, id="beyond noise"),
         pytest.param(
             [
-                Evidence(trial(1, n_estimators=400), 0.010, 0.003),
-                Evidence(trial(2, n_estimators=200), 0.009, 0.003),
+                RedrawGain(trial(1, n_estimators=400), 0.010, 0.003),
+                RedrawGain(trial(2, n_estimators=200), 0.009, 0.003),
             ],
             2,
             id="near-tie goes to the smaller model",
         ),
         pytest.param(
             [
-                Evidence(trial(1, n_estimators=400), 0.020, 0.003),
-                Evidence(trial(2, n_estimators=200), 0.009, 0.003),
+                RedrawGain(trial(1, n_estimators=400), 0.020, 0.003),
+                RedrawGain(trial(2, n_estimators=200), 0.009, 0.003),
             ],
             1,
             id="clearly better wins whatever its size",

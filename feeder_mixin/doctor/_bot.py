@@ -1,0 +1,373 @@
+"""Checks of the running bot: is there one, does it answer, does it run on what the store holds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from feeder_mixin.commands import trade_command
+from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
+from feeder_mixin.live.reload.client import catches_sigusr1
+from feeder_mixin.live.state.lock import bot_started_s, running_bot_pid
+from feeder_mixin.live.state.stand_in import newest_status_path
+from feeder_mixin.live.state.status import ModelStatus, PairStatus, read_status
+from feeder_mixin.model.rows import SHORT_SHARE
+from feeder_mixin.schema import NANOSECONDS, format_time_ns, parse_time_ns
+from feeder_mixin.stores.notes import some
+
+_START_S: Final = 300.0
+"""A bot that has not written its status after this time does not start, but hang."""
+_PROC: Final = Path("/proc/self/status")
+_SERVED_CANDLES: Final = 10
+_SERVED_LEAST_S: Final = 600.0
+"""A pair about which the host has not asked for so long is not followed any more."""
+_LISTENS: Final = "0A"
+"""State of a listening socket in ``/proc/net/tcp``."""
+
+
+def check_bot(facts: Facts) -> Verdict:
+    """Look for a process that has the feeder's bot lock."""
+    settings = facts.settings
+    facts.pid = running_bot_pid(settings)
+    if facts.pid is None:
+        return Verdict(
+            "warn",
+            f"no bot runs on {settings.state_dir}",
+            f"start it: {trade_command(settings)}",
+        )
+    return Verdict("pass", f"running, pid {facts.pid}")
+
+
+def check_status_file(facts: Facts) -> Verdict:
+    """Read the status file: it must be the bot's own, and this feeder's."""
+    settings, pid = facts.settings, _running_pid(facts)
+    path = newest_status_path(settings)
+    if path.exists():
+        status = read_status(path)
+        if status["feeder_id"] != settings.feeder_id:
+            return Verdict(
+                "fail",
+                f"{path} is of feeder {status['feeder_id']!r}",
+                "restart the bot; give every feeder a bot_name and state folder of its own",
+            )
+        if status["pid"] == pid:
+            facts.status = status
+            said = f"generation {status['generation']}, written by pid {pid}"
+            if path == settings.status_path:
+                return Verdict("pass", said)
+            return Verdict(
+                "warn",
+                f"{said} to {path}: it can't write {settings.state_dir}",
+                "free disk space, or make that folder writable for the user who runs the bot; without "
+                "it nothing is kept for the next start",
+            )
+        said = f"{path} is of pid {status['pid']}, not of the bot (pid {pid})"
+    else:
+        said = f"the bot (pid {pid}) has not written {path} yet"
+    runs_s = facts.now_ns / NANOSECONDS - bot_started_s(settings, pid)
+    if runs_s > _START_S:
+        return Verdict(
+            "fail",
+            f"{said}, and it started {runs_s / 60:.0f} min ago",
+            "see the bot's log: the state folder can't be written, or the start hangs",
+        )
+    return Verdict("warn", f"{said}: it is starting", "wait, and ask again")
+
+
+def check_handler(facts: Facts) -> Verdict:
+    """Look whether the bot catches SIGUSR1, which ends a process that does not."""
+    pid = _running_pid(facts)
+    if not _PROC.exists():
+        return Verdict(
+            "warn",
+            "there is no /proc here, so it can't be seen whether the bot catches SIGUSR1",
+            f"its answer shows it: {facts.command('reload')}",
+        )
+    if not catches_sigusr1(pid):
+        return Verdict(
+            "fail",
+            f"pid {pid} does not catch SIGUSR1, which would end it",
+            "if it has just started, ask again; else restart it with a strategy that has the "
+            "OptunaParamsMixin",
+        )
+    return Verdict("pass", "SIGUSR1 is caught (SigCgt)")
+
+
+def check_reload(facts: Facts) -> Verdict:
+    """Look at what came of the last reload."""
+    reload = facts.status["reload"]
+    if reload["last_error"] is not None:
+        return Verdict(
+            "fail",
+            f"the last load failed, the bot keeps what it runs: {reload['last_error']}",
+            f"mend what it names, then {facts.command('reload')}",
+        )
+    counts = f"{reload['requested']} requested, {reload['completed']} completed"
+    if _is_pending(facts):
+        return Verdict("warn", f"{counts}: one is under way", "wait, and ask again")
+    return Verdict("pass", counts)
+
+
+def check_parameters(facts: Facts) -> Verdict:
+    """Compare what every pair has loaded with the store's newest record."""
+    feeder_id, pairs = facts.settings.feeder_id, facts.status["pairs"]
+    unknown = [pair for pair in facts.settings.pairs if pair not in pairs]
+    older, newer = [], []
+    for pair, record in facts.usable.items():
+        if pair in pairs:
+            loaded_ns = _time_ns(pairs[pair]["version"])
+            text = f"{pair} (loaded {_shown(loaded_ns)}, stored {_shown(record.time_ns)})"
+            if loaded_ns is None or loaded_ns < record.time_ns:
+                older.append(text)
+            elif loaded_ns > record.time_ns:
+                newer.append(text)
+    if unknown:
+        return Verdict(
+            "fail",
+            f"the bot does not know {some(unknown)}: its config was another one when it started",
+            "restart the bot, or /reload_config; a bot of several config files is asked about with all of "
+            f"them: {facts.command('doctor', '--config', 'FILE')}",
+        )
+    if older:
+        return _older(facts, f"older than the store's newest record: {some(older)}")
+    if newer:
+        return Verdict(
+            "fail",
+            f"newer than what this store holds: {some(newer)}",
+            "the bot reads another store: ask with its FEEDER_STORE_URL",
+        )
+    if not facts.usable:
+        return Verdict("pass", "the store has no record that the bot could have loaded")
+    return Verdict(
+        "pass", f"{len(facts.usable)} pairs have loaded the store's newest record ({feeder_id})"
+    )
+
+
+def check_models(facts: Facts) -> Verdict:
+    """Compare what every pair's serving model was trained from with the store's newest record."""
+    pairs = {p: f for p, f in facts.status["pairs"].items() if p in facts.settings.pairs}
+    found: dict[str, list[str]] = defaultdict(list)
+    for pair, known in pairs.items():
+        state, detail = _model_state(facts, pair, known)
+        found[state].append(pair + detail)
+    if failed := found["failed"]:
+        return Verdict("fail", f"training failed: {some(failed)}", "see the bot's log and candles")
+    if none := found["none"]:
+        return Verdict(
+            "fail",
+            f"no model, so never safe, and none is being trained: {some(none)}",
+            "see the bot's log: candles are missing, or its training has ended",
+        )
+    if old := found["old"]:
+        hours = facts.settings.model_max_age_hours
+        return Verdict(
+            "fail",
+            f"model older than feeder.model_max_age_hours={hours:g}, so never safe: {some(old)}",
+            "see the bot's log for why no newer one is trained",
+        )
+    if short := found["short"]:
+        return Verdict(
+            "fail",
+            f"model on under half of the expected rows, or of the context's candles: {some(short)}",
+            "download older candles (freqtrade download-data --prepend); the bot trains again when "
+            "they are there",
+        )
+    if older := found["older"]:
+        return _older(facts, f"served by a model of an older record: {some(older)}")
+    if training := found["training"]:
+        return Verdict("warn", f"being trained: {some(training)}", "wait, and ask again")
+    if stale := found["stale"]:
+        return Verdict("warn", f"due for training: {some(stale)}", "wait, and ask again")
+    return Verdict("pass", f"{len(pairs)} pairs are served by a model of their newest record")
+
+
+def _model_state(facts: Facts, pair: str, known: PairStatus) -> tuple[str, str]:
+    """Return where a pair's serving model stands, and a detail to show behind the pair."""
+    model = known["model"]
+    if model["error"] is not None:
+        return "failed", f" ({model['error']})"
+    if model["trained_until"] is not None and _is_too_old(facts, model["trained_until"]):
+        return "old", f" (trained until {model['trained_until'][:16]}Z)"
+    if _is_short(model):
+        share = 100 * (model.get("context_share") or 0.0)
+        return "short", (
+            f" (rows {model['rows']} of {model.get('expected_rows')}, context {share:.0f} %)"
+        )
+    if _serves(facts, pair, known):
+        # A model of the right record that is trained anew by the clock is nothing to wait for.
+        return ("stale" if model["state"] == "stale" else "ready"), ""
+    if model["state"] in {"training", "none"}:
+        return model["state"], ""
+    return "older", f" (serves {_shown(_time_ns(model['version']))})"
+
+
+def _is_too_old(facts: Facts, trained_until: str) -> bool:
+    age_ns = facts.now_ns - parse_time_ns(trained_until)
+    return age_ns >= facts.settings.model_max_age_hours * 3600 * NANOSECONDS
+
+
+def _is_short(model: ModelStatus) -> bool:
+    """Return whether a model learned from under half of what there should be, as far as is known."""
+    rows, expected, share = model["rows"], model.get("expected_rows"), model.get("context_share")
+    if rows is None or expected is None or share is None:
+        return False  # no model, or a bot of an earlier version
+    return rows < SHORT_SHARE * expected or share < SHORT_SHARE
+
+
+def check_served(facts: Facts) -> Verdict:
+    """Look when the host last asked about every pair: one that it dropped keeps its model."""
+    pairs = {p: f for p, f in facts.status["pairs"].items() if p in facts.settings.pairs}
+    patience_s = max(_SERVED_CANDLES * facts.timeframe_s, _SERVED_LEAST_S)
+    written_s = newest_status_path(facts.settings).stat().st_mtime
+    started_s = bot_started_s(facts.settings, _running_pid(facts))
+    late = []
+    for pair, known in pairs.items():
+        last = known.get("last_candle")
+        age_s = written_s - (parse_time_ns(last) / NANOSECONDS if last else started_s)
+        if age_s > patience_s + facts.timeframe_s:
+            late.append(f"{pair} ({f'last candle {last[:16]}Z' if last else 'never asked about'})")
+    if not late:
+        return Verdict("pass", f"the bot is asked about all {len(pairs)} pairs")
+    if len(late) == len(pairs):
+        return Verdict(
+            "fail",
+            f"the bot is not asked about any pair: {some(late)}",
+            "start its trading (/start), or see its log: the exchange may give no candles",
+        )
+    return Verdict(
+        "fail",
+        f"freqtrade does not follow these pairs any more, nothing is served there: {some(late)}",
+        "delisted, or taken out by exchange.pair_blacklist or a pairlist filter: see the bot's log, and "
+        "take them out of pair_whitelist",
+    )
+
+
+def check_api_port(facts: Facts) -> Verdict:
+    """Look whether the config's API port is free, or held by the feeder's own bot."""
+    api = facts.config.get("api_server") or {}
+    if not api.get("enabled"):
+        return Verdict("pass", "api_server is not enabled: no port is needed")
+    host, port = str(api.get("listen_ip_address") or "127.0.0.1"), api.get("listen_port")
+    if not isinstance(port, int) or not 0 < port < 65_536:
+        return Verdict(
+            "fail", f"api_server.listen_port={port!r}, expected 1 to 65535", "mend the config"
+        )
+    where, pid = f"port {port} on {host}", facts.pid
+    problem = _bind_problem(host, port)
+    if problem is None and pid is None:
+        return Verdict("pass", f"{where} is free")
+    if problem is None:
+        return Verdict(
+            "fail",
+            f"the bot (pid {pid}) runs, but nobody listens on {where}",
+            "the config is newer than the bot (restart it), or the bot is still starting",
+        )
+    if problem != errno.EADDRINUSE:
+        return Verdict(
+            "fail",
+            f"{where} can't be used: {os.strerror(problem)}",
+            "use an address of this host and a port above 1023 in api_server",
+        )
+    return _held_by(where, port, pid)
+
+
+def _held_by(where: str, port: int, pid: int | None) -> Verdict:
+    if pid is not None:
+        inodes = _socket_inodes(pid)
+        if inodes is None:
+            return Verdict(
+                "warn",
+                f"{where} is held; whether by the bot (pid {pid}) can't be seen from here",
+                "ask as the user who runs the bot, on a system with /proc",
+            )
+        if inodes & _listening_inodes(port):
+            return Verdict("pass", f"{where} is held by the bot itself")
+    return Verdict(
+        "fail",
+        f"{where} is held by another process: freqtrade hangs at its start, without a word",
+        "stop that process, or set another api_server.listen_port",
+    )
+
+
+def _bind_problem(host: str, port: int) -> int | None:
+    """Return the error number of taking the port as freqtrade would, None when it is free."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except socket.gaierror:
+            return errno.EADDRNOTAVAIL
+        except OSError as error:
+            return error.errno or errno.EIO
+    return None
+
+
+def _listening_inodes(port: int) -> set[str]:
+    found = set()
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in Path(f"/proc/net/{name}").read_text(encoding="utf-8").splitlines()[1:]:
+                parts = line.split()
+                if parts[3] == _LISTENS and int(parts[1].rpartition(":")[2], 16) == port:
+                    found.add(parts[9])
+    return found
+
+
+def _socket_inodes(pid: int) -> set[str] | None:
+    """Return the inodes of a process's sockets, None where they can't be seen."""
+    try:
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return None
+    found = set()
+    for descriptor in descriptors:
+        with suppress(OSError):  # closed meanwhile
+            kind, _, inode = str(descriptor.readlink()).partition(":")
+            found |= {inode.strip("[]")} if kind == "socket" else set()
+    return found
+
+
+def _running_pid(facts: Facts) -> int:
+    if facts.pid is None:
+        raise Skipped("no bot runs")
+    return facts.pid
+
+
+def _is_pending(facts: Facts) -> bool:
+    reload = facts.status["reload"]
+    return reload["requested"] > reload["completed"]
+
+
+def _older(facts: Facts, what: str) -> Verdict:
+    """Return the verdict on a bot that lags behind the store."""
+    if _is_pending(facts):
+        return Verdict("warn", f"{what}; a reload is under way", "wait, and ask again")
+    return Verdict(
+        "fail",
+        f"{what}; no reload is pending",
+        f"{facts.command('reload')}; if it stays so, the bot reads another "
+        "store (FEEDER_STORE_URL of its own environment)",
+    )
+
+
+def _serves(facts: Facts, pair: str, known: PairStatus) -> bool:
+    """Return whether the serving model is that of the newest usable record, else of what is loaded."""
+    model, record = known["model"], facts.usable.get(pair)
+    if model["trained_until"] is None:
+        return False
+    wanted_ns = _time_ns(known["version"]) if record is None else record.time_ns
+    return _time_ns(model["version"]) == wanted_ns
+
+
+def _time_ns(version: str | None) -> int | None:
+    return None if version is None else parse_time_ns(version)
+
+
+def _shown(time_ns: int | None) -> str:
+    return "defaults" if time_ns is None else format_time_ns(time_ns)

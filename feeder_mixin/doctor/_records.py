@@ -1,0 +1,176 @@
+"""Checks of the records that the store holds for a feeder's pairs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from feeder_mixin.doctor.finding import Facts, Verdict
+from feeder_mixin.live.reload.loader import TUNED_ON, other_features
+from feeder_mixin.schema import NANOSECONDS, format_time_ns, mismatch_reason
+from feeder_mixin.stores.base import MAX_AGE_DAYS, Note
+from feeder_mixin.stores.notes import group_notes, group_pairs, some
+
+STALE_DAYS: Final = MAX_AGE_DAYS / 2
+"""Age from which a record is called stale: half of what it may have."""
+
+_DAY_NS: Final = 86_400 * NANOSECONDS
+_SKEW_S: Final = 300.0
+"""Further in the future than this is no clock that is a little off."""
+_HALF_HOUR_S: Final = 1_800
+_LARGEST_ZONE_S: Final = 14 * 3_600
+_ZONE_SLACK_S: Final = 600.0
+"""How old a point with a naive time may be and still be told by its whole half hours."""
+_CLOCK_SLACK_S: Final = 60.0
+
+
+def check_valid(facts: Facts) -> Verdict:
+    """Look whether the newest complete record of every pair can serve this feeder."""
+    settings = facts.settings
+    latest = facts.store.latest(settings.feeder_id, settings.pairs, now=facts.now_ns)
+    refused = {pair: note.reason for pair, note in latest.rejected.items()}
+    usable = {}
+    for pair, record in latest.records.items():
+        reason = mismatch_reason(
+            record,
+            side=settings.side,
+            horizon_candles=settings.horizon_candles,
+            timeframe_s=facts.timeframe_s,
+        )
+        if reason is None:
+            usable[pair] = record
+        else:
+            refused[pair] = reason
+    facts.latest, facts.usable = latest, usable
+    if refused:
+        reasons = "; ".join(reason for _, reason in group_pairs(refused)[:2])
+        return Verdict(
+            "fail",
+            f"a bot rejects the newest record of {some(refused)}: {reasons}",
+            f"stop who wrote it, and tune again: {facts.command('optimize', '--pairs', *refused)}",
+        )
+    return Verdict("pass", f"{len(usable)} of {len(settings.pairs)} pairs have a valid record")
+
+
+def check_missing(facts: Facts) -> Verdict:
+    """Look for pairs that the store knows nothing of."""
+    settings, latest = facts.settings, facts.latest
+    known = latest.records.keys() | latest.rejected.keys() | latest.expired.keys()
+    missing = [pair for pair in settings.pairs if pair not in known]
+    if not missing:
+        return Verdict("pass", "every pair has one")
+    where = "in this store" if len(missing) == len(settings.pairs) else ""
+    return Verdict(
+        "warn",
+        f"no record {where or 'for'} {some(missing)}: a bot starts on the defaults there",
+        f"{facts.command('optimize')}; if that was done, this is another store "
+        "(FEEDER_STORE_URL, feeder.store_url)",
+    )
+
+
+def check_complete(facts: Facts) -> Verdict:
+    """Look for half-written records that are newer than what serves."""
+    notes = [note for note in facts.latest.notes if note.field != "time"]
+    if not notes:
+        return Verdict("pass", "no pair's newest point lacks a parameter")
+    unserved = facts.latest.incomplete
+    after = f"; {some(unserved)} has no complete one" if unserved else ""
+    return Verdict(
+        "fail" if unserved else "warn",
+        f"passed over: {'; '.join(group_notes(notes)[:2])}{after}",
+        "a writer died half-way, or writes other field names: tune the pair again, look at the fields",
+    )
+
+
+def check_future(facts: Facts) -> Verdict:
+    """Look for points dated in the future, by a wrong clock or a time without zone."""
+    notes = [note for note in facts.latest.notes if note.field == "time"]
+    if not notes:
+        return Verdict("pass", "no point is dated in the future")
+    first = max(notes, key=lambda note: note.time_ns)
+    ahead_s = (first.time_ns - facts.now_ns) / NANOSECONDS
+    message = (
+        f"{_of(notes)} dated in the future, which no bot reads: {first.pair} at "
+        f"{format_time_ns(first.time_ns)}, {_ahead_text(ahead_s)}"
+    )
+    if ahead_s <= _SKEW_S:
+        return Verdict("warn", message, "set the clocks of this host and the writer (NTP)")
+    return Verdict(
+        "fail", message, "make the writer write UTC, set its clock, and write the record again"
+    )
+
+
+def _ahead_text(ahead_s: float) -> str:
+    """Return how far ahead, and whether that is how a local time without zone looks.
+
+    Examples
+    --------
+    >>> _ahead_text(7 * 3600 - 20)
+    '6.99 h ahead: looks like a local time without zone, from 7 h east of UTC'
+    >>> _ahead_text(6.7 * 3600)
+    '6.70 h ahead: may be a local time without zone that was written a while ago'
+    >>> _ahead_text(30 * 3600)
+    '30.00 h ahead: a wrong clock'
+    """
+    text = f"{ahead_s / 3600:.2f} h ahead" if ahead_s >= _SKEW_S else f"{ahead_s:.0f} s ahead"
+    zone_s = round(ahead_s / _HALF_HOUR_S) * _HALF_HOUR_S
+    if 0 < zone_s <= _LARGEST_ZONE_S and -_CLOCK_SLACK_S <= zone_s - ahead_s <= _ZONE_SLACK_S:
+        return f"{text}: looks like a local time without zone, from {zone_s / 3600:g} h east of UTC"
+    if _SKEW_S < ahead_s <= _LARGEST_ZONE_S:
+        return f"{text}: may be a local time without zone that was written a while ago"
+    return f"{text}: a wrong clock"
+
+
+def check_age(facts: Facts) -> Verdict:
+    """Look for records that expire, or have."""
+    latest, advice = facts.latest, facts.command("optimize", "--reload")
+    if latest.expired:
+        return Verdict(
+            "fail",
+            f"expired (over {MAX_AGE_DAYS:g} days old): {some(latest.expired)}; a bot that starts has "
+            "the defaults there",
+            advice,
+        )
+    ages = {p: (facts.now_ns - r.time_ns) / _DAY_NS for p, r in latest.records.items()}
+    if not ages:
+        return Verdict("pass", "there is none that could be too old")
+    stale = [pair for pair, days in ages.items() if days > STALE_DAYS]
+    if stale:
+        return Verdict(
+            "warn",
+            f"over {STALE_DAYS:g} days old: {some(stale)} (oldest {max(ages.values()):.0f}; expired "
+            f"at {MAX_AGE_DAYS:g})",
+            advice,
+        )
+    return Verdict("pass", f"the oldest is {max(ages.values()):.1f} days old")
+
+
+def check_tuned_for(facts: Facts) -> Verdict:
+    """Look for records tuned on other features or context pairs than this version and config have."""
+    settings = facts.settings
+    # A context pair without candles here is said where candles are looked at: no tuning mends it.
+    present = settings.with_context(facts.folder.has)
+    other = {
+        pair: names
+        for pair, record in facts.usable.items()
+        if (names := other_features(record, settings).keys() & other_features(record, present))
+    }
+    if not other:
+        sideless = [pair for pair, record in facts.usable.items() if "side" not in record.metrics]
+        if sideless:
+            return Verdict(
+                "warn",
+                f"no side in the record of {some(sideless)}: taken as {settings.side}",
+                facts.command("optimize", "--reload"),
+            )
+        return Verdict("pass", "tuned on this feeder's side, market, features and context pairs")
+    kinds = [t for name, t in TUNED_ON.items() if any(name in found for found in other.values())]
+    return Verdict(
+        "warn",
+        f"tuned on other {' and '.join(kinds)}: {some(other)}; they are used all the same",
+        facts.command("optimize", "--reload"),
+    )
+
+
+def _of(notes: list[Note]) -> str:
+    pairs = dict.fromkeys(note.pair for note in notes)
+    return f"{len(notes)} point{'' if len(notes) == 1 else 's'} of {some(pairs)}"

@@ -1,0 +1,416 @@
+"""From store to validated parameters: what each pair shall run on, and why.
+
+Rules, one per answer of the store: a valid record is taken; a running pair keeps what it runs
+whenever the store gives nothing usable; at start, the last good copy serves when the store gave no
+answer, a rejected record or only records of the future, the schema's defaults when it answered "none"
+or "expired". Nothing here knows of models or candles.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from feeder_mixin.errors import StateError, StoreError
+from feeder_mixin.live.state.last_good import read_last_good
+from feeder_mixin.live.state.status import Source
+from feeder_mixin.market.features import FEATURE_HASH
+from feeder_mixin.schema import (
+    NANOSECONDS,
+    ParameterRecord,
+    default_parameters,
+    format_time_ns,
+    hash48,
+    mismatch_reason,
+)
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.base import MAX_AGE_DAYS, Latest
+from feeder_mixin.stores.masking import masked_store_url
+from feeder_mixin.stores.notes import group_notes, group_pairs
+from feeder_mixin.stores.url import choose_store_url, open_store
+
+logger = logging.getLogger(__name__)
+
+STORE_TIMEOUT_S: Final = 5.0
+"""Longest wait of a load: in all with InfluxDB, for connection and each statement with SQL."""
+
+_DAY_NS: Final = 86_400 * NANOSECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPair:
+    """What one pair shall run on.
+
+    Attributes
+    ----------
+    parameters
+        The ten values by name; never changed.
+    version
+        Time of the record in nanoseconds since the epoch; None for defaults.
+    beats_rule
+        False when the record says that nothing beat the ATR rule: no candle is called safe.
+    rejected
+        Why the store's newest record was refused, or None. A half-written point is none: it counts
+        only where the store holds no complete one.
+    passed_over
+        The newest point that was passed over for an older one, and why; None without any.
+    saved_ns
+        When the store gave the last good copy, in nanoseconds since the epoch; None for other sources.
+    """
+
+    pair: str
+    parameters: Mapping[str, float]
+    source: Source
+    version: int | None
+    beats_rule: bool = True
+    candles_to_s: float | None = None
+    rejected: str | None = None
+    passed_over: str | None = field(default=None, compare=False)
+    saved_ns: int | None = field(default=None, compare=False)
+
+    @property
+    def version_text(self) -> str:
+        """Return the version as shown to users: RFC 3339, or ``defaults``."""
+        return "defaults" if self.version is None else format_time_ns(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The outcome of one load, for every pair of the feeder.
+
+    Attributes
+    ----------
+    store
+        The store and how it was chosen, for messages; without secrets.
+    records
+        Pair -> record that the store gave just now.
+    error
+        Why the store gave no answer, or None. Only at start: later a load without answer fails.
+    """
+
+    pairs: Mapping[str, LoadedPair]
+    store: str
+    records: Mapping[str, ParameterRecord] = field(default_factory=dict)
+    error: str | None = None
+    took_ms: float = 0.0
+
+    @property
+    def n_defaulted(self) -> int:
+        """Return how many pairs run on the schema's defaults."""
+        return sum(pair.source == "default" for pair in self.pairs.values())
+
+    @property
+    def n_rejected(self) -> int:
+        """Return for how many pairs the store's newest record was refused."""
+        return sum(pair.rejected is not None for pair in self.pairs.values())
+
+
+def load_parameters(
+    settings: FeederSettings,
+    environ: Mapping[str, str],
+    timeframe_s: int,
+    running: Mapping[str, LoadedPair] | None,
+) -> Loaded:
+    """Ask the store once and return what every pair shall run on.
+
+    Parameters
+    ----------
+    running
+        What pairs run on now; None at start.
+
+    Raises
+    ------
+    StoreError
+        When the store gives no answer and something runs already: nothing changes then.
+    SettingsError
+        When the store's URL or token is wrong.
+    """
+    started = time.perf_counter()
+    url, origin = choose_store_url(None, environ, settings)
+    description = f"{masked_store_url(url)} ({origin})"
+    error = None
+    try:
+        latest = _ask_store(settings, url, environ)
+    except StoreError as problem:
+        if running is not None:
+            raise
+        latest, error = Latest(), str(problem)
+    _say_unused(latest)
+    usable, reasons = _sort_out(settings, latest, timeframe_s)
+    # A store whose records are all still to come said nothing: the clock is wrong, here or there.
+    unsaid = {note.pair for note in latest.notes if note.field == "time"} - latest.expired.keys()
+    lost = set(settings.pairs) if error is not None else (reasons.keys() | unsaid) - usable.keys()
+    copies = load_last_good(settings, timeframe_s, lost) if running is None and lost else {}
+    passed_over = {note.pair: str(note) for note in reversed(latest.notes)}
+    pairs = {}
+    for pair in settings.pairs:
+        if pair in usable:
+            now = from_record(usable[pair], "store")
+        elif running is not None and pair in running:
+            now = running[pair]
+        elif pair in copies:
+            now = copies[pair]
+        else:
+            now = LoadedPair(pair, default_parameters(), "default", None)
+        pairs[pair] = replace(now, rejected=reasons.get(pair), passed_over=passed_over.get(pair))
+    took_ms = (time.perf_counter() - started) * 1000
+    return Loaded(pairs, description, usable, error, took_ms)
+
+
+def _sort_out(
+    settings: FeederSettings, latest: Latest, timeframe_s: int
+) -> tuple[dict[str, ParameterRecord], dict[str, str]]:
+    """Return the records that can serve this feeder, and per pair why its newest one can't."""
+    usable: dict[str, ParameterRecord] = {}
+    reasons = {pair: note.reason for pair, note in latest.rejected.items()}
+    reasons |= {pair: f"{pair}: {note.reason}" for pair, note in latest.incomplete.items()}
+    for pair, record in latest.records.items():
+        reason = mismatch_reason(
+            record,
+            side=settings.side,
+            horizon_candles=settings.horizon_candles,
+            timeframe_s=timeframe_s,
+        )
+        if reason is None:
+            usable[pair] = record
+        else:
+            reasons[pair] = reason
+    _say_sideless(settings, usable)
+    _say_other_features(settings, usable)
+    return usable, reasons
+
+
+def _ask_store(settings: FeederSettings, url: str, environ: Mapping[str, str]) -> Latest:
+    with open_store(
+        url,
+        root=settings.root,
+        feeder_ids=[settings.feeder_id],
+        environ=environ,
+        timeout_s=STORE_TIMEOUT_S,
+    ) as store:
+        return store.latest(settings.feeder_id, settings.pairs)
+
+
+TUNED_ON: Final = {
+    "feature_hash": "features",
+    "context_hash": "context pairs",
+    "market_hash": "exchange or candles",
+}
+"""Hash of a record -> what it is the identity of."""
+
+
+def other_features(record: ParameterRecord, settings: FeederSettings) -> dict[str, int]:
+    """Return which hashes differ from this feeder's, name -> value here; a record without one fits."""
+    here = {
+        "feature_hash": FEATURE_HASH,
+        "context_hash": hash48(*settings.context_pairs),
+        "market_hash": hash48(settings.exchange, settings.candle_type),
+    }
+    return {n: value for n, value in here.items() if record.metrics.get(n) not in (None, value)}
+
+
+def _say_unused(latest: Latest) -> None:
+    """Say what of the store's answer serves nobody, each reason once."""
+    for line in group_notes(latest.notes):
+        logger.warning("Stored record passed over: %s", line)
+    if latest.expired:
+        logger.warning(
+            "Stored record is too old, tune again pair=%s version=%s max_age_days=%g",
+            ",".join(latest.expired),
+            _shared_version(latest.expired.values()),
+            MAX_AGE_DAYS,
+        )
+
+
+def _say_sideless(settings: FeederSettings, usable: Mapping[str, ParameterRecord]) -> None:
+    """Say once how many records do not tell which side they were tuned for."""
+    sideless = [pair for pair, record in usable.items() if "side" not in record.metrics]
+    if sideless:
+        logger.warning(
+            "Optuna params without a side are taken as %s, tune again to be sure pairs=%d of=%d "
+            "first=%s",
+            settings.side,
+            len(sideless),
+            len(usable),
+            sideless[0],
+        )
+
+
+def _say_other_features(settings: FeederSettings, usable: Mapping[str, ParameterRecord]) -> None:
+    """Say which records were tuned on something else, each difference once."""
+    same: dict[tuple[str, float, int], list[ParameterRecord]] = {}
+    for record in usable.values():
+        for name, here in other_features(record, settings).items():
+            same.setdefault((name, record.metrics[name], here), []).append(record)
+    for (name, stored, here), records in same.items():
+        logger.warning(
+            "Optuna params for %s were tuned on other %s, tune again version=%s %s=%.0f here=%d%s",
+            ", ".join(record.pair for record in records),
+            TUNED_ON[name],
+            _shared_version(record.time_ns for record in records),
+            name,
+            stored,
+            here,
+            _lacking_context(settings, records[0]) if name == "context_hash" else "",
+        )
+
+
+def _lacking_context(settings: FeederSettings, record: ParameterRecord) -> str:
+    """Return which context pairs a record was tuned without: tuning alone does not mend that."""
+    then = record.provenance.get("context_pairs")
+    lacking = set(settings.context_pairs) - set(then) if isinstance(then, list) else set()
+    if not lacking:
+        return ""
+    names = ",".join(sorted(lacking))
+    return f" tuned_without={names}: they had no candles there, download them first"
+
+
+def _shared_version(times_ns: Iterable[int | None]) -> str:
+    """Return the version of pairs that a line is about: theirs when they share one."""
+    versions = {"defaults" if t is None else format_time_ns(t) for t in times_ns}
+    return versions.pop() if len(versions) == 1 else "several"
+
+
+def from_record(record: ParameterRecord, source: Source) -> LoadedPair:
+    """Return what a pair runs on by a record."""
+    return LoadedPair(
+        record.pair,
+        dict(record.parameters),
+        source,
+        record.time_ns,
+        beats_rule=record.metrics.get("beats_rule") != 0.0,
+        candles_to_s=record.metrics.get("candles_to_s"),
+    )
+
+
+def load_last_good(
+    settings: FeederSettings, timeframe_s: int, lost: Collection[str]
+) -> dict[str, LoadedPair]:
+    """Return pair -> last good copy, for pairs without a record; each line in the log is about those.
+
+    Parameters
+    ----------
+    lost
+        The feeder's pairs for which a copy is wanted.
+    """
+    path = settings.last_good_path
+    try:
+        copies = read_last_good(settings)
+    except StateError as error:
+        logger.error("Last good copy can't be used, delete it path=%s error=%s", path, error)  # noqa: TRY400
+        return {}
+    if copies is None:
+        logger.warning("There is no last good copy path=%s", path)
+        return {}
+    usable: dict[str, LoadedPair] = {}
+    good: dict[str, ParameterRecord] = {}
+    too_old: dict[str, float] = {}
+    other: dict[str, str] = {}
+    limit, now_ns = settings.last_good_max_days, time.time_ns()
+    for record, saved_ns in copies:
+        age_days = (now_ns - saved_ns) / _DAY_NS
+        if record.pair not in lost:
+            continue
+        # A copy of the future is of unknown age: the clock was wrong, then or now.
+        if limit is not None and not -1.0 <= age_days <= limit:
+            too_old[record.pair] = age_days
+        elif reason := mismatch_reason(
+            record,
+            side=settings.side,
+            horizon_candles=settings.horizon_candles,
+            timeframe_s=timeframe_s,
+        ):
+            other[record.pair] = reason
+        else:
+            good[record.pair] = record
+            usable[record.pair] = replace(from_record(record, "last_good"), saved_ns=saved_ns)
+    for _, reason in group_pairs(other):
+        logger.error("Last good copy does not fit reason=%s path=%s", reason, path)
+    _say_sideless(settings, good)
+    if too_old:
+        logger.error(
+            "Last good copy is too old pair=%s age_days=%.1f feeder.last_good_max_days=%g path=%s",
+            ",".join(too_old),
+            max(too_old.values(), key=abs),
+            limit,
+            path,
+        )
+    if usable:
+        oldest = max(now_ns - (copy.saved_ns or now_ns) for copy in usable.values())
+        logger.warning(
+            "Last good copy stands in for the store pairs=%d oldest_days=%.1f path=%s",
+            len(usable),
+            oldest / _DAY_NS,
+            path,
+        )
+    return usable
+
+
+def check_store(settings: FeederSettings, environ: Mapping[str, str]) -> None:
+    """Raise `SettingsError` when the store's URL or token can't be used; does not connect."""
+    url, _ = choose_store_url(None, environ, settings)
+    open_store(url, root=settings.root, feeder_ids=[settings.feeder_id], environ=environ).close()
+
+
+def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> None:
+    """Write the fixed log lines of one load."""
+    if loaded.error is not None:
+        logger.error(
+            "Store gave no answer feeder=%s store=%s error=%s",
+            settings.feeder_id,
+            loaded.store,
+            loaded.error,
+        )
+    _log_rejected(loaded)
+    for pair, now in loaded.pairs.items():
+        if now.source == "default":
+            logger.warning(
+                "No Optuna params for %s, using defaults generation=%d", pair, generation
+            )
+        else:
+            logger.info(
+                "Using Optuna params for %s source=%s version=%s generation=%d",
+                pair,
+                now.source,
+                now.version_text,
+                generation,
+            )
+            values = " ".join(f"{name}={value!r}" for name, value in now.parameters.items())
+            logger.debug("Optuna params of %s %s", pair, values)
+    if not loaded.records and loaded.error is None:
+        logger.warning(
+            "No pair has Optuna params from the store feeder=%s store=%s: is it the right one? "
+            "(FEEDER_STORE_URL, then feeder.store_url, then the default)",
+            settings.feeder_id,
+            loaded.store,
+        )
+    logger.info(
+        "Loaded Optuna params for %d pairs feeder=%s loaded=%d defaulted=%d rejected=%d "
+        "generation=%d store=%s took_ms=%.0f last_good=%d passed_over=%d",
+        len(loaded.records),
+        settings.feeder_id,
+        len(loaded.records),
+        loaded.n_defaulted,
+        loaded.n_rejected,
+        generation,
+        loaded.store,
+        loaded.took_ms,
+        sum(pair.source == "last_good" for pair in loaded.pairs.values()),
+        sum(pair.passed_over is not None for pair in loaded.pairs.values()),
+    )
+
+
+def _log_rejected(loaded: Loaded) -> None:
+    """Write the fixed line of every refused pair: operators grep for their pair."""
+    for pair, now in loaded.pairs.items():
+        if now.rejected is not None:
+            logger.error(
+                "Rejected Optuna params for %s reason=%s running=%s version=%s",
+                pair,
+                now.rejected,
+                now.source,
+                now.version_text,
+            )

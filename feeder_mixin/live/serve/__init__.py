@@ -1,0 +1,1 @@
+"""What a candle reads: the snapshot in force, the forecast, its calibration."""

@@ -1,0 +1,137 @@
+"""The sections that say where results come from, and what is stored now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from feeder_mixin.reports._parts import Cell, Row, Section, Table, labels_of
+from feeder_mixin.reports.documents import (
+    FeederReport,
+    PairResult,
+    record_time,
+    short_names,
+    utc,
+)
+from feeder_mixin.schema import NANOSECONDS
+
+
+def provenance_section(report: FeederReport) -> Section:
+    """Return what the results were made from, with what, and when."""
+    labels = labels_of(report)
+    untuned = [short_names(report.pairs)[p] for p in report.pairs if p not in report.results]
+    rows: list[Row] = []
+    for pair, result in report.results.items():
+        metrics, facts = result.document["metrics"], result.document.get("provenance", {})
+        days = result.document.get("labelled_days", facts.get("labelled_days"))
+        rows.append(
+            [
+                labels[pair],
+                _day(metrics.get("candles_from_s")),
+                _day(metrics.get("candles_to_s")),
+                "-" if days is None else f"{days:.0f}",
+                _number(metrics.get("training_samples")),
+                _number(metrics.get("optimization_trials")),
+                record_time(result.document),
+            ]
+        )
+    head = ["pair", "first candle", "last candle", "days", "rows", "trials", "tuned at, UTC"]
+    return Section(
+        "provenance",
+        "Data and provenance",
+        [
+            (
+                "Candles that were used, labelled days for folds and test window, training rows after "
+                "thinning. Times are UTC."
+            ),
+        ],
+        tables=[
+            Table("Data", head, rows),
+            Table("Made with", ["fact", "value"], _facts(report, labels), texts=(0, 1), wraps=(1,)),
+        ],
+        missing=[f"Neither run nor record: {', '.join(untuned)}."] if untuned else [],
+    )
+
+
+def _facts(report: FeederReport, labels: Mapping[str, str]) -> list[Row]:
+    """Return each fact of the provenance once, with the pairs that differ named."""
+    facts: dict[str, dict[str, list[str]]] = {}
+    for pair, result in report.results.items():
+        metrics, provenance = result.document["metrics"], result.document.get("provenance", {})
+        versions = provenance.get("versions") or {}
+        told = {
+            "context pairs": ", ".join(provenance.get("context_pairs", [])),
+            "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+            "seed": _plain(provenance.get("seed")),
+            "fixed": ", ".join(f"{k}={v:g}" for k, v in provenance.get("fixes", {}).items()),
+            "host": _plain(provenance.get("host")),
+            "feature hash": _whole(metrics.get("feature_hash")),
+            "context hash": _whole(metrics.get("context_hash")),
+        }
+        for name, value in told.items():
+            facts.setdefault(name, {}).setdefault(value, []).append(labels[pair])
+    rows: list[Row] = []
+    for name, values in facts.items():
+        for value, pairs in values.items():
+            if value:
+                rows.append([name if len(values) == 1 else f"{name} ({', '.join(pairs)})", value])
+    return rows
+
+
+def _day(seconds: float | None) -> str:
+    return "-" if seconds is None else utc(seconds, with_time=False)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _whole(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
+
+
+def _plain(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def store_section(report: FeederReport) -> Section:
+    """Return what the parameter store holds per pair now."""
+    stored, labels = report.stored, short_names(report.pairs)
+    if stored.error is not None:
+        problem = f"The store {stored.name} could not be read: {stored.error}"
+        return Section("store", "What is stored now", missing=[problem])
+    rows: list[Row] = []
+    for pair in report.pairs:
+        record, count = stored.records.get(pair), stored.counts.get(pair, 0)
+        result = report.results.get(pair)
+        rows.append(
+            [
+                labels[pair],
+                Cell("none", True) if record is None else utc(record.time_ns / NANOSECONDS),
+                "-" if record is None else _origin(record.time_ns, result),
+                "-" if record is None else f"{record.parameters['quantile_alpha']:g}",
+                "-" if record is None else f"{record.parameters['n_estimators']:g}",
+                str(count),
+            ]
+        )
+    head = ["pair", "latest record, UTC", "it is", "level", "trees", "records"]
+    text = [f"The latest record of each pair, which a bot loads, in {stored.name}."]
+    if stored.n_waiting:
+        text.append(f"{stored.n_waiting} more wait in the outbox: feeder flush delivers them.")
+    return Section(
+        "store",
+        "What is stored now",
+        text,
+        tables=[Table("Latest records", head, rows, texts=(0, 2))],
+        missing=list(stored.notes),
+    )
+
+
+def _origin(time_ns: int, result: PairResult | None) -> str:
+    """Return how the stored record stands to the result that the page shows."""
+    if result is None or result.is_from_store:
+        return "from elsewhere"
+    if time_ns == result.document["time_ns"]:
+        return "this page's result"
+    if time_ns == result.decision.get("champion_time_ns"):
+        return "the champion, kept"
+    return "another: older" if time_ns < result.document["time_ns"] else "another: newer"

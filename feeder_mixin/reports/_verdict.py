@@ -1,0 +1,205 @@
+"""What the page says first: the verdict over a feeder's pairs, and every warning.
+
+Pooled figures come from the newest promotion decision; what a version without one left is not
+guessed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from feeder_mixin.model.folds import ADVISED_DAYS
+from feeder_mixin.model.metrics import exceedance_interval
+from feeder_mixin.model.rows import DAY_S
+from feeder_mixin.reports._figures import pooled_value, safe_values
+from feeder_mixin.reports.documents import (
+    OUTCOMES,
+    Document,
+    FeederReport,
+    PairResult,
+    interval,
+    short_names,
+)
+from feeder_mixin.reports.records import percent
+from feeder_mixin.reports.tables import NEVER_SAFE
+from feeder_mixin.schema import NANOSECONDS
+from feeder_mixin.tune.run.candles import STALE_DAYS
+
+UNDECIDED: Final = "undecided"
+"""Outcome of a pair whose result holds no decision: an older version, or a record of elsewhere."""
+
+_WORDS: Final[Mapping[str, str]] = {
+    UNDECIDED: "without a decision",
+    "first": "with a first record",
+    "expired_replaced": "expired and replaced",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The figures on top of a page; shares in 0 to 1, None where the results do not hold them.
+
+    Attributes
+    ----------
+    outcomes
+        Outcome of the promotion decision -> number of pairs.
+    exceedance, nominal
+        Mean over pairs, of what bots read after the run.
+    n_inside, n_intervals
+        Pairs whose exceedance is inside its 95 % interval, and pairs that have one.
+    n_safe, unsafe_model, unsafe_rule
+        Candles called safe out of sample; how many of those, and of as many taken by the ATR rule's
+        ranking, turned out unsafe.
+    """
+
+    headline: str
+    outcomes: Mapping[str, int]
+    pooled_skill: float | None
+    pooled_skill_interval: tuple[float, float] | None
+    exceedance: float | None
+    nominal: float | None
+    n_inside: int
+    n_intervals: int
+    n_safe: int | None
+    unsafe_model: int | None
+    unsafe_rule: int | None
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+def exceedance_bounds(result: PairResult) -> tuple[float, float] | None:
+    """Return where an honest model's exceedance lies in 95 of 100 windows, None where unknown."""
+    n_independent = result.document.get("n_independent")
+    alpha = result.document["alpha"]
+    return exceedance_interval(alpha, n_independent) if n_independent else None
+
+
+def newest_decision(report: FeederReport) -> Document:
+    """Return the decision of the newest result that has one; its pooled figures are the page's."""
+    decided = [result for result in report.results.values() if result.decision]
+    newest = max(decided, key=lambda r: r.document["time_ns"], default=None)
+    return {} if newest is None else newest.decision
+
+
+def make_verdict(report: FeederReport) -> Verdict:
+    """Return the verdict over a feeder's pairs."""
+    results = report.results
+    decision = newest_decision(report)
+    pooled = decision.get("pooled_skill")
+    pooled_interval = None if pooled is None else interval(pooled, decision.get("pooled_skill_se"))
+    # A foreign record may lack it.
+    scores = {
+        p: r.served_score
+        for p, r in results.items()
+        if r.served_score.get("exceedance") is not None
+    }
+    bounds = {pair: exceedance_bounds(results[pair]) for pair in scores}
+    judged = {pair: found for pair, found in bounds.items() if found is not None}
+    value = pooled_value(safe_values(results))
+    return Verdict(
+        headline=_headline(pooled_interval),
+        outcomes=dict(Counter(r.decision.get("outcome", UNDECIDED) for r in results.values())),
+        pooled_skill=pooled,
+        pooled_skill_interval=pooled_interval,
+        exceedance=_mean([score["exceedance"] for score in scores.values()]),
+        nominal=_mean([results[pair].document["alpha"] for pair in scores]),
+        n_inside=sum(low <= scores[p]["exceedance"] <= high for p, (low, high) in judged.items()),
+        n_intervals=len(judged),
+        n_safe=None if value is None else value.n_safe,
+        unsafe_model=None if value is None else value.unsafe_model,
+        unsafe_rule=None if value is None else value.unsafe_rule,
+        warnings=tuple(_warnings(report)),
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _headline(pooled: tuple[float, float] | None) -> str:
+    if pooled is None:
+        return "These results hold no pooled judgement against the ATR rule"
+    if pooled[0] > 0:
+        return "Better than the ATR rule, beyond noise"
+    if pooled[1] < 0:
+        return "Worse than the ATR rule, beyond noise"
+    return "Not better than the ATR rule beyond noise"
+
+
+def outcome_text(outcomes: Mapping[str, int]) -> str:
+    """Return counts by outcome as words.
+
+    Examples
+    --------
+    >>> outcome_text({"kept": 2, "promoted": 1})
+    '1 promoted, 2 kept'
+    """
+    ordered = [name for name in (*OUTCOMES, UNDECIDED) if name in outcomes]
+    ordered += [name for name in outcomes if name not in ordered]
+    return ", ".join(f"{outcomes[name]} {_WORDS.get(name, name)}" for name in ordered)
+
+
+def _warnings(report: FeederReport) -> list[str]:
+    """Return what a reader must know before trusting the page, one sentence each."""
+    lines = []
+    for text, problem in _PROBLEMS:
+        found = {pair: problem(result) for pair, result in report.results.items()}
+        names = short_names(report.pairs)
+        told = [f"{names[pair]}{fact}" for pair, fact in found.items() if fact is not None]
+        if told:
+            lines.append(f"{text}: {', '.join(told)}.")
+    return lines
+
+
+def _few_days(result: PairResult) -> str | None:
+    days = result.document.get("labelled_days")
+    advised = result.document.get("advised_days", ADVISED_DAYS)
+    return f" {days:.0f}" if days is not None and days < advised else None
+
+
+def _old_candles(result: PairResult) -> str | None:
+    end_s = result.document["metrics"].get("candles_to_s")
+    if end_s is None:
+        return None
+    age_days = (result.document["time_ns"] / NANOSECONDS - end_s) / DAY_S
+    return f" {age_days:.0f}" if age_days > STALE_DAYS else None
+
+
+def _beaten(result: PairResult) -> str | None:
+    return None if result.beats_rule else ""
+
+
+def _never_safe(result: PairResult) -> str | None:
+    share = result.served_score.get("predicted_safe_share")
+    if share is None or share >= NEVER_SAFE:
+        return None
+    at = "" if result.tolerance is None else f" at {percent(result.tolerance)} %"
+    return f" {percent(share)} %{at}"
+
+
+def _outside(result: PairResult) -> str | None:
+    bounds, share = exceedance_bounds(result), result.served_score.get("exceedance")
+    if bounds is None or share is None or bounds[0] <= share <= bounds[1]:
+        return None
+    return f" {percent(share)} %"
+
+
+def _fallback(result: PairResult) -> str | None:
+    return "" if result.document.get("scale_is_fallback") else None
+
+
+_PROBLEMS: Final = (
+    (f"Few labelled days (under {ADVISED_DAYS:g} were measured to lose)", _few_days),
+    ("Candles were old when tuned, the page describes that time; days", _old_candles),
+    ("Nothing beat the ATR rule (beats_rule 0), the bot emits no safe candle", _beaten),
+    ("Hardly any entry would pass; share of candles called safe, at the tolerance", _never_safe),
+    ("Exceedance outside its 95 % interval", _outside),
+    ("Too little history for the label scale, ATR14/close stood in", _fallback),
+)
+"""What is wrong -> what is said of a pair that has it, None for one that has not."""

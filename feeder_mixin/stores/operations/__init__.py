@@ -1,0 +1,1 @@
+"""What operators do with stored records: roll back, compare, copy, prune."""

@@ -1,0 +1,58 @@
+"""What may leave a store: old points that nobody stands on.
+
+``feeder prune`` calls this; nothing else ever deletes. What must stay true: each pair keeps its
+newest complete point, whatever its age, and its newest valid one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from feeder_mixin.schema import Measurement, missing_parameters, parameter_problems
+from feeder_mixin.stores.base import ParameterStore, StoredPoint, load_stored_pairs
+from feeder_mixin.stores.operations.transfer import MEASUREMENTS
+
+
+@dataclass(frozen=True, slots=True)
+class PrunablePoints:
+    """The points of one pair that may go, oldest first."""
+
+    measurement: Measurement
+    pair: str
+    times_ns: tuple[int, ...]
+
+
+def find_prunable(
+    store: ParameterStore,
+    feeder_id: str,
+    before_ns: int,
+    in_use: Mapping[str, Collection[int]],
+    now: int,
+) -> list[PrunablePoints]:
+    """Return what may leave `store`, records before candidates.
+
+    Parameters
+    ----------
+    before_ns
+        Points of this time or later stay.
+    in_use
+        Pair -> times that stay, too.
+    """
+    found = []
+    for measurement in MEASUREMENTS:
+        for pair in load_stored_pairs(store, feeder_id, measurement, now=now):
+            points = store.history(feeder_id, pair, measurement=measurement)
+            kept = _newest(points, now).union(in_use.get(pair, ()))
+            times = sorted({p.time_ns for p in points if p.time_ns < before_ns} - kept)
+            if times:
+                found.append(PrunablePoints(measurement, pair, tuple(times)))
+    return found
+
+
+def _newest(points: Sequence[StoredPoint], now: int) -> set[int]:
+    """Return the times of the newest complete point and of the newest valid one."""
+    past = [point for point in points if point.time_ns <= now]
+    complete = [p.time_ns for p in past if not missing_parameters(p.fields)]
+    valid = [p.time_ns for p in past if not parameter_problems(p.fields)]
+    return {max(times) for times in (complete, valid) if times}

@@ -1,0 +1,201 @@
+"""Records as JSON lines: a copy of a store that any other can take in.
+
+``feeder export`` and ``feeder import`` call this. What must stay true: a line carries everything of
+a record, and reading it gives an equal one; lines are judged all before any is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from feeder_mixin.errors import SchemaError, SettingsError
+from feeder_mixin.schema import (
+    CANDIDATES,
+    LATEST_TIME_NS,
+    MEASUREMENT,
+    METRIC_NAMES,
+    Measurement,
+    ParameterRecord,
+    parse_time_ns,
+)
+from feeder_mixin.stores.base import Note, ParameterStore, load_stored_pairs
+
+MEASUREMENTS: Final[tuple[Measurement, ...]] = (MEASUREMENT, CANDIDATES)
+
+_VERSION: Final = 1
+_KEYS: Final[Mapping[str, type]] = {
+    "version": int,
+    "measurement": str,
+    "feeder_id": str,
+    "pair": str,
+    "time": str,
+    "model_type": str,
+    "parameters": dict,
+    "metrics": dict,
+    "provenance": dict,
+}
+_PROBLEMS_SHOWN: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record and where it belongs."""
+
+    measurement: Measurement
+    record: ParameterRecord
+
+
+@dataclass(slots=True)
+class StoreDump:
+    """What a store holds, or a file.
+
+    Attributes
+    ----------
+    entries
+        Oldest first when they come from a store.
+    invalid
+        Stored points that make no record.
+    n_foreign
+        Feeder -> lines of a feeder that was not asked for.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    invalid: list[Note] = field(default_factory=list)
+    n_foreign: dict[str, int] = field(default_factory=dict)
+
+
+def load_dump(
+    store: ParameterStore, feeder_id: str, pairs: Iterable[str] | None = None
+) -> StoreDump:
+    """Return every record and candidate of a feeder, oldest first.
+
+    Parameters
+    ----------
+    pairs
+        By default every pair that has a point, those that left the config included.
+    """
+    copy = StoreDump()
+    for measurement in MEASUREMENTS:
+        wanted = load_stored_pairs(store, feeder_id, measurement) if pairs is None else pairs
+        for pair in wanted:
+            for point in store.history(feeder_id, pair, measurement=measurement):
+                try:
+                    record = point.build_record(feeder_id)
+                except SchemaError as error:
+                    copy.invalid.append(Note(pair, point.time_ns, None, str(error)))
+                else:
+                    copy.entries.append(Entry(measurement, record))
+    copy.entries.sort(key=lambda one: (one.record.time_ns, one.record.pair, one.measurement))
+    return copy
+
+
+def format_line(entry: Entry) -> str:
+    """Return a record as one line of JSON, without its end."""
+    record = entry.record
+    document = {
+        "version": _VERSION,
+        "measurement": entry.measurement,
+        **record.to_dict(),
+        "provenance": dict(record.provenance),
+    }
+    return json.dumps(document)
+
+
+def read_lines(lines: Iterable[str], feeder_ids: Iterable[str]) -> StoreDump:
+    """Return the records of the named feeders among `lines`, in order; empty lines are none.
+
+    Raises
+    ------
+    SettingsError
+        When a line is no record, whosever it is, or two lines have one key and other contents: line
+        number, field, value and what was expected.
+    """
+    wanted, copy = set(feeder_ids), StoreDump()
+    problems: list[str] = []
+    seen: dict[tuple[str, str, str, int], tuple[int, ParameterRecord]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = _read_line(line)
+        except (SchemaError, SettingsError) as error:
+            problems.append(f"line {number}: {error}")
+            continue
+        record = entry.record
+        key = (entry.measurement, record.feeder_id, record.pair, record.time_ns)
+        first_number, first = seen.setdefault(key, (number, record))
+        if not first.same_content(record):
+            problems.append(
+                f"line {number}: {record.pair} has another content at the same time than in line "
+                f"{first_number}, expected one record for each time"
+            )
+        elif record.feeder_id not in wanted:
+            copy.n_foreign[record.feeder_id] = copy.n_foreign.get(record.feeder_id, 0) + 1
+        elif first is record:
+            copy.entries.append(entry)
+    if problems:
+        more = len(problems) - _PROBLEMS_SHOWN
+        shown = problems[:_PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+        raise SettingsError("nothing is written:\n" + "\n".join(shown))
+    return copy
+
+
+def _read_line(line: str) -> Entry:
+    """Return the record that a line is, or raise saying which key is wrong."""
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"{_short(document)} is no JSON object")
+    _check_keys(document)
+    parameters, metrics = document["parameters"], document["metrics"]
+    if unknown := sorted(set(metrics) - set(METRIC_NAMES)):
+        raise SettingsError(f"metrics has {', '.join(unknown)}, which this version does not know")
+    record = ParameterRecord(
+        document["feeder_id"],
+        document["pair"],
+        _read_time_ns(document["time"]),
+        parameters,
+        metrics,
+        document["provenance"],
+        document["model_type"],
+    )
+    return Entry(document["measurement"], record)
+
+
+def _check_keys(document: Mapping[str, Any]) -> None:
+    for key, kind in _KEYS.items():
+        if key not in document:
+            raise SettingsError(f"{key} is missing (a line has {', '.join(_KEYS)})")
+        value = document[key]
+        is_right = isinstance(value, kind) and not isinstance(value, bool)
+        if isinstance(value, str):
+            # A lone surrogate or a control character can't be stored everywhere.
+            is_right = is_right and value != "" and value.isprintable()
+        if not is_right:
+            expected = {int: "a whole number", str: "a printable text", dict: "a JSON object"}
+            raise SettingsError(f"{key}={_short(value)}, expected {expected[kind]}")
+    if unknown := sorted(set(document) - set(_KEYS)):
+        raise SettingsError(f"unknown key {', '.join(unknown)} (a line has {', '.join(_KEYS)})")
+    if document["version"] != _VERSION:
+        raise SettingsError(f"version={document['version']}, expected {_VERSION}")
+    if document["measurement"] not in MEASUREMENTS:
+        raise SettingsError(
+            f"measurement={_short(document['measurement'])}, expected {' or '.join(MEASUREMENTS)}"
+        )
+
+
+def _read_time_ns(text: str) -> int:
+    time_ns = parse_time_ns(text)
+    if not 0 <= time_ns <= LATEST_TIME_NS:
+        raise SettingsError(f"time={text}, expected one from 1970 to 2262")
+    return time_ns
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

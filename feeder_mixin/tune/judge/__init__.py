@@ -1,0 +1,1 @@
+"""What a parameter set is worth, and whether it may replace the one that runs."""

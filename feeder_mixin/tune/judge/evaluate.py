@@ -1,0 +1,235 @@
+"""What a parameter set is worth: the walk over all folds, and the untouched test window behind them.
+
+Forecasts are what a bot would have served: a model fitted at each window's cut on labels that ended
+by then, its quantiles calibrated along the walk (`model.calibration`). The ATR rule is what it is:
+its constant is refitted at each cut, nothing else. A set is fitted once per level, whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feeder_mixin.errors import CandleError
+from feeder_mixin.market.features import labels
+from feeder_mixin.model.baseline import atr_rule_constant
+from feeder_mixin.model.calibration import calibrate
+from feeder_mixin.model.folds import Layout, Window
+from feeder_mixin.model.metrics import (
+    christoffersen_p,
+    exceedance,
+    kupiec_p,
+    mean_absolute_error,
+    safety_rates,
+    skill_with_error,
+    thinned_misses,
+)
+from feeder_mixin.model.quantile import SharedModels, fit_safety_model
+from feeder_mixin.model.rows import open_seconds, select_rows
+from feeder_mixin.schema import open_text
+from feeder_mixin.tune.search.space import ALPHA, StudySettings
+
+Array = NDArray[np.float64]
+
+ATR_RULE: Final = "ATR rule"
+DEFAULTS: Final = "defaults"
+RUNNING: Final = "running"
+TUNED: Final = "tuned"
+Contender = Literal["defaults", "running", "tuned"]
+"""Whose parameters are fitted; the ATR rule has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One contender on the test window; shares in 0 to 1, None where a denominator is empty."""
+
+    skill: float
+    skill_se: float
+    mae: float
+    exceedance: float
+    safety_accuracy: float
+    predicted_safe_share: float
+    realised_safe_share: float
+    false_positive_rate: float | None
+    false_negative_rate: float | None
+    kupiec_p: float | None
+    christoffersen_p: float | None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Forecasts of one window beside the truth and the ATR rule, arrays of shape (n_rows,).
+
+    `train_mae` is of the model as fitted: its quantiles are calibrated later, on what it serves.
+    """
+
+    excursion: Array
+    q: Array
+    rule: Array
+    opens_s: NDArray[np.int64]
+    train_mae: float
+    n_training: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServedForecasts:
+    """What a parameter set served at one quantile level, window after window.
+
+    Attributes
+    ----------
+    folds, test
+        Calibrated forecasts of every window.
+    everything
+        The same rows in one piece.
+    """
+
+    alpha: float
+    folds: tuple[Forecast, ...]
+    test: Forecast
+    everything: Forecast
+
+
+class Evaluator:
+    """Fits parameter sets of one pair at given cuts and scores them."""
+
+    def __init__(
+        self, settings: StudySettings, table: pd.DataFrame, shared: Mapping[int, SharedModels]
+    ) -> None:
+        self._settings, self._table, self._shared = settings, table, shared
+        self._excursion = labels(table, settings.side)
+        self._opens_s = open_seconds(table)
+        self._atr_ratio = table["atr_ratio"].to_numpy(np.float64)
+        self._walks: dict[tuple[object, ...], ServedForecasts] = {}
+
+    def walk(self, layout: Layout, parameters: Mapping[str, float]) -> ServedForecasts:
+        """Return what the bot would have served in folds and test window, calibrated on the way.
+
+        Theta is 0 at the first fold. Rows purged between two windows move nothing.
+        """
+        key = (layout.cuts_s, tuple(sorted(parameters.items())))
+        if key not in self._walks:
+            windows = (*layout.folds, layout.test)
+            self._walks[key] = self._calibrated(
+                [self.forecast(window, parameters) for window in windows], parameters[ALPHA]
+            )
+        return self._walks[key]
+
+    def _calibrated(self, raw: Sequence[Forecast], alpha: float) -> ServedForecasts:
+        s, last = self._settings, raw[-1]
+        excursion, q, rule = (
+            np.concatenate([getattr(one, name) for one in raw])
+            for name in ("excursion", "q", "rule")
+        )
+        opens_s = np.concatenate([one.opens_s for one in raw])
+        label_s = s.horizon * s.timeframe_s
+        served, _theta = calibrate(q, excursion, opens_s, alpha=alpha, label_s=label_s)
+        ends = np.cumsum([len(one.q) for one in raw])[:-1]
+        parts = [
+            replace(one, q=part) for one, part in zip(raw, np.split(served, ends), strict=True)
+        ]
+        everything = Forecast(excursion, served, rule, opens_s, last.train_mae, last.n_training)
+        return ServedForecasts(alpha, tuple(parts[:-1]), parts[-1], everything)
+
+    def forecast(self, window: Window, parameters: Mapping[str, float]) -> Forecast:
+        """Return the model's own quantiles in a window, not calibrated, fitted at its cut."""
+        s = self._settings
+        rows = select_rows(
+            self._opens_s,
+            np.isfinite(self._excursion),
+            start_s=window.cut_s,
+            stop_s=window.end_s,
+            timeframe_s=s.timeframe_s,
+        )
+        if not len(rows):
+            raise CandleError(
+                f"{s.pair}: no candle with features and label after {open_text(window.cut_s)} (gaps?)"
+            )
+        model, trained = fit_safety_model(
+            s.pair,
+            self._table,
+            s.side,
+            parameters,
+            self._shared[window.cut_s],
+            train_days=s.train_days,
+            horizon=s.horizon,
+            timeframe_s=s.timeframe_s,
+        )
+        constant = atr_rule_constant(
+            self._table, s.side, window.cut_s, model.alpha, s.horizon, s.timeframe_s
+        )
+        fitted = model.predict(self._table.iloc[trained])
+        return Forecast(
+            excursion=self._excursion[rows],
+            q=model.predict(self._table.iloc[rows]),
+            rule=constant * self._atr_ratio[rows],
+            opens_s=self._opens_s[rows],
+            train_mae=mean_absolute_error(self._excursion[trained], fitted),
+            n_training=len(trained),
+        )
+
+    def score(self, forecast: Forecast, q: Array, alpha: float) -> Score:
+        """Return how `q` does on a forecast's rows against the ATR rule."""
+        s = self._settings
+        gain, error = skill_with_error(
+            forecast.excursion, q, forecast.rule, alpha, forecast.opens_s
+        )
+        rates = safety_rates(forecast.excursion, q, s.max_adverse_ratio)
+        misses = thinned_misses(forecast.excursion, q, forecast.opens_s, s.horizon, s.timeframe_s)
+        return Score(
+            skill=gain,
+            skill_se=error,
+            mae=mean_absolute_error(forecast.excursion, q),
+            exceedance=exceedance(forecast.excursion, q),
+            safety_accuracy=rates.accuracy,
+            predicted_safe_share=rates.predicted_safe_share,
+            realised_safe_share=rates.realised_safe_share,
+            false_positive_rate=rates.false_positive_rate,
+            false_negative_rate=rates.false_negative_rate,
+            kupiec_p=kupiec_p(misses, alpha),
+            christoffersen_p=christoffersen_p(misses),
+        )
+
+
+def record_metrics(evaluator: Evaluator, walk: ServedForecasts) -> dict[str, float]:
+    """Return the metrics of a parameter set at its own level, as the schema names them.
+
+    Parameters
+    ----------
+    walk
+        Of the set at its own quantile level.
+    """
+    score = evaluator.score(walk.test, walk.test.q, walk.alpha)
+    maes = [mean_absolute_error(fold.excursion, fold.q) for fold in walk.folds]
+    rows = [len(fold.q) for fold in walk.folds]
+    metrics: dict[str, float | None] = {
+        "backtested_mae": float(np.average(maes, weights=rows)),
+        "validation_mae": float(np.mean(maes)),
+        "train_mae": walk.test.train_mae,
+        "test_mae": score.mae,
+        "safety_accuracy": score.safety_accuracy,
+        "false_positive_rate": score.false_positive_rate,
+        "false_negative_rate": score.false_negative_rate,
+        "training_samples": float(walk.test.n_training),
+        "skill": score.skill,
+        "skill_se": finite(score.skill_se),
+        "exceedance": score.exceedance,
+        "kupiec_p": score.kupiec_p,
+        "christoffersen_p": score.christoffersen_p,
+        "predicted_safe_share": score.predicted_safe_share,
+        "realised_safe_share": score.realised_safe_share,
+    }
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number, or None for infinity and NaN: JSON has neither."""
+    return value if value is not None and np.isfinite(value) else None

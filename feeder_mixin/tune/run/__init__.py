@@ -1,0 +1,1 @@
+"""One run over a feeder: candles, tasks in worker processes, journal, lock."""

@@ -1,0 +1,241 @@
+"""What runs in a worker process: plan a pair, fit the shared models of a cut, tune a pair.
+
+Set up once per process with the context candles (`start`); tasks then carry only what differs. No
+task touches the parameter store: results go back to the parent and into the journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from feeder_mixin.errors import CandleError, FeederError
+from feeder_mixin.market.context import FeatureContext
+from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
+from feeder_mixin.market.holes import bridge
+from feeder_mixin.model.folds import ADVISED_DAYS, Layout, needed_labelled_days, plan_layout
+from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_context
+from feeder_mixin.model.rows import DAY_S, open_seconds
+from feeder_mixin.schema import SIDE_NUMBERS, default_parameters, hash48
+from feeder_mixin.tune.judge.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, record_metrics
+from feeder_mixin.tune.judge.result import chart, compare, decision_value
+from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.search.space import ParameterSet, StudySettings, warm_start_sets
+from feeder_mixin.tune.search.study import StudyResult, run_study
+
+RESULT_VERSION: Final = 3
+"""Of the form of a result document: one of another form is never gone on with."""
+
+_market: list[FeatureContext] = []
+"""This process's market, set by `start`."""
+
+_shared_tables: dict[str, pd.DataFrame] = {}
+"""Context pair -> rows that shared models learn from; built when first asked for."""
+
+
+def start(
+    context: Mapping[str, pd.DataFrame], horizon: int, timeframe_s: int, until: pd.Timestamp
+) -> None:
+    """Set up this process; `until` is the open of the newest candle of any pair."""
+    _market[:] = [FeatureContext(context, horizon, timeframe_s, until)]
+    _shared_tables.clear()
+
+
+def _context_tables() -> dict[str, pd.DataFrame]:
+    if not _shared_tables:
+        _shared_tables.update(shared_context(_market[0]))
+    return _shared_tables
+
+
+@dataclass(frozen=True, slots=True)
+class PairTask:
+    """Everything a worker needs to tune one pair.
+
+    Attributes
+    ----------
+    candles
+        The pair's candles, or None when it is a context pair and the worker has them.
+    shared
+        Model cut in seconds -> shared models, or None when they are this pair's alone.
+    own, others
+        Parameters that stood in the store when the run began: the pair's, the other pairs'.
+    champion
+        The pair's, where a bot would take them; None where there is no such record.
+    market_hash
+        Identity of exchange and kind of candles.
+    """
+
+    settings: StudySettings
+    layout: Layout
+    candles: pd.DataFrame | None
+    shared: Mapping[int, SharedModels] | None
+    journal_path: Path
+    run_id: int
+    n_trials: int
+    own: ParameterSet | None
+    others: Sequence[ParameterSet]
+    champion: ParameterSet | None
+    budget_s: float | None
+    provenance: Mapping[str, Any]
+    market_hash: int
+
+
+def _build_table(pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
+    market = _market[0]
+    return market.build(market.context[pair] if candles is None else candles)
+
+
+def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layout:
+    """Return the walk-forward layout of a pair.
+
+    Raises
+    ------
+    CandleError
+        When too few rows with complete features and label remain, naming how many are needed.
+    """
+    market = _market[0]
+    table = _build_table(pair, candles)
+    frame = market.context[pair] if candles is None else candles
+    warmup_days = warmup_candles(market.horizon) * market.timeframe_s / DAY_S
+    labelled = table.index[np.isfinite(labels(table, "long"))]
+    usable_days = len(labelled) * market.timeframe_s / DAY_S
+    needed = needed_labelled_days(market.horizon, market.timeframe_s)
+    if usable_days < needed:
+        n_lost = int(np.isnan(bridge(frame).close).sum())
+        lost = f", {n_lost} of them missing or in a halt," if n_lost else ""
+        raise CandleError(
+            f"{pair}: too few candles: {len(frame)}{lost} give {usable_days:.1f} days with features and "
+            f"label, needed are {needed:.4g} beside {warmup_days:.1f} days of warm-up, that "
+            f"is {int((needed + warmup_days) * DAY_S / market.timeframe_s)} candles "
+            "without gaps"
+        )
+    try:
+        return plan_layout(
+            int(open_seconds(table)[0]),
+            # Of the last label, not of the frame: behind it may be a halt, which is no market.
+            int(labelled[-1].timestamp()) + market.horizon * market.timeframe_s,
+            days_back=days_back,
+            horizon=market.horizon,
+            timeframe_s=market.timeframe_s,
+            needed_warmup_days=warmup_days,
+        )
+    except CandleError as error:
+        raise CandleError(f"{pair}: {error}") from error
+
+
+def fit_cut(cut_s: int) -> SharedModels:
+    """Return scale and pooled trees of the context pairs at a cut."""
+    market = _market[0]
+    return fit_shared(_context_tables(), cut_s, market.horizon, market.timeframe_s)
+
+
+def tune_pair(task: PairTask) -> dict[str, Any]:
+    """Return the result document of a pair, kept in the journal before it is returned."""
+    s = task.settings
+    started = time.monotonic()
+    table = _build_table(s.pair, task.candles)
+    shared = task.shared
+    if shared is None:
+        tables = {**_context_tables(), s.pair: table}
+        shared = {
+            cut_s: fit_shared(tables, cut_s, s.horizon, s.timeframe_s)
+            for cut_s in task.layout.cuts_s
+        }
+    with Journal(task.journal_path) as journal:
+        try:
+            study = run_study(
+                s,
+                table,
+                task.layout,
+                shared,
+                n_trials=task.n_trials,
+                warm_start=warm_start_sets(s, task.own, task.others),
+                journal=journal,
+                run_id=task.run_id,
+                budget_s=task.budget_s,
+            )
+            result = _evaluate_contenders(task, table, shared, study, started)
+        except FeederError as error:
+            message = str(error) if s.pair in str(error) else f"{s.pair}: {error}"
+            raise type(error)(message) from error
+        journal.finish(task.run_id, result)
+    return result
+
+
+def _evaluate_contenders(
+    task: PairTask,
+    table: pd.DataFrame,
+    shared: Mapping[int, SharedModels],
+    study: StudyResult,
+    started: float,
+) -> dict[str, Any]:
+    s = task.settings
+    evaluator = Evaluator(s, table, shared)
+    contenders = {DEFAULTS: s.start, **({RUNNING: task.champion} if task.champion else {})}
+    contenders[TUNED] = study.parameters
+    comparison = compare(evaluator, task.layout, contenders, s.table_alpha)
+    frame = _market[0].context[s.pair] if task.candles is None else task.candles
+    facts = {
+        "optimization_trials": float(len(study.trials)),
+        "optimization_time": time.monotonic() - started,
+        "side": SIDE_NUMBERS[s.side],
+        "horizon_candles": float(s.horizon),
+        "timeframe_s": float(s.timeframe_s),
+        "candles_from_s": frame.index[0].timestamp(),
+        "candles_to_s": frame.index[-1].timestamp(),
+        "context_hash": float(hash48(*sorted(_market[0].context))),
+        "feature_hash": float(FEATURE_HASH),
+        "market_hash": float(task.market_hash),
+        "max_adverse_ratio": s.max_adverse_ratio,
+    }
+    walks = {name: evaluator.walk(task.layout, values) for name, values in contenders.items()}
+    best_trial = {DEFAULTS: {"best_trial": 0.0}, TUNED: {"best_trial": float(study.winner.number)}}
+    metrics = {
+        name: {
+            **record_metrics(evaluator, walk),
+            **facts,
+            **best_trial.get(name, {}),
+            "defaults_won": float(contenders[name] == default_parameters()),
+        }
+        for name, walk in walks.items()
+    }
+    served = walks[TUNED]
+    return {
+        "pair": s.pair,
+        "time_ns": time.time_ns(),
+        "parameters": study.parameters,
+        "metrics": metrics.pop(TUNED),
+        "alternatives": {
+            name: {"parameters": contenders[name], "metrics": values}
+            for name, values in metrics.items()
+        },
+        "provenance": dict(task.provenance),
+        **comparison,
+        "n_independent": len(served.test.q) / s.horizon,
+        "decision_value": decision_value(served, s.max_adverse_ratio),
+        "chart": chart(served, frame),
+        "labelled_days": task.layout.labelled_days,
+        "advised_days": ADVISED_DAYS,
+        "max_adverse_ratio": s.max_adverse_ratio,
+        "alpha": s.table_alpha,
+        "importances": dict(study.importances),
+        "n_pruned": sum(trial.pruned for trial in study.trials),
+        "evidence": [
+            {"trial": e.trial.number, "gain": e.gain, "error": e.error} for e in study.evidence
+        ],
+        "search_s": study.search_s,
+        "scale_is_fallback": shared[task.layout.test.cut_s].scale.is_fallback,
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that decide what trees are grown."""
+    names = ("feeder-mixin", "lightgbm", "optuna", "numpy", "pandas", "ta-lib")
+    return {name: version(name) for name in names}

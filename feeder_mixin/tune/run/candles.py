@@ -1,0 +1,82 @@
+"""The candles of a run: its pairs and their context, with a word on what is missing or old."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from feeder_mixin.errors import CandleError, MissingCandlesError
+from feeder_mixin.market.candles import Candles, load_candles
+from feeder_mixin.market.history import download_command
+from feeder_mixin.model.rows import DAY_S
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.tune.run.options import Progress, RunOptions
+
+logger = logging.getLogger(__name__)
+
+STALE_DAYS: Final = 2.0
+"""Candles that end longer ago than this get a warning."""
+
+_CONTEXT_LAG_DAYS: Final = 1.0
+
+
+def load_run_candles(
+    settings: FeederSettings, options: RunOptions, pairs: Sequence[str], progress: Progress
+) -> tuple[dict[str, Candles], dict[str, CandleError]]:
+    """Return pair -> candles of pairs and context, and pair -> why a pair of the run has none."""
+    wanted = [*pairs, *(p for p in settings.context_pairs if p not in pairs)]
+    loaded: dict[str, Candles] = {}
+    failures: dict[str, CandleError] = {}
+    missing: list[str] = []
+    for number, pair in enumerate(wanted):
+        progress.stage("loading candles", number, len(wanted))
+        try:
+            loaded[pair] = load_candles(
+                options.datadir or settings.default_datadir,
+                pair,
+                settings.timeframe,
+                settings.candle_type,
+                settings.data_format,
+            )
+        except CandleError as problem:
+            error = problem
+            if isinstance(problem, MissingCandlesError):
+                if pair in options.lacking:
+                    error = CandleError(f"{pair}: {options.lacking[pair]}")
+                else:
+                    missing.append(pair)
+            if pair in pairs:
+                failures[pair] = error
+            else:
+                logger.warning("Context pair is missing, features go without it: %s", error)
+    progress.stage("loading candles", len(wanted), len(wanted))
+    if missing:
+        days = options.days_back + settings.train_days
+        command = download_command(settings, missing, days, options.datadir)
+        logger.warning("Candles of %d pairs are missing; get them with: %s", len(missing), command)
+    _say_stale(settings, pairs, loaded)
+    return loaded, failures
+
+
+def _say_stale(
+    settings: FeederSettings, pairs: Sequence[str], loaded: Mapping[str, Candles]
+) -> None:
+    for pair in pairs:
+        if pair in loaded:
+            age_days = (time.time() - loaded[pair].last_s) / DAY_S
+            if age_days > STALE_DAYS:
+                logger.warning(
+                    "Candles are old, the record will describe that time pair=%s age_days=%.1f",
+                    pair,
+                    age_days,
+                )
+    newest = max((c.last_s for c in loaded.values()), default=0)
+    for pair in settings.context_pairs:
+        if pair in loaded and newest - loaded[pair].last_s > _CONTEXT_LAG_DAYS * DAY_S:
+            logger.warning(
+                "Context pair is stale, later features go without it pair=%s lag_days=%.1f",
+                pair,
+                (newest - loaded[pair].last_s) / DAY_S,
+            )

@@ -1,0 +1,384 @@
+"""One optimizer run over a feeder: candles in, a decision per pair, its record in the store.
+
+Order of things: lock the feeder; deliver what earlier runs left in the outbox; read what the store
+holds (it is kept as each run's start); load and check candles; plan every pair; fit the models that
+pairs share; tune pairs in parallel; decide over all of them (`tune.judge.promotion`); write. Each finished
+pair is in the journal at once. Interrupted, the pairs finished so far are decided among themselves
+and written; the same command later decides over all of them. One pair that fails does not stop the
+others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from feeder_mixin.errors import FeederError, StoreError
+from feeder_mixin.market.candles import Candles, timeframe_seconds
+from feeder_mixin.market.features import FEATURE_HASH
+from feeder_mixin.model.folds import ADVISED_DAYS, Layout
+from feeder_mixin.model.quantile import SharedModels
+from feeder_mixin.schema import CANDIDATES, hash48, mismatch_reason
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.base import Latest, ParameterStore
+from feeder_mixin.stores.notes import describe_unused
+from feeder_mixin.stores.outbox import Outbox
+from feeder_mixin.tune.judge.evaluate import TUNED
+from feeder_mixin.tune.judge.promotion import Champion, build_record, decide
+from feeder_mixin.tune.run import _tasks as worker
+from feeder_mixin.tune.run.candles import load_run_candles
+from feeder_mixin.tune.run.journal import Journal, Run
+from feeder_mixin.tune.run.lock import feeder_lock
+from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary, check_options
+from feeder_mixin.tune.search.space import StudySettings
+from feeder_mixin.tune.search.study import SEARCH
+from feeder_mixin.workers import WorkerPool
+
+logger = logging.getLogger(__name__)
+
+
+def run_feeder(
+    settings: FeederSettings, options: RunOptions, store: ParameterStore, progress: Progress
+) -> RunSummary:
+    """Tune a feeder's pairs and return what came of it.
+
+    Raises
+    ------
+    SettingsError, BusyError, TuningError
+        When nothing could be begun. Failures of single pairs are in the summary.
+    """
+    pairs = check_options(settings, options)
+    with feeder_lock(settings):
+        return _Runner(settings, options, store, progress).run(pairs)
+
+
+class _Runner:
+    """The steps of one run, sharing settings, store and summary."""
+
+    def __init__(
+        self,
+        settings: FeederSettings,
+        options: RunOptions,
+        store: ParameterStore,
+        progress: Progress,
+    ) -> None:
+        self._settings, self._options = settings, options
+        self._store, self._progress = store, progress
+        self._timeframe_s = timeframe_seconds(settings.timeframe)
+        self._outbox = Outbox(settings.outbox_path)
+        self._summary = RunSummary(settings.feeder_id)
+        self._runs: dict[str, Run] = {}
+
+    def run(self, pairs: Sequence[str]) -> RunSummary:
+        latest = self._ask_store()
+        candles = self._load(pairs)
+        runnable = [pair for pair in pairs if pair in candles]
+        if runnable:
+            with Journal(self._settings.journal_path) as journal:
+                try:
+                    self._tune(runnable, candles, latest, journal)
+                except KeyboardInterrupt:
+                    self._write_interrupted(journal)
+                    raise
+                self._write(journal)
+                # The command has ended for these pairs: asked again, they start anew.
+                journal.close_runs([run.run_id for run in self._runs.values()])
+        self._deliver()
+        self._outbox.close()
+        return self._summary
+
+    def _ask_store(self) -> Latest:
+        """Deliver what earlier runs left, and return what the store holds for all pairs."""
+        try:
+            self._outbox.deliver(self._store).check()
+            latest = self._store.latest(self._settings.feeder_id, self._settings.pairs)
+        except StoreError as error:
+            self._summary.store_error = error
+            logger.warning(
+                "Store can't be used, going by the records that were last written from here; "
+                "results will wait in the outbox feeder=%s error=%s",
+                self._settings.feeder_id,
+                error,
+            )
+            return self._outbox.latest_entered(self._settings.feeder_id, self._settings.pairs)
+        for line in describe_unused(latest):
+            logger.warning("Stored record %s", line)
+        return latest
+
+    def _load(self, pairs: Sequence[str]) -> dict[str, Candles]:
+        """Return the candles of pairs and context; pairs without go to the failures."""
+        loaded, failures = load_run_candles(self._settings, self._options, pairs, self._progress)
+        for pair, error in failures.items():
+            self._fail(pair, error)
+        return loaded
+
+    def _tune(
+        self,
+        pairs: Sequence[str],
+        candles: Mapping[str, Candles],
+        latest: Latest,
+        journal: Journal,
+    ) -> None:
+        settings, options = self._settings, self._options
+        if options.fresh:
+            journal.drop_unclosed(pairs)
+        identities = {pair: self._identity(pair, candles) for pair in pairs}
+        warm_starts = {pair: self._warm_start(pair, latest) for pair in pairs}
+        self._runs = journal.begin(identities, warm_starts)
+        self._take_finished(journal)
+        left = [pair for pair in pairs if pair not in self._summary.results]
+        context = {p: candles[p].frame for p in settings.context_pairs if p in candles}
+        if left:
+            jobs = min(options.jobs, len(left))
+            until = max(c.frame.index[-1] for c in candles.values())
+            setup = (context, settings.horizon_candles, self._timeframe_s, until)
+            with WorkerPool(jobs, worker.start, setup) as pool:
+                layouts = self._plan(pool, left, candles, context)
+                shared = self._fit_shared(pool, layouts, context)
+                tasks = {
+                    pair: (self._task(pair, layout, candles, context, shared, jobs),)
+                    for pair, layout in layouts.items()
+                }
+                self._collect(pool, tasks, journal)
+
+    def _identity(self, pair: str, candles: Mapping[str, Candles]) -> dict[str, Any]:
+        """Return everything that decides a pair's result, beside the store's content.
+
+        The store is part of it: a run goes on from what its own store held, and ends there.
+        """
+        settings, options = self._settings, self._options
+        context = [p for p in settings.context_pairs if p in candles]
+        return {
+            "feeder_id": settings.feeder_id,
+            "market": [settings.exchange, settings.candle_type],
+            "store": self._store.description,
+            "pair": pair,
+            "side": settings.side,
+            "timeframe": settings.timeframe,
+            "horizon": settings.horizon_candles,
+            "max_adverse_ratio": settings.max_adverse_ratio,
+            "train_days": settings.train_days,
+            "days_back": options.days_back,
+            "seed": options.seed,
+            "fixes": dict(sorted(options.fixes.items())),
+            "candles": {p: candles[p].content_hash() for p in sorted({pair, *context})},
+            "context": context,
+            "feature_hash": FEATURE_HASH,
+            "versions": worker.library_versions(),
+            "result_version": worker.RESULT_VERSION,
+        }
+
+    def _warm_start(self, pair: str, latest: Latest) -> dict[str, Any]:
+        """Return what the store held for a pair, as the journal keeps it: start and champion.
+
+        A record that bots reject (another horizon) may start the search, and is no champion.
+        """
+        settings, own = self._settings, latest.records.get(pair)
+        champion: Champion | None = None
+        if own is not None and not mismatch_reason(
+            own,
+            side=settings.side,
+            horizon_candles=settings.horizon_candles,
+            timeframe_s=self._timeframe_s,
+        ):
+            beats_rule = own.metrics.get("beats_rule") != 0.0
+            champion = Champion(own.time_ns, dict(own.parameters), beats_rule)
+        elif pair in latest.expired:
+            champion = Champion(latest.expired[pair], None)
+        return {
+            "own": None if own is None else dict(own.parameters),
+            "others": [dict(r.parameters) for p, r in sorted(latest.records.items()) if p != pair],
+            "champion": None if champion is None else champion.to_dict(),
+        }
+
+    def _earlier_decision(self, pair: str) -> dict[str, Any] | None:
+        """Return what an interrupted command of this run decided: bots may read it now."""
+        run = self._runs[pair]
+        decision: dict[str, Any] | None = (run.result or {}).get("decision")
+        return decision or run.warm_start.get("decision")
+
+    def _champion(self, pair: str) -> Champion | None:
+        return Champion.from_dict(self._runs[pair].warm_start["champion"])
+
+    def _take_finished(self, journal: Journal) -> None:
+        """Take over results that an interrupted command had finished, if no more trials are asked."""
+        for pair, run in list(self._runs.items()):
+            if run.result is None:
+                continue
+            if run.result["metrics"]["optimization_trials"] < self._options.n_trials:
+                self._runs[pair] = journal.reopen(run.run_id)
+            else:
+                logger.info("Pair was finished by the interrupted run pair=%s", pair)
+                self._accept(pair, run.result)
+
+    def _plan(
+        self,
+        pool: WorkerPool,
+        pairs: Sequence[str],
+        candles: Mapping[str, Candles],
+        context: Mapping[str, Any],
+    ) -> dict[str, Layout]:
+        options = self._options
+        layouts: dict[str, Layout] = {}
+        tasks = {
+            pair: (pair, None if pair in context else candles[pair].frame, options.days_back)
+            for pair in pairs
+        }
+        self._progress.stage("building features", 0, len(tasks))
+        for number, (pair, outcome) in enumerate(pool.run(worker.plan_pair, tasks), 1):
+            self._progress.stage("building features", number, len(tasks))
+            if isinstance(outcome, Exception):
+                self._fail(pair, outcome)
+                continue
+            layouts[pair] = outcome
+            if outcome.labelled_days < ADVISED_DAYS:
+                logger.warning(
+                    "Few labelled days: windows under %g days were measured to lose pair=%s "
+                    "labelled_days=%.1f",
+                    ADVISED_DAYS,
+                    pair,
+                    outcome.labelled_days,
+                )
+        return {pair: layouts[pair] for pair in pairs if pair in layouts}
+
+    def _fit_shared(
+        self, pool: WorkerPool, layouts: Mapping[str, Layout], context: Mapping[str, Any]
+    ) -> dict[int, SharedModels]:
+        """Return cut -> models that all context pairs share, each fitted once."""
+        cuts = sorted({c for pair, x in layouts.items() if pair in context for c in x.cuts_s})
+        shared: dict[int, SharedModels] = {}
+        tasks = {str(cut_s): (cut_s,) for cut_s in cuts}
+        for number, (key, outcome) in enumerate(pool.run(worker.fit_cut, tasks), 1):
+            self._progress.stage("fitting shared models", number, len(tasks))
+            if isinstance(outcome, Exception):
+                raise outcome
+            shared[int(key)] = outcome
+        return shared
+
+    def _task(
+        self,
+        pair: str,
+        layout: Layout,
+        candles: Mapping[str, Candles],
+        context: Mapping[str, Any],
+        shared: Mapping[int, SharedModels],
+        jobs: int,
+    ) -> worker.PairTask:
+        settings, options = self._settings, self._options
+        study = StudySettings(
+            settings.feeder_id,
+            pair,
+            settings.side,
+            settings.horizon_candles,
+            self._timeframe_s,
+            settings.max_adverse_ratio,
+            settings.train_days,
+            options.seed,
+            dict(options.fixes),
+        )
+        run, champion = self._runs[pair], self._champion(pair)
+        n_left = len(self._settings.pairs if not options.pairs else options.pairs)
+        waves = max(1.0, n_left / jobs)
+        return worker.PairTask(
+            settings=study,
+            layout=layout,
+            candles=None if pair in context else candles[pair].frame,
+            shared={cut_s: shared[cut_s] for cut_s in layout.cuts_s} if pair in context else None,
+            journal_path=self._settings.journal_path,
+            run_id=run.run_id,
+            n_trials=options.n_trials,
+            own=run.warm_start.get("own"),
+            others=run.warm_start.get("others", []),
+            champion=None if champion is None else champion.parameters,
+            budget_s=None if options.timeout_s is None else options.timeout_s / waves,
+            market_hash=hash48(settings.exchange, settings.candle_type),
+            provenance={
+                "side": settings.side,
+                "exchange": settings.exchange,
+                "candle_type": settings.candle_type,
+                "context_pairs": sorted(context),
+                "versions": worker.library_versions(),
+                "seed": options.seed,
+                "fixes": dict(options.fixes),
+                "host": os.uname().nodename,
+                "days_back": options.days_back,
+                "labelled_days": round(layout.labelled_days, 3),
+            },
+        )
+
+    def _collect(
+        self,
+        pool: WorkerPool,
+        tasks: Mapping[str, tuple[worker.PairTask]],
+        journal: Journal,
+    ) -> None:
+        pair_of = {self._runs[pair].run_id: pair for pair in tasks}
+
+        def show() -> None:
+            counts = journal.progress(list(pair_of), SEARCH)
+            self._progress.trials(
+                {pair: counts.get(run_id, 0) for run_id, pair in pair_of.items()},
+                self._options.n_trials,
+            )
+
+        show()
+        for pair, outcome in pool.run(worker.tune_pair, tasks, show):
+            if isinstance(outcome, Exception):
+                self._fail(pair, outcome)
+            else:
+                self._accept(pair, outcome)
+
+    def _accept(self, pair: str, result: dict[str, Any]) -> None:
+        self._summary.results[pair] = result
+        self._progress.finished(pair, result, None)
+
+    def _write(self, journal: Journal) -> None:
+        """Decide over the finished pairs, and put what is to be stored on its way."""
+        results = self._summary.results
+        champions = {pair: self._champion(pair) for pair in results}
+        known = {pair: champion for pair, champion in champions.items() if champion is not None}
+        told = {
+            pair: {**result, "decision": self._earlier_decision(pair)}
+            for pair, result in results.items()
+        }
+        for pair, decision in decide(told, known, self._options.promote).items():
+            result = results[pair]
+            # In the journal before it is in the outbox: the next command must know what this wrote.
+            results[pair] = {**result, "decision": decision.to_dict()}
+            journal.amend(self._runs[pair].run_id, results[pair])
+            if decision.written is not None:
+                record = build_record(self._settings.feeder_id, result, decision, decision.written)
+                self._summary.records[pair] = self._outbox.put(record)
+            if decision.candidate:
+                record = build_record(self._settings.feeder_id, result, decision, TUNED)
+                self._summary.candidates[pair] = self._outbox.put(record, CANDIDATES)
+
+    def _write_interrupted(self, journal: Journal) -> None:
+        """Write what is decided among the finished pairs; their runs stay unclosed."""
+        self._write(journal)
+        self._deliver()
+        for pair, result in self._summary.results.items():
+            decision = result["decision"]
+            logger.info(
+                "Decided without the unfinished pairs pair=%s outcome=%s written=%s",
+                pair,
+                decision["outcome"],
+                decision["written"],
+            )
+        if self._summary.store_error is not None:
+            logger.warning("%s", self._summary.store_error)
+
+    def _fail(self, pair: str, error: Exception) -> None:
+        if not isinstance(error, FeederError):  # a defect: the other pairs go on, but it is shown
+            logger.error("Pair failed unexpectedly pair=%s", pair, exc_info=error)
+        self._summary.failures[pair] = error
+        self._progress.finished(pair, None, error)
+
+    def _deliver(self) -> None:
+        """Hand the outbox to the store."""
+        self._summary.store_error = self._outbox.deliver(self._store).error
+        waiting = self._outbox.newest_waiting(self._settings.feeder_id)
+        records = self._summary.records.values()
+        self._summary.undelivered = frozenset(r.pair for r in records if r == waiting.get(r.pair))

@@ -1,0 +1,1 @@
+"""The search for a pair's parameters: space, objective, study, finalists."""
