@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -23,10 +24,10 @@ from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.folds import Layout, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import open_seconds
-from feeder_mixin.settings import Side
-from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.settings import LabelSpec, Side
+from feeder_mixin.tune.run.journal import Journal, RunTrials
 from feeder_mixin.tune.search.space import StudySettings, warm_start_sets
-from feeder_mixin.tune.search.study import StudyResult, run_study
+from feeder_mixin.tune.search.study import Budget, StudyResult, run_study
 
 HORIZON, TIMEFRAME_S, TRAIN_DAYS, TOLERANCE = 30, 300, 150.0, 0.01
 FEEDERS = {
@@ -116,16 +117,20 @@ def prepare(
     layout = plan_layout(
         int(open_seconds(table)[0]),
         int(frames[full(base)].index[-1].timestamp()),
+        label_of("long"),
         days_back=days_back,
-        horizon=HORIZON,
-        timeframe_s=TIMEFRAME_S,
         needed_warmup_days=15,
     )
     started = time.process_time()
     cuts_s = layout.cuts_s if with_shared else ()
-    shared = {cut_s: fit_shared(tables, cut_s, HORIZON, TIMEFRAME_S) for cut_s in cuts_s}
+    shared = {cut_s: fit_shared(tables, cut_s, label_of("long")) for cut_s in cuts_s}
     shared_cpu_s = time.process_time() - started
     return Setup(base, market, table, layout, shared, features_cpu_s, shared_cpu_s)
+
+
+def label_of(side: Side) -> LabelSpec:
+    """Return what the benchmarks predict on a side."""
+    return LabelSpec(side, HORIZON, TIMEFRAME_S)
 
 
 def settings_of(
@@ -135,9 +140,7 @@ def settings_of(
     return StudySettings(
         "bench",
         full(setup.base),
-        side,
-        HORIZON,
-        TIMEFRAME_S,
+        label_of(side),
         TOLERANCE,
         TRAIN_DAYS,
         seed,
@@ -151,7 +154,7 @@ def tune(
     n_trials: int,
     *,
     fixes: dict[str, float] | None = None,
-    budget_s: float | None = None,
+    budget_s: float = math.inf,
     seed: int = 0,
 ) -> tuple[StudyResult, float]:
     """Return a study's result and its CPU seconds, first to last trial, redraws included."""
@@ -164,11 +167,9 @@ def tune(
             setup.table,
             setup.layout,
             setup.shared,
-            n_trials=n_trials,
-            warm_start=warm_start_sets(settings, None, []),
-            journal=journal,
-            run_id=run.run_id,
-            budget_s=budget_s,
+            warm_start_sets(settings, None, []),
+            RunTrials(journal, run.run_id),
+            Budget(n_trials, budget_s),
         )
         return result, time.process_time() - started
 

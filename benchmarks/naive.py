@@ -10,7 +10,6 @@ import time
 from typing import NamedTuple
 
 from common import (  # isort: skip - sets thread counts before numpy is imported
-    HORIZON,
     TIMEFRAME_S,
     TRAIN_DAYS,
     Setup,
@@ -20,6 +19,7 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
 import lightgbm as lgb
 import numpy as np
 import optuna
+from common import label_of
 from numpy.typing import NDArray
 
 from feeder_mixin.market.features import labels, tree_features
@@ -53,7 +53,7 @@ def fold_rows(
         opens_s,
         finite,
         start_s=int(window.cut_s - (TRAIN_DAYS - drop_days) * DAY_S),
-        stop_s=train_stop_s(window.cut_s, HORIZON, TIMEFRAME_S),
+        stop_s=train_stop_s(window.cut_s, label_of("long")),
         timeframe_s=TIMEFRAME_S,
     )
     test = select_rows(

@@ -33,7 +33,6 @@ from typing import Any
 from unittest.mock import patch
 
 from common import (  # isort: skip - sets thread counts before numpy is imported
-    HORIZON,
     TIMEFRAME_S,
     TRAIN_DAYS,
     Setup,
@@ -46,6 +45,7 @@ from peer_cells import DEFAULTS, FLAML, NAIVE, OURS, RULE, TUNER_CV, Result  # i
 import lightgbm as lgb
 import numpy as np
 import optuna
+from common import label_of
 from numpy.typing import NDArray
 
 from feeder_mixin.market.features import labels, tree_features
@@ -55,6 +55,7 @@ from feeder_mixin.model.metrics import day_block_sums, exceedance, pinball_loss,
 from feeder_mixin.model.quantile import (
     PAIR_HALF_LIFE_DAYS,
     TrainingRows,
+    TrainingWindow,
     fit_safety_model,
     training_rows,
 )
@@ -109,11 +110,8 @@ def build_problem(setup: Setup, side: Side) -> Problem:
             pair,
             table,
             scale,
-            side,
-            cut_s=window.cut_s,
-            train_days=TRAIN_DAYS,
-            horizon=HORIZON,
-            timeframe_s=TIMEFRAME_S,
+            label_of(side),
+            TrainingWindow(window.cut_s, TRAIN_DAYS),
         )
 
     def scored(window: Window) -> Rows:
@@ -177,7 +175,7 @@ def run_rule(setup: Setup, side: Side, _budget_s: float) -> Found:
     """Return the ATR rule's forecasts."""
     test = setup.layout.test
     _, rows, _ = fold_rows(setup, side, test)
-    constant = atr_rule_constant(setup.table, side, test.cut_s, ALPHA, HORIZON, TIMEFRAME_S)
+    constant = atr_rule_constant(setup.table, label_of(side), test.cut_s, ALPHA)
     return Found(
         constant * setup.table["atr_ratio"].to_numpy(np.float64)[rows], {"constant": constant}
     )
@@ -189,12 +187,10 @@ def serve(setup: Setup, side: Side, parameters: Mapping[str, float]) -> Array:
     model, _ = fit_safety_model(
         full(setup.base),
         setup.table,
-        side,
+        label_of(side),
         parameters,
         setup.shared[setup.layout.test.cut_s],
-        train_days=TRAIN_DAYS,
-        horizon=HORIZON,
-        timeframe_s=TIMEFRAME_S,
+        TRAIN_DAYS,
     )
     return model.predict(setup.table.iloc[rows])
 

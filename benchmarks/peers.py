@@ -56,6 +56,7 @@ from peer_tuners import cpu_seconds, measure  # isort: skip
 
 import numpy as np
 import pandas as pd
+from common import label_of
 
 from feeder_mixin.errors import CandleError, FeederError, TuningError
 from feeder_mixin.market.context import FeatureContext
@@ -123,9 +124,8 @@ def plan(base: str, cut_s: int) -> Layout:
     layout = plan_layout(
         int(opens_s[0]),
         last_candle_s,
+        label_of("long"),
         days_back=DAYS_BACK,
-        horizon=HORIZON,
-        timeframe_s=TIMEFRAME_S,
         needed_warmup_days=15,
     )
     if layout.test.cut_s != cut_s:
@@ -139,7 +139,7 @@ def plan(base: str, cut_s: int) -> Layout:
 def fit_cut(cut_s: int) -> tuple[SharedModels, float]:
     """Return scale and pooled trees of a cut, and their CPU seconds."""
     started = cpu_seconds()
-    return fit_shared(_tables, cut_s, HORIZON, TIMEFRAME_S), cpu_seconds() - started
+    return fit_shared(_tables, cut_s, label_of("long")), cpu_seconds() - started
 
 
 def measure_cell(

@@ -37,6 +37,7 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
 
 import numpy as np
 import pandas as pd
+from common import label_of
 
 from feeder_mixin.model.quantile import fit_shared, shared_rows
 from feeder_mixin.schema import default_parameters
@@ -65,7 +66,7 @@ def retune_both(datadir: Path, base: str, n_trials: int, seed: int) -> list[dict
     tables = {p: permuted(t, derive_seed("null", seed, p)) for p, t in sorted(tables.items())}
     thinned = {p: shared_rows(t, TIMEFRAME_S) for p, t in tables.items()}
     layout = original.layout
-    shared = {cut_s: fit_shared(thinned, cut_s, HORIZON, TIMEFRAME_S) for cut_s in layout.cuts_s}
+    shared = {cut_s: fit_shared(thinned, cut_s, label_of("long")) for cut_s in layout.cuts_s}
     setup = replace(original, table=tables[full(base)], shared=shared)
     outcomes = [retune(setup, full(base), side, n_trials, seed) for side in SIDES]
     cpu_s = (time.process_time() - started) / len(outcomes)

@@ -42,7 +42,7 @@ from feeder_mixin.model.quantile import (
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.pairs import btc_beside
 from feeder_mixin.schema import default_parameters
-from feeder_mixin.settings import SIDES, Side
+from feeder_mixin.settings import SIDES, LabelSpec, Side
 from feeder_mixin.tune.search.study import derive_seed
 
 CUTS = (
@@ -101,12 +101,12 @@ def predict_cut(task: Task) -> pd.DataFrame:
     end_s = cut_s + WINDOW_DAYS * DAY_S
     raw: dict[tuple[str, Side], list[pd.Series]] = {}
     for model_cut_s in range(first_s, end_s, walk_s):
-        common_models = fit_shared(thin, model_cut_s, H, STEP_S, levels)
+        common_models = fit_shared(thin, model_cut_s, LabelSpec("long", H, STEP_S), levels)
         for pair in task.pairs:
             models = common_models
             if pair not in context:
                 with_pair = {**thin, pair: shared_rows(tables[pair], STEP_S)}
-                models = fit_shared(with_pair, model_cut_s, H, STEP_S, levels)
+                models = fit_shared(with_pair, model_cut_s, LabelSpec("long", H, STEP_S), levels)
             for side in SIDES:
                 part = predict_days(task, tables[pair], pair, side, models, model_cut_s + walk_s)
                 if part is not None:
@@ -131,12 +131,10 @@ def predict_days(
         model, _ = fit_safety_model(
             pair,
             table,
-            side,
+            LabelSpec(side, H, STEP_S),
             parameters,
             models,
-            train_days=common.TRAIN_DAYS,
-            horizon=H,
-            timeframe_s=STEP_S,
+            common.TRAIN_DAYS,
         )
     except ModelError:
         return None
@@ -153,7 +151,7 @@ def serve(
     if task.live:
         q, _ = calibrate(q, y, opens_s, alpha=task.alpha, label_s=LABEL_S)
     try:
-        constant = atr_rule_constant(table, side, cut_s, task.alpha, H, STEP_S)
+        constant = atr_rule_constant(table, LabelSpec(side, H, STEP_S), cut_s, task.alpha)
     except ModelError:
         constant = np.nan
     after = opens_s >= cut_s

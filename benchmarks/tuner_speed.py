@@ -24,9 +24,7 @@ from typing import Any, NamedTuple
 
 from common import (  # isort: skip - sets thread counts before numpy is imported
     DEFAULT_DATADIR,
-    HORIZON,
     LONG_PAIRS,
-    TIMEFRAME_S,
     TOLERANCE,
     TRAIN_DAYS,
     Setup,
@@ -39,6 +37,7 @@ from naive import ALPHA, Array, Parameters, fold_rows, naive_forecast, naive_loo
 
 import lightgbm as lgb
 import numpy as np
+from common import label_of
 
 from feeder_mixin.market.candles import load_candles
 from feeder_mixin.market.features import tree_features
@@ -50,6 +49,7 @@ from feeder_mixin.model.metrics import (
     ratio_with_error,
 )
 from feeder_mixin.model.quantile import (
+    TrainingWindow,
     combine,
     interpolate_alpha,
     make_regressor,
@@ -61,6 +61,7 @@ from feeder_mixin.tune.judge.evaluate import Evaluator
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run.journal import Journal
 from feeder_mixin.tune.search.space import StudySettings
+from feeder_mixin.tune.search.study import Budget
 from feeder_mixin.workers import WorkerPool
 
 FIX_ALPHA = {"quantile_alpha": ALPHA}
@@ -142,7 +143,7 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
         full(b): load_candles(datadir, full(b), "5m", "futures", "feather").frame for b in context
     }
     pair = full(context[0])
-    setup = (frames, HORIZON, TIMEFRAME_S, frames[pair].index[-1])
+    setup = (frames, label_of("short"), frames[pair].index[-1])
     with tempfile.TemporaryDirectory() as folder, WorkerPool(1, worker.start, setup) as pool:
         path = Path(folder) / "journal.sqlite"
         with Journal(path) as journal:
@@ -150,9 +151,7 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
         ((_, layout),) = pool.run(worker.plan_pair, {"plan": (pair, None, 180.0)})
         cuts = {str(cut_s): (cut_s,) for cut_s in layout.cuts_s}
         shared = {int(key): models for key, models in pool.run(worker.fit_cut, cuts)}
-        settings = StudySettings(
-            "bench", pair, "short", HORIZON, TIMEFRAME_S, TOLERANCE, TRAIN_DAYS, 0
-        )
+        settings = StudySettings("bench", pair, label_of("short"), TOLERANCE, TRAIN_DAYS, 0)
         task = worker.PairTask(
             settings=settings,
             layout=layout,
@@ -160,11 +159,10 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
             shared=shared,
             journal_path=path,
             run_id=run.run_id,
-            n_trials=20,
+            budget=Budget(20),
             own=None,
             others=[],
             champion=None,
-            budget_s=None,
             provenance={},
             market_hash=0,
         )
@@ -220,12 +218,8 @@ def _redrawn_skill(setup: Setup, side: Side, naive: Parameters, ours: Parameters
             pair,
             setup.table,
             models.scale,
-            side,
-            cut_s=window.cut_s,
-            train_days=TRAIN_DAYS,
-            horizon=HORIZON,
-            timeframe_s=TIMEFRAME_S,
-            drop_days=1.0,
+            label_of(side),
+            TrainingWindow(window.cut_s, TRAIN_DAYS, drop_days=1.0),
         )
         model = make_regressor(ours, seed)
         model.fit(training.x, training.z, sample_weight=training.weight)
@@ -233,7 +227,7 @@ def _redrawn_skill(setup: Setup, side: Side, naive: Parameters, ours: Parameters
         log_scale = models.scale.log_scale(pair, rows)
         own = model.booster_.predict(tree_features(rows, log_scale, side))
         pooled = interpolate_alpha(models.pooled_z(rows, log_scale, side), ALPHA)
-        constant = atr_rule_constant(setup.table, side, window.cut_s, ALPHA, HORIZON, TIMEFRAME_S)
+        constant = atr_rule_constant(setup.table, label_of(side), window.cut_s, ALPHA)
         parts["y"].append(y)
         parts["naive"].append(q)
         rule, scale = constant * rows["atr_ratio"].to_numpy(), np.exp(log_scale)

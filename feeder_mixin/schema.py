@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from feeder_mixin.errors import SchemaError, SettingsError
-from feeder_mixin.settings import Side, check_feeder_id
+from feeder_mixin.settings import LabelSpec, Side, check_feeder_id
 
 Measurement = Literal["optimized_parameters", "candidate_parameters"]
 MEASUREMENT: Final[Measurement] = "optimized_parameters"
@@ -420,10 +420,8 @@ SIDE_NUMBERS: Final[Mapping[Side, float]] = MappingProxyType({"long": 1.0, "shor
 _SIDE_OF: Final = {number: side for side, number in SIDE_NUMBERS.items()}
 
 
-def mismatch_reason(
-    record: ParameterRecord, *, side: Side, horizon_candles: int, timeframe_s: int
-) -> str | None:
-    """Return why a record can't serve a feeder of this side, horizon and timeframe, or None.
+def mismatch_reason(record: ParameterRecord, label: LabelSpec) -> str | None:
+    """Return why a record can't serve a feeder that predicts this label, or None.
 
     A record without the fact (written by an older or foreign writer) is not refused for it; one
     without a side gets a warning where a bot loads it. What decides a model, and what becomes of a
@@ -449,10 +447,10 @@ def mismatch_reason(
     ================== ================= ==========================================================
     """
     stored_side = record.metrics.get("side")
-    if stored_side is not None and stored_side != SIDE_NUMBERS[side]:
+    if stored_side is not None and stored_side != SIDE_NUMBERS[label.side]:
         shown = _SIDE_OF.get(stored_side, f"{stored_side:g}")
-        return f"{record.pair}: side={shown}, but this feeder is {side}"
-    for name, expected in (("horizon_candles", horizon_candles), ("timeframe_s", timeframe_s)):
+        return f"{record.pair}: side={shown}, but this feeder is {label.side}"
+    for name, expected in (("horizon_candles", label.horizon), ("timeframe_s", label.timeframe_s)):
         stored = record.metrics.get(name)
         if stored is not None and stored != expected:
             return f"{record.pair}: {name}={stored:g}, but this feeder has {expected}"

@@ -38,6 +38,35 @@ DEFAULT_CONTEXT_PAIRS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
+class LabelSpec:
+    """What is predicted: how far price goes against `side` within `horizon` candles.
+
+    A feeder has one. What is learned from both sides together (label scale, pooled trees) and what
+    only counts time (purge, folds) reads no more of it than horizon and timeframe.
+
+    Attributes
+    ----------
+    horizon
+        Candles the label looks ahead, at least 1.
+    timeframe_s
+        Length of a candle in seconds.
+    """
+
+    side: Side
+    horizon: int
+    timeframe_s: int
+
+    @property
+    def horizon_s(self) -> int:
+        """Return how far the label looks ahead in seconds."""
+        return self.horizon * self.timeframe_s
+
+    def of_side(self, side: Side) -> LabelSpec:
+        """Return the same label of a side."""
+        return replace(self, side=side)
+
+
+@dataclass(frozen=True, slots=True)
 class FeederSettings:
     """Everything a feeder's config decides; an unknown key in its ``feeder`` block is an error.
 
@@ -99,6 +128,10 @@ class FeederSettings:
                     f"pair {name!r} is not in {self.feeder_id}: its pairs are {', '.join(self.pairs)}"
                 )
         return tuple(dict.fromkeys(names or ())) or self.pairs
+
+    def label(self, timeframe_s: int) -> LabelSpec:
+        """Return what this feeder predicts; `timeframe_s` is its timeframe in seconds."""
+        return LabelSpec(self.side, self.horizon_candles, timeframe_s)
 
     @property
     def root(self) -> Path:

@@ -31,6 +31,7 @@ from feeder_mixin.schema import (
     parameter_problems,
     parse_time_ns,
 )
+from feeder_mixin.settings import LabelSpec
 from tests import strategies
 
 PAIR = "BTC/USDT:USDT"
@@ -278,7 +279,7 @@ def test_missing_parameters_of_partial_fields_names_them():
 def test_mismatch_reason_of_a_record_names_what_differs(metrics, expected):
     """A record of another side, horizon or timeframe can't serve; one that doesn't say is not refused."""
     record = ParameterRecord("feeder75a", PAIR, 1, default_parameters(), metrics)
-    reason = mismatch_reason(record, side="long", horizon_candles=30, timeframe_s=300)
+    reason = mismatch_reason(record, LabelSpec("long", 30, 300))
     assert (reason is None) if expected is None else (expected in reason)
 
 

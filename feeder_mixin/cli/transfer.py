@@ -150,12 +150,7 @@ def _say_misfits(settings: FeederSettings, entries: Sequence[Entry]) -> None:
     timeframe_s = timeframe_seconds(settings.timeframe)
     reasons = {}
     for one in entries:
-        reason = mismatch_reason(
-            one.record,
-            side=settings.side,
-            horizon_candles=settings.horizon_candles,
-            timeframe_s=timeframe_s,
-        )
+        reason = mismatch_reason(one.record, settings.label(timeframe_s))
         if one.measurement == MEASUREMENT and reason is not None:
             reasons[one.record.pair] = reason
     for pairs, reason in group_pairs(reasons):

@@ -30,12 +30,7 @@ def check_valid(facts: Facts) -> Verdict:
     refused = {pair: note.reason for pair, note in latest.rejected.items()}
     usable = {}
     for pair, record in latest.records.items():
-        reason = mismatch_reason(
-            record,
-            side=settings.side,
-            horizon_candles=settings.horizon_candles,
-            timeframe_s=facts.timeframe_s,
-        )
+        reason = mismatch_reason(record, settings.label(facts.timeframe_s))
         if reason is None:
             usable[pair] = record
         else:

@@ -15,6 +15,7 @@ from typing import Final
 
 from feeder_mixin.errors import CandleError
 from feeder_mixin.model.rows import DAY_S, LEAST_ROWS, PAIR_EVERY, train_stop_s
+from feeder_mixin.settings import LabelSpec
 
 TEST_DAYS: Final = 15.0
 SHORT_DAYS: Final = 60.0
@@ -60,10 +61,10 @@ class Layout:
         return (*(fold.cut_s for fold in self.folds), self.test.cut_s)
 
 
-def needed_labelled_days(horizon: int, timeframe_s: int) -> float:
+def needed_labelled_days(label: LabelSpec) -> float:
     """Return how many labelled days a layout needs: for its folds, and to train for the first one."""
-    fold_days = MIN_FOLD_HORIZONS * horizon * timeframe_s / DAY_S
-    train_days = (horizon + (LEAST_ROWS + 1) * PAIR_EVERY) * timeframe_s / DAY_S
+    fold_days = MIN_FOLD_HORIZONS * label.horizon_s / DAY_S
+    train_days = (label.horizon + (LEAST_ROWS + 1) * PAIR_EVERY) * label.timeframe_s / DAY_S
     before_test = max(fold_days * MIN_FOLDS / FOLDS_SHARE, train_days / (1 - FOLDS_SHARE))
     return max(MIN_LABELLED_DAYS, before_test / (1 - SHORT_TEST_SHARE))
 
@@ -71,10 +72,9 @@ def needed_labelled_days(horizon: int, timeframe_s: int) -> float:
 def plan_layout(
     first_row_s: int,
     last_candle_s: int,
+    label: LabelSpec,
     *,
     days_back: float,
-    horizon: int,
-    timeframe_s: int,
     needed_warmup_days: float,
 ) -> Layout:
     """Return the layout for a pair.
@@ -95,10 +95,11 @@ def plan_layout(
     CandleError
         When fewer than `needed_labelled_days` are there, or wanted.
     """
-    end_s = last_candle_s - horizon * timeframe_s + timeframe_s
+    timeframe_s = label.timeframe_s
+    end_s = last_candle_s - label.horizon_s + timeframe_s
     there = (end_s - first_row_s) / DAY_S
     labelled = min(float(days_back), there)
-    needed = needed_labelled_days(horizon, timeframe_s)
+    needed = needed_labelled_days(label)
     if days_back < needed:
         raise CandleError(
             f"--days-back {days_back:g} is too short: needed are at least {needed:.4g} labelled days"
@@ -113,7 +114,7 @@ def plan_layout(
     # On the candle grid, so that every fold starts at a candle's open.
     test_cut_s = _to_grid(end_s - test_days * DAY_S, timeframe_s)
     span_days = (labelled - test_days) * FOLDS_SHARE
-    longest = max(FOLD_DAYS, MIN_FOLD_HORIZONS * horizon * timeframe_s / DAY_S)
+    longest = max(FOLD_DAYS, MIN_FOLD_HORIZONS * label.horizon_s / DAY_S)
     n_folds = max(MIN_FOLDS, int(span_days // longest))
     fold_days = min(longest, span_days / n_folds)
     starts = [
@@ -121,7 +122,7 @@ def plan_layout(
         for i in range(n_folds)
     ]
     # The last fold is scored on labels that ended by the test cut: the test window is untouched.
-    ends = [*starts[1:], train_stop_s(test_cut_s, horizon, timeframe_s)]
+    ends = [*starts[1:], train_stop_s(test_cut_s, label)]
     folds = tuple(Window(start, end) for start, end in zip(starts, ends, strict=True))
     return Layout(folds, Window(test_cut_s, end_s), labelled)
 

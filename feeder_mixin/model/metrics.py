@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import ModelError
 from feeder_mixin.model.rows import DAY_S
+from feeder_mixin.settings import LabelSpec
 
 Array = NDArray[np.float64]
 
@@ -82,8 +83,8 @@ def day_weights(losses: Array) -> Array:
     [1.0, 1.0, 1.0, 0.1, 1.0]
     """
     largest = LARGEST_DAY * float(np.median(losses))
-    weights: Array = np.where(losses > largest, largest / np.maximum(losses, largest), 1.0)
-    return weights
+    # `where`: the other days may have no loss at all, and nothing is divided by it.
+    return np.divide(largest, losses, out=np.ones_like(losses), where=losses > largest)
 
 
 def mean_absolute_error(excursion: Array, q: Array) -> float:
@@ -114,14 +115,14 @@ def exceedance_interval(alpha: float, n_independent: float) -> tuple[float, floa
 
 
 def thinned_misses(
-    excursion: Array, q: Array, opens_s: NDArray[np.int64], horizon: int, timeframe_s: int
+    excursion: Array, q: Array, opens_s: NDArray[np.int64], label: LabelSpec
 ) -> NDArray[np.bool_]:
-    """Return whether each row of one in `horizon` missed: labels that do not overlap.
+    """Return whether each row of one a horizon missed: labels that do not overlap.
 
     Rows are counted from the epoch, so that a later candle changes no earlier choice.
     """
     check_same_length(excursion=excursion, q=q)
-    keep = (opens_s // timeframe_s) % horizon == 0
+    keep = (opens_s // label.timeframe_s) % label.horizon == 0
     misses: NDArray[np.bool_] = excursion[keep] < q[keep]
     return misses
 
@@ -204,8 +205,14 @@ def day_block_sums(values: Array, opens_s: NDArray[np.int64]) -> Array:
 def ratio_with_error(numerator: Array, denominator: Array) -> tuple[float, float]:
     """Return ``sum(numerator) / sum(denominator)`` over blocks, and its standard error.
 
-    Both are weighted by `day_weights` of the denominator, so that one block never decides. Linearised ratio estimator over independent blocks (Cochran, Sampling Techniques, chapter 6).
-    The error is infinite with fewer than two blocks: one day proves nothing.
+    Both are weighted by `day_weights` of the denominator, so that one block never decides. Linearised
+    ratio estimator over independent blocks (Cochran, Sampling Techniques, chapter 6). The error is
+    infinite with fewer than two blocks: one day proves nothing.
+
+    Raises
+    ------
+    ModelError
+        When most days' denominator is next to nothing, whatever one wild day adds.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ from feeder_mixin.model.rows import (
 )
 from feeder_mixin.model.scale import SCALE_EVERY, LabelScale, fit_scale, predict_trees
 from feeder_mixin.schema import PARAMETERS, open_text
-from feeder_mixin.settings import SIDES, Side
+from feeder_mixin.settings import SIDES, LabelSpec, Side
 
 Params = dict[str, Any]
 
@@ -194,8 +194,7 @@ def shared_context(market: FeatureContext) -> dict[str, pd.DataFrame]:
 def fit_shared(
     tables: Mapping[str, pd.DataFrame],
     cut_s: int,
-    horizon: int,
-    timeframe_s: int,
+    label: LabelSpec,
     alphas: Sequence[float] = POOLED_ALPHAS,
 ) -> SharedModels:
     """Return scale and pooled trees, fitted on all rows whose label ended by the cut.
@@ -204,11 +203,13 @@ def fit_shared(
     ----------
     tables
         Pair -> `build_table`, or `shared_rows` of it: the context pairs, and the pair to be served.
+    label
+        Horizon and timeframe; the pooled trees learn both sides together.
     alphas
         Levels to fit pooled trees at, of `POOLED_ALPHAS`.
     """
-    scale = fit_scale(tables, cut_s, horizon, timeframe_s)
-    stop_s = train_stop_s(cut_s, horizon, timeframe_s)
+    scale = fit_scale(tables, cut_s, label)
+    stop_s = train_stop_s(cut_s, label)
     parts = []
     for pair in sorted(tables):
         table = tables[pair]
@@ -219,7 +220,7 @@ def fit_shared(
                 np.isfinite(y),
                 start_s=0,
                 stop_s=stop_s,
-                timeframe_s=timeframe_s,
+                timeframe_s=label.timeframe_s,
                 every=POOLED_EVERY,
             )
             if len(rows):
@@ -241,43 +242,53 @@ def fit_shared(
     return SharedModels(cut_s, scale, pooled)
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingWindow:
+    """Which of a pair's rows its own trees learn from.
+
+    Attributes
+    ----------
+    train_days
+        Days before the cut.
+    drop_days, offset
+        Leave out the first days, and take other rows of the thinning: what a redraw changes.
+    """
+
+    cut_s: int
+    train_days: float
+    drop_days: float = 0.0
+    offset: int = 0
+
+
 def training_rows(
     pair: str,
     table: pd.DataFrame,
     scale: LabelScale,
-    side: Side,
-    *,
-    cut_s: int,
-    train_days: float,
-    horizon: int,
-    timeframe_s: int,
-    drop_days: float = 0.0,
-    offset: int = 0,
+    label: LabelSpec,
+    window: TrainingWindow,
 ) -> TrainingRows:
-    """Return what the pair's own trees learn from: `train_days` before the cut, thinned, weighted.
+    """Return what the pair's own trees learn from: the window before the cut, thinned, weighted.
 
     Parameters
     ----------
     table, scale
         The pair's rows, and the label scale of this cut.
-    drop_days, offset
-        Leave out the first days of the window, and take other rows of the thinning: a redraw.
     """
-    y, opens_s = labels(table, side), open_seconds(table)
+    y, opens_s, cut_s = labels(table, label.side), open_seconds(table), window.cut_s
     rows = select_rows(
         opens_s,
         np.isfinite(y),
-        start_s=int(cut_s - (train_days - drop_days) * DAY_S),
-        stop_s=train_stop_s(cut_s, horizon, timeframe_s),
-        timeframe_s=timeframe_s,
+        start_s=int(cut_s - (window.train_days - window.drop_days) * DAY_S),
+        stop_s=train_stop_s(cut_s, label),
+        timeframe_s=label.timeframe_s,
         every=PAIR_EVERY,
-        offset=offset,
+        offset=window.offset,
     )
     if not len(rows):
-        raise _too_few(0, train_days, cut_s)
+        raise _too_few(0, window.train_days, cut_s)
     part = table.iloc[rows]
     log_scale = scale.log_scale(pair, part)
-    x = tree_features(part, log_scale, side)
+    x = tree_features(part, log_scale, label.side)
     z = y[rows] / np.exp(log_scale)
     return TrainingRows(x, z, recency_weights(opens_s[rows], cut_s, PAIR_HALF_LIFE_DAYS), rows)
 
@@ -380,13 +391,10 @@ class SafetyModel:
 def fit_safety_model(
     pair: str,
     table: pd.DataFrame,
-    side: Side,
+    label: LabelSpec,
     parameters: Mapping[str, float],
     shared: SharedModels,
-    *,
     train_days: float,
-    horizon: int,
-    timeframe_s: int,
 ) -> tuple[SafetyModel, NDArray[np.int64]]:
     """Return the model that serves a pair, and the table positions of the rows it learned from.
 
@@ -398,21 +406,13 @@ def fit_safety_model(
     ModelError
         When fewer than `LEAST_ROWS` are there.
     """
-    training = training_rows(
-        pair,
-        table,
-        shared.scale,
-        side,
-        cut_s=shared.cut_s,
-        train_days=train_days,
-        horizon=horizon,
-        timeframe_s=timeframe_s,
-    )
+    window = TrainingWindow(shared.cut_s, train_days)
+    training = training_rows(pair, table, shared.scale, label, window)
     if len(training.rows) < LEAST_ROWS:
         raise _too_few(len(training.rows), train_days, shared.cut_s)
     regressor = make_regressor(parameters, SERVED_SEED)
     regressor.fit(training.x, training.z, sample_weight=training.weight)
     alpha = parameters["quantile_alpha"]
-    constant = atr_rule_constant(table, side, shared.cut_s, alpha, horizon, timeframe_s)
-    model = SafetyModel(pair, side, alpha, shared, regressor.booster_, constant)
+    constant = atr_rule_constant(table, label, shared.cut_s, alpha)
+    model = SafetyModel(pair, label.side, alpha, shared, regressor.booster_, constant)
     return model, training.rows

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from feeder_mixin.settings import LabelSpec
+
 DAY_S: Final = 86_400
 
 PAIR_EVERY: Final = 10
@@ -64,14 +66,14 @@ def select_rows(
     return inside[keep]
 
 
-def train_stop_s(cut_s: int, horizon: int, timeframe_s: int) -> int:
+def train_stop_s(cut_s: int, label: LabelSpec) -> int:
     """Return the first open that must not train a model cut at `cut_s`: purge by the horizon.
 
     The label of the row that opens at t reads candles up to the one that closes at
     t + (horizon + 1) x timeframe; it is known at the cut when that close is not later. A cut inside
     a candle counts as that candle's open.
     """
-    return cut_s // timeframe_s * timeframe_s - horizon * timeframe_s
+    return cut_s // label.timeframe_s * label.timeframe_s - label.horizon_s
 
 
 def recency_weights(
@@ -83,12 +85,7 @@ def recency_weights(
 
 
 def expected_rows(
-    cut_s: int,
-    *,
-    train_days: float,
-    horizon: int,
-    timeframe_s: int,
-    first_s: int | None = None,
+    cut_s: int, label: LabelSpec, *, train_days: float, first_s: int | None = None
 ) -> int:
     """Return how many rows the own trees of a pair learn from at a cut where no candle is missing.
 
@@ -99,6 +96,6 @@ def expected_rows(
         pair is not a short history. None where the listing is not known.
     """
     start_s = cut_s - train_days * DAY_S
-    first = math.ceil(max(start_s, first_s or start_s) / timeframe_s)
-    stop = math.ceil(train_stop_s(cut_s, horizon, timeframe_s) / timeframe_s)
+    first = math.ceil(max(start_s, first_s or start_s) / label.timeframe_s)
+    stop = math.ceil(train_stop_s(cut_s, label) / label.timeframe_s)
     return max(0, -(-stop // PAIR_EVERY) - -(-first // PAIR_EVERY))

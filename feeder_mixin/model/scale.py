@@ -40,7 +40,7 @@ from feeder_mixin.market.features import (
     labels,
 )
 from feeder_mixin.model.rows import open_seconds, recency_weights, select_rows, train_stop_s
-from feeder_mixin.settings import SIDES
+from feeder_mixin.settings import SIDES, LabelSpec
 
 Array = NDArray[np.float64]
 
@@ -179,15 +179,15 @@ class _Rows:
     weight: Array
 
 
-def _training_rows(table: pd.DataFrame, cut_s: int, horizon: int, timeframe_s: int) -> _Rows | None:
+def _training_rows(table: pd.DataFrame, cut_s: int, label: LabelSpec) -> _Rows | None:
     opens_s = open_seconds(table)
     excursions = [labels(table, side) for side in SIDES]
     rows = select_rows(
         opens_s,
         np.isfinite(excursions[0]) & np.isfinite(excursions[1]),
         start_s=0,
-        stop_s=train_stop_s(cut_s, horizon, timeframe_s),
-        timeframe_s=timeframe_s,
+        stop_s=train_stop_s(cut_s, label),
+        timeframe_s=label.timeframe_s,
         every=SCALE_EVERY,
     )
     if not len(rows):
@@ -199,9 +199,7 @@ def _training_rows(table: pd.DataFrame, cut_s: int, horizon: int, timeframe_s: i
     return _Rows(part, regressors(part), target, weight)
 
 
-def fit_scale(
-    tables: Mapping[str, pd.DataFrame], cut_s: int, horizon: int, timeframe_s: int
-) -> LabelScale:
+def fit_scale(tables: Mapping[str, pd.DataFrame], cut_s: int, label: LabelSpec) -> LabelScale:
     """Return the label scale fitted on all rows whose label ended by the cut.
 
     Parameters
@@ -210,11 +208,13 @@ def fit_scale(
         Pair -> `build_table`: the context pairs, and the pair to be served.
     cut_s
         Seconds since the epoch; no label that ends later is used.
+    label
+        Horizon and timeframe; the scale is one for both sides.
     """
     parts = {
         pair: rows
         for pair in sorted(tables)  # sums depend on the order in their last bit
-        if (rows := _training_rows(tables[pair], cut_s, horizon, timeframe_s)) is not None
+        if (rows := _training_rows(tables[pair], cut_s, label)) is not None
     }
     n_rows = sum(len(rows.target) for rows in parts.values())
     if n_rows < MIN_ROWS:

@@ -17,6 +17,7 @@ from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.folds import Layout, Window
 from feeder_mixin.model.quantile import fit_shared
 from feeder_mixin.model.rows import DAY_S, open_seconds, train_stop_s
+from feeder_mixin.settings import LabelSpec
 from tests.candle_factory import make_candles
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -271,10 +272,10 @@ def setup(peers):
     cuts = [end_s - days * DAY_S for days in (30, 20, 10)]
     folds = (
         Window(cuts[0], cuts[1]),
-        Window(cuts[1], train_stop_s(cuts[2], HORIZON, TIMEFRAME_S)),
+        Window(cuts[1], train_stop_s(cuts[2], LabelSpec("long", HORIZON, TIMEFRAME_S))),
     )
     layout = Layout(folds, Window(cuts[2], end_s), 45.0)
-    shared = {cuts[2]: fit_shared(tables, cuts[2], HORIZON, TIMEFRAME_S)}
+    shared = {cuts[2]: fit_shared(tables, cuts[2], LabelSpec("long", HORIZON, TIMEFRAME_S))}
     return sys.modules["common"].Setup("BTC", market, tables[pairs[0]], layout, shared, 0.0, 0.0)
 
 
@@ -289,7 +290,7 @@ def test_problem_of_the_peers_has_no_label_that_ends_after_the_cut(peers, setup)
     """What a peer tunes and is fitted on does not know the untouched window."""
     build_problem = sys.modules["peer_tuners"].build_problem
     known, cut_s = build_problem(setup, "short"), setup.layout.test.cut_s
-    first_unknown_s = train_stop_s(cut_s, HORIZON, TIMEFRAME_S)
+    first_unknown_s = train_stop_s(cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     spoilt = build_problem(spoil_labels(setup, first_unknown_s), "short")
     np.testing.assert_array_equal(known.z, spoilt.z)
     np.testing.assert_array_equal(known.final.z, spoilt.final.z)
@@ -302,7 +303,7 @@ def test_problem_of_the_peers_has_no_fold_that_trains_on_what_it_scores(peers, s
     build_problem = sys.modules["peer_tuners"].build_problem
     known = build_problem(setup, "short")
     for window, (train, scored) in zip(setup.layout.folds, known.folds, strict=True):
-        stop_s = train_stop_s(window.cut_s, HORIZON, TIMEFRAME_S)
+        stop_s = train_stop_s(window.cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
         spoilt = build_problem(spoil_labels(setup, stop_s), "short")
         np.testing.assert_array_equal(known.z[train], spoilt.z[train])
         assert (known.z[scored] != spoilt.z[scored]).all()

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from feeder_mixin.live.state.files import read_checked
 from feeder_mixin.live.state.lock import is_bot_running
 from feeder_mixin.live.state.status import Status, read_status
-from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.schema import SIDE_NUMBERS, ParameterRecord, default_parameters
 from feeder_mixin.settings import FeederSettings, build_settings
 from feeder_mixin.stores.url import open_store
 
@@ -294,13 +294,19 @@ class TradingProject:
 
     def write(self, values: Mapping[str, Mapping[str, float]]) -> None:
         """Write a new record per pair: the defaults, but for the values given."""
+        facts = {
+            "side": SIDE_NUMBERS["long"],
+            "horizon_candles": 30.0,
+            "timeframe_s": float(STEP_S),
+            "beats_rule": 1.0,
+        }
         records = [
             ParameterRecord(
                 FEEDER_ID,
                 pair,
                 time.time_ns(),
                 {**default_parameters(), **chosen},
-                {"horizon_candles": 30.0, "timeframe_s": float(STEP_S), "beats_rule": 1.0},
+                facts,
             )
             for pair, chosen in values.items()
         ]

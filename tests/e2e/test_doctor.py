@@ -23,7 +23,8 @@ def ask(trading: TradingProject) -> tuple[int, dict[str, str]]:
 def test_doctor_follows_a_bot_through_a_new_record_and_its_reload(trading):
     """What the operator is told is what the bot does, the API port in its hands included."""
     rest = make_rest()
-    trading.edit_config(api_server=rest.config)
+    feeder = json.loads(trading.config.read_text())["feeder"]
+    trading.edit_config(api_server=rest.config, feeder={**feeder, "context_pairs": list(PAIRS)})
     with running_bot(trading) as bot:
         bot.wait_running()
         bot.wait_ready()

@@ -19,7 +19,7 @@ from feeder_mixin.market.features import labels
 from feeder_mixin.model.calibration import calibrate
 from feeder_mixin.model.quantile import fit_safety_model, fit_shared
 from feeder_mixin.model.rows import open_seconds
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import FeederSettings, LabelSpec
 from tests.live.conftest import (
     BTC,
     ETH,
@@ -54,7 +54,7 @@ def tune(world, settings, pairs, parameters, cuts_s):
     context = {p: world.candles[p] for p in settings.context_pairs if p in world.candles}
     market = FeatureContext(context, HORIZON, STEP_S)
     tables = {p: market.build(world.candles[p]) for p in {*context, *pairs}}
-    shared = [fit_shared(tables, cut_s, HORIZON, STEP_S) for cut_s in cuts_s]
+    shared = [fit_shared(tables, cut_s, LabelSpec("long", HORIZON, STEP_S)) for cut_s in cuts_s]
     tuned = {}
     for pair in pairs:
         table = tables[pair]

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from feeder_mixin.errors import CandleError
 from feeder_mixin.model.folds import MIN_FOLDS, TEST_DAYS, needed_labelled_days, plan_layout
 from feeder_mixin.model.rows import DAY_S, select_rows, train_stop_s
+from feeder_mixin.settings import LabelSpec
 from tests import strategies
 
 
@@ -19,9 +20,8 @@ def plan(history_days, days_back, horizon=30, timeframe_s=300, last_candle=5_900
     layout = plan_layout(
         first_s,
         last_s,
+        LabelSpec("long", horizon, timeframe_s),
         days_back=days_back,
-        horizon=horizon,
-        timeframe_s=timeframe_s,
         needed_warmup_days=14.05,
     )
     return first_s, last_s, layout
@@ -33,7 +33,7 @@ def test_layout_of_any_history_keeps_training_labels_out_of_later_windows(case):
     horizon, timeframe_s = case["horizon"], case["timeframe_s"]
     labelled = min(case["days_back"], case["history_days"] - horizon * timeframe_s / DAY_S)
     # Folds are an eighth of three quarters of the days at least: room for the horizon in each.
-    assume(labelled > needed_labelled_days(horizon, timeframe_s) + 0.1)
+    assume(labelled > needed_labelled_days(LabelSpec("long", horizon, timeframe_s)) + 0.1)
     first_s, last_s, layout = plan(**case)
     windows = [*layout.folds, layout.test]
     assert len(layout.folds) >= MIN_FOLDS
@@ -43,7 +43,9 @@ def test_layout_of_any_history_keeps_training_labels_out_of_later_windows(case):
         assert before.cut_s < before.end_s == after.cut_s - purged_s
     last_fold = layout.folds[-1]
     assert last_fold.cut_s < last_fold.end_s
-    assert last_fold.end_s == train_stop_s(layout.test.cut_s, horizon, timeframe_s)
+    assert last_fold.end_s == train_stop_s(
+        layout.test.cut_s, LabelSpec("long", horizon, timeframe_s)
+    )
     assert layout.test.end_s == last_s - (horizon - 1) * timeframe_s
     assert windows[0].cut_s > first_s
     opens_s = np.arange(first_s, last_s + timeframe_s, timeframe_s)
@@ -53,7 +55,7 @@ def test_layout_of_any_history_keeps_training_labels_out_of_later_windows(case):
             opens_s,
             known,
             start_s=0,
-            stop_s=train_stop_s(window.cut_s, horizon, timeframe_s),
+            stop_s=train_stop_s(window.cut_s, LabelSpec("long", horizon, timeframe_s)),
             timeframe_s=timeframe_s,
         )
         scored = select_rows(

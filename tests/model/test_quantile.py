@@ -16,6 +16,7 @@ from feeder_mixin.model.metrics import exceedance, skill
 from feeder_mixin.model.quantile import (
     POOLED_ALPHAS,
     POOLED_TREES,
+    TrainingWindow,
     booster_params,
     combine,
     fit_safety_model,
@@ -29,7 +30,7 @@ from feeder_mixin.model.quantile import (
 )
 from feeder_mixin.model.rows import DAY_S, PAIR_EVERY, open_seconds
 from feeder_mixin.schema import PARAMETERS, default_parameters
-from feeder_mixin.settings import SIDES
+from feeder_mixin.settings import SIDES, LabelSpec
 
 HORIZON, TIMEFRAME_S = 30, 300
 ETH = "ETH/USDT:USDT"
@@ -55,12 +56,10 @@ def fit(market, side="long", parameters=None, shared=None, pair=ETH):
     model, _ = fit_safety_model(
         pair,
         market.tables[pair],
-        side,
+        LabelSpec(side, HORIZON, TIMEFRAME_S),
         parameters or default_parameters(),
         shared or market.shared,
-        train_days=150.0,
-        horizon=HORIZON,
-        timeframe_s=TIMEFRAME_S,
+        150.0,
     )
     return model
 
@@ -72,11 +71,8 @@ def training(small_market):
         ETH,
         small_market.tables[ETH],
         small_market.shared.scale,
-        "long",
-        cut_s=small_market.cut_s,
-        train_days=150.0,
-        horizon=HORIZON,
-        timeframe_s=TIMEFRAME_S,
+        LabelSpec("long", HORIZON, TIMEFRAME_S),
+        TrainingWindow(small_market.cut_s, 150.0),
     )
 
 
@@ -170,7 +166,7 @@ def test_prediction_of_no_rows_is_empty(small_market):
 def test_models_fitted_twice_are_identical(small_market):
     """A restart gives the same scale, pooled trees and own trees, whatever the pairs' order."""
     turned = dict(reversed(small_market.tables.items()))
-    shared = fit_shared(turned, small_market.cut_s, HORIZON, TIMEFRAME_S)
+    shared = fit_shared(turned, small_market.cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     assert set(shared.pooled) == set(POOLED_ALPHAS)
     for alpha, booster in shared.pooled.items():
         assert trees(booster) == trees(small_market.shared.pooled[alpha])
@@ -185,16 +181,14 @@ def test_models_when_later_rows_change_are_identical(small_market):
         late = open_seconds(table) + (HORIZON + 1) * TIMEFRAME_S > small_market.cut_s
         changed[pair] = table.copy()
         changed[pair].loc[late] *= 2.0
-    shared = fit_shared(changed, small_market.cut_s, HORIZON, TIMEFRAME_S)
+    shared = fit_shared(changed, small_market.cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     model, rows = fit_safety_model(
         ETH,
         changed[ETH],
-        "long",
+        LabelSpec("long", HORIZON, TIMEFRAME_S),
         default_parameters(),
         shared,
-        train_days=150.0,
-        horizon=HORIZON,
-        timeframe_s=TIMEFRAME_S,
+        150.0,
     )
     for alpha, booster in shared.pooled.items():
         assert trees(booster) == trees(small_market.shared.pooled[alpha])
@@ -206,7 +200,7 @@ def test_models_when_later_rows_change_are_identical(small_market):
 def test_model_of_short_history_is_atr_scaled_and_own_only(small_market):
     """Before the scale can be fitted, the pair's own trees on ATR14 / close serve."""
     early_s = int(open_seconds(small_market.tables[ETH])[0]) + 6 * DAY_S
-    shared = fit_shared(small_market.tables, early_s, HORIZON, TIMEFRAME_S)
+    shared = fit_shared(small_market.tables, early_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     assert shared.scale.is_fallback
     assert not shared.pooled
     q = fit(small_market, shared=shared).predict(small_market.tables[ETH])
@@ -237,14 +231,12 @@ def test_training_rows_of_a_window_are_thinned_weighted_and_purged(small_market,
 def test_training_rows_of_a_redraw_are_others_and_fewer(small_market):
     """A redraw takes other rows and leaves out the window's first days."""
     table, scale = small_market.tables[ETH], small_market.shared.scale
-    window = {
-        "cut_s": small_market.cut_s,
-        "train_days": 10.0,
-        "horizon": HORIZON,
-        "timeframe_s": TIMEFRAME_S,
-    }
-    first = training_rows(ETH, table, scale, "long", **window)
-    redraw = training_rows(ETH, table, scale, "long", **window, drop_days=2.0, offset=3)
+    label, window = (
+        LabelSpec("long", HORIZON, TIMEFRAME_S),
+        TrainingWindow(small_market.cut_s, 10.0),
+    )
+    first = training_rows(ETH, table, scale, label, window)
+    redraw = training_rows(ETH, table, scale, label, replace(window, drop_days=2.0, offset=3))
     assert not set(first.rows) & set(redraw.rows)
     opens_s = open_seconds(table)
     assert small_market.cut_s - 8 * DAY_S <= opens_s[redraw.rows[0]]
@@ -261,11 +253,8 @@ def test_training_rows_without_finished_label_are_refused(small_market):
             ETH,
             table,
             small_market.shared.scale,
-            "long",
-            cut_s=int(open_seconds(table)[0]),
-            train_days=150.0,
-            horizon=HORIZON,
-            timeframe_s=TIMEFRAME_S,
+            LabelSpec("long", HORIZON, TIMEFRAME_S),
+            TrainingWindow(int(open_seconds(table)[0]), 150.0),
         )
 
 
@@ -319,7 +308,7 @@ def test_prediction_equals_the_search_formula(small_market):
     pooled = interpolate_alpha(small_market.shared.pooled_z(table, log_scale, "long"), 0.13)
     own = model.own.predict(tree_features(table, log_scale, "long"))
     constant = atr_rule_constant(
-        small_market.tables[ETH], "long", small_market.cut_s, 0.13, 30, 300
+        small_market.tables[ETH], LabelSpec("long", 30, 300), small_market.cut_s, 0.13
     )
     rule_z = constant * table["atr_ratio"].to_numpy() / np.exp(log_scale)
     expected = combine(own, pooled, rule_z) * np.exp(log_scale)
@@ -344,22 +333,22 @@ def test_defaults_on_real_candles_beat_the_rule(real_candles, pair):
     context = {f"{name}/USDT:USDT": real_candles(f"{name}/USDT:USDT") for name in names}
     tables = dict(FeatureContext(context, HORIZON, TIMEFRAME_S).build_context())
     cut_s = int(pd.Timestamp("2026-02-03", tz="UTC").timestamp())
-    shared = fit_shared(tables, cut_s, HORIZON, TIMEFRAME_S)
+    shared = fit_shared(tables, cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     found = []
     for side in SIDES:
         model, _ = fit_safety_model(
             pair,
             tables[pair],
-            side,
+            LabelSpec(side, HORIZON, TIMEFRAME_S),
             default_parameters(),
             shared,
-            train_days=150.0,
-            horizon=HORIZON,
-            timeframe_s=TIMEFRAME_S,
+            150.0,
         )
         y, opens_s = labels(tables[pair], side), open_seconds(tables[pair])
         rows = (opens_s >= cut_s) & np.isfinite(y)
-        constant = atr_rule_constant(tables[pair], side, cut_s, 0.10, HORIZON, TIMEFRAME_S)
+        constant = atr_rule_constant(
+            tables[pair], LabelSpec(side, HORIZON, TIMEFRAME_S), cut_s, 0.10
+        )
         rule = constant * tables[pair]["atr_ratio"].to_numpy()[rows]
         found.append(skill(y[rows], model.predict(tables[pair][rows]), rule, 0.10))
     assert np.mean(found) > 0.02

@@ -13,6 +13,7 @@ from feeder_mixin.model.rows import (
     select_rows,
     train_stop_s,
 )
+from feeder_mixin.settings import LabelSpec
 
 EVERY = st.sampled_from((1, 5, 6, 10, 20))
 
@@ -54,7 +55,7 @@ def test_last_training_row_at_any_cut_has_a_label_known_by_then(
 ):
     """The last row allowed ends its label by the cut, and one more would not."""
     cut_s = moment // timeframe_s * timeframe_s if on_grid else moment
-    stop_s = train_stop_s(cut_s, horizon, timeframe_s)
+    stop_s = train_stop_s(cut_s, LabelSpec("long", horizon, timeframe_s))
     grid = stop_s // timeframe_s + np.arange(-3, 4)
     last = max(open_s for open_s in grid * timeframe_s if open_s < stop_s)
     label_known_s = last + (horizon + 1) * timeframe_s

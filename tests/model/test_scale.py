@@ -8,6 +8,7 @@ from feeder_mixin.market.features import SCALE_FEATURES
 from feeder_mixin.model import scale as module
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.model.scale import fit_scale
+from feeder_mixin.settings import LabelSpec
 
 HORIZON, TIMEFRAME_S = 30, 300
 ETH = "ETH/USDT:USDT"
@@ -30,7 +31,7 @@ def test_scale_of_one_pair_equals_sklearns_ridge(small_market, monkeypatch):
     """The normal equations of one pair are a weighted ridge regression with free intercept."""
     monkeypatch.setattr(module, "MIN_ROWS", 100)
     table, cut_s = small_market.tables[ETH], small_market.cut_s
-    scale = fit_scale({ETH: table}, cut_s, HORIZON, TIMEFRAME_S)
+    scale = fit_scale({ETH: table}, cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     opens_s = open_seconds(table)
     known = (opens_s + (HORIZON + 1) * TIMEFRAME_S <= cut_s) & (opens_s // TIMEFRAME_S % 6 == 0)
     rows = table[known]
@@ -48,8 +49,10 @@ def test_scale_of_one_pair_equals_sklearns_ridge(small_market, monkeypatch):
 def test_scale_of_pairs_in_another_order_is_bit_equal(small_market):
     """Neither the order of pairs nor a second fit changes a bit."""
     turned = dict(reversed(small_market.tables.items()))
-    first = fit_scale(small_market.tables, small_market.cut_s, HORIZON, TIMEFRAME_S)
-    second = fit_scale(turned, small_market.cut_s, HORIZON, TIMEFRAME_S)
+    first = fit_scale(
+        small_market.tables, small_market.cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S)
+    )
+    second = fit_scale(turned, small_market.cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     assert not first.is_fallback
     for pair in turned:
         assert np.array_equal(first.coefficients[pair], second.coefficients[pair])
@@ -63,8 +66,8 @@ def test_scale_when_later_rows_change_is_bit_equal(small_market):
         late = open_seconds(table) + (HORIZON + 1) * TIMEFRAME_S > cut_s
         changed[pair] = table.copy()
         changed[pair].loc[late] *= 3.0
-    first = fit_scale(small_market.tables, cut_s, HORIZON, TIMEFRAME_S)
-    second = fit_scale(changed, cut_s, HORIZON, TIMEFRAME_S)
+    first = fit_scale(small_market.tables, cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
+    second = fit_scale(changed, cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     for pair in changed:
         assert np.array_equal(first.coefficients[pair], second.coefficients[pair])
 
@@ -72,7 +75,7 @@ def test_scale_when_later_rows_change_is_bit_equal(small_market):
 def test_scale_of_short_history_is_atr(small_market):
     """Where history is short, ATR14 / close stands in."""
     early_s = int(open_seconds(small_market.tables[ETH])[0]) + 5 * 86_400
-    scale = fit_scale(small_market.tables, early_s, HORIZON, TIMEFRAME_S)
+    scale = fit_scale(small_market.tables, early_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     table = small_market.tables[ETH]
     assert scale.is_fallback
     np.testing.assert_allclose(np.exp(scale.log_scale(ETH, table)), table["atr_ratio"], rtol=1e-12)
@@ -82,7 +85,11 @@ def test_scale_of_a_pair_without_labels_is_the_pooled_one(small_market):
     """A pair that is new at the cut takes the fit of the others."""
     tables = dict(small_market.tables)
     new = tables[ETH].loc[tables[ETH].index[-1000:]]
-    scale = fit_scale({**tables, "NEW/USDT:USDT": new}, small_market.cut_s, HORIZON, TIMEFRAME_S)
+    scale = fit_scale(
+        {**tables, "NEW/USDT:USDT": new},
+        small_market.cut_s,
+        LabelSpec("long", HORIZON, TIMEFRAME_S),
+    )
     assert np.isfinite(scale.log_scale("NEW/USDT:USDT", new)).all()
 
 
@@ -100,7 +107,9 @@ def with_trees(small_market):
     """Give a scale that has trees, however short the history."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MIN_TREE_ROWS", 1_000)
-        return fit_scale(small_market.tables, small_market.cut_s, HORIZON, TIMEFRAME_S)
+        return fit_scale(
+            small_market.tables, small_market.cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S)
+        )
 
 
 def test_scale_trees_of_a_nonlinear_market_lower_the_error(small_market):
@@ -111,10 +120,10 @@ def test_scale_trees_of_a_nonlinear_market_lower_the_error(small_market):
         loud = np.sin(6 * table["volume_12"]) > 0
         for side in ("long", "short"):
             tables[pair].loc[loud, f"excursion_{side}"] *= 4.0
-    linear = fit_scale(tables, cut_s, HORIZON, TIMEFRAME_S)
+    linear = fit_scale(tables, cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MIN_TREE_ROWS", 1_000)
-        bent = fit_scale(tables, cut_s, HORIZON, TIMEFRAME_S)
+        bent = fit_scale(tables, cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     assert linear.trees is None
     later = tables[ETH][open_seconds(tables[ETH]) >= cut_s].dropna()
     target = np.log(-later[["excursion_long", "excursion_short"]].clip(upper=-1e-5)).mean(axis=1)
@@ -138,5 +147,5 @@ def test_scale_trees_when_later_rows_change_are_identical(small_market, with_tre
         changed[pair].loc[late] *= 3.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MIN_TREE_ROWS", 1_000)
-        again = fit_scale(changed, small_market.cut_s, HORIZON, TIMEFRAME_S)
+        again = fit_scale(changed, small_market.cut_s, LabelSpec("long", HORIZON, TIMEFRAME_S))
     assert again.trees.model_to_string() == with_trees.trees.model_to_string()

@@ -55,8 +55,8 @@ def sums_by_day(values: Row, opens_s: Sequence[int]) -> list[float]:
 
 def skill_by_day(
     y: Row, q: Row, reference: Row, alpha: float, opens_s: Sequence[int], largest: float
-) -> float:
-    """Return the skill in which no day counts for more than `largest` median days."""
+) -> tuple[float, float]:
+    """Return what was saved and what the rule lost, no day above `largest` median days."""
     ours = sums_by_day([pinball([a], [b], alpha) for a, b in zip(y, q, strict=True)], opens_s)
     rule = sums_by_day(
         [pinball([a], [b], alpha) for a, b in zip(y, reference, strict=True)], opens_s
@@ -67,4 +67,4 @@ def skill_by_day(
         share = limit / unit if unit > limit else 1.0
         saved += share * (unit - one)
         total += share * unit
-    return saved / total
+    return saved, total

@@ -16,16 +16,17 @@ from feeder_mixin.model.folds import plan_layout
 from feeder_mixin.model.quantile import fit_safety_model, fit_shared, shared_rows
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import default_parameters
+from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
 from feeder_mixin.tune.judge.result import chart, compare, decision_value
-from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.run.journal import Journal, RunTrials
 from feeder_mixin.tune.search.space import StudySettings, warm_start_sets
-from feeder_mixin.tune.search.study import run_study
+from feeder_mixin.tune.search.study import Budget, run_study
 from tests.candle_factory import make_candles
 from tests.oracles import metrics as oracle
 
 PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
-SETTINGS = StudySettings("f", PAIR, "short", 30, 300, 0.01, 150.0, 0)
+SETTINGS = StudySettings("f", PAIR, LabelSpec("short", 30, 300), 0.01, 150.0, 0)
 CHANGED = {**default_parameters(), "num_leaves": 31, "max_depth": 6, "learning_rate": 0.05}
 
 
@@ -39,12 +40,11 @@ def prepared():
     layout = plan_layout(
         int(open_seconds(table)[0]),
         int(frames[PAIR].index[-1].timestamp()),
+        LabelSpec("long", 30, 300),
         days_back=180,
-        horizon=30,
-        timeframe_s=300,
         needed_warmup_days=14,
     )
-    shared = {c: fit_shared(tables, c, 30, 300) for c in layout.cuts_s}
+    shared = {c: fit_shared(tables, c, LabelSpec("long", 30, 300)) for c in layout.cuts_s}
     return tables, table, layout, shared
 
 
@@ -57,10 +57,9 @@ def search(table, layout, shared, path, n_trials=6):
             table,
             layout,
             shared,
-            n_trials=n_trials,
-            warm_start=warm_start_sets(SETTINGS, CHANGED, []),
-            journal=journal,
-            run_id=run.run_id,
+            warm_start_sets(SETTINGS, CHANGED, []),
+            RunTrials(journal, run.run_id),
+            Budget(n_trials),
         )
 
 
@@ -73,7 +72,9 @@ def test_search_never_looks_at_the_test_window(prepared, tmp_path):
     for column in LABEL_COLUMNS.values():
         spoilt.loc[reads_test, column] *= 17.0
     spoilt_tables = {**tables, PAIR: spoilt}
-    spoilt_shared = {c: fit_shared(spoilt_tables, c, 30, 300) for c in layout.cuts_s}
+    spoilt_shared = {
+        c: fit_shared(spoilt_tables, c, LabelSpec("long", 30, 300)) for c in layout.cuts_s
+    }
     first = search(table, layout, shared, tmp_path / "a.sqlite")
     second = search(spoilt, layout, spoilt_shared, tmp_path / "b.sqlite")
     assert first.trials == second.trials
@@ -114,10 +115,9 @@ def test_search_fix_n_estimators_is_exact_in_every_finished_trial(prepared, tmp_
             table,
             layout,
             shared,
-            n_trials=5,
-            warm_start=warm_start_sets(settings, None, []),
-            journal=journal,
-            run_id=run.run_id,
+            warm_start_sets(settings, None, []),
+            RunTrials(journal, run.run_id),
+            Budget(5),
         )
     assert all(t.parameters["n_estimators"] == 150 for t in result.trials if not t.pruned)
     assert result.parameters["n_estimators"] == 150
@@ -134,12 +134,10 @@ def test_record_metrics_are_the_definitions(prepared):
         model, trained = fit_safety_model(
             PAIR,
             table,
-            "short",
+            LabelSpec("short", 30, 300),
             CHANGED,
             shared[window.cut_s],
-            train_days=150.0,
-            horizon=30,
-            timeframe_s=300,
+            150.0,
         )
         assert (opens[trained] + 31 * 300 <= window.cut_s).all()
         rows = [
@@ -230,7 +228,7 @@ def test_walk_leaves_the_atr_rule_as_it_is(prepared):
     """The rule's constant is refitted at each cut; nothing calibrates it."""
     _, table, layout, shared = prepared
     test = Evaluator(SETTINGS, table, shared).walk(layout, CHANGED).test
-    constant = atr_rule_constant(table, "short", layout.test.cut_s, 0.1, 30, 300)
+    constant = atr_rule_constant(table, LabelSpec("short", 30, 300), layout.test.cut_s, 0.1)
     at = np.searchsorted(open_seconds(table), test.opens_s)
     np.testing.assert_allclose(test.rule, constant * table["atr_ratio"].to_numpy()[at])
 
@@ -277,7 +275,7 @@ def test_shared_models_of_the_thinned_tables_are_those_of_the_whole(prepared):
     thinned = {pair: shared_rows(t, 300) for pair, t in tables.items()}
     assert len(thinned[PAIR]) < 0.25 * len(table)
     cut_s = layout.test.cut_s
-    again, whole = fit_shared(thinned, cut_s, 30, 300), shared[cut_s]
+    again, whole = fit_shared(thinned, cut_s, LabelSpec("long", 30, 300)), shared[cut_s]
     log_scale = whole.scale.log_scale(PAIR, table)
     np.testing.assert_array_equal(again.scale.log_scale(PAIR, table), log_scale)
     np.testing.assert_array_equal(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.schema import PARAMETER_BY_NAME, default_parameters, parameter_problems
+from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.search._finalists import RedrawGain, alpha_pays, choose_winner
 from feeder_mixin.tune.search.space import SearchSpace, StudySettings, Trial, warm_start_sets
 from feeder_mixin.tune.search.study import Baseline, derive_seed
@@ -17,7 +18,7 @@ START = Trial(0, default_parameters(), 0.0, pruned=False)
 
 def settings(**fixes: float) -> StudySettings:
     """Return study settings with these fixes."""
-    return StudySettings("f", "BTC/USDT:USDT", "short", 30, 300, 0.01, 150, 0, fixes)
+    return StudySettings("f", "BTC/USDT:USDT", LabelSpec("short", 30, 300), 0.01, 150, 0, fixes)
 
 
 def trial(number: int, **changes: float) -> Trial:

@@ -168,12 +168,7 @@ def _sort_out(
     reasons = {pair: note.reason for pair, note in latest.rejected.items()}
     reasons |= {pair: f"{pair}: {note.reason}" for pair, note in latest.incomplete.items()}
     for pair, record in latest.records.items():
-        reason = mismatch_reason(
-            record,
-            side=settings.side,
-            horizon_candles=settings.horizon_candles,
-            timeframe_s=timeframe_s,
-        )
+        reason = mismatch_reason(record, settings.label(timeframe_s))
         if reason is None:
             usable[pair] = record
         else:
@@ -317,12 +312,7 @@ def load_last_good(
         # A copy of the future is of unknown age: the clock was wrong, then or now.
         if limit is not None and not -1.0 <= age_days <= limit:
             too_old[record.pair] = age_days
-        elif reason := mismatch_reason(
-            record,
-            side=settings.side,
-            horizon_candles=settings.horizon_candles,
-            timeframe_s=timeframe_s,
-        ):
+        elif reason := mismatch_reason(record, settings.label(timeframe_s)):
             other[record.pair] = reason
         else:
             good[record.pair] = record

@@ -148,9 +148,8 @@ class DataFolder:
         """Return how many rows a fit learns from where no candle is missing since the listing."""
         return expected_rows(
             cut_s,
+            self.settings.label(self.timeframe_s),
             train_days=self.settings.train_days,
-            horizon=self.settings.horizon_candles,
-            timeframe_s=self.timeframe_s,
             first_s=self._first_s(pair, warmup_candles(self.settings.horizon_candles) - 1),
         )
 

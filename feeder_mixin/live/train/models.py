@@ -290,12 +290,10 @@ class Trainer:
         model, rows = fit_safety_model(
             pair,
             table,
-            s.side,
+            s.label(self.timeframe_s),
             parameters,
             self.store.load_shared(shared_name),
-            train_days=s.train_days,
-            horizon=s.horizon_candles,
-            timeframe_s=self.timeframe_s,
+            s.train_days,
         )
         share = self.context_share(cut_s)
         self.store.save(name, shared_name, model, parameters, len(rows), share)
@@ -348,8 +346,8 @@ class Trainer:
             tables = dict(self._context_tables())
             if outside:
                 tables[pair] = shared_rows(table, self.timeframe_s)
-            horizon = self.settings.horizon_candles
-            shared = fit_shared(tables, cut_s, horizon, self.timeframe_s, levels)
+            label = self.settings.label(self.timeframe_s)
+            shared = fit_shared(tables, cut_s, label, levels)
             self.store.save_shared(name, shared)
         return name
 

@@ -177,7 +177,7 @@ class ModelTraining:
         Called on this thread every few seconds, whatever it is at.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - three of them are callbacks, to be taken out
         self,
         folder: DataFolder,
         tails: LiveTails,

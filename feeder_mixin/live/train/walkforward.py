@@ -235,7 +235,7 @@ class WalkForward:
             first_s += warmup_candles(s.horizon_candles) * timeframe_s
         enough_s = first_s + LEAST_ROWS * PAIR_EVERY * timeframe_s
         cut_s = due_cut_s(enough_s, s.retrain_hours)
-        while train_stop_s(cut_s, s.horizon_candles, timeframe_s) < enough_s:
+        while train_stop_s(cut_s, s.label(timeframe_s)) < enough_s:
             cut_s = self._cuts_s(cut_s, cut_s)[1]
         return cut_s
 

@@ -81,12 +81,7 @@ def plan_rollback(
         except SettingsError as error:
             problems.append(str(error))
             continue
-        reason = mismatch_reason(
-            target,
-            side=settings.side,
-            horizon_candles=settings.horizon_candles,
-            timeframe_s=timeframe_s,
-        )
+        reason = mismatch_reason(target, settings.label(timeframe_s))
         if reason is not None:
             problems.append(f"{reason} (the record of {format_time_ns(target.time_ns)})")
         steps.append(RollbackStep(target, latest.records.get(pair)))

@@ -105,7 +105,7 @@ class Evaluator:
         self, settings: StudySettings, table: pd.DataFrame, shared: Mapping[int, SharedModels]
     ) -> None:
         self._settings, self._table, self._shared = settings, table, shared
-        self._excursion = labels(table, settings.side)
+        self._excursion = labels(table, settings.label.side)
         self._opens_s = open_seconds(table)
         self._atr_ratio = table["atr_ratio"].to_numpy(np.float64)
         self._walks: dict[tuple[object, ...], ServedForecasts] = {}
@@ -130,7 +130,7 @@ class Evaluator:
             for name in ("excursion", "q", "rule")
         )
         opens_s = np.concatenate([one.opens_s for one in raw])
-        label_s = s.horizon * s.timeframe_s
+        label_s = s.label.horizon_s
         served, _theta = calibrate(q, excursion, opens_s, alpha=alpha, label_s=label_s)
         ends = np.cumsum([len(one.q) for one in raw])[:-1]
         parts = [
@@ -147,7 +147,7 @@ class Evaluator:
             np.isfinite(self._excursion),
             start_s=window.cut_s,
             stop_s=window.end_s,
-            timeframe_s=s.timeframe_s,
+            timeframe_s=s.label.timeframe_s,
         )
         if not len(rows):
             raise CandleError(
@@ -156,16 +156,12 @@ class Evaluator:
         model, trained = fit_safety_model(
             s.pair,
             self._table,
-            s.side,
+            s.label,
             parameters,
             self._shared[window.cut_s],
-            train_days=s.train_days,
-            horizon=s.horizon,
-            timeframe_s=s.timeframe_s,
+            s.train_days,
         )
-        constant = atr_rule_constant(
-            self._table, s.side, window.cut_s, model.alpha, s.horizon, s.timeframe_s
-        )
+        constant = atr_rule_constant(self._table, s.label, window.cut_s, model.alpha)
         fitted = model.predict(self._table.iloc[trained])
         return Forecast(
             excursion=self._excursion[rows],
@@ -183,7 +179,7 @@ class Evaluator:
             forecast.excursion, q, forecast.rule, alpha, forecast.opens_s
         )
         rates = safety_rates(forecast.excursion, q, s.max_adverse_ratio)
-        misses = thinned_misses(forecast.excursion, q, forecast.opens_s, s.horizon, s.timeframe_s)
+        misses = thinned_misses(forecast.excursion, q, forecast.opens_s, s.label)
         return Score(
             skill=gain,
             skill_se=error,

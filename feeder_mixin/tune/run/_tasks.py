@@ -24,11 +24,12 @@ from feeder_mixin.model.folds import ADVISED_DAYS, Layout, needed_labelled_days,
 from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_context
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import SIDE_NUMBERS, default_parameters, hash48
+from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.judge.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, record_metrics
 from feeder_mixin.tune.judge.result import chart, compare, decision_value
-from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.run.journal import Journal, RunTrials
 from feeder_mixin.tune.search.space import ParameterSet, StudySettings, warm_start_sets
-from feeder_mixin.tune.search.study import StudyResult, run_study
+from feeder_mixin.tune.search.study import Budget, StudyResult, run_study
 
 RESULT_VERSION: Final = 3
 """Of the form of a result document: one of another form is never gone on with."""
@@ -36,15 +37,17 @@ RESULT_VERSION: Final = 3
 _market: list[FeatureContext] = []
 """This process's market, set by `start`."""
 
+_label: list[LabelSpec] = []
+"""What this process's tasks predict, set by `start`."""
+
 _shared_tables: dict[str, pd.DataFrame] = {}
 """Context pair -> rows that shared models learn from; built when first asked for."""
 
 
-def start(
-    context: Mapping[str, pd.DataFrame], horizon: int, timeframe_s: int, until: pd.Timestamp
-) -> None:
+def start(context: Mapping[str, pd.DataFrame], label: LabelSpec, until: pd.Timestamp) -> None:
     """Set up this process; `until` is the open of the newest candle of any pair."""
-    _market[:] = [FeatureContext(context, horizon, timeframe_s, until)]
+    _label[:] = [label]
+    _market[:] = [FeatureContext(context, label.horizon, label.timeframe_s, until)]
     _shared_tables.clear()
 
 
@@ -78,11 +81,10 @@ class PairTask:
     shared: Mapping[int, SharedModels] | None
     journal_path: Path
     run_id: int
-    n_trials: int
+    budget: Budget
     own: ParameterSet | None
     others: Sequence[ParameterSet]
     champion: ParameterSet | None
-    budget_s: float | None
     provenance: Mapping[str, Any]
     market_hash: int
 
@@ -100,13 +102,13 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
     CandleError
         When too few rows with complete features and label remain, naming how many are needed.
     """
-    market = _market[0]
+    market, label = _market[0], _label[0]
     table = _build_table(pair, candles)
     frame = market.context[pair] if candles is None else candles
     warmup_days = warmup_candles(market.horizon) * market.timeframe_s / DAY_S
     labelled = table.index[np.isfinite(labels(table, "long"))]
     usable_days = len(labelled) * market.timeframe_s / DAY_S
-    needed = needed_labelled_days(market.horizon, market.timeframe_s)
+    needed = needed_labelled_days(label)
     if usable_days < needed:
         n_lost = int(np.isnan(bridge(frame).close).sum())
         lost = f", {n_lost} of them missing or in a halt," if n_lost else ""
@@ -120,10 +122,9 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
         return plan_layout(
             int(open_seconds(table)[0]),
             # Of the last label, not of the frame: behind it may be a halt, which is no market.
-            int(labelled[-1].timestamp()) + market.horizon * market.timeframe_s,
+            int(labelled[-1].timestamp()) + label.horizon_s,
+            label,
             days_back=days_back,
-            horizon=market.horizon,
-            timeframe_s=market.timeframe_s,
             needed_warmup_days=warmup_days,
         )
     except CandleError as error:
@@ -132,8 +133,7 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
 
 def fit_cut(cut_s: int) -> SharedModels:
     """Return scale and pooled trees of the context pairs at a cut."""
-    market = _market[0]
-    return fit_shared(_context_tables(), cut_s, market.horizon, market.timeframe_s)
+    return fit_shared(_context_tables(), cut_s, _label[0])
 
 
 def tune_pair(task: PairTask) -> dict[str, Any]:
@@ -144,10 +144,7 @@ def tune_pair(task: PairTask) -> dict[str, Any]:
     shared = task.shared
     if shared is None:
         tables = {**_context_tables(), s.pair: table}
-        shared = {
-            cut_s: fit_shared(tables, cut_s, s.horizon, s.timeframe_s)
-            for cut_s in task.layout.cuts_s
-        }
+        shared = {cut_s: fit_shared(tables, cut_s, s.label) for cut_s in task.layout.cuts_s}
     with Journal(task.journal_path) as journal:
         try:
             study = run_study(
@@ -155,11 +152,9 @@ def tune_pair(task: PairTask) -> dict[str, Any]:
                 table,
                 task.layout,
                 shared,
-                n_trials=task.n_trials,
-                warm_start=warm_start_sets(s, task.own, task.others),
-                journal=journal,
-                run_id=task.run_id,
-                budget_s=task.budget_s,
+                warm_start_sets(s, task.own, task.others),
+                RunTrials(journal, task.run_id),
+                task.budget,
             )
             result = _evaluate_contenders(task, table, shared, study, started)
         except FeederError as error:
@@ -185,9 +180,9 @@ def _evaluate_contenders(
     facts = {
         "optimization_trials": float(len(study.trials)),
         "optimization_time": time.monotonic() - started,
-        "side": SIDE_NUMBERS[s.side],
-        "horizon_candles": float(s.horizon),
-        "timeframe_s": float(s.timeframe_s),
+        "side": SIDE_NUMBERS[s.label.side],
+        "horizon_candles": float(s.label.horizon),
+        "timeframe_s": float(s.label.timeframe_s),
         "candles_from_s": frame.index[0].timestamp(),
         "candles_to_s": frame.index[-1].timestamp(),
         "context_hash": float(hash48(*sorted(_market[0].context))),
@@ -218,7 +213,7 @@ def _evaluate_contenders(
         },
         "provenance": dict(task.provenance),
         **comparison,
-        "n_independent": len(served.test.q) / s.horizon,
+        "n_independent": len(served.test.q) / s.label.horizon,
         "decision_value": decision_value(served, s.max_adverse_ratio),
         "chart": chart(served, frame),
         "labelled_days": task.layout.labelled_days,

@@ -307,5 +307,20 @@ class Journal:
             ) from error
 
 
+class RunTrials:
+    """The trials and redraws of one run, kept as they end."""
+
+    def __init__(self, journal: Journal, run_id: int) -> None:
+        self._journal, self._run_id = journal, run_id
+
+    def kept(self, stage: str) -> dict[int, dict[str, Any]]:
+        """Return number -> document of a stage, in order."""
+        return self._journal.trials(self._run_id, stage)
+
+    def keep(self, stage: str, number: int, document: Mapping[str, Any]) -> None:
+        """Keep one; again does nothing (`Journal.save_trial`)."""
+        self._journal.save_trial(self._run_id, stage, number, document)
+
+
 def _dump(document: Mapping[str, Any]) -> str:
     return json.dumps(document, sort_keys=True, allow_nan=False)

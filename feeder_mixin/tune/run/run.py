@@ -11,6 +11,7 @@ others.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,7 +34,7 @@ from feeder_mixin.tune.run.journal import Journal, Run
 from feeder_mixin.tune.run.lock import feeder_lock
 from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary, check_options
 from feeder_mixin.tune.search.space import StudySettings
-from feeder_mixin.tune.search.study import SEARCH
+from feeder_mixin.tune.search.study import SEARCH, Budget
 from feeder_mixin.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class _Runner:
     ) -> None:
         self._settings, self._options = settings, options
         self._store, self._progress = store, progress
-        self._timeframe_s = timeframe_seconds(settings.timeframe)
+        self._label = settings.label(timeframe_seconds(settings.timeframe))
         self._outbox = Outbox(settings.outbox_path)
         self._summary = RunSummary(settings.feeder_id)
         self._runs: dict[str, Run] = {}
@@ -133,7 +134,7 @@ class _Runner:
         if left:
             jobs = min(options.jobs, len(left))
             until = max(c.frame.index[-1] for c in candles.values())
-            setup = (context, settings.horizon_candles, self._timeframe_s, until)
+            setup = (context, self._label, until)
             with WorkerPool(jobs, worker.start, setup) as pool:
                 layouts = self._plan(pool, left, candles, context)
                 shared = self._fit_shared(pool, layouts, context)
@@ -175,14 +176,9 @@ class _Runner:
 
         A record that bots reject (another horizon) may start the search, and is no champion.
         """
-        settings, own = self._settings, latest.records.get(pair)
+        own = latest.records.get(pair)
         champion: Champion | None = None
-        if own is not None and not mismatch_reason(
-            own,
-            side=settings.side,
-            horizon_candles=settings.horizon_candles,
-            timeframe_s=self._timeframe_s,
-        ):
+        if own is not None and not mismatch_reason(own, self._label):
             beats_rule = own.metrics.get("beats_rule") != 0.0
             champion = Champion(own.time_ns, dict(own.parameters), beats_rule)
         elif pair in latest.expired:
@@ -270,9 +266,7 @@ class _Runner:
         study = StudySettings(
             settings.feeder_id,
             pair,
-            settings.side,
-            settings.horizon_candles,
-            self._timeframe_s,
+            self._label,
             settings.max_adverse_ratio,
             settings.train_days,
             options.seed,
@@ -288,11 +282,10 @@ class _Runner:
             shared={cut_s: shared[cut_s] for cut_s in layout.cuts_s} if pair in context else None,
             journal_path=self._settings.journal_path,
             run_id=run.run_id,
-            n_trials=options.n_trials,
+            budget=Budget(options.n_trials, (options.timeout_s or math.inf) / waves),
             own=run.warm_start.get("own"),
             others=run.warm_start.get("others", []),
             champion=None if champion is None else champion.parameters,
-            budget_s=None if options.timeout_s is None else options.timeout_s / waves,
             market_hash=hash48(settings.exchange, settings.candle_type),
             provenance={
                 "side": settings.side,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeder_mixin.model.metrics import day_block_sums, pinball_losses, ratio_with_error
-from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.run.journal import RunTrials
 from feeder_mixin.tune.search._objective import Draw, FoldRows, grow
 from feeder_mixin.tune.search.space import ALPHA, Trial
 
@@ -82,6 +82,8 @@ class Redraws:
         Draw number, from 1, -> its folds; called when a draw is first needed.
     n_draws
         How many redraws a candidate is compared on at most.
+    trials
+        Where finished redraws are kept, and taken from after an interruption.
     """
 
     def __init__(
@@ -89,13 +91,12 @@ class Redraws:
         rows: Sequence[FoldRows],
         make_draw: Callable[[int], Draw],
         n_draws: int,
-        journal: Journal,
-        run_id: int,
+        trials: RunTrials,
     ) -> None:
         self._make_draw, self._draws = make_draw, dict[int, Draw]()
         self._forecasts: dict[str, Array] = {}
-        self._n_draws, self._journal, self._run_id = n_draws, journal, run_id
-        self._kept = {d["key"]: d for d in journal.trials(run_id, REDRAW).values()}
+        self._n_draws, self._trials = n_draws, trials
+        self._kept = {d["key"]: d for d in trials.kept(REDRAW).values()}
         self.excursion = np.concatenate([fold.excursion for fold in rows])
         self.opens_s = np.concatenate([fold.opens_s for fold in rows])
 
@@ -118,7 +119,7 @@ class Redraws:
             losses = pinball_losses(self.excursion, forecasts, parameters[ALPHA])
             sums = day_block_sums(losses, self.opens_s)
             document = {"key": key, "day_losses": sums.tolist()}
-            self._journal.save_trial(self._run_id, REDRAW, len(self._kept), document)
+            self._trials.keep(REDRAW, len(self._kept), document)
             self._kept[key] = document
         return np.asarray(self._kept[key]["day_losses"])
 

@@ -26,6 +26,7 @@ from feeder_mixin.model.folds import Window
 from feeder_mixin.model.metrics import pinball_losses
 from feeder_mixin.model.quantile import (
     SharedModels,
+    TrainingWindow,
     booster_params,
     combine,
     interpolate_alpha,
@@ -35,7 +36,7 @@ from feeder_mixin.model.quantile import (
 from feeder_mixin.model.rows import open_seconds, select_rows
 from feeder_mixin.model.scale import LabelScale
 from feeder_mixin.schema import PARAMETER_BY_NAME
-from feeder_mixin.settings import Side
+from feeder_mixin.settings import LabelSpec
 
 Array = NDArray[np.float64]
 
@@ -102,6 +103,28 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """What tells the draws of a search apart.
+
+    Attributes
+    ----------
+    seed
+        LightGBM's seed.
+    share
+        Of the newest training rows kept; older ones are thinned by recency instead of weighted.
+    drop_days
+        Days left out at the front of every training window.
+    offset
+        Which rows the thinning keeps.
+    """
+
+    seed: int
+    share: float
+    drop_days: float = 0.0
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """All folds with one seed: number 0 is searched on, later ones are redraws."""
 
@@ -147,11 +170,9 @@ class PrunedError(Exception):
 def build_fold_rows(
     pair: str,
     table: pd.DataFrame,
-    side: Side,
+    label: LabelSpec,
     windows: Sequence[Window],
     shared: Mapping[int, SharedModels],
-    horizon: int,
-    timeframe_s: int,
 ) -> list[FoldRows]:
     """Return the scored rows of every fold.
 
@@ -160,7 +181,7 @@ def build_fold_rows(
     shared
         Model cut in seconds -> scale and pooled trees of that cut.
     """
-    opens_s, y = open_seconds(table), labels(table, side)
+    opens_s, y = open_seconds(table), labels(table, label.side)
     folds = []
     for window in windows:
         models = shared[window.cut_s]
@@ -169,7 +190,7 @@ def build_fold_rows(
             np.isfinite(y),
             start_s=window.cut_s,
             stop_s=window.end_s,
-            timeframe_s=timeframe_s,
+            timeframe_s=label.timeframe_s,
             every=SCORE_EVERY,
         )
         if not len(rows):
@@ -180,13 +201,13 @@ def build_fold_rows(
             FoldRows(
                 window,
                 models.scale,
-                tree_features(part, log_scale, side),
+                tree_features(part, log_scale, label.side),
                 y[rows],
                 np.exp(log_scale),
                 opens_s[rows],
-                models.pooled_z(part, log_scale, side),
+                models.pooled_z(part, log_scale, label.side),
                 part["atr_ratio"].to_numpy(np.float64) / np.exp(log_scale),
-                rule_ratios(table, side, window.cut_s, horizon, timeframe_s),
+                rule_ratios(table, label, window.cut_s),
             )
         )
     return folds
@@ -195,48 +216,23 @@ def build_fold_rows(
 def build_draw(
     pair: str,
     table: pd.DataFrame,
-    side: Side,
+    label: LabelSpec,
     folds: Sequence[FoldRows],
-    *,
     train_days: float,
-    horizon: int,
-    timeframe_s: int,
-    seed: int,
-    share: float,
-    drop_days: float = 0.0,
-    offset: int = 0,
+    sampling: Sampling,
 ) -> Draw:
-    """Return the folds of a draw, each Dataset built once.
-
-    Parameters
-    ----------
-    share
-        Of the newest training rows kept; older ones are thinned by recency instead of weighted.
-    seed, drop_days, offset
-        What a redraw changes: LightGBM's seed, days left out at the front of every training
-        window, and which rows the thinning keeps.
-    """
+    """Return the folds of a draw, each Dataset built once."""
     built, n_kept, n_rows = [], 0, 0
     for rows in folds:
-        training = training_rows(
-            pair,
-            table,
-            rows.label_scale,
-            side,
-            cut_s=rows.window.cut_s,
-            train_days=train_days,
-            horizon=horizon,
-            timeframe_s=timeframe_s,
-            drop_days=drop_days,
-            offset=offset,
-        )
-        kept = training.sampled_by_weight(share)
+        window = TrainingWindow(rows.window.cut_s, train_days, sampling.drop_days, sampling.offset)
+        training = training_rows(pair, table, rows.label_scale, label, window)
+        kept = training.sampled_by_weight(sampling.share)
         n_rows += len(training.rows)
         n_kept += len(kept.rows)
         train = make_dataset(kept.x, kept.z)
         valid = make_dataset(rows.x, np.zeros(len(rows.x)), reference=train)
         built.append(Fold(train, valid, rows))
-    return Draw(tuple(built), seed, n_kept / n_rows)
+    return Draw(tuple(built), sampling.seed, n_kept / n_rows)
 
 
 class _FoldBooster:

@@ -9,7 +9,7 @@ from typing import Final
 import optuna
 
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
-from feeder_mixin.settings import Side
+from feeder_mixin.settings import LabelSpec
 
 ParameterSet = dict[str, float]
 
@@ -32,9 +32,7 @@ class StudySettings:
 
     feeder_id: str
     pair: str
-    side: Side
-    horizon: int
-    timeframe_s: int
+    label: LabelSpec
     max_adverse_ratio: float
     train_days: float
     seed: int

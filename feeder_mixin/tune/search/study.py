@@ -17,6 +17,7 @@ goes on as if nothing had happened.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,13 +32,14 @@ from feeder_mixin.model.folds import Layout
 from feeder_mixin.model.metrics import checked_reference
 from feeder_mixin.model.quantile import POOLED_ALPHAS, SharedModels
 from feeder_mixin.schema import PARAMETER_BY_NAME, default_parameters
-from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.run.journal import RunTrials
 from feeder_mixin.tune.search._finalists import RedrawGain, Redraws, alpha_pays, choose_winner
 from feeder_mixin.tune.search._objective import (
     REDRAW_SHARE,
     SEARCH_SHARE,
     Draw,
     PrunedError,
+    Sampling,
     build_draw,
     build_fold_rows,
     grow,
@@ -102,19 +104,18 @@ class Search:
         settings: StudySettings,
         draw: Draw,
         warm_start: Sequence[ParameterSet],
-        journal: Journal,
-        run_id: int,
+        kept: RunTrials,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # runs in a worker process of ours only
         self._settings, self._draw, self._warm = settings, draw, warm_start
-        self._journal, self._run_id = journal, run_id
+        self._kept = kept
         self._space = SearchSpace(settings.fixes)
         self._baseline = fit_baseline(draw, settings.fixes.get(ALPHA))
         # A percentile of what other trials had at the same tree count; in the first trials none.
         pruner = optuna.pruners.PercentilePruner(PRUNE_PERCENTILE, n_startup_trials=5)
         self._study = optuna.create_study(direction="minimize", pruner=pruner)
         self.trials: list[Trial] = []
-        for document in journal.trials(run_id, SEARCH).values():
+        for document in kept.kept(SEARCH).values():
             self._replay(document)
 
     def run(self, n_trials: int, out_of_time: Callable[[], bool]) -> None:
@@ -161,7 +162,7 @@ class Search:
             "reported": {str(step): x for step, x in reported.items()},
         }
         # Saved before it counts: a trial that the search knows is never lost.
-        self._journal.save_trial(self._run_id, SEARCH, number, document)
+        self._kept.keep(SEARCH, number, document)
         self._remember(document)
 
     def _remember(self, document: Mapping[str, Any]) -> None:
@@ -216,17 +217,30 @@ class StudyResult:
     search_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When a search ends.
+
+    Attributes
+    ----------
+    n_trials
+        Trials in total, those of an interrupted run included.
+    seconds
+        Wall seconds; trial 0 is made in any case.
+    """
+
+    n_trials: int
+    seconds: float = math.inf
+
+
 def run_study(
     settings: StudySettings,
     table: pd.DataFrame,
     layout: Layout,
     shared: Mapping[int, SharedModels],
-    *,
-    n_trials: int,
     warm_start: Sequence[ParameterSet],
-    journal: Journal,
-    run_id: int,
-    budget_s: float | None = None,
+    trials: RunTrials,
+    budget: Budget,
 ) -> StudyResult:
     """Return the winner of a pair's search; finished trials are taken from the journal.
 
@@ -236,42 +250,30 @@ def run_study(
         The pair's rows (`market.features.build_table`).
     shared
         Model cut in seconds -> scale and pooled trees, for every fold.
-    budget_s
-        Wall seconds for the search; trial 0 is made in any case.
+    warm_start
+        Sets that the first trials try.
+    trials
+        Where finished trials are kept, and taken from after an interruption.
     """
     started = time.monotonic()
 
-    rows = build_fold_rows(
-        settings.pair,
-        table,
-        settings.side,
-        layout.folds,
-        shared,
-        settings.horizon,
-        settings.timeframe_s,
-    )
+    rows = build_fold_rows(settings.pair, table, settings.label, layout.folds, shared)
 
     def draw(number: int) -> Draw:
-        return build_draw(
-            settings.pair,
-            table,
-            settings.side,
-            rows,
-            train_days=settings.train_days,
-            horizon=settings.horizon,
-            timeframe_s=settings.timeframe_s,
+        sampling = Sampling(
             seed=derive_seed(settings.seed, settings.feeder_id, settings.pair, "draw", number),
             share=REDRAW_SHARE if number else SEARCH_SHARE,
             drop_days=min(number, 1),
             offset=3 * number,
         )
+        return build_draw(settings.pair, table, settings.label, rows, settings.train_days, sampling)
 
-    search = Search(settings, draw(0), warm_start, journal, run_id)
-    search.run(n_trials, lambda: budget_s is not None and time.monotonic() - started > budget_s)
+    search = Search(settings, draw(0), warm_start, trials)
+    search.run(budget.n_trials, lambda: budget.seconds < time.monotonic() - started)
     start = Trial(0, settings.start, search.trials[0].value, pruned=False)
     finished = [t for t in search.trials[1:] if not t.pruned and t.value < 0.0]
     candidates = sorted(finished, key=lambda t: (t.value, t.number))[:N_FINALISTS]
-    redraws = Redraws(rows, draw, REDRAWS, journal, run_id)
+    redraws = Redraws(rows, draw, REDRAWS, trials)
     evidence = [redraws.compare(t, start.parameters, settings.table_alpha) for t in candidates]
     winner = choose_winner(evidence, start)
     parameters = winner.parameters
