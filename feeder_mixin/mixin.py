@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from feeder_mixin.live.bot import LiveFeeder
-    from feeder_mixin.live.serve.predictor import SafetyColumns
+    from feeder_mixin.live.serve.columns import SafetyColumns
     from feeder_mixin.live.train.walkforward import WalkForward
 
 logger = logging.getLogger(__name__)

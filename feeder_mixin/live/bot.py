@@ -34,8 +34,9 @@ from feeder_mixin.live.serve.candles import (
     LiveTails,
     forming_candle_s,
 )
+from feeder_mixin.live.serve.columns import SafetyColumns, empty_columns
 from feeder_mixin.live.serve.exceedance import Exceedance, realised_exceedance
-from feeder_mixin.live.serve.predictor import Predictor, SafetyColumns, empty_columns
+from feeder_mixin.live.serve.predictor import Predictor
 from feeder_mixin.live.serve.snapshot import (
     PairSnapshot,
     ParameterCache,

@@ -85,13 +85,12 @@ def calibrate(
     theta
         In force at the first row.
     """
-    served, alphas = raw.copy(), np.full(len(raw), alpha)
-    thetas = calibrate_newer(served, excursion, alphas, opens_s, label_s=label_s, theta=theta)
-    return served, thetas
+    alphas = np.full(len(raw), alpha)
+    return calibrate_newer(raw, excursion, alphas, opens_s, label_s=label_s, theta=theta)
 
 
 def calibrate_newer(
-    served: Array,
+    forecasts: Array,
     excursion: Array,
     alphas: Array,
     opens_s: NDArray[np.int64],
@@ -99,16 +98,15 @@ def calibrate_newer(
     label_s: int,
     theta: float,
     seen_s: int | None = None,
-) -> Array:
-    """Serve the rows that are new, in place, and return the theta in force at each of them.
+) -> tuple[Array, Array]:
+    """Return what is served at every row, and the theta in force at each new one.
 
     Row by row or all at once: the result is the same, bit by bit.
 
     Parameters
     ----------
-    served : shape (n_rows,)
-        What was served at the rows seen before, and what the models say of the new ones, which is
-        replaced by what is served.
+    forecasts : shape (n_rows,)
+        What was served at the rows seen before, and what the models say of the new ones.
     excursion, alphas, opens_s : shape (n_rows,)
         Labels, levels and candle opens, ascending. A row whose quantile or label is NaN moves
         nothing.
@@ -121,7 +119,7 @@ def calibrate_newer(
         Open of the row seen last; None when all are new.
     """
     check_same_length(
-        served=served, excursion=excursion, alphas=alphas, opens_s=opens_s.astype(np.float64)
+        forecasts=forecasts, excursion=excursion, alphas=alphas, opens_s=opens_s.astype(np.float64)
     )
     first = taken = 0
     if seen_s is not None:
@@ -130,7 +128,7 @@ def calibrate_newer(
     # Lists from here on: an element of an array takes ten times as long.
     start, stop = taken, max([taken, *ended])
     seen = (excursion[start:stop].tolist(), alphas[start:stop].tolist())
-    values, thetas = served[start:].tolist(), []
+    values, thetas = forecasts[start:].tolist(), []
     for row, until in enumerate(ended, first - start):
         for earlier in range(taken - start, until - start):
             label, said = seen[0][earlier], values[earlier]
@@ -139,8 +137,9 @@ def calibrate_newer(
         taken = max(taken, until)
         thetas.append(theta)
         values[row] *= math.exp(theta)
+    served = forecasts.copy()
     served[first:] = values[first - start :]
-    return np.array(thetas)
+    return served, np.array(thetas)
 
 
 def factors(thetas: Array) -> Array:

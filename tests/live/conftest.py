@@ -16,7 +16,8 @@ from feeder_mixin.live.bot import FRAME_CANDLES
 from feeder_mixin.live.reload.loader import LoadedPair
 from feeder_mixin.live.serve.calibration import Calibration
 from feeder_mixin.live.serve.candles import DataFolder, LiveTails
-from feeder_mixin.live.serve.predictor import Predictor, SafetyColumns
+from feeder_mixin.live.serve.columns import SafetyColumns
+from feeder_mixin.live.serve.predictor import Predictor
 from feeder_mixin.live.serve.snapshot import PairSnapshot, Serving
 from feeder_mixin.live.train import walkforward
 from feeder_mixin.live.train.models import ModelStore, Trainer

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from feeder_mixin.live.bot import FRAME_CANDLES, LiveFeeder
 from feeder_mixin.live.serve.calibration import Calibration, ThetaTrack, excursions_at
 from feeder_mixin.live.serve.candles import Tail
+from feeder_mixin.live.serve.columns import FrameForecasts
 from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.live.state.status import read_status
 from feeder_mixin.market.labels import LABEL_COLUMNS, adverse_excursions
@@ -71,10 +72,10 @@ class Feed:
         q[is_new] = math.nan if is_gap else self.raw[inside][is_new]
         alphas = np.where(np.isfinite(q), self.alpha, math.nan)
         tail = Tail(FIRST_S, STEP_S, self.rows[: row + 1])
-        self.calibration.serve(ETH, opens_s, q, alphas, is_new, tail)
+        served = self.calibration.serve(ETH, on_frame(opens_s, q, alphas, is_new), tail)
         if not is_gap:
-            self.said |= dict(zip(opens_s.tolist(), q.tolist(), strict=True))
-        return q
+            self.said |= dict(zip(opens_s.tolist(), served.tolist(), strict=True))
+        return served
 
     def run(self, first: int, last: int) -> np.ndarray:
         """Serve candles one by one and return the column at the last."""
@@ -94,6 +95,12 @@ class Feed:
             label_s=LABEL_S,
             theta=theta,
         )
+
+
+def on_frame(opens_s, q, alphas, is_new) -> FrameForecasts:
+    """Return forecasts on their frame, of which nothing but the quantile matters here."""
+    nothing = np.zeros(len(opens_s), bool)
+    return FrameForecasts(opens_s, q, alphas, nothing.astype(int), nothing, nothing, is_new)
 
 
 def labels(rows: np.ndarray, horizon: int = HORIZON) -> dict[str, np.ndarray]:
@@ -222,9 +229,10 @@ def test_candle_filled_in_among_served_ones_is_served_by_the_theta_it_had(fresh)
     late[20] = True
     q = np.where(late, -0.01, column)
     tail = Tail(FIRST_S, STEP_S, feed.rows[:151])
-    feed.calibration.serve(ETH, opens_s, q, np.full(FRAME, 0.1), late, tail)
-    assert q[20] == -0.01 * math.exp(before.at(opens_s)[20])
-    np.testing.assert_array_equal(q[~late], column[~late])
+    forecasts = on_frame(opens_s, q, np.full(FRAME, 0.1), late)
+    served = feed.calibration.serve(ETH, forecasts, tail)
+    assert served[20] == -0.01 * math.exp(before.at(opens_s)[20])
+    np.testing.assert_array_equal(served[~late], column[~late])
     assert feed.calibration.tracks[ETH] is before
 
 

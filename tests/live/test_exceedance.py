@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeder_mixin.live.serve.candles import from_frame
+from feeder_mixin.live.serve.columns import SafetyColumns, empty_columns
 from feeder_mixin.live.serve.exceedance import WINDOW_S, realised_exceedance
-from feeder_mixin.live.serve.predictor import SafetyColumns, empty_columns
 from feeder_mixin.market.candles import COLUMNS
 from tests.candle_factory import make_candles
 from tests.live.conftest import ETH, HORIZON, STEP_S, LiveRun, loaded_pair, open_s

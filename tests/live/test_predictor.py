@@ -10,7 +10,7 @@ import pytest
 
 from feeder_mixin.live.serve.calibration import ThetaTrack
 from feeder_mixin.live.serve.candles import DataFolder
-from feeder_mixin.live.serve.predictor import SafetyColumns
+from feeder_mixin.live.serve.columns import SafetyColumns
 from feeder_mixin.live.serve.snapshot import PairSnapshot
 from feeder_mixin.live.train import walkforward
 from feeder_mixin.live.train.walkforward import WalkForward

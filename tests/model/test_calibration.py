@@ -114,7 +114,7 @@ def test_calibrate_newer_in_any_portions_gives_the_bits_of_calibrate(history, po
     served, thetas, n, seen_s = raw.copy(), [], 0, None
     for portion in [*portions, len(raw)]:
         stop = min(n + portion, len(raw))
-        new = calibrate_newer(
+        served[:stop], new = calibrate_newer(
             served[:stop], excursion[:stop], np.full(stop, 0.1), opens_s[:stop],
             label_s=LABEL_S, theta=thetas[-1] if thetas else theta, seen_s=seen_s,
         )  # fmt: skip

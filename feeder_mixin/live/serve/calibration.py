@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import StateError
 from feeder_mixin.live.serve.candles import Tail
+from feeder_mixin.live.serve.columns import FrameForecasts
 from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.market.candles import CLOCK_SLACK_S, COLUMNS
 from feeder_mixin.market.holes import MAX_BRIDGE_CANDLES, bridge_values
@@ -109,49 +110,38 @@ class Calibration:
         track = self.tracks.get(pair)
         return 1.0 if track is None else math.exp(track.last)
 
-    def serve(
-        self,
-        pair: str,
-        opens_s: NDArray[np.int64],
-        q: Array,
-        alphas: Array,
-        is_raw: NDArray[np.bool_],
-        tail: Tail,
-    ) -> None:
-        """Turn a frame's raw forecasts into what is served, in place.
+    def serve(self, pair: str, forecasts: FrameForecasts, tail: Tail) -> Array:
+        """Return the quantiles that a frame's candles are served.
 
         Candles after those seen move theta by the labels that ended since; one that was seen before
         (after a restart, or filled in by a download) is served by the theta it had.
 
         Parameters
         ----------
-        opens_s, q, alphas : shape (n_rows,)
-            Candle opens, ascending; what was served, or is forecast now; levels.
-        is_raw : shape (n_rows,)
-            Where `q` is forecast now.
         tail
             The pair's candles, to the newest.
         """
-        timeframe_s, before_s = self._timeframe_s, int(opens_s[0]) - self._timeframe_s
-        track = self.tracks.get(pair) or ThetaTrack(before_s, timeframe_s, np.zeros(1))
-        older = is_raw & (opens_s <= track.last_s)
-        if older.any():
-            q[older] *= factors(track.at(opens_s[older]))
+        opens_s, q = forecasts.opens_s, forecasts.q.copy()
+        first_s = int(opens_s[0]) - self._timeframe_s
+        track = self.tracks.get(pair) or ThetaTrack(first_s, self._timeframe_s, np.zeros(1))
+        older = forecasts.is_new & (opens_s <= track.last_s)
+        q[older] *= factors(track.at(opens_s[older]))
         # Up to the last candle that is served: where a gap is filled later, nothing was said yet.
         served = np.flatnonzero(np.isfinite(q))
         n = int(served[-1]) + 1 if len(served) else 0
         if not n or opens_s[n - 1] <= track.last_s:
-            return
-        thetas = calibrate_newer(
+            return q
+        q[:n], thetas = calibrate_newer(
             q[:n],
             self._ended_excursions(opens_s[:n], track.last_s, tail),
-            alphas[:n],
+            forecasts.alpha[:n],
             opens_s[:n],
             label_s=self._label_s,
             theta=track.last,
             seen_s=track.last_s,
         )
         self.tracks[pair] = track.extended(opens_s[n - len(thetas) : n], thetas, self._keep)
+        return q
 
     @property
     def _label_s(self) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from feeder_mixin.live.serve.calibration import excursions_at
 from feeder_mixin.live.serve.candles import Tail
-from feeder_mixin.live.serve.predictor import SafetyColumns
+from feeder_mixin.live.serve.columns import SafetyColumns
 from feeder_mixin.settings import Side
 
 WINDOW_S: Final = 86_400

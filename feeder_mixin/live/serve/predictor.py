@@ -1,15 +1,15 @@
 """Columns of the host's frame: the newest candles predicted, older ones kept as they were said.
 
 A candle's ``safety_q`` is the value of the model in force at that candle times the calibration factor
-in force there, and is never recomputed by a later model. What runs here runs on the bot's main thread once per pair and candle, and waits for
-nothing: no store, no file (but a pair's first), no training.
+in force there, and is never recomputed by a later model. What runs here runs on the bot's main
+thread once per pair and candle, and waits for nothing: no store, no file (but a pair's first), no
+training.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from feeder_mixin.errors import CandleError
 from feeder_mixin.live.serve.calibration import Calibration
 from feeder_mixin.live.serve.candles import DataFolder, LiveTails, Tail
-from feeder_mixin.live.serve.snapshot import PairSnapshot, Serving
+from feeder_mixin.live.serve.columns import (
+    NO_FORECASTS,
+    RawForecasts,
+    SafetyColumns,
+    empty_columns,
+    raw_forecasts,
+)
+from feeder_mixin.live.serve.snapshot import PairSnapshot
 from feeder_mixin.market.context import ContextTail, context_candles
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import open_text
@@ -28,81 +35,6 @@ logger = logging.getLogger(__name__)
 
 _LOOK_BACK: Final = 12
 """Candles of the context that are taken again with the newest: some may have come late."""
-
-
-@dataclass(frozen=True, slots=True)
-class SafetyColumns:
-    """What the host's frame gets, one value a candle.
-
-    Attributes
-    ----------
-    opens_s
-        Candle opens, ascending.
-    q
-        ``safety_q``: predicted excursion quantile, a ratio, negative = adverse; NaN without model.
-    safe
-        Whether the candle is predicted safe.
-    generation
-        The generation whose record trained the serving model; 0 without, or from an earlier process.
-    alpha
-        The serving model's quantile level; NaN without model.
-    """
-
-    opens_s: NDArray[np.int64]
-    q: NDArray[np.float64]
-    safe: NDArray[np.bool_]
-    generation: NDArray[np.int64]
-    alpha: NDArray[np.float64]
-
-    def reindexed(self, opens_s: NDArray[np.int64]) -> SafetyColumns:
-        """Return the values of these candles; without value where there is none."""
-        columns = empty_columns(opens_s)
-        at = np.searchsorted(self.opens_s, opens_s)
-        known = at < len(self.opens_s)
-        known[known] = self.opens_s[at[known]] == opens_s[known]
-        columns.q[known] = self.q[at[known]]
-        columns.safe[known] = self.safe[at[known]]
-        columns.generation[known] = self.generation[at[known]]
-        columns.alpha[known] = self.alpha[at[known]]
-        return columns
-
-
-def empty_columns(opens_s: NDArray[np.int64]) -> SafetyColumns:
-    """Return columns without any prediction."""
-    n = len(opens_s)
-    return SafetyColumns(
-        opens_s, np.full(n, np.nan), np.zeros(n, bool), np.zeros(n, np.int64), np.full(n, np.nan)
-    )
-
-
-def fill(
-    columns: SafetyColumns, table: pd.DataFrame, servings: Sequence[Serving], max_age_s: float
-) -> None:
-    """Write the raw forecasts of a table's rows into `columns`, each by the model in force there.
-
-    `safe` says for now whether the record's model may be trusted at all.
-
-    Parameters
-    ----------
-    columns
-        Has every row of the table.
-    servings
-        Oldest first. A row before the first has no prediction.
-    max_age_s
-        Seconds after its cut from which a model calls nothing safe.
-    """
-    opens_s = open_seconds(table)
-    first = np.array([s.first_candle_s for s in servings], np.int64)
-    in_force = np.searchsorted(first, opens_s, "right") - 1
-    for number in np.unique(in_force[in_force >= 0]):
-        serving = servings[number]
-        rows = in_force == number
-        at = np.searchsorted(columns.opens_s, opens_s[rows])
-        columns.q[at] = serving.model.safety.predict(table if rows.all() else table[rows])
-        is_young = opens_s[rows] < serving.model.cut_s + max_age_s
-        columns.safe[at] = is_young & serving.loaded.beats_rule
-        columns.generation[at] = serving.generation
-        columns.alpha[at] = serving.model.safety.alpha
 
 
 class Predictor:
@@ -159,29 +91,39 @@ class Predictor:
 
     def _predict(self, pair: str, frame: pd.DataFrame, snapshot: PairSnapshot) -> SafetyColumns:
         opens_s = pd.DatetimeIndex(frame["date"]).as_unit("s").asi8
-        before = self._columns.get(pair)
-        columns = empty_columns(opens_s) if before is None else before.reindexed(opens_s)
+        known = self._columns.get(pair)
+        served = empty_columns(opens_s) if known is None else known.reindexed(opens_s)
         context = self._advance_context(int(opens_s[-1]), len(frame))
         tail = self._take(pair, frame)
         if tail is None or context is None or not snapshot.servings:
-            return columns
-        if before is None or pair in self._repaired:
-            new = np.isnan(columns.q)
-            self._repaired.discard(pair)
-        else:
-            new = opens_s > before.opens_s[-1]
-        new &= opens_s >= snapshot.servings[0].first_candle_s
-        if new.any():
-            n_last = int((tail.last_s - opens_s[new][0]) // tail.timeframe_s) + 1
-            table = context.build(tail.frame(), n_last)
-            wanted = table[np.isin(open_seconds(table), opens_s[new])]
-            if len(wanted):
-                max_age_s = self._settings.model_max_age_hours * 3600
-                fill(columns, wanted, snapshot.servings, max_age_s)
+            return served
+        is_new = self._is_new(pair, served) & (opens_s >= snapshot.servings[0].first_candle_s)
+        raw = self._forecast(opens_s[is_new], context, tail, snapshot)
+        forecasts = served.joined(raw)
         # Also where nothing is new: the labels of candles that were served go on ending.
-        self._calibration.serve(pair, columns.opens_s, columns.q, columns.alpha, new, tail)
-        columns.safe[new] &= columns.q[new] >= -self._settings.max_adverse_ratio
-        return columns
+        q = self._calibration.serve(pair, forecasts, tail)
+        return forecasts.columns(q, self._settings.max_adverse_ratio)
+
+    def _is_new(self, pair: str, served: SafetyColumns) -> NDArray[np.bool_]:
+        """Return which candles of a frame are to be predicted: later ones, and once those missed."""
+        known = self._columns.get(pair)
+        if known is None or pair in self._repaired:
+            self._repaired.discard(pair)
+            return np.isnan(served.q)
+        return np.asarray(served.opens_s > known.opens_s[-1])
+
+    def _forecast(
+        self, opens_s: NDArray[np.int64], context: ContextTail, tail: Tail, snapshot: PairSnapshot
+    ) -> RawForecasts:
+        """Return the raw forecasts of a pair's candles, as far as they have features."""
+        if not len(opens_s):
+            return NO_FORECASTS
+        n_last = int((tail.last_s - opens_s[0]) // tail.timeframe_s) + 1
+        table = context.build(tail.frame(), n_last)
+        wanted = table[np.isin(open_seconds(table), opens_s)]
+        if not len(wanted):
+            return NO_FORECASTS
+        return raw_forecasts(wanted, snapshot, self._settings.model_max_age_hours * 3600)
 
     @property
     def until_s(self) -> int:

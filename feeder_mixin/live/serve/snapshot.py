@@ -1,17 +1,27 @@
 """What a bot runs on now, as one immutable snapshot that is swapped by one assignment.
 
-Parameters and the model trained from them travel together in a `Serving`; a candle's reader takes
-the snapshot once and uses nothing else, so it never sees parameters of one generation with the
-model of another. Writers (start, reload, trainer) take a lock, which no reader ever waits for.
+From the outside in::
+
+    ParameterSnapshot    all pairs at one moment, with the generation of the last load
+      PairSnapshot       one pair: the parameters it shall run on, and the models that serve it
+        LoadedPair       what the last load said of the pair (`live.reload.loader`)
+        Serving, ...     a model in force from a candle on, with the `LoadedPair` it was trained from
+
+A pair has both because a model comes minutes after its parameters: until then the old `Serving`,
+with its own `LoadedPair`, answers. A candle's reader takes the snapshot once and uses nothing else,
+so it never sees parameters of one generation with the model of another. Writers (start, reload,
+trainer) take a lock, which no reader ever waits for.
 """
 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
 
 from feeder_mixin.live.reload.loader import LoadedPair
 from feeder_mixin.live.train.models import TrainedModel
@@ -48,10 +58,10 @@ class PairSnapshot:
         """Return the serving that newer candles get, or None without a model."""
         return self.servings[-1] if self.servings else None
 
-    def serving_at(self, open_s: int) -> Serving | None:
-        """Return what is in force for the candle that opens at `open_s`, or None."""
-        position = bisect_right([s.first_candle_s for s in self.servings], open_s)
-        return self.servings[position - 1] if position else None
+    def numbers_at(self, opens_s: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Return which of the servings is in force at each candle; -1 before the first."""
+        first_s = np.array([s.first_candle_s for s in self.servings], np.int64)
+        return np.searchsorted(first_s, opens_s, "right") - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ class ParameterCache:
         """Drop servings that no candle from `open_s` on can ask for."""
         with self._lock:
             known = self._snapshot.pairs[pair]
-            first = bisect_right([s.first_candle_s for s in known.servings], open_s) - 1
+            first = int(known.numbers_at(np.array([open_s]))[0])
             if first > 0:
                 self._replace(replace(known, servings=known.servings[first:]))
 

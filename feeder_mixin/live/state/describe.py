@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from feeder_mixin.live.serve.columns import SafetyColumns
 from feeder_mixin.live.serve.exceedance import Exceedance
-from feeder_mixin.live.serve.predictor import SafetyColumns
 from feeder_mixin.live.serve.snapshot import PairSnapshot
 from feeder_mixin.live.state.status import ExceedanceStatus, ModelState, ModelStatus, PairStatus
 from feeder_mixin.schema import NANOSECONDS, format_time_ns

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from feeder_mixin.errors import CandleError, ModelError
 from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters, log_loaded
 from feeder_mixin.live.serve.candles import DataFolder, from_host
-from feeder_mixin.live.serve.predictor import SafetyColumns, empty_columns
+from feeder_mixin.live.serve.columns import SafetyColumns, empty_columns, is_tolerable
 from feeder_mixin.live.train.models import TrainedModel, Trainer
 from feeder_mixin.live.train.training import due_cut_s, make_trainer
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
@@ -125,15 +125,16 @@ class WalkForward:
     def predict(self, pair: str, frame: pd.DataFrame) -> SafetyColumns:
         """Return the columns of a frame, each candle by the model in force at it."""
         opens_s = pd.DatetimeIndex(frame["date"]).as_unit("s").asi8
-        columns = empty_columns(opens_s)
         loaded = self._load().pairs.get(pair)
         if loaded is None:
             logger.warning("No predictions for %s: not in the config's pair_whitelist", pair)
-            return columns
+            return empty_columns(opens_s)
         _warn_hindsight(loaded, int(opens_s[0]))
         walk = self._begin(loaded, frame)
         cuts_s = self._cuts_s(int(opens_s[0]), int(opens_s[-1]))
-        columns = self._columns(walk, self._forecast(walk, cuts_s), cuts_s).reindexed(opens_s)
+        raw = self._forecast(walk, cuts_s)
+        served = self._calibrate(walk, raw, cuts_s)
+        columns = self._columns(walk, served).reindexed(opens_s)
         self._say_warm_up(walk, columns)
         return columns
 
@@ -184,34 +185,38 @@ class WalkForward:
                     logger.warning("No model for %s at %s: %s", pair, open_text(cut_s), error)
         return raw
 
-    def _columns(
+    def _calibrate(
         self, walk: _PairBacktest, raw: NDArray[np.float64], cuts_s: Sequence[int]
-    ) -> SafetyColumns:
-        """Return the columns of a table's rows, calibrated anew from cut to cut."""
+    ) -> NDArray[np.float64]:
+        """Return what is served at every row of a table, calibrated anew from cut to cut, else NaN."""
         settings, opens_s = self._folder.settings, open_seconds(walk.table)
-        excursion, alpha = (
-            labels(walk.table, settings.side),
-            walk.loaded.parameters["quantile_alpha"],
-        )
-        columns = empty_columns(opens_s)
+        excursion = labels(walk.table, settings.side)
+        served = np.full(len(opens_s), np.nan)
         for cut_s, next_s in itertools.pairwise(cuts_s):
             warm, rows = walk.rows(_begin_s(cut_s), next_s), walk.rows(cut_s, next_s)
             if rows.start == rows.stop:
                 continue
-            served, _ = calibrate(
+            warmed_up, _ = calibrate(
                 raw[warm],
                 excursion[warm],
                 opens_s[warm],
-                alpha=alpha,
+                alpha=walk.loaded.parameters["quantile_alpha"],
                 label_s=settings.horizon_candles * self._folder.timeframe_s,
             )
-            columns.q[rows] = served[rows.start - warm.start :]
-        known = np.isfinite(columns.q)
-        columns.generation[known] = _GENERATION
-        columns.alpha[known] = alpha
-        columns.safe[known] = walk.loaded.beats_rule
-        columns.safe[known] &= columns.q[known] >= -settings.max_adverse_ratio
-        return columns
+            served[rows] = warmed_up[rows.start - warm.start :]
+        return served
+
+    def _columns(self, walk: _PairBacktest, served: NDArray[np.float64]) -> SafetyColumns:
+        """Return the columns of a table's rows from what is served at them."""
+        known = np.isfinite(served)
+        is_safe = known & is_tolerable(served, self._folder.settings.max_adverse_ratio)
+        return SafetyColumns(
+            open_seconds(walk.table),
+            served,
+            is_safe & walk.loaded.beats_rule,
+            np.where(known, _GENERATION, 0),
+            np.where(known, walk.loaded.parameters["quantile_alpha"], np.nan),
+        )
 
     def _cuts_s(self, first_s: int, last_s: int) -> list[int]:
         """Return the points of the retraining grid from the one in force at `first_s` on.
