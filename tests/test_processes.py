@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from feeder_mixin.processes import ScratchFolder, ending_signals
+from tests.waiting import wait_until
 
 PATIENCE_S = 20.0
 
@@ -114,14 +114,10 @@ def test_child_of_a_killed_process_ends():
     )
     with start(code) as process:
         pid = int(line_of(process))
-        deadline = time.monotonic() + PATIENCE_S
-        while Path(f"/proc/{pid}/comm").read_text(encoding="utf-8") != "sleep\n":
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        comm = Path(f"/proc/{pid}/comm")
+        wait_until(lambda: comm.read_text(encoding="utf-8") == "sleep\n", "the child's program")
         process.kill()
-    while _lives(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not _lives(pid), "the child's end")
 
 
 def _lives(pid: int) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from feeder_mixin.errors import CandleError, TuningError
 from feeder_mixin.workers import WorkerPool, available_cores
+from tests.waiting import wait_until
 
 _state: list[str] = []
 
@@ -105,10 +105,7 @@ def test_leaving_the_pool_ends_busy_workers(tmp_path):
     with pytest.raises(KeyboardInterrupt), WorkerPool(1, set_up, ("state",)) as pool:
         list(pool.run(wait_for_ever, {"a": (str(path),)}, stop_when_running))
     pid = int(path.read_text(encoding="utf-8"))
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        os.sched_yield()
-    assert not Path(f"/proc/{pid}").exists()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the worker's end")
 
 
 def test_available_cores_is_at_least_one_and_at_most_what_there_is():

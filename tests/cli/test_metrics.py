@@ -28,6 +28,7 @@ from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.influx_points import METRICS_MEASUREMENT
 from tests.live.fake_bot import PAIRS, fake_bot, make_settings, make_status
 from tests.live.test_metrics import expected_of, key, read_samples
+from tests.waiting import wait_until
 
 FEEDER = "feeder120b"
 FILE_TIMES = ("feeder_status_timestamp_seconds", "feeder_last_good_timestamp_seconds")
@@ -132,10 +133,7 @@ def test_served_metrics_follow_a_reload_and_the_bots_end(userdir):
             assert url.startswith("http://127.0.0.1:")
             assert scrape()[generation] == 1
             bot.send_signal(signal.SIGUSR1)
-            deadline = time.monotonic() + 30
-            while scrape()[generation] != 2:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            wait_until(lambda: scrape()[generation] == 2, "the reload in the metrics")
             bot.kill()
             bot.wait()
             assert said_by(scrape()) == {key("feeder_up", feeder_id=FEEDER): 0}

@@ -34,6 +34,7 @@ from feeder_mixin.live.state.status import Status, read_status
 from feeder_mixin.schema import SIDE_NUMBERS, ParameterRecord, default_parameters
 from feeder_mixin.settings import FeederSettings, build_settings
 from feeder_mixin.stores.url import open_store
+from tests.waiting import wait_until
 
 ROOT: Final = Path(__file__).parents[2]
 BIN: Final = Path(sys.executable).parent
@@ -98,17 +99,6 @@ class Recorder(OptunaParamsMixin):
 _Answer = TypeVar("_Answer")
 
 
-def wait_for(
-    ask: Callable[[], _Answer | None], what: str, patience_s: float = PATIENCE_S
-) -> _Answer:
-    """Return the first true answer of `ask`; fail with `what` after `patience_s`."""
-    deadline = time.monotonic() + patience_s
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f"waited {patience_s:g} s for {what}"
-        time.sleep(0.1)  # between two looks; what ends the wait is the answer
-    return answer
-
-
 def session_members(leader: int) -> list[int]:
     """Return the living processes of a session: what a process started, where it did not detach."""
     members = []
@@ -128,9 +118,9 @@ def end_session(process: subprocess.Popen[bytes], number: int, patience_s: float
     with suppress(subprocess.TimeoutExpired):
         process.wait(patience_s)
     # Python's resource tracker ends by itself when its parent is gone.
-    deadline = time.monotonic() + 2.0
-    while (left := session_members(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    with suppress(AssertionError):
+        wait_until(lambda: not session_members(process.pid), "an empty session", 2.0)
+    left = session_members(process.pid)
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -227,7 +217,7 @@ def running_exchange(folder: Path, *options: object) -> Iterator[Exchange]:
             assert process.poll() is None, log.read_text()
             return re.search(r"ready at\s+(http://\S+)", log.read_text())
 
-        exchange.url = wait_for(ready, "the replay exchange")[1]
+        exchange.url = wait_until(ready, "the replay exchange", PATIENCE_S)[1]
         yield exchange
     finally:
         end_session(process, signal.SIGTERM, 10)
@@ -442,7 +432,7 @@ class Bot:
             assert self.process.poll() is None, f"the bot ended: {self.log[-3000:]}"
             return ask()
 
-        return wait_for(checked, f"{what}; log: {self.log_path}", patience_s)
+        return wait_until(checked, f"{what}; log: {self.log_path}", patience_s, pause_s=0.1)
 
     def wait_for_line(self, part: str, since: int = 0, count: int = 1) -> list[str]:
         """Return the lines with `part` once there are `count`."""

@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.e2e.bot import (
     running_bot,
     running_exchange,
 )
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 FEEDER = Path(sys.executable).parent / "feeder"
@@ -96,11 +96,12 @@ class Project:
 
     def wait_for_trials(self, process: subprocess.Popen[str], n_trials: int) -> None:
         """Return once the journal holds so many trials in all."""
-        deadline = time.monotonic() + PATIENCE_S
-        while sum(self.trials_kept().values()) < n_trials:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, self.trials_kept()
-            time.sleep(0.02)
+        wait_until(
+            lambda: sum(self.trials_kept().values()) >= n_trials,
+            lambda: f"{n_trials} trials; there are {self.trials_kept()}",
+            PATIENCE_S,
+            process=process,
+        )
 
     def records(self) -> list[dict[str, Any]]:
         """Return what `feeder show --json` prints."""

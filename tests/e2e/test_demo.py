@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from feeder_mixin.rehearsal.demo.workplace import (
     script,
 )
 from feeder_mixin.workers import WorkerPool
+from tests.waiting import wait_until
 
 PATIENCE_S = 300.0
 RUN = "from feeder_mixin.cli.main import run; run()"
@@ -86,11 +86,13 @@ class RunningDemo:
 
     def wait_for(self, text: str) -> None:
         """Return once the demo has printed `text`."""
-        deadline = time.monotonic() + PATIENCE_S
-        while text not in self.out.read_text():
-            assert self.process.poll() is None, self.err.read_text()
-            assert time.monotonic() < deadline, self.out.read_text()
-            time.sleep(0.1)
+        wait_until(
+            lambda: text in self.out.read_text(),
+            lambda: f"{text!r}; printed: {self.out.read_text()} {self.err.read_text()}",
+            PATIENCE_S,
+            process=self.process,
+            pause_s=0.1,
+        )
 
     def end(self) -> int:
         """Return the exit code, once it has ended."""
@@ -184,11 +186,8 @@ def test_demo_whose_output_nobody_reads_leaves_nothing(tmp_path):
         assert process.stdout is not None
         assert b"GENERATED" in process.stdout.readline()
         process.stdout.close()
-        deadline = time.monotonic() + PATIENCE_S
-        while not list(tmp.glob("*/logs/optimize-1.log")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        pattern = "*/logs/optimize-1.log"
+        wait_until(lambda: list(tmp.glob(pattern)), "the optimizer", PATIENCE_S, process=process)
         process.terminate()
         assert process.wait(PATIENCE_S) == 130
     assert processes_in(tmp) == []
@@ -204,10 +203,12 @@ def test_demo_that_is_killed_leaves_no_process_and_its_folder_until_the_next(
     demo.wait_for("$ feeder optimize")
     demo.process.kill()
     demo.process.wait()
-    deadline = time.monotonic() + PATIENCE_S
-    while processes_in(demo.tmp):
-        assert time.monotonic() < deadline, processes_in(demo.tmp)
-        time.sleep(0.1)
+    wait_until(
+        lambda: not processes_in(demo.tmp),
+        lambda: f"the end of {processes_in(demo.tmp)}",
+        PATIENCE_S,
+        pause_s=0.1,
+    )
     monkeypatch.setattr(tempfile, "tempdir", str(demo.tmp))
     with Workplace(keep=False):
         pass
@@ -307,10 +308,7 @@ def test_workplace_kills_a_stubborn_process_and_its_helper(monkeypatch):
         child = place.start("stubborn", STUBBORN)
         (helper,) = place.wait("helper", child, lambda: child.log_lines() or None, PATIENCE_S)
     assert child.exit_code() == -signal.SIGKILL
-    deadline = time.monotonic() + PATIENCE_S
-    while is_at_work(int(helper)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not is_at_work(int(helper)), "the helper's end")
 
 
 def is_at_work(pid: int) -> bool:

@@ -27,8 +27,8 @@ from tests.e2e.bot import (
     ask_json,
     free_port,
     running_bot,
-    wait_for,
 )
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -158,10 +158,10 @@ def test_signals_during_the_whole_start_leave_the_bot_alive_with_the_last_conten
     with running_bot(trading) as bot:
         sender = threading.Thread(target=send, args=(bot.pid,))
         # The shell must have become deaf first: its own first line says so.
-        wait_for(lambda: is_ignored(bot.pid), "the shell's trap")
+        wait_until(lambda: is_ignored(bot.pid), "the shell's trap")
         sender.start()
         try:
-            wait_for(lambda: len(sent) > 20, "signals")
+            wait_until(lambda: len(sent) > 20, "signals")
             trading.write({pair: {"learning_rate": 0.0123456789} for pair in PAIRS})
             bot.wait_running()
         finally:

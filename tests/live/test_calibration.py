@@ -25,6 +25,7 @@ from feeder_mixin.live.state.status import read_status
 from feeder_mixin.market.labels import LABEL_COLUMNS, adverse_excursions
 from feeder_mixin.model.calibration import HALF_LIFE_CANDLES, RATE, calibrate
 from tests.live.conftest import ETH, HORIZON, SOL, STEP_S, make_record, make_settings
+from tests.waiting import wait_until
 
 LABEL_S = HORIZON * STEP_S
 FIRST_S = 1_700_000_400
@@ -424,10 +425,7 @@ def test_bot_writes_theta_by_itself_and_at_its_end(start):
     """Soon after a candle, not on its thread; what came later is written when the bot stops."""
     live = start()
     put(live)
-    deadline = time.monotonic() + 40
-    while not path_of(live).exists() or factor_said(live) == 1.0:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: path_of(live).exists() and factor_said(live) != 1.0, "theta's file")
     assert factor_said(live) == math.exp(FAR)
     live._calibration.tracks[ETH] = ThetaTrack(FIRST_S, STEP_S, np.array([0.1, FAR, 0.3]))
     start.stop()

@@ -18,6 +18,7 @@ from feeder_mixin.live.bot import LiveFeeder
 from feeder_mixin.live.reload.loader import Loaded, LoadedPair
 from feeder_mixin.schema import default_parameters
 from tests.live.conftest import BTC, ETH, make_record
+from tests.waiting import wait_until
 
 
 def pair_of(name: str, rejected: str | None = None, **parameters: float) -> LoadedPair:
@@ -248,9 +249,5 @@ def test_what_waits_is_sent_beside_the_training(world, tmp_path, write_store, se
         live.reload()
         live.reload()
         live._look_around()
-        deadline = time.monotonic() + 10
-        while len(sent) < 2:
-            assert time.monotonic() < deadline
-            live._look_around()
-            time.sleep(0.01)
+        wait_until(lambda: live._look_around() or len(sent) > 1, "the second message")
     assert "reloaded, generation 3" in sent[1]

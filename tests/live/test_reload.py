@@ -29,6 +29,7 @@ from feeder_mixin.live.state.status import read_status
 from feeder_mixin.schema import open_text
 from tests.fake_influx import running_server
 from tests.live.conftest import BTC, ETH, PAIRS, SOL, loaded_pair, make_record, open_s
+from tests.waiting import wait_until
 
 N_SIGNALS, N_SENDERS = 10_000, 4
 DEADLINE_S = 60.0
@@ -149,11 +150,11 @@ class Child:
 
     def wait_for(self, is_there) -> list[dict]:
         """Return the reloads as soon as they are what is waited for."""
-        deadline = time.monotonic() + DEADLINE_S
-        while not is_there(self.reloads):
-            assert self.process.poll() is None, f"the process ended: {self.process.returncode}"
-            assert time.monotonic() < deadline, self.reloads[-3:]
-            time.sleep(0.002)
+        wait_until(
+            lambda: is_there(self.reloads),
+            lambda: f"a reload; the newest are {self.reloads[-3:]}",
+            process=self.process,
+        )
         return self.reloads
 
 
@@ -379,14 +380,18 @@ def test_signal_during_the_first_load_is_answered_after_it(
     feeder = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0])
     try:
         feeder.start()
-        deadline = time.monotonic() + DEADLINE_S
-        while status(feeder)["reload"]["completed"] == 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_until(lambda: status(feeder)["reload"]["completed"], "the reload")
         assert feeder.snapshot.generation == 2
         assert feeder.snapshot.pairs[ETH].loaded.parameters["learning_rate"] == 0.05
     finally:
         feeder.stop()
+
+
+def signal_reload(feeder) -> None:
+    """Send SIGUSR1 to the bot in this process and return when it has reloaded."""
+    before = status(feeder)["reload"]["completed"]
+    os.kill(os.getpid(), signal.SIGUSR1)
+    wait_until(lambda: status(feeder)["reload"]["completed"] > before, "the reload")
 
 
 def test_signal_to_the_bot_swaps_parameters_and_counts_a_generation(live, write_store):
@@ -394,11 +399,7 @@ def test_signal_to_the_bot_swaps_parameters_and_counts_a_generation(live, write_
     before = status(live)
     value = 0.1 / 3
     write_store(make_record(ETH, time.time_ns(), learning_rate=value))
-    os.kill(os.getpid(), signal.SIGUSR1)
-    deadline = time.monotonic() + DEADLINE_S
-    while status(live)["reload"]["completed"] == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    signal_reload(live)
     after = status(live)
     assert after["generation"] == before["generation"] + 1 == live.snapshot.generation
     assert after["pairs"][ETH]["parameters"]["learning_rate"] == value
@@ -479,12 +480,7 @@ def test_three_restarts_in_one_process_leave_the_same_threads_and_a_working_hand
     for _ in range(4):
         feeder = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0])
         feeder.start()
-        before = status(feeder)["reload"]["completed"]
-        os.kill(os.getpid(), signal.SIGUSR1)
-        deadline = time.monotonic() + DEADLINE_S
-        while status(feeder)["reload"]["completed"] == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        signal_reload(feeder)
         generations.append(feeder.snapshot.generation)
         feeder.stop()
         del feeder

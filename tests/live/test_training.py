@@ -40,6 +40,7 @@ from tests.live.conftest import (
     make_settings,
     open_s,
 )
+from tests.waiting import wait_until
 
 N = 8_000  # candles: two weeks of warm-up and two weeks to learn from
 DEADLINE_S = 40.0
@@ -73,14 +74,6 @@ class InlinePool:
 
     def __exit__(self, *_error: object) -> None:
         pass
-
-
-def wait_until(is_done: Callable[[], object]) -> None:
-    """Poll until something is true."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not is_done():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class Bench:
@@ -126,6 +119,10 @@ class Bench:
         pairs = {pair.pair: pair for pair in loaded}
         self.cache.swap_parameters(pairs, self.generation, time.time_ns(), now_s)
         self.training.wake()
+
+    def wait_current(self, *pairs: str) -> None:
+        """Return once each pair's newest model is that of its parameters."""
+        wait_until(lambda: self.is_current(*pairs), f"models of {', '.join(pairs)}")
 
     def serve(self, pair: str, cut_s: int, version: int = 1) -> None:
         """Put a model of some cut in force, as restored from an earlier process."""
@@ -219,7 +216,7 @@ def test_new_parameters_get_a_model_that_serves_the_candle_now_open(make_bench, 
     bench.see()
     before_s = int(time.time() // STEP_S * STEP_S)
     bench.training.start()
-    wait_until(lambda: bench.is_current(*PAIRS))
+    bench.wait_current(*PAIRS)
     for pair in PAIRS:
         serving = bench.newest(pair)
         assert before_s <= serving.first_candle_s <= time.time()
@@ -250,7 +247,7 @@ def test_changed_pairs_come_first_then_the_oldest_cut(make_bench, inline):
     bench.load(loaded_pair(BTC), loaded_pair(ETH), loaded_pair(SOL, 2, num_leaves=30))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(*PAIRS))
+    bench.wait_current(*PAIRS)
     assert [fit[0] for fit in inline.fits] == [SOL, ETH, BTC]
 
 
@@ -260,11 +257,11 @@ def test_unchanged_pair_with_a_model_of_this_cut_is_not_fitted(make_bench, inlin
     bench.load(loaded_pair(BTC), loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(BTC, ETH))
+    bench.wait_current(BTC, ETH)
     kept = bench.newest(BTC).model
     inline.fits.clear()
     bench.load(loaded_pair(BTC, 2), loaded_pair(ETH, 2, num_leaves=30))
-    wait_until(lambda: bench.is_current(BTC, ETH))
+    bench.wait_current(BTC, ETH)
     assert [fit[0] for fit in inline.fits] == [ETH]
     assert bench.newest(BTC).model is kept
     assert bench.newest(BTC).loaded.version == 2
@@ -276,12 +273,14 @@ def test_files_of_models_that_no_longer_serve_are_deleted(make_bench, inline):
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH))
+    bench.wait_current(ETH)
     folder = bench.folder.settings.model_dir
     (folder / "ETH_USDT_USDT-1-2-3.json").write_text("{}", encoding="utf-8")
     bench.load(loaded_pair(ETH, 2, num_leaves=30))
-    wait_until(lambda: bench.is_current(ETH))
-    wait_until(lambda: not (folder / "ETH_USDT_USDT-1-2-3.json").exists())
+    bench.wait_current(ETH)
+    wait_until(
+        lambda: not (folder / "ETH_USDT_USDT-1-2-3.json").exists(), "the old model to be removed"
+    )
     for serving in bench.cache.snapshot.pairs[ETH].servings:
         assert ModelStore(folder, bench.folder.settings).load(serving.model.name)
 
@@ -299,7 +298,7 @@ def test_parameters_replaced_during_the_fit_never_serve_the_old_ones(make_bench,
 
     inline.before = staticmethod(replace_once)
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH))
+    bench.wait_current(ETH)
     servings = bench.cache.snapshot.pairs[ETH].servings
     assert [s.loaded for s in servings] == [newer]
     assert [fit[1]["num_leaves"] for fit in inline.fits] == [15, 30]
@@ -317,7 +316,7 @@ def test_pair_whose_candles_came_after_the_first_fit_began_is_fitted_with_them(m
 
     inline.before = staticmethod(come_on)
     bench.training.start()
-    wait_until(lambda: bench.is_current(BTC, ETH))
+    bench.wait_current(BTC, ETH)
     newer = {fit[0]: fit[3] for fit in inline.fits}
     assert newer[ETH].last_s == open_s(bench.candles[ETH], N - 1)
 
@@ -335,22 +334,24 @@ def test_failing_fit_leaves_the_old_model_and_is_retried_after_the_pause(
     bench.load(loaded_pair(BTC), loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(BTC, ETH))
+    bench.wait_current(BTC, ETH)
     old = bench.newest(ETH)
     path = candle_file(bench.datadir, ETH)
     whole = path.read_bytes()
     path.write_bytes(b"nonsense")
     bench.load(loaded_pair(BTC), loaded_pair(ETH, 2, num_leaves=30))
-    wait_until(lambda: ETH in bench.training.errors or bench.newest(ETH) is not old)
+    wait_until(
+        lambda: ETH in bench.training.errors or bench.newest(ETH) is not old, "an end of ETH's fit"
+    )
     assert path.name in bench.training.errors.get(ETH, "")
     assert bench.newest(ETH) is old
     line = f"No new model for {ETH}, what serves goes on cut="
     assert any(r.getMessage().startswith(line) for r in caplog.records)
     n_failed = len(inline.fits)
-    wait_until(lambda: len(inline.fits) > n_failed)  # tried again by itself
+    wait_until(lambda: len(inline.fits) > n_failed, "another fit")  # tried again by itself
     path.write_bytes(whole)
-    wait_until(lambda: bench.is_current(ETH))
-    wait_until(lambda: bench.training.errors == {})
+    bench.wait_current(ETH)
+    wait_until(lambda: bench.training.errors == {}, "no error any more")
 
 
 def test_failed_fit_is_not_tried_again_before_the_pause_is_over(make_bench, inline):
@@ -361,14 +362,17 @@ def test_failed_fit_is_not_tried_again_before_the_pause_is_over(make_bench, inli
     bench.see()
     bench.training._downloaded_s = {pair: time.time() for pair in PAIRS}
     bench.training.start()
-    wait_until(lambda: ETH in bench.training.errors and bench.is_current(BTC))
+    wait_until(
+        lambda: ETH in bench.training.errors and bench.is_current(BTC),
+        "ETH's error and BTC's model",
+    )
     assert not bench.training.is_waiting(bench.cache.snapshot.pairs[ETH])
     for _ in range(3):
         bench.training.wake()
-        wait_until(lambda: not bench.training._wake.is_set())
+        wait_until(lambda: not bench.training._wake.is_set(), "the thread to take the wake-up")
     assert [fit[0] for fit in inline.fits].count(ETH) == 1
     bench.load(loaded_pair(ETH, 2, num_leaves=30), loaded_pair(BTC))  # something did change
-    wait_until(lambda: [fit[0] for fit in inline.fits].count(ETH) == 2)
+    wait_until(lambda: [fit[0] for fit in inline.fits].count(ETH) == 2, "ETH's second fit")
 
 
 def test_thread_polls_on_while_a_failure_pauses_it(make_bench, inline, caplog):
@@ -382,12 +386,12 @@ def test_thread_polls_on_while_a_failure_pauses_it(make_bench, inline, caplog):
 
     bench.training._close_gaps = fail
     bench.training.start()
-    wait_until(lambda: calls)
+    wait_until(lambda: calls, "the first failure")
     polls = bench.polls
-    wait_until(lambda: bench.polls >= polls + 2)
+    wait_until(lambda: bench.polls >= polls + 2, "two polls")
     assert len(calls) == 1
     bench.training.wake()
-    wait_until(lambda: len(calls) == 2)
+    wait_until(lambda: len(calls) == 2, "the second failure")
 
 
 def test_thread_polls_on_while_it_waits_for_a_worker(make_bench):
@@ -395,7 +399,7 @@ def test_thread_polls_on_while_it_waits_for_a_worker(make_bench):
     bench = make_bench(pairs=(ETH,), context_pairs=[ETH])
     start_real(bench)
     polls = bench.polls
-    wait_until(lambda: bench.polls >= polls + 2)
+    wait_until(lambda: bench.polls >= polls + 2, "two polls")
     assert bench.newest(ETH) is None
 
 
@@ -408,8 +412,8 @@ def test_training_over_a_gap_is_said(make_bench, inline, caplog, monkeypatch):
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH))
-    wait_until(lambda: "Model is ready" in caplog.text)
+    bench.wait_current(ETH)
+    wait_until(lambda: "Model is ready" in caplog.text, "the line about the model")
     assert f"Model was trained over a gap pair={ETH} missing_candles=7" in caplog.text
 
 
@@ -428,7 +432,7 @@ def test_gap_between_disk_and_host_is_named_and_downloaded_before_training(
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH))
+    bench.wait_current(ETH)
     assert asked == [sorted(PAIRS)]
     lines = [r.getMessage() for r in caplog.records]
     for pair in PAIRS:
@@ -450,7 +454,7 @@ def test_gap_that_can_not_be_filled_is_an_error_and_training_goes_on_saying_so(
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH))
+    bench.wait_current(ETH)
     assert "Gap is not filled: " in caplog.text
     assert "download-data" in caplog.text
     assert f"Model was trained over a gap pair={ETH} missing_candles=101" in caplog.text
@@ -477,13 +481,13 @@ def test_model_on_a_fraction_of_its_history_never_replaces_a_good_one(
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH))
+    bench.wait_current(ETH)
     good = bench.newest(ETH).model
     assert good.rows >= 0.95 * bench.training.expected_rows(good)
     bench.tails.tails[ETH] = bench.tails.tails[ETH].newest(5_400)  # what a bot keeps in memory
     away = move_away(bench)
     bench.load(loaded_pair(ETH, 2, num_leaves=30))
-    wait_until(lambda: ETH in bench.training.errors)
+    wait_until(lambda: ETH in bench.training.errors, "ETH's error")
     assert bench.newest(ETH).model is good
     said = f"candles are missing: rows=\\d+ expected_rows={bench.training.expected_rows(good)} "
     assert re.search(f"{said}.* rows={good.rows} ", bench.training.errors[ETH])
@@ -491,7 +495,10 @@ def test_model_on_a_fraction_of_its_history_never_replaces_a_good_one(
     assert "gap=its candles are gone from" in caplog.text
     bench.datadir.rmdir()
     away.rename(bench.datadir)
-    wait_until(lambda: bench.newest(ETH).model.parameters["num_leaves"] == 30)
+    wait_until(
+        lambda: bench.newest(ETH).model.parameters["num_leaves"] == 30,
+        "the model of the new parameters",
+    )
     assert bench.newest(ETH).model.rows >= good.rows
     assert not bench.training.errors
 
@@ -513,7 +520,7 @@ def test_first_model_on_a_short_history_serves_with_a_warning_until_older_candle
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH))
+    bench.wait_current(ETH)
     short = bench.newest(ETH).model
     assert bench.training.is_short(short)
     assert bench.training.expected_rows(short) == 4320  # 150 days
@@ -528,7 +535,9 @@ def test_first_model_on_a_short_history_serves_with_a_warning_until_older_candle
         start=f"{bench.candles[ETH].index[0] - 30_000 * pd.Timedelta('5min'):%Y-%m-%d %H:%M}",
     )
     write_candles(bench.datadir, {ETH: older.iloc[: N + 30_000 - 20]})
-    wait_until(lambda: bench.newest(ETH).model.rows > 8 * short.rows)
+    wait_until(
+        lambda: bench.newest(ETH).model.rows > 8 * short.rows, "a model of the longer history"
+    )
 
 
 def test_young_pair_is_not_a_short_history(make_bench, inline, caplog):
@@ -538,7 +547,7 @@ def test_young_pair_is_not_a_short_history(make_bench, inline, caplog):
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH))
+    bench.wait_current(ETH)
     model = bench.newest(ETH).model
     assert not bench.training.is_short(model)
     assert caplog.text.count("Training begins feeder=feeder75a pairs=1 cut=20") == 1
@@ -557,7 +566,7 @@ def test_exchange_without_older_candles_tells_the_listing(make_bench, inline, ca
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH))
+    bench.wait_current(ETH)
     assert not bench.training.is_short(bench.newest(ETH).model)
     assert (
         "The exchange has no older candles, expected rows count from the first one" in caplog.text
@@ -573,13 +582,13 @@ def test_pair_with_too_few_rows_gets_no_model(make_bench, inline, caplog):
     bench.see()
     bench.tails.tails[ETH] = bench.tails.tails[ETH].newest(4_600)
     bench.training.start()
-    wait_until(lambda: ETH in bench.training.errors)
+    wait_until(lambda: ETH in bench.training.errors, "ETH's error")
     assert re.match(
         r"\d\d rows to learn from in the 150 days before 20\S+Z, needed are 100: ",
         bench.training.errors[ETH],
     )
     assert bench.newest(ETH) is None
-    wait_until(lambda: "none serves: it is never safe" in caplog.text)
+    wait_until(lambda: "none serves: it is never safe" in caplog.text, "the warning")
 
 
 # ------------------------------------------------------------------ the real worker process
@@ -600,10 +609,7 @@ def start_real(bench: Bench) -> int:
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(worker_pid)
-    pid = worker_pid()
-    assert pid is not None
-    return pid
+    return wait_until(worker_pid, "a worker")
 
 
 def test_worker_survives_sigusr1_from_its_first_moment_and_is_ended_after_the_fit(
@@ -619,9 +625,9 @@ def test_worker_survives_sigusr1_from_its_first_moment_and_is_ended_after_the_fi
             os.kill(pid, signal.SIGUSR1)
         return bench.is_current(ETH)
 
-    wait_until(signal_until_current)
+    wait_until(signal_until_current, "ETH's model")
     assert "died" not in caplog.text
-    wait_until(lambda: worker_pid() is None)
+    wait_until(lambda: worker_pid() is None, "the worker's end")
 
 
 def test_stop_during_a_fit_returns_promptly_and_leaves_no_worker(make_bench):
@@ -631,7 +637,7 @@ def test_stop_during_a_fit_returns_promptly_and_leaves_no_worker(make_bench):
     started = time.monotonic()
     bench.training.stop()
     assert time.monotonic() - started < 5
-    wait_until(lambda: not alive(pid))
+    wait_until(lambda: not alive(pid), "the worker's end")
     assert bench.newest(ETH) is None
     assert worker_pid() is None
 
@@ -650,9 +656,9 @@ def test_killed_worker_is_replaced_and_its_fit_is_done(make_bench, caplog):
     """SIGKILL during a fit (out of memory) costs one more try."""
     bench = make_bench(pairs=(ETH,), context_pairs=[ETH])
     pid = start_real(bench)
-    wait_until(multiprocessing.active_children)  # it has taken its setup
+    wait_until(multiprocessing.active_children, "the worker")  # it has taken its setup
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: bench.is_current(ETH))
+    bench.wait_current(ETH)
     assert caplog.text.count("A worker process died") == 1
     assert bench.training.errors == {}
 
@@ -662,7 +668,7 @@ def test_worker_killed_in_its_first_moment_is_replaced_and_its_fit_is_done(make_
     """Neither training nor the bot's end waits for a worker that died before it took its setup."""
     bench = make_bench(pairs=(ETH,), context_pairs=[ETH])
     os.kill(start_real(bench), signal.SIGKILL)
-    wait_until(lambda: bench.is_current(ETH))
+    bench.wait_current(ETH)
     assert caplog.text.count("A worker process died") == 1
 
 
@@ -675,7 +681,7 @@ def test_context_pair_whose_file_was_damaged_meanwhile_is_said_by_the_bot(make_b
     path.write_bytes(b"nonsense")
     bench.load(loaded_pair(ETH))
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH) or ETH in bench.training.errors)
+    wait_until(lambda: bench.is_current(ETH) or ETH in bench.training.errors, "an end of ETH's fit")
     assert path.name in caplog.text
 
 
@@ -688,7 +694,7 @@ def test_damage_of_every_context_file_is_named_and_not_taken_for_a_dead_worker(m
     path.write_bytes(b"nonsense")
     bench.load(loaded_pair(ETH))
     bench.training.start()
-    wait_until(lambda: path.name in caplog.text or bench.newest(ETH))
+    wait_until(lambda: path.name in caplog.text or bench.newest(ETH), "an end of ETH's fit")
     assert "out of memory" not in bench.training.errors.get(ETH, "")
     assert path.name in caplog.text
 
@@ -703,7 +709,9 @@ def test_stop_during_a_download_returns_promptly_and_ends_it(make_bench, tmp_pat
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
-    wait_until(lambda: pid_file.exists() and pid_file.read_text(encoding="utf-8").strip())
+    wait_until(
+        lambda: pid_file.exists() and pid_file.read_text(encoding="utf-8").strip(), "the download"
+    )
     pid = int(pid_file.read_text(encoding="utf-8"))
     stopper = threading.Thread(target=bench.training.stop, daemon=True)
     stopper.start()

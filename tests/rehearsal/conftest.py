@@ -18,6 +18,7 @@ import pytest
 from feeder_mixin.rehearsal.exchange.market import ReplayMarket
 from feeder_mixin.rehearsal.exchange.overlay import freqtrade_overlay
 from tests.candle_factory import make_candles, write_candles
+from tests.waiting import wait_until
 
 PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT")
 DAYS = 21
@@ -100,9 +101,10 @@ def run_exchange(tmp_path):
 
 
 def _wait_ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        if found := re.search(r"ready at (\S+)", log.read_text()):
-            return found[1]
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
+    found = wait_until(
+        lambda: re.search(r"ready at (\S+)", log.read_text()),
+        lambda: f"the exchange; it said {log.read_text()}",
+        READY_TIMEOUT_S,
+        process=process,
+    )
+    return found[1]

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.rehearsal.conftest import PAIRS
+from tests.waiting import wait_until
 
 CONFIG = {
     "dry_run_wallet": 1000,
@@ -94,10 +95,13 @@ def test_dry_run_trades_without_a_complaint(run_exchange, stored_datadir, userdi
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         bot = subprocess.Popen(command, env=environment, **quiet)  # noqa: S603
         try:
-            deadline = time.monotonic() + 300
-            while time.monotonic() < deadline and not _has_traded(log):
-                assert bot.poll() is None, log.read_text()
-                time.sleep(1)
+            wait_until(
+                lambda: _has_traded(log),
+                lambda: f"both pairs' trades: {log.read_text()}",
+                300,
+                process=bot,
+                pause_s=1,
+            )
         finally:
             bot.terminate()
             bot.wait(timeout=30)
