@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
 from feeder_mixin import settings
-from feeder_mixin.cli.main import make_parser
 from feeder_mixin.doctor.run import CHECKS
 from feeder_mixin.live.state import metrics
 from feeder_mixin.schema import METRICS, PARAMETERS
+from tests.command_line import OPTION, command_parsers, options_of
 
 ROOT = Path(__file__).parents[1]
+COMMANDS = command_parsers()
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FREQTRADE_OPTIONS = (
     "--strategy",
@@ -74,43 +74,20 @@ def test_readme_strategy_of_ones_own_is_the_one_that_is_tested():
     assert f"```python\n{OWN_STRATEGY}```" in README
 
 
-def test_readme_options_exist():
-    """No option is promised that the command line does not know."""
-    import contextlib
-    import io
+def test_readme_commands_take_the_options_that_it_gives_them():
+    """What a reader pastes is not refused."""
+    for name, arguments in re.findall(r"\bfeeder ([a-z-]+)([^`\n&|]*)", README):
+        if name in COMMANDS:
+            unknown = set(OPTION.findall(arguments)) - options_of(COMMANDS[name])
+            assert not unknown, f"feeder {name}{arguments}"
 
-    known = ""
-    for command in (
-        "optimize",
-        "report",
-        "show",
-        "history",
-        "diff",
-        "rollback",
-        "export",
-        "import",
-        "prune",
-        "flush",
-        "init-store",
-        "settings",
-        "status",
-        "metrics",
-        "reload",
-        "doctor",
-        "init",
-        "replay-exchange",
-        "demo",
-    ):
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-            make_parser().parse_args([command, "--help"])
-        known += out.getvalue()
-    known += "".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")
-    )
-    known += " ".join(FREQTRADE_OPTIONS)
-    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
-        assert option in known, option
+
+def test_readme_options_exist():
+    """No option is promised that neither a command, nor a benchmark, nor freqtrade knows."""
+    scripts = [path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")]
+    known = {*FREQTRADE_OPTIONS, *re.findall(r'add_argument\(\s*"(--[a-z-]+)"', "".join(scripts))}
+    known.update(*map(options_of, COMMANDS.values()))
+    assert set(OPTION.findall(README)) <= known
 
 
 def test_six_feeders_have_the_pairs_and_sides_that_the_readme_names():
@@ -133,4 +110,3 @@ def test_ports_and_databases_of_the_six_feeders_differ():
     configs = [load_from_files([str(path)]) for path in (ROOT / "config").glob("feeder*.json")]
     assert len({c["api_server"]["listen_port"] for c in configs}) == 6
     assert len({c["db_url"] for c in configs}) == 6
-    assert json.dumps(configs)

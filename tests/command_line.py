@@ -1,0 +1,23 @@
+"""The sub-commands of ``feeder`` and their options, as argparse knows them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from feeder_mixin.cli.main import GROUPS
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+
+
+def command_parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return sub-command -> its parser."""
+    commands = argparse.ArgumentParser().add_subparsers()
+    for group in GROUPS:
+        group.add_parsers(commands)
+    return dict(commands.choices)
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Return every long option in a parser's help."""
+    return set(OPTION.findall(parser.format_help()))
