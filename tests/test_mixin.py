@@ -15,8 +15,8 @@ from freqtrade.optimize.backtest_caching import get_strategy_run_id
 from feeder_mixin.live.announce import log_start, warn_unlisted
 from feeder_mixin.live.reload.loader import load_parameters
 from feeder_mixin.mixin import OptunaParamsMixin
-from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.stores.url import open_store
+from tests.builders import make_record
 
 PAIR = "ETH/USDT:USDT"
 N = 12
@@ -148,7 +148,7 @@ def run_id(make_config, tmp_path):
 
 def write_record(root, time_ns, **values):
     """Store a record of the pair."""
-    record = ParameterRecord("feeder1", PAIR, time_ns, {**default_parameters(), **values}, {})
+    record = make_record(PAIR, time_ns, feeder_id="feeder1", **values)
     with open_store(STORE, root=root) as store:
         store.write([record])
 

@@ -33,6 +33,7 @@ from feeder_mixin.schema import (
 )
 from feeder_mixin.settings import LabelSpec
 from tests import strategies
+from tests.builders import make_record
 
 PAIR = "BTC/USDT:USDT"
 BY_PARAMETER = pytest.mark.parametrize("parameter", PARAMETERS, ids=PARAMETER_NAMES)
@@ -48,11 +49,6 @@ FIXED_TABLE = {
     "feature_fraction": (0.6, 1.0, 0.6, "colsample_bytree", False),
     "bagging_fraction": (0.6, 1.0, 0.7, "subsample", False),
 }
-
-
-def make_record(**changes):
-    """Return a valid record, parameters changed by keyword."""
-    return ParameterRecord("feeder75a", PAIR, 1, {**default_parameters(), **changes})
 
 
 def test_parameters_compared_with_the_contract_are_equal():

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from feeder_mixin.cli.main import main
-from feeder_mixin.schema import NANOSECONDS, ParameterRecord, default_parameters, format_time_ns
+from feeder_mixin.schema import NANOSECONDS, format_time_ns
 from feeder_mixin.stores.sql import SqlStore
+from tests.builders import make_record
 
 ROOT = Path(__file__).parents[2]
 FEEDER = ("--feeder", "feeder120b")
 PAIR, OTHER = "BNB/USDT:USDT", "DOGE/USDT:USDT"
+TUNED = {"skill": 0.05, "optimization_trials": 20.0}
 BASE_NS = (time.time_ns() // NANOSECONDS - 3600) * NANOSECONDS
 
 
@@ -64,16 +66,11 @@ def write_config(project):
     return write
 
 
-def make_record(after_s, pair=PAIR, metrics=None, **changes):
+def record_after(after_s, pair=PAIR, *, metrics=TUNED, **changes):
     """Return a record made so many seconds after `BASE_NS`."""
-    return ParameterRecord(
-        "feeder120b",
-        pair,
-        BASE_NS + int(after_s * 1e9),
-        {**default_parameters(), **changes},
-        metrics or {"skill": 0.05, "optimization_trials": 20.0},
-        {"host": "h", "seed": 3},
-    )
+    time_ns = BASE_NS + int(after_s * NANOSECONDS)
+    origin = {"host": "h", "seed": 3}
+    return make_record(pair, time_ns, metrics=metrics, provenance=origin, **changes)
 
 
 @pytest.fixture
@@ -87,7 +84,7 @@ def store(project):
 def history(store):
     """Give three records of one pair, at 10, 20.25 and 30 s, oldest first."""
     values = [(10, 0.1 / 3), (20.25, 0.02), (30, 0.05)]
-    records = [make_record(s, learning_rate=rate) for s, rate in values]
+    records = [record_after(s, learning_rate=rate) for s, rate in values]
     store.write(records)
     return records
 

@@ -19,9 +19,10 @@ import pandas as pd
 from feeder_mixin.live.state.last_good import save_last_good
 from feeder_mixin.live.state.status import Status, write_status
 from feeder_mixin.market.features import FEATURE_HASH
-from feeder_mixin.schema import NANOSECONDS, ParameterRecord, default_parameters, hash48
+from feeder_mixin.schema import NANOSECONDS, ParameterRecord, hash48
 from feeder_mixin.settings import FeederSettings, load_settings
 from feeder_mixin.stores.sql import SqlStore
+from tests.builders import make_record
 from tests.candle_factory import candle_file, make_candles, write_candles
 from tests.live.fake_bot import make_pair, make_status
 
@@ -73,7 +74,7 @@ class Patient:
             "feature_hash": float(FEATURE_HASH),
             "context_hash": float(hash48(*sorted(CONTEXT))),
         }
-        return ParameterRecord(FEEDER, pair, time_ns, default_parameters(), {**facts, **metrics})
+        return make_record(pair, time_ns, feeder_id=FEEDER, metrics={**facts, **metrics})
 
     def write(self, pair: str, time_ns: int, **metrics: float) -> None:
         """Write a record to the store."""

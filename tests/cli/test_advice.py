@@ -14,7 +14,7 @@ from feeder_mixin.commands import feeder_command, trade_command
 from feeder_mixin.settings import load_settings
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
-from tests.cli.conftest import FEEDER, ROOT, make_record
+from tests.cli.conftest import FEEDER, ROOT, record_after
 
 PACKAGE = ROOT / "feeder_mixin"
 
@@ -48,14 +48,14 @@ def outcome(name, elsewhere, project, feeder):
     settings = load_settings("feeder120b", [Path(p) for p in elsewhere[1:4:2]], elsewhere[-1])
     if name == "show of waiting results":
         outbox = Outbox(settings.outbox_path)
-        outbox.put(make_record(1))
+        outbox.put(record_after(1))
         outbox.close()
         return feeder("show", *FEEDER, *elsewhere, *store)[2]
     if name == "report without anything":
         return feeder("report", *FEEDER, *elsewhere, *store)[2]
     if name == "doctor of a fresh folder":
         with SqlStore(project / "a store.sqlite") as target:
-            target.write([make_record(1)])
+            target.write([record_after(1)])
         return feeder("doctor", *FEEDER, *elsewhere, *store)[1]
     raise AssertionError(name)
 
@@ -116,7 +116,7 @@ def test_unknown_pair_is_a_usage_error_that_names_the_pairs(command, project, fe
     code, _, err = feeder(command, *FEEDER, "--pairs", "NOPE")
     assert code == 2
     assert "pair 'NOPE' is not in feeder120b: its pairs are BNB/USDT:USDT, " in err
-    store.write([make_record(1, "GONE/USDT:USDT")])
+    store.write([record_after(1, "GONE/USDT:USDT")])
     code, out, _ = feeder(command, *FEEDER, "--pairs", "GONE/USDT:USDT")
     assert code == 0
     assert "GONE" in out

@@ -9,7 +9,7 @@ import pytest
 
 from feeder_mixin.settings import load_settings, read_config
 from feeder_mixin.stores.sql import SqlStore
-from tests.cli.conftest import FEEDER, PAIR, make_record
+from tests.cli.conftest import FEEDER, PAIR, record_after
 
 BROKEN = {
     "null": b"null",
@@ -94,7 +94,7 @@ def test_user_folder_beside_the_usual_one_has_all_of_its_own(project, feeder):
         load_settings("feeder120b", None, project / name) for name in ("user_data", "rehearsal")
     )
     with SqlStore(project / "other.sqlite") as other:
-        other.write([make_record(10)])
+        other.write([record_after(10)])
     backup = project / "backup.jsonl"
     feeder("export", *FEEDER, "--store", "sqlite:///other.sqlite", "--out", backup)
     before = sorted(usual.user_data_dir.rglob("*"))

@@ -9,8 +9,9 @@ import pytest
 
 from feeder_mixin.live.state.status import write_status
 from feeder_mixin.schema import default_parameters, format_time_ns
-from tests.cli.conftest import FEEDER, OTHER, PAIR, make_record, shown
-from tests.live.fake_bot import fake_bot, make_pair, make_settings, make_status
+from tests.builders import make_settings
+from tests.cli.conftest import FEEDER, OTHER, PAIR, record_after, shown
+from tests.live.fake_bot import fake_bot, make_pair, make_status
 
 
 @pytest.fixture
@@ -52,8 +53,8 @@ def test_diff_without_a_difference_says_so(project, history, status, feeder):
 def test_diff_between_two_stored_records_by_time(project, store, history, feeder):
     """Needs no bot; parameters come before metrics, differences in far digits are shown."""
     metrics = {"skill": 0.1, "beats_rule": 0.0, "train_mae": 1.0}
-    store.write([make_record(50, metrics=metrics, learning_rate=0.05 + 1e-9)])
-    arguments = ("--pairs", PAIR, "--from", shown(history[2]), "--to", shown(make_record(55)))
+    store.write([record_after(50, metrics=metrics, learning_rate=0.05 + 1e-9)])
+    arguments = ("--pairs", PAIR, "--from", shown(history[2]), "--to", shown(record_after(55)))
     code, out, _ = feeder("diff", *FEEDER, *arguments)
     assert code == 0
     assert [line.split() for line in out.splitlines()[3:]] == [
@@ -77,7 +78,7 @@ def test_diff_json_names_sides_and_values_to_the_last_digit(project, history, st
 def test_diff_says_what_a_side_lacks(project, store, history, status, feeder):
     """No record, an invalid one, a pair that the bot does not run: each is said, none hides another."""
     status(history[2])
-    store.write([make_record(5, OTHER)])
+    store.write([record_after(5, OTHER)])
     with store.write_connection() as connection:
         connection.exec_driver_sql(
             "UPDATE optimized_parameters SET num_leaves = 99 WHERE pair = ?", (OTHER,)
@@ -93,7 +94,7 @@ def test_diff_says_what_a_side_lacks(project, store, history, status, feeder):
 
 def test_diff_names_a_bots_record_that_the_store_does_not_hold(project, history, status, feeder):
     """The ten values are compared; what else the record said is not known."""
-    status(make_record(25, learning_rate=0.03))
+    status(record_after(25, learning_rate=0.03))
     _, out, _ = feeder("diff", *FEEDER, "--pairs", PAIR)
     assert "(not in this store)" in out
     assert out.splitlines()[3:] == ["  learning_rate  0.03 -> 0.05"]
@@ -130,7 +131,7 @@ def test_diff_says_when_no_bot_runs_and_when_none_ever_did(project, history, sta
 
 def test_diff_default_side_is_compared_with_the_first_record(project, store, status, feeder):
     """A bot on defaults and a store that has its first record."""
-    status(make_record(1))
-    store.write([make_record(60, OTHER, num_leaves=40)])
+    status(record_after(1))
+    store.write([record_after(60, OTHER, num_leaves=40)])
     _, out, _ = feeder("diff", *FEEDER, "--pairs", OTHER)
     assert f"num_leaves  {default_parameters()['num_leaves']} -> 40" in out

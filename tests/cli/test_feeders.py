@@ -12,20 +12,13 @@ from influxdb_client import Permission, PermissionResource
 
 from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.errors import StoreError, StoreUnavailableError
-from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
+from tests.builders import make_record
 
 PAIR = "BTC/USDT:USDT"
 NAMES = ("one", "two", "three")
-
-
-def make_record(feeder, time_ns=None):
-    """Return a record of now."""
-    return ParameterRecord(
-        feeder, PAIR, time_ns or time.time_ns(), default_parameters(), {"skill": 0.05}
-    )
 
 
 @pytest.fixture
@@ -39,7 +32,7 @@ def feeders(project, write_config):
         url = f"sqlite:///{name}.sqlite"
         write_config(name, feeder={"side": "long", "store_url": url})
         with SqlStore(project / f"{name}.sqlite") as store:
-            store.write([make_record(name)])
+            store.write([make_record(PAIR, time.time_ns(), feeder_id=name)])
     damage("two")
     return damage
 
@@ -125,7 +118,7 @@ def test_flush_counts_a_feeder_whose_delivery_fails(feeders, feeder, project):
     for name in ("one", "two"):
         path = project / "user_data" / "feeder_state" / name / "outbox.sqlite"
         waiting = Outbox(path)
-        waiting.put(make_record(name))
+        waiting.put(make_record(PAIR, time.time_ns(), feeder_id=name))
         waiting.close()
     code, out, err = feeder("flush", "--feeder", "one", "two")
     assert code == 3
@@ -225,9 +218,9 @@ def test_one_token_as_printed_serves_all_feeders_on_a_real_server(
                 for command in ("export", "flush"):
                     assert feeder(command, "--feeder", *names)[0] == code
             with InfluxStore(url, org=org, token=optimizer) as writer:
-                writer.write([make_record(name) for name in names])
+                writer.write([make_record(PAIR, time.time_ns(), feeder_id=name) for name in names])
             with InfluxStore(url, org=org, token=bot) as reader, pytest.raises(StoreError):
-                reader.write([make_record(names[0])])
+                reader.write([make_record(PAIR, time.time_ns(), feeder_id=names[0])])
         finally:
             for one in made:
                 client.authorizations_api().delete_authorization(one)

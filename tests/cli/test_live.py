@@ -20,7 +20,8 @@ from feeder_mixin.live.state.lock import LOCK_NAME, PID_NAME
 from feeder_mixin.live.state.stand_in import remove_stand_in
 from feeder_mixin.live.state.status import write_status
 from tests import disks
-from tests.live.fake_bot import PAIRS, fake_bot, make_settings, make_status
+from tests.builders import PAIRS, make_settings
+from tests.live.fake_bot import fake_bot, make_status
 
 
 @pytest.fixture

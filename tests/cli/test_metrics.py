@@ -23,10 +23,11 @@ from influxdb_client import InfluxDBClient
 from feeder_mixin.live.state.files import write_checked
 from feeder_mixin.live.state.last_good import save_last_good
 from feeder_mixin.live.state.status import read_status
-from feeder_mixin.schema import ParameterRecord, bucket_name, default_parameters
+from feeder_mixin.schema import bucket_name
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.influx_points import METRICS_MEASUREMENT
-from tests.live.fake_bot import PAIRS, fake_bot, make_settings, make_status
+from tests.builders import PAIRS, make_record, make_settings
+from tests.live.fake_bot import fake_bot, make_status
 from tests.live.test_metrics import expected_of, key, read_samples
 from tests.waiting import wait_until
 
@@ -89,7 +90,7 @@ def test_last_good_time_is_that_of_the_oldest_copy_of_the_feeders_pairs(
     for pair, saved_s in saved.items():
         with monkeypatch.context() as then:
             then.setattr(time, "time_ns", lambda s=saved_s: s * 10**9)
-            save_last_good(settings, [ParameterRecord(FEEDER, pair, 1, default_parameters())])
+            save_last_good(settings, [make_record(pair, 1)])
     _, out, _ = feeder("metrics", "--feeder", FEEDER)
     assert read_samples(out)[key(FILE_TIMES[1], feeder_id=FEEDER)] == 20
 

@@ -13,11 +13,12 @@ import pytest
 from feeder_mixin.live.state.files import write_private
 from feeder_mixin.live.state.last_good import save_last_good
 from feeder_mixin.live.state.status import write_status
-from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters, format_time_ns
+from feeder_mixin.schema import CANDIDATES, format_time_ns
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.run.journal import Journal
-from tests.live.fake_bot import make_pair, make_settings, make_status
+from tests.builders import make_record, make_settings
+from tests.live.fake_bot import make_pair, make_status
 
 FEEDER = ("--feeder", "feeder120b")
 PAIR, OTHER = "BNB/USDT:USDT", "DOGE/USDT:USDT"
@@ -25,10 +26,9 @@ NOW_NS = time.time_ns()
 DAY_NS = 86_400 * 10**9
 
 
-def make_record(age_days, pair=PAIR, **changes):
+def record_of_age(age_days, pair=PAIR):
     """Return a record so many days old."""
-    parameters = {**default_parameters(), **changes}
-    return ParameterRecord("feeder120b", pair, NOW_NS - int(age_days * DAY_NS), parameters)
+    return make_record(pair, NOW_NS - int(age_days * DAY_NS))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def settings(project):
 def store(project):
     """Give the default store, with records of one pair 5, 40, 50, 60 and 70 days old."""
     with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
-        store.write([make_record(age) for age in (5, 40, 50, 60, 70)])
+        store.write([record_of_age(age) for age in (5, 40, 50, 60, 70)])
         yield store
 
 
@@ -63,7 +63,7 @@ def test_prune_deletes_what_is_old_and_prints_each(project, store, feeder):
     out = prune(feeder)
     assert ages(store) == [5]
     for age in (40, 50, 60, 70):
-        shown = format_time_ns(make_record(age).time_ns)
+        shown = format_time_ns(record_of_age(age).time_ns)
         assert f"{PAIR}: record of {shown} deleted" in out
     assert "4 points deleted" in out
     assert "0 points deleted" in prune(feeder)
@@ -73,7 +73,7 @@ def test_prune_dry_run_says_the_same_and_deletes_nothing(project, store, setting
     """What would go can be read before it goes."""
     with closing(Outbox(settings.outbox_path)) as outbox:
         for age in (40, 50):
-            outbox.put(make_record(age))
+            outbox.put(record_of_age(age))
         outbox.deliver(store)
         wet = json.loads(prune(feeder, "--dry-run", "--json"))[0]
         assert ages(store) == [5, 40, 50, 60, 70]
@@ -85,12 +85,12 @@ def test_prune_dry_run_says_the_same_and_deletes_nothing(project, store, setting
 
 def test_prune_keeps_a_pairs_newest_record_whatever_its_age(project, store, feeder):
     """A pair that was tuned long ago keeps its record; half-written newer points protect none."""
-    store.write([make_record(age, OTHER) for age in (45, 55)])
-    store.write([make_record(35, OTHER)])
+    store.write([record_of_age(age, OTHER) for age in (45, 55)])
+    store.write([record_of_age(35, OTHER)])
     with store.write_connection() as connection:
         connection.exec_driver_sql(
             "UPDATE optimized_parameters SET max_depth = NULL WHERE time_ns = ?",
-            (make_record(35).time_ns,),
+            (record_of_age(35).time_ns,),
         )
     prune(feeder)
     assert ages(store, OTHER) == [45]
@@ -98,11 +98,11 @@ def test_prune_keeps_a_pairs_newest_record_whatever_its_age(project, store, feed
 
 def test_prune_keeps_the_newest_valid_record_behind_an_invalid_one(project, store, feeder):
     """The invalid one must go on to be rejected; the valid one is what can be gone back to."""
-    store.write([make_record(age, OTHER) for age in (35, 45, 55)])
+    store.write([record_of_age(age, OTHER) for age in (35, 45, 55)])
     with store.write_connection() as connection:
         connection.exec_driver_sql(
             "UPDATE optimized_parameters SET num_leaves = 99 WHERE time_ns = ? AND pair = ?",
-            (make_record(35).time_ns, OTHER),
+            (record_of_age(35).time_ns, OTHER),
         )
     prune(feeder)
     assert ages(store, OTHER) == [35, 45]
@@ -111,10 +111,10 @@ def test_prune_keeps_the_newest_valid_record_behind_an_invalid_one(project, stor
 def test_prune_keeps_what_the_bot_has_loaded_serves_and_keeps(project, store, settings, feeder):
     """Loaded, serving and last good may be three different records; none is deleted."""
     status = make_status()
-    status["pairs"] = {PAIR: make_pair(make_record(40).time_ns)}
-    status["pairs"][PAIR]["model"]["version"] = format_time_ns(make_record(50).time_ns)
+    status["pairs"] = {PAIR: make_pair(record_of_age(40).time_ns)}
+    status["pairs"][PAIR]["model"]["version"] = format_time_ns(record_of_age(50).time_ns)
     write_status(settings.status_path, status)
-    save_last_good(settings, [make_record(60)])
+    save_last_good(settings, [record_of_age(60)])
     prune(feeder)
     assert ages(store) == [5, 40, 50, 60]
 
@@ -132,14 +132,14 @@ def test_prune_with_a_damaged_state_file_deletes_nothing(project, store, setting
 
 def test_prune_candidates_by_the_same_rule(project, store, feeder):
     """Refused sets age as records do; the newest stays to be looked at."""
-    store.write([make_record(age) for age in (80, 90)], CANDIDATES)
+    store.write([record_of_age(age) for age in (80, 90)], CANDIDATES)
     assert "candidate of" in prune(feeder)
     assert ages(store, measurement=CANDIDATES) == [80]
 
 
 def test_prune_finds_pairs_that_left_the_config(project, store, feeder):
     """What nobody tunes any more is bounded, too."""
-    store.write([make_record(age, "GONE/USDT:USDT") for age in (40, 50)])
+    store.write([record_of_age(age, "GONE/USDT:USDT") for age in (40, 50)])
     prune(feeder)
     assert ages(store, "GONE/USDT:USDT") == [40]
 
@@ -148,14 +148,14 @@ def test_prune_outbox_keeps_what_waits_and_each_pairs_newest(project, store, set
     """An undelivered result of any age stays, and is delivered afterwards."""
     with closing(Outbox(settings.outbox_path)) as outbox:
         for age in (80, 90):
-            outbox.put(make_record(age, OTHER))
-            outbox.put(make_record(age, OTHER), CANDIDATES)
+            outbox.put(record_of_age(age, OTHER))
+            outbox.put(record_of_age(age, OTHER), CANDIDATES)
         assert outbox.deliver(store).remaining == 0
-        waiting = outbox.put(make_record(100, OTHER))
+        waiting = outbox.put(record_of_age(100, OTHER))
         assert "2 delivered in the outbox" in prune(feeder)
         assert outbox.pending() == [waiting]
         newest = outbox.latest_entered("feeder120b", [OTHER]).records[OTHER]
-        assert newest.time_ns == make_record(80).time_ns
+        assert newest.time_ns == record_of_age(80).time_ns
         assert "1 delivered" in feeder("flush", *FEEDER)[1]
     with sqlite3.connect(settings.outbox_path) as db:
         assert db.execute("SELECT COUNT(*) FROM delivered").fetchone() == (2,)
@@ -172,12 +172,12 @@ def test_prune_outbox_leaves_keys_that_an_interrupted_tuning_may_still_take(
         db.execute("UPDATE runs SET created_s = ?", ((NOW_NS - 65 * DAY_NS) / 1e9,))
     with closing(Outbox(settings.outbox_path)) as outbox:
         for age in (40, 60, 70):
-            outbox.put(make_record(age))
+            outbox.put(record_of_age(age))
         outbox.deliver(store)
         _, out, err = feeder("prune", *FEEDER, "--older-than", 30)
         assert "1 delivered in the outbox" in out
         assert "was interrupted and may still go on" in err
-        taken = make_record(60)
+        taken = record_of_age(60)
         again = outbox.put(replace(taken, metrics={"skill": 0.1}))
     assert again.time_ns == taken.time_ns + 1
 

@@ -20,8 +20,9 @@ from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.run.journal import Journal
 from feeder_mixin.tune.run.lock import feeder_lock
-from tests.cli.conftest import BASE_NS, FEEDER, OTHER, PAIR, make_record, shown
-from tests.live.fake_bot import fake_bot, make_settings
+from tests.builders import make_settings
+from tests.cli.conftest import BASE_NS, FEEDER, OTHER, PAIR, record_after, shown
+from tests.live.fake_bot import fake_bot
 
 
 def test_rollback_to_a_shown_time_appends_that_records_copy(project, store, history, feeder):
@@ -147,7 +148,7 @@ def test_rollback_all_with_one_pair_that_can_not_writes_nothing_at_all(
     project, store, history, feeder
 ):
     """Every pair is resolved first; each that has no record is named."""
-    store.write([make_record(5, OTHER)])
+    store.write([record_after(5, OTHER)])
     code, _, err = feeder("rollback", *FEEDER, "--all", "--to", shown(history[0]))
     assert code == 2
     assert "BCH/USDT:USDT: no record" in err
@@ -166,7 +167,7 @@ def test_rollback_of_a_foreign_pair_is_refused(project, store, history, feeder):
 
 def test_rollback_never_takes_a_candidate(project, store, history, feeder):
     """A refused set can't be gone back to, and its time does not silently mean another record."""
-    candidate = make_record(25, learning_rate=0.09)
+    candidate = record_after(25, learning_rate=0.09)
     store.write([candidate], CANDIDATES)
     code, _, err = feeder("rollback", *FEEDER, "--pair", PAIR, "--to", shown(candidate))
     assert code == 2
@@ -190,7 +191,7 @@ def test_rollback_delivers_what_waited_before_so_that_the_copy_is_newest(
 ):
     """A result that waited for the store is older than the rollback there, too."""
     with closing(Outbox(make_settings(project / "user_data").outbox_path)) as outbox:
-        outbox.put(make_record(40, learning_rate=0.07))
+        outbox.put(record_after(40, learning_rate=0.07))
     assert feeder("rollback", *FEEDER, "--pair", PAIR, "--to", shown(history[2]))[0] == 0
     rates = [point.fields["learning_rate"] for point in store.history("feeder120b", PAIR)]
     assert rates[:2] == [0.05, 0.07]
@@ -234,7 +235,7 @@ def test_rollback_says_of_each_pair_what_happened_to_it(
     project, store, history, feeder, monkeypatch
 ):
     """Written, or waiting in the outbox; counted when written, however many tries it takes."""
-    store.write([make_record(9, OTHER, learning_rate=0.03), make_record(31, OTHER)])
+    store.write([record_after(9, OTHER, learning_rate=0.03), record_after(31, OTHER)])
     arguments = ("rollback", *FEEDER, "--pair", PAIR, OTHER, "--to", shown(history[0]))
     with monkeypatch.context() as patch:
         refuse_writes(patch, PAIR, OTHER)
@@ -265,7 +266,7 @@ def test_rollback_partly_refused_counts_what_the_store_took(
     project, store, history, feeder, monkeypatch
 ):
     """One pair of two is written: exit 1, and the count is one."""
-    store.write([make_record(9, OTHER, learning_rate=0.03), make_record(31, OTHER)])
+    store.write([record_after(9, OTHER, learning_rate=0.03), record_after(31, OTHER)])
     refuse_writes(monkeypatch, OTHER)
     code, out, _ = feeder("rollback", *FEEDER, "--pair", PAIR, OTHER, "--to", shown(history[0]))
     assert code == 1

@@ -7,24 +7,19 @@ import time
 
 import pytest
 
-from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters
+from feeder_mixin.schema import CANDIDATES, default_parameters
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
+from tests.builders import make_record
 
 PAIR = "BNB/USDT:USDT"
-
-
-def make_record(pair=PAIR, feeder_id="feeder120b", age_s=60, **changes):
-    """Return a record made a minute ago."""
-    parameters = {**default_parameters(), **changes}
-    time_ns = time.time_ns() - int(age_s * 1e9)
-    return ParameterRecord(feeder_id, pair, time_ns, parameters, {"skill": 0.05}, {"host": "h"})
 
 
 @pytest.fixture
 def stored(project):
     """Return two records of one pair in the default store, newest last."""
-    records = [make_record(age_s=120, num_leaves=20), make_record(num_leaves=30)]
+    now = time.time_ns()
+    records = [make_record(PAIR, now - 2, num_leaves=20), make_record(PAIR, now - 1, num_leaves=30)]
     with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
         store.write(records)
     return records
@@ -89,7 +84,7 @@ def test_history_lists_newest_first(project, stored, feeder):
 def test_show_and_history_candidates_print_refused_sets_only(project, stored, feeder):
     """With the option the refused, without it what bots read; never both."""
     with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
-        store.write([make_record(num_leaves=40)], CANDIDATES)
+        store.write([make_record(PAIR, time.time_ns(), num_leaves=40)], CANDIDATES)
     for command, values in (("show", "parameters"), ("history", "fields")):
         _, out, _ = feeder(command, "--feeder", "feeder120b", "--candidates", "--json")
         assert [one[values]["num_leaves"] for one in json.loads(out)] == [40]
@@ -109,7 +104,7 @@ def test_history_without_candidates_says_so(project, feeder):
 
 def test_flush_delivers_what_waits_and_then_nothing(project, feeder):
     """Results that could not be written are written once."""
-    record = make_record()
+    record = make_record(PAIR, time.time_ns())
     outbox = Outbox(project / "user_data" / "feeder_state" / "feeder120b" / "outbox.sqlite")
     outbox.put(record)
     outbox.close()
@@ -125,7 +120,7 @@ def test_flush_unreachable_store_exits_1_and_keeps_everything(project, feeder, m
     """A store that is down loses nothing."""
     monkeypatch.setenv("FEEDER_STORE_TOKEN", "SECRET123")
     outbox = Outbox(project / "user_data" / "feeder_state" / "feeder120b" / "outbox.sqlite")
-    outbox.put(make_record())
+    outbox.put(make_record(PAIR, time.time_ns()))
     outbox.close()
     url = "postgresql+psycopg://user:SECRET456@127.0.0.1:1/none"
     code, out, err = feeder("flush", "--feeder", "feeder120b", "--store", url)

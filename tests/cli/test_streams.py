@@ -14,14 +14,15 @@ from types import SimpleNamespace
 import pytest
 
 from feeder_mixin.cli import common
-from feeder_mixin.cli.main import main, make_parser
+from feeder_mixin.cli.main import main
 from feeder_mixin.cli.streams import SafeStream
 from feeder_mixin.live.reload.client import ReloadOutcome
 from feeder_mixin.schema import MEASUREMENT
 from feeder_mixin.stores.operations.transfer import Entry, format_line
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.run.options import RunSummary
-from tests.cli.conftest import FEEDER, OTHER, PAIR, ROOT, make_record
+from tests.cli.conftest import FEEDER, OTHER, PAIR, ROOT, record_after
+from tests.command_line import command_parsers
 from tests.reports.builder import make_results
 
 FEEDERS = ("--feeder", "feeder120b", "feeder75a")
@@ -47,7 +48,7 @@ COMMANDS: dict[str, list[str]] = {
     "demo": [],
 }
 """Sub-command -> arguments with which it has something to print."""
-NAMES = list(make_parser()._subparsers._group_actions[0].choices)
+NAMES = list(command_parsers())
 
 
 class Raw(io.RawIOBase):
@@ -109,11 +110,11 @@ def prepared(tmp_path_factory):
     shutil.copytree(ROOT / "config", root / "config")
     (root / "user_data").mkdir()
     (root / "other").mkdir()
-    records = [make_record(s, metrics={"skill": 0.05, "exceedance": 0.1}) for s in (10, 20, 30)]
+    records = [record_after(s, metrics={"skill": 0.05, "exceedance": 0.1}) for s in (10, 20, 30)]
     with SqlStore(root / "user_data" / "feeder_params.sqlite") as store:
         store.write(records)
     lines = [
-        format_line(Entry(MEASUREMENT, make_record(40, pair=other))) for other in (OTHER, PAIR)
+        format_line(Entry(MEASUREMENT, record_after(40, pair=other))) for other in (OTHER, PAIR)
     ]
     (root / "copy.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return root
@@ -133,7 +134,7 @@ def places(tmp_path, monkeypatch, prepared):
         for result in results.values():
             result["decision"]["candidate"] = False
             result["advised_days"] = 100.0
-        return RunSummary(settings.feeder_id, results, {PAIR: make_record(50)})
+        return RunSummary(settings.feeder_id, results, {PAIR: record_after(50)})
 
     def reload_bot(settings, *_):
         done.append(f"reloaded {settings.feeder_id}")

@@ -12,39 +12,33 @@ import pytest
 
 from feeder_mixin.schema import (
     CANDIDATES,
-    FIELD_NAMES,
-    ParameterRecord,
-    default_parameters,
+    NANOSECONDS,
     format_time_ns,
 )
 from feeder_mixin.stores.operations.transfer import Entry, format_line
 from feeder_mixin.stores.sql import SqlStore
+from tests.builders import make_full_record
 
 FEEDER = ("--feeder", "feeder120b")
 PAIR, GONE = "BNB/USDT:USDT", "GONE/USDT:USDT"
 FOREIGN = "DOGE/USDT:USDT"
 
 
-def make_record(age_s, pair=PAIR, feeder_id="feeder120b", **changes):
-    """Return a record with awkward values in it."""
-    return ParameterRecord(
-        feeder_id,
-        pair,
-        time.time_ns() - int(age_s * 1e9),
-        {**default_parameters(), "learning_rate": 0.1 / 3, **changes},
-        {name: i / 7 for i, name in enumerate(FIELD_NAMES[10:], 1)},
-        {"host": "é \u2028 \n", "pairs": ["A"], "nested": {"a": None}},
-        model_type="lightgbm_quantile",
-    )
+def record_of_age(age_s, pair=PAIR, **changes):
+    """Return a record with awkward values in it, made so many seconds ago."""
+    time_ns = time.time_ns() - age_s * NANOSECONDS
+    awkward = {"host": "é \u2028 \n", "pairs": ["A"], "nested": {"a": None}}
+    record = make_full_record(pair, time_ns, **{"learning_rate": 0.1 / 3, **changes})
+    return dataclasses.replace(record, provenance=awkward)
 
 
 @pytest.fixture
 def stored(project):
     """Give the default store with records of three pairs and a candidate, oldest last."""
-    records = [make_record(age, pair) for age, pair in ((9, PAIR), (30, GONE), (20, PAIR))]
+    records = [record_of_age(age, pair) for age, pair in ((9, PAIR), (30, GONE), (20, PAIR))]
     with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
         store.write(records)
-        store.write([make_record(15, num_leaves=40)], CANDIDATES)
+        store.write([record_of_age(15, num_leaves=40)], CANDIDATES)
         yield store
 
 
@@ -109,7 +103,7 @@ def test_export_to_a_file_can_report_as_json(project, stored, feeder):
 
 def test_import_reads_stdin_and_counts_lines_of_others(project, feeder, monkeypatch, stored):
     """Only the named feeders' lines are taken; the others are said, not lost silently."""
-    stored.write([make_record(5, FOREIGN, "feeder75b")])
+    stored.write([record_of_age(5, FOREIGN, feeder_id="feeder75b")])
     _, out, _ = feeder("export", *FEEDER, "feeder75b")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(out.encode())))
     code, _, err = feeder("import", "-", *FEEDER, "--store", "sqlite:///other.sqlite")
@@ -196,7 +190,7 @@ def test_import_says_what_is_dated_in_the_future(project, feeder):
     _, out, _ = feeder("export", *FEEDER)
     assert out == ""
     with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
-        store.write([make_record(-3600)])
+        store.write([record_of_age(-3600)])
     _, out, _ = feeder("export", *FEEDER)
     (project / "x.jsonl").write_text(out)
     code, _, err = feeder("import", project / "x.jsonl", *FEEDER)
@@ -206,7 +200,7 @@ def test_import_says_what_is_dated_in_the_future(project, feeder):
 
 def test_import_says_which_records_no_bot_of_this_feeder_takes(project, feeder):
     """A copy of the time when the feeder was long: kept, and said with the side."""
-    record = make_record(5)
+    record = record_of_age(5)
     facts = {"horizon_candles": 30.0, "timeframe_s": 300.0, "side": 1.0}
     line = format_line(Entry("optimized_parameters", dataclasses.replace(record, metrics=facts)))
     (project / "x.jsonl").write_text(line)

@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 from feeder_mixin.live.state.files import read_checked
 from feeder_mixin.live.state.lock import is_bot_running
 from feeder_mixin.live.state.status import Status, read_status
-from feeder_mixin.schema import SIDE_NUMBERS, ParameterRecord, default_parameters
+from feeder_mixin.schema import SIDE_NUMBERS
 from feeder_mixin.settings import FeederSettings, build_settings
 from feeder_mixin.stores.url import open_store
+from tests.builders import make_record
 from tests.waiting import wait_until
 
 ROOT: Final = Path(__file__).parents[2]
@@ -291,12 +292,12 @@ class TradingProject:
             "beats_rule": 1.0,
         }
         records = [
-            ParameterRecord(
-                FEEDER_ID,
+            make_record(
                 pair,
                 time.time_ns(),
-                {**default_parameters(), **chosen},
-                facts,
+                feeder_id=FEEDER_ID,
+                metrics=facts,
+                **chosen,
             )
             for pair, chosen in values.items()
         ]

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.schema import default_parameters
 from feeder_mixin.stores.url import open_store
+from tests.builders import make_record
 from tests.e2e.bot import FEEDER_ID, PAIRS, STORE_URL, Exchange
 from tests.e2e.project import STRATEGY, ModesProject, make_modes_project
 
@@ -49,7 +50,10 @@ def make_project(tmp_path, exchange: Exchange):
 def write_records(project: ModesProject, alpha: float) -> None:
     """Write a record for every pair, as a tuning does."""
     parameters = {**default_parameters(), "quantile_alpha": alpha}
-    records = [ParameterRecord(FEEDER_ID, pair, time.time_ns(), parameters, {}) for pair in PAIRS]
+    records = [
+        make_record(pair, time.time_ns(), feeder_id=FEEDER_ID, metrics={}, **parameters)
+        for pair in PAIRS
+    ]
     with open_store(STORE_URL, root=project.root) as store:
         store.write(records)
 

@@ -25,9 +25,9 @@ from feeder_mixin.live.serve.calibration import Calibration
 from feeder_mixin.live.serve.candles import DataFolder
 from feeder_mixin.live.train.walkforward import WalkForward
 from feeder_mixin.model.rows import open_seconds
-from feeder_mixin.schema import ParameterRecord, default_parameters
 from feeder_mixin.settings import load_settings
 from feeder_mixin.stores.url import open_store
+from tests.builders import make_record
 from tests.e2e.bot import (
     BIN,
     CANDLE_PATIENCE_S,
@@ -60,14 +60,13 @@ EXPLICIT_CONTEXT = {"context_pairs": [FIRST, SECOND]}
 
 def write_records(project: ModesProject, candles_to_s: dict[str, float], **values: float) -> None:
     """Write a record for every pair; some say until when the candles went that tuned them."""
-    parameters = {**default_parameters(), **values}
     records = [
-        ParameterRecord(
-            FEEDER_ID,
+        make_record(
             pair,
             time.time_ns(),
-            parameters,
-            {"candles_to_s": candles_to_s[pair]} if pair in candles_to_s else {},
+            feeder_id=FEEDER_ID,
+            metrics={"candles_to_s": candles_to_s[pair]} if pair in candles_to_s else {},
+            **values,
         )
         for pair in PAIRS
     ]

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from feeder_mixin.schema import CANDIDATES, MEASUREMENT, ParameterRecord, default_parameters
+from feeder_mixin.schema import CANDIDATES, MEASUREMENT, ParameterRecord
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.influx_server import InfluxServer
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
+from tests.builders import make_record
 
 PAIR = "BTC/USDT:USDT"
 FIRST_NS = 10**18
@@ -31,13 +32,14 @@ FIRST_NS = 10**18
 def make_records(feeder: str, count: int) -> list[ParameterRecord]:
     """Return records that differ in every way a mixture would show."""
     return [
-        ParameterRecord(
-            feeder,
+        make_record(
             PAIR,
             FIRST_NS + i,
-            default_parameters() | {"num_leaves": 20 + i, "n_estimators": 200 + i},
-            {"skill": i / 7},
-            {"number": i},
+            feeder_id=feeder,
+            metrics={"skill": i / 7},
+            provenance={"number": i},
+            num_leaves=20 + i,
+            n_estimators=200 + i,
         )
         for i in range(count)
     ]

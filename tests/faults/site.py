@@ -34,8 +34,8 @@ from feeder_mixin.schema import (
     default_parameters,
 )
 from feeder_mixin.stores.outbox import Delivered, Outbox
+from tests.builders import make_record, make_settings
 from tests.faults.server import Killed, Kind, Server, no_space
-from tests.live.fake_bot import make_settings
 
 FEEDER, PAIRS = "feeder75a", ("BTC/USDT:USDT", "ETH/USDT:USDT")
 FAULTS: Final = (
@@ -93,7 +93,7 @@ class Site:
         Returns what its user sees: the delivery, or the outbox's error.
         """
         box = self._random.choice(self._outboxes) if fault != "two writers" else self._outboxes[0]
-        record, kind = self._make_record(fault, pair), MEASUREMENT
+        record, kind = self._next_record(fault, pair), MEASUREMENT
         if pair is None and self._random.random() < 0.2:
             kind = CANDIDATES
         self._unfinished.append((box, record, kind))
@@ -115,23 +115,20 @@ class Site:
         except StoreError as error:
             return error
 
-    def _make_record(self, fault: str = "", pair: str | None = None) -> ParameterRecord:
+    def _next_record(self, fault: str = "", pair: str | None = None) -> ParameterRecord:
         """Return a result that differs from every other in several fields at once."""
         self._count += 1
         n = self._count
         drift = self._random.choice(self._drifts_ns) if fault == "clock wrong" else 0
-        values = {
-            "num_leaves": 15 + n % 49,
-            "n_estimators": 100 + n % 900,
-            "learning_rate": 0.001 + n % 97 / 1000,
-        }
-        return ParameterRecord(
-            FEEDER,
+        return make_record(
             pair or self._random.choice(PAIRS),
             time.time_ns() + drift,
-            default_parameters() | values,
-            {"skill": float(n)},
-            {"number": n},
+            feeder_id=FEEDER,
+            metrics={"skill": float(n)},
+            provenance={"number": n},
+            num_leaves=15 + n % 49,
+            n_estimators=100 + n % 900,
+            learning_rate=0.001 + n % 97 / 1000,
         )
 
     def _put(self, outbox: Outbox, result: tuple[Path, ParameterRecord, Measurement]) -> None:
@@ -146,7 +143,7 @@ class Site:
     def _meanwhile(self) -> None:
         """Be the second writer: another host's results, and a flush of this host's."""
         self.server.mend()
-        self._put(Outbox(self._outboxes[1]), (self._outboxes[1], self._make_record(), MEASUREMENT))
+        self._put(Outbox(self._outboxes[1]), (self._outboxes[1], self._next_record(), MEASUREMENT))
         with self.server.open() as store:
             for box in self._outboxes:
                 Outbox(box).deliver(store)
@@ -189,7 +186,7 @@ class Site:
     def _twin(self) -> tuple[ParameterRecord, Measurement]:
         """Return another result of the pair and time that is being put."""
         _, record, kind = self._unfinished[-1]
-        other = self._make_record()
+        other = self._next_record()
         twin = build_record(
             FEEDER, record.pair, record.time_ns, dict(other.fields), other.provenance_json
         )

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import FeederError
+from tests.builders import FEEDER
 
 _SHOWN = 2_000
 
@@ -70,7 +71,7 @@ def listing(root: Path, but: Path) -> dict[Path, tuple[int, int]]:
 @pytest.fixture(autouse=True)
 def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give the state folder, and see that nothing is written outside it, nor beside."""
-    state = tmp_path / "user_data" / "feeder_state" / "feeder75a"
+    state = tmp_path / "user_data" / "feeder_state" / FEEDER
     state.mkdir(parents=True)
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)

@@ -21,9 +21,9 @@ from feeder_mixin.stores.base import StoredPoint, select_latest
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.sql import TABLE, SqlStore
 from tests import strategies
+from tests.builders import FEEDER, PAIR, make_record
 from tests.faults.influx_model import InfluxModel, attach
 
-FEEDER, PAIR = "feeder75a", "BTC/USDT:USDT"
 NOW_NS = 1_795_176_000 * 10**9
 
 wild_texts = st.text(max_size=8) | st.sampled_from(
@@ -109,9 +109,7 @@ def test_damaged_sqlite_file_is_read_or_refused(fuzz, tmp_path_factory):
     """Bytes changed anywhere in the file: the header, the schema, the rows."""
     path = tmp_path_factory.mktemp("elsewhere") / "store.sqlite"
     with SqlStore(path) as store:
-        store.write(
-            [ParameterRecord(FEEDER, PAIR, NOW_NS + i, default_parameters()) for i in (1, 2)]
-        )
+        store.write([make_record(PAIR, NOW_NS + i) for i in (1, 2)])
     whole = path.read_bytes()
 
     def check(content):
@@ -122,7 +120,7 @@ def test_damaged_sqlite_file_is_read_or_refused(fuzz, tmp_path_factory):
             for record in store.latest(FEEDER, now=NOW_NS + 9).records.values():
                 use(record)
             store.ping()
-            store.write([ParameterRecord(FEEDER, PAIR, NOW_NS + 3, default_parameters())])
+            store.write([make_record(PAIR, NOW_NS + 3)])
 
     fuzz(strategies.damaged_bytes(whole), check, 50)
 
@@ -136,7 +134,7 @@ def influx_answer() -> bytes:
         answers.append(model.answer(*request))
         return answers[-1]
 
-    record = ParameterRecord(FEEDER, PAIR, NOW_NS, default_parameters(), {}, {"seed": 1})
+    record = make_record(metrics={}, provenance={"seed": 1})
     with attach(answer) as store:
         store.write([record])
         assert store.latest(FEEDER, now=NOW_NS).records[PAIR].same_content(record)

@@ -21,13 +21,14 @@ from feeder_mixin.live.serve.candles import DataFolder
 from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.live.state.last_good import save_last_good
 from feeder_mixin.live.state.status import read_status, write_status
-from feeder_mixin.schema import ParameterRecord, default_parameters
+from feeder_mixin.schema import default_parameters
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.run import journal as journal_module
 from feeder_mixin.tune.run.journal import Journal
 from tests import strategies
-from tests.live.conftest import BTC, FEEDER, STEP_S, loaded_pair, make_record, make_settings
+from tests.builders import FEEDER
+from tests.live.conftest import BTC, STEP_S, loaded_pair, market_record, market_settings
 from tests.live.fake_bot import make_status
 
 NOW_NS = time.time_ns()
@@ -36,7 +37,7 @@ NOW_NS = time.time_ns()
 @pytest.fixture
 def feeder(tmp_path):
     """Give a feeder whose state folder exists."""
-    return make_settings(tmp_path / "user_data", last_good_max_days=7.0)
+    return market_settings(tmp_path / "user_data", last_good_max_days=7.0)
 
 
 def damage_or_change(path, document):
@@ -103,7 +104,7 @@ def test_checked_file_of_any_bytes_is_a_document_or_our_error(fuzz, state_dir):
 
 def test_last_good_copy_of_any_content_serves_whole_or_not_at_all(fuzz, feeder):
     """A start goes on without it, and the next good load writes it anew."""
-    records = [make_record(BTC, NOW_NS, {"skill": 0.1}, num_leaves=31)]
+    records = [market_record(BTC, NOW_NS, metrics={"skill": 0.1}, num_leaves=31)]
     save_last_good(feeder, records)
     document = read_checked(feeder.last_good_path)
 
@@ -248,17 +249,17 @@ def test_damaged_outbox_is_delivered_or_refused(fuzz, feeder, tmp_path_factory):
     target_path = tmp_path_factory.mktemp("elsewhere") / "store.sqlite"
     outbox = Outbox(feeder.outbox_path)
     for i in range(3):
-        outbox.put(make_record(BTC, NOW_NS - i))
+        outbox.put(market_record(BTC, NOW_NS - i))
     with SqlStore(target_path) as store:
         outbox.deliver(store)
-        outbox.put(make_record(BTC, NOW_NS - 9))
+        outbox.put(market_record(BTC, NOW_NS - 9))
 
         def check(content):
             replace_database(feeder.outbox_path, content)
             damaged = Outbox(feeder.outbox_path)
             damaged.deliver(store)
             damaged.latest_entered(FEEDER, [BTC])
-            damaged.put(ParameterRecord(FEEDER, BTC, NOW_NS - 4, default_parameters()))
+            damaged.put(market_record(BTC, NOW_NS - 4))
             damaged.pending()
 
         fuzz(damaged_database(feeder.outbox_path), check, 30)

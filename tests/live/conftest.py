@@ -25,8 +25,9 @@ from feeder_mixin.live.train.training import make_trainer
 from feeder_mixin.market.features import tail_candles
 from feeder_mixin.model import quantile
 from feeder_mixin.schema import ParameterRecord, default_parameters, hash48
-from feeder_mixin.settings import FeederSettings, build_settings
+from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.sql import SqlStore
+from tests.builders import make_record, make_settings
 from tests.candle_factory import make_candles, write_candles
 
 BTC, ETH, SOL = PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")
@@ -34,22 +35,22 @@ STEP_S = 300
 HORIZON = 6
 N_CANDLES = 11_000
 FRAME = 499
-FEEDER = "feeder75a"
+LONG = {"side": 1.0}
 
 
-def make_settings(
+def market_settings(
     userdir: Path, pairs: tuple[str, ...] = PAIRS, **feeder: object
 ) -> FeederSettings:
-    """Return the settings of a LONG feeder on `userdir`, with a short horizon."""
-    block = {"side": "long", "horizon_candles": HORIZON, "context_pairs": list(PAIRS), **feeder}
-    config = {
-        "bot_name": FEEDER,
-        "feeder": block,
-        "trading_mode": "futures",
-        "timeframe": "5m",
-        "exchange": {"name": "binance", "pair_whitelist": list(pairs)},
-    }
-    return build_settings(config, Path("test.json"), userdir)
+    """Return the settings of a LONG feeder of this market, with a short horizon."""
+    block = {"side": "long", "horizon_candles": HORIZON, "context_pairs": list(PAIRS)} | feeder
+    return make_settings(userdir, pairs=pairs, **block)
+
+
+def market_record(
+    pair: str, time_ns: int, *, metrics: Mapping[str, float] = LONG, **changes: Any
+) -> ParameterRecord:
+    """Return a record of that feeder; everything else as in `make_record`."""
+    return make_record(pair, time_ns, metrics=metrics, **changes)
 
 
 def host_frame(candles: pd.DataFrame, length: int = FRAME) -> pd.DataFrame:
@@ -61,20 +62,6 @@ def host_frame(candles: pd.DataFrame, length: int = FRAME) -> pd.DataFrame:
 def open_s(candles: pd.DataFrame, row: int) -> int:
     """Return the open of a candle in seconds since the epoch."""
     return int(candles.index[row].timestamp())
-
-
-def make_record(
-    pair: str,
-    time_ns: int,
-    metrics: Mapping[str, float] | None = None,
-    feeder_id: str = FEEDER,
-    **parameters: float,
-) -> ParameterRecord:
-    """Return a record of a pair: defaults of a LONG feeder, changed by keyword."""
-    values = default_parameters() | parameters
-    return ParameterRecord(
-        feeder_id, pair, time_ns, values, {"side": 1.0} if metrics is None else metrics
-    )
 
 
 def loaded_pair(pair: str, version: int = 1, **parameters: Any) -> LoadedPair:
@@ -134,7 +121,7 @@ class World:
 
     def settings(self, userdir: Path | None = None, **feeder: Any) -> FeederSettings:
         """Return the feeder's settings; models and state in `userdir`."""
-        return make_settings(userdir or self.root / "user_data", **feeder)
+        return market_settings(userdir or self.root / "user_data", **feeder)
 
     def folder(
         self, settings: FeederSettings | None = None, datadir: Path | None = None

@@ -1,6 +1,6 @@
 """A small process that behaves like a bot towards its operator: lock, status file, SIGUSR1.
 
-Run as ``python fake_bot.py USERDIR FEEDER MODE``; tests start it by `fake_bot`. Modes: `answer`
+Run as ``python -m tests.live.fake_bot USERDIR FEEDER MODE``; tests start it by `fake_bot`. Modes: `answer`
 reloads, `reject` reloads with a refused record, `fail` fails to reload, `hang` takes the request and
 never ends it, `mute` catches the signal only, `deaf` has no handler, `die` ends at the signal, `late`
 writes its status when stdin says so.
@@ -13,34 +13,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from feeder_mixin.live.state.lock import bot_lock
 from feeder_mixin.live.state.status import PairStatus, Status, keep_status
 from feeder_mixin.schema import default_parameters, format_time_ns
-from feeder_mixin.settings import FeederSettings, build_settings
-
-PAIRS = ("BNB/USDT:USDT", "DOGE/USDT:USDT", "ZEC/USDT:USDT")
-
-
-def make_settings(
-    userdir: Path,
-    feeder_id: str = "feeder120b",
-    *,
-    side: str = "short",
-    pairs: Sequence[str] = PAIRS,
-) -> FeederSettings:
-    """Return the settings of a feeder on `userdir`."""
-    config = {
-        "bot_name": feeder_id,
-        "feeder": {"side": side},
-        "trading_mode": "futures",
-        "timeframe": "5m",
-        "exchange": {"name": "binance", "pair_whitelist": list(pairs)},
-    }
-    return build_settings(config, Path("test.json"), userdir)
+from feeder_mixin.settings import FeederSettings
+from tests.builders import FEEDER, PAIRS, make_settings
 
 
 def make_pair(version_ns: int | None = None) -> PairStatus:
@@ -70,7 +51,7 @@ def make_pair(version_ns: int | None = None) -> PairStatus:
     }
 
 
-def make_status(feeder_id: str = "feeder120b", pid: int | None = None) -> Status:
+def make_status(feeder_id: str = FEEDER, pid: int | None = None) -> Status:
     """Return what a bot writes after its start: two pairs on records, the last on defaults."""
     now = time.time_ns()
     return {
@@ -101,11 +82,11 @@ def make_status(feeder_id: str = "feeder120b", pid: int | None = None) -> Status
 
 @contextmanager
 def fake_bot(
-    userdir: Path, mode: str = "answer", feeder_id: str = "feeder120b"
+    userdir: Path, mode: str = "answer", feeder_id: str = FEEDER
 ) -> Iterator[subprocess.Popen[str]]:
     """Run the process, ready when this gives it; end it afterwards."""
     process = subprocess.Popen(  # noqa: S603 - this very file
-        [sys.executable, __file__, str(userdir), feeder_id, mode],
+        [sys.executable, "-m", "tests.live.fake_bot", str(userdir), feeder_id, mode],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -24,7 +24,7 @@ from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.live.state.status import read_status
 from feeder_mixin.market.labels import LABEL_COLUMNS, adverse_excursions
 from feeder_mixin.model.calibration import HALF_LIFE_CANDLES, RATE, calibrate
-from tests.live.conftest import ETH, HORIZON, SOL, STEP_S, make_record, make_settings
+from tests.live.conftest import ETH, HORIZON, SOL, STEP_S, market_record, market_settings
 from tests.waiting import wait_until
 
 LABEL_S = HORIZON * STEP_S
@@ -115,7 +115,7 @@ def fresh(tmp_path):
     """Give a function that makes a calibration, at a theta if one is given."""
 
     def make(theta: float | None = None, keep: int = FRAME_CANDLES, **feeder) -> Calibration:
-        made = Calibration(make_settings(tmp_path, **feeder), STEP_S, keep)
+        made = Calibration(market_settings(tmp_path, **feeder), STEP_S, keep)
         if theta is not None:
             made.tracks[ETH] = ThetaTrack(FIRST_S - STEP_S, STEP_S, np.array([theta]))
         return made
@@ -373,7 +373,7 @@ def test_file_written_while_candles_are_served_is_whole_at_any_moment(fresh, tmp
 @pytest.fixture
 def start(world, tmp_path, write_store) -> Iterator[object]:
     """Give a function that starts a bot of one pair on the same state folder, and ends the last."""
-    write_store(make_record(ETH, time.time_ns() - 10**9, num_leaves=31))
+    write_store(market_record(ETH, time.time_ns() - 10**9, num_leaves=31))
     running: list[LiveFeeder] = []
 
     def run(**feeder) -> LiveFeeder:
@@ -414,7 +414,7 @@ def test_reload_and_new_parameters_keep_theta(start, write_store):
     live = start()
     assert factor_said(live) == 1.0
     track = put(live)
-    write_store(make_record(ETH, time.time_ns(), quantile_alpha=0.2))
+    write_store(market_record(ETH, time.time_ns(), quantile_alpha=0.2))
     live.reload()
     assert live.snapshot.pairs[ETH].loaded.parameters["quantile_alpha"] == 0.2
     assert live._calibration.tracks[ETH] is track

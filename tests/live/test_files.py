@@ -18,7 +18,7 @@ from feeder_mixin.live.state import files
 from feeder_mixin.live.state.files import read_checked, write_checked, write_private
 from feeder_mixin.live.state.lock import bot_lock
 from tests import disks, strategies
-from tests.live.fake_bot import make_settings
+from tests.builders import make_settings
 
 documents = st.dictionaries(st.text(), strategies.json_values, max_size=4)
 

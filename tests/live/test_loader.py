@@ -25,16 +25,16 @@ from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.live.state.last_good import save_last_good
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.schema import NANOSECONDS, default_parameters, format_time_ns, hash48
+from tests.builders import FEEDER
 from tests.live.conftest import (
     BTC,
     ETH,
-    FEEDER,
     HORIZON,
     PAIRS,
     SOL,
     STEP_S,
-    make_record,
-    make_settings,
+    market_record,
+    market_settings,
 )
 
 NOW_NS = time.time_ns()
@@ -47,7 +47,7 @@ SECRET = "hunter2secret"  # noqa: S105
 @pytest.fixture
 def settings(tmp_path):
     """Give a feeder of three pairs without store and state."""
-    return make_settings(tmp_path / "user_data")
+    return market_settings(tmp_path / "user_data")
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def of_level(lines, level):
 
 def test_valid_records_are_taken_and_said_word_for_word(settings, write_store, lines, tmp_path):
     """The fixed log lines, with counts, source, version and generation; the values at DEBUG."""
-    write_store(make_record(BTC, NEW, num_leaves=31), make_record(ETH, OLD, learning_rate=0.02))
+    write_store(market_record(BTC, NEW, num_leaves=31), market_record(ETH, OLD, learning_rate=0.02))
     loaded = load(settings)
     assert {p: (x.source, x.version) for p, x in loaded.pairs.items()} == {
         BTC: ("store", NEW),
@@ -128,7 +128,7 @@ def test_valid_records_are_taken_and_said_word_for_word(settings, write_store, l
     assert most == expected
     assert level == "INFO"
     assert re.fullmatch(
-        r"Loaded Optuna params for 2 pairs feeder=feeder75a loaded=2 defaulted=1 rejected=0 "
+        r"Loaded Optuna params for 2 pairs feeder=feeder120b loaded=2 defaulted=1 rejected=0 "
         r"generation=4 store=sqlite:////\S+/user_data/feeder_params\.sqlite \(default\) took_ms=\d+ last_good=0 "
         r"passed_over=0",
         last,
@@ -142,19 +142,19 @@ def test_store_without_any_record_is_one_warning_that_names_it(settings, lines):
     *defaults, none = of_level(lines, "WARNING")
     assert defaults == [f"No Optuna params for {p}, using defaults generation=4" for p in PAIRS]
     assert none == (
-        "No pair has Optuna params from the store feeder=feeder75a "
+        "No pair has Optuna params from the store feeder=feeder120b "
         f"store=sqlite:///{settings.root}/user_data/other.sqlite (FEEDER_STORE_URL): is it the right one? "
         "(FEEDER_STORE_URL, then feeder.store_url, then the default)"
     )
     assert lines()[-1][1].startswith(
-        "Loaded Optuna params for 0 pairs feeder=feeder75a loaded=0 defaulted=3 rejected=0 "
+        "Loaded Optuna params for 0 pairs feeder=feeder120b loaded=0 defaulted=3 rejected=0 "
     )
     assert of_level(lines, "ERROR") == []
 
 
 def test_store_with_a_record_gives_no_such_warning(settings, write_store, lines):
     """One pair is enough: the store is the right one."""
-    write_store(make_record(BTC, NEW))
+    write_store(market_record(BTC, NEW))
     load(settings)
     assert not [text for text in of_level(lines, "WARNING") if "is it the right one" in text]
 
@@ -162,9 +162,9 @@ def test_store_with_a_record_gives_no_such_warning(settings, write_store, lines)
 def test_newest_record_wins_and_other_feeders_do_not_count(settings, write_store):
     """Per pair the newest record of this feeder."""
     write_store(
-        make_record(BTC, OLD, num_leaves=20),
-        make_record(BTC, NEW, num_leaves=40),
-        make_record(BTC, NOW_NS - HOUR_NS, feeder_id="feeder75b", num_leaves=60),
+        market_record(BTC, OLD, num_leaves=20),
+        market_record(BTC, NEW, num_leaves=40),
+        market_record(BTC, NOW_NS - HOUR_NS, feeder_id="feeder75b", num_leaves=60),
     )
     loaded = load(settings)
     assert loaded.pairs[BTC].parameters["num_leaves"] == 40
@@ -188,7 +188,7 @@ def test_record_that_can_not_serve_is_rejected_whole_and_says_why(
     settings, write_store, lines, changes, reason
 ):
     """The newest complete record decides: refused with pair, field and value, no older one tried."""
-    write_store(make_record(BTC, OLD, num_leaves=20), make_record(ETH, OLD))
+    write_store(market_record(BTC, OLD, num_leaves=20), market_record(ETH, OLD))
     write_row(settings, BTC, NEW, changes)
     loaded = load(settings)
     errors = [text for text in of_level(lines, "ERROR") if text.startswith("Rejected")]
@@ -212,7 +212,7 @@ def test_incomplete_record_is_passed_over_for_the_older_one_and_named(
     settings, write_store, lines, value
 ):
     """A missing field (SQLite keeps NaN as one) makes no record: the one before serves, all said."""
-    write_store(make_record(BTC, OLD, num_leaves=20))
+    write_store(market_record(BTC, OLD, num_leaves=20))
     write_row(settings, BTC, NEW, {"reg_alpha": value})
     loaded = load(settings)
     assert (loaded.pairs[BTC].version, loaded.pairs[BTC].source) == (OLD, "store")
@@ -223,14 +223,14 @@ def test_incomplete_record_is_passed_over_for_the_older_one_and_named(
     assert "loaded=1 defaulted=2 rejected=0" in lines()[-1][1]
     assert lines()[-1][1].endswith("last_good=0 passed_over=1")
     assert not [text for _, text in lines() if "last good copy" in text.lower()]  # not needed
-    write_store(make_record(BTC, NEW + 1, num_leaves=33))
+    write_store(market_record(BTC, NEW + 1, num_leaves=33))
     again = load(settings, running=loaded.pairs).pairs[BTC]
     assert (again.passed_over, again.parameters["num_leaves"]) == (None, 33)
 
 
 def test_incomplete_record_behind_which_all_have_expired_is_expired(settings, write_store, lines):
     """What was passed over changes nothing for the pair: the newest complete record decides."""
-    write_store(make_record(BTC, NOW_NS - 91 * DAY_NS), make_record(ETH, OLD))
+    write_store(market_record(BTC, NOW_NS - 91 * DAY_NS), market_record(ETH, OLD))
     write_row(settings, BTC, NEW, {"reg_alpha": None})
     pair = load(settings).pairs[BTC]
     assert (pair.source, pair.rejected) == ("default", None)
@@ -240,7 +240,7 @@ def test_incomplete_record_behind_which_all_have_expired_is_expired(settings, wr
 
 def test_every_refused_pair_has_its_own_fixed_line(settings, copy, write_store, lines):
     """An operator greps for `Rejected Optuna params for PAIR`, however many share the reason."""
-    write_store(*(make_record(pair, OLD, {"horizon_candles": 60.0}) for pair in PAIRS))
+    write_store(*(market_record(pair, OLD, metrics={"horizon_candles": 60.0}) for pair in PAIRS))
     loaded = load(settings)
     rejected = [text for text in of_level(lines, "ERROR") if text.startswith("Rejected")]
     assert len(rejected) == loaded.n_rejected == 3
@@ -254,7 +254,7 @@ def test_every_refused_pair_has_its_own_fixed_line(settings, copy, write_store, 
 
 def test_one_note_of_many_pairs_is_said_once_with_the_newest(settings, write_store, lines):
     """Half-written by one writer, expired by one pause: one line each."""
-    write_store(*(make_record(pair, NOW_NS - 91 * DAY_NS - i) for i, pair in enumerate(PAIRS)))
+    write_store(*(market_record(pair, NOW_NS - 91 * DAY_NS - i) for i, pair in enumerate(PAIRS)))
     for i, pair in enumerate(PAIRS):
         write_row(settings, pair, NEW + i, {"reg_alpha": None})
     load(settings)
@@ -267,7 +267,7 @@ def test_one_note_of_many_pairs_is_said_once_with_the_newest(settings, write_sto
 
 def test_copy_in_the_log_counts_the_pairs_that_run_on_it(settings, copy, write_store, lines):
     """Beside one rejected pair the copy of the others stands in for nothing."""
-    write_store(make_record(ETH, NEW))
+    write_store(market_record(ETH, NEW))
     write_row(settings, BTC, NEW, {"num_leaves": 99.0})
     pairs = load(settings).pairs
     assert [pair for pair, now in pairs.items() if now.source == "last_good"] == [BTC]
@@ -278,7 +278,7 @@ def test_copy_in_the_log_counts_the_pairs_that_run_on_it(settings, copy, write_s
 
 def test_incomplete_record_alone_is_no_store_without_records(settings, copy, write_store, lines):
     """Where no older record is in the store, the copy or what runs goes on: never silent defaults."""
-    write_store(make_record(ETH, OLD))
+    write_store(market_record(ETH, OLD))
     write_row(settings, BTC, NEW, {"reg_alpha": None})
     started = load(settings)
     pair = started.pairs[BTC]
@@ -293,7 +293,7 @@ def test_incomplete_record_alone_is_no_store_without_records(settings, copy, wri
 
 def test_record_of_the_future_is_passed_over_and_named(settings, write_store, lines):
     """A writer with a wrong clock does not win for hours, and is said."""
-    write_store(make_record(BTC, OLD), make_record(BTC, NOW_NS + HOUR_NS, num_leaves=40))
+    write_store(market_record(BTC, OLD), market_record(BTC, NOW_NS + HOUR_NS, num_leaves=40))
     loaded = load(settings)
     assert (loaded.pairs[BTC].version, loaded.pairs[BTC].rejected) == (OLD, None)
     assert [text for text in of_level(lines, "WARNING") if "in the future" in text and BTC in text]
@@ -301,7 +301,7 @@ def test_record_of_the_future_is_passed_over_and_named(settings, write_store, li
 
 def test_unknown_column_is_ignored(settings, write_store):
     """A later version may write more: the record is taken as it is known here."""
-    write_store(make_record(ETH, OLD))
+    write_store(market_record(ETH, OLD))
     write_row(settings, BTC, NEW, {"num_leaves": 40.0}, extra_column="phase_of_the_moon")
     loaded = load(settings)
     assert loaded.pairs[BTC].parameters == default_parameters() | {"num_leaves": 40}
@@ -309,7 +309,7 @@ def test_unknown_column_is_ignored(settings, write_store):
 
 def test_expired_record_serves_no_start_and_is_said(settings, write_store, lines):
     """At start, a record older than 90 days counts as none; which pair it was is in the log."""
-    write_store(make_record(BTC, NOW_NS - 91 * DAY_NS, num_leaves=40), make_record(ETH, NEW))
+    write_store(market_record(BTC, NOW_NS - 91 * DAY_NS, num_leaves=40), market_record(ETH, NEW))
     loaded = load(settings)
     assert (loaded.pairs[BTC].source, loaded.pairs[BTC].parameters) == (
         "default",
@@ -322,7 +322,7 @@ def test_expired_record_serves_no_start_and_is_said(settings, write_store, lines
 
 def test_record_of_just_under_90_days_is_taken(settings, write_store):
     """The age limit of a record is 90 days."""
-    write_store(make_record(BTC, NOW_NS - 90 * DAY_NS + HOUR_NS))
+    write_store(market_record(BTC, NOW_NS - 90 * DAY_NS + HOUR_NS))
     assert load(settings).pairs[BTC].source == "store"
 
 
@@ -341,7 +341,7 @@ def test_record_tuned_on_other_features_is_used_with_a_warning(
 ):
     """Other features or context pairs: better than nothing, and to be tuned again."""
     (name,) = metrics
-    write_store(make_record(BTC, NEW, metrics))
+    write_store(market_record(BTC, NEW, metrics=metrics))
     assert load(settings).pairs[BTC].source == "store"
     assert (
         f"Optuna params for {BTC} were tuned on other {words}, tune again "
@@ -359,7 +359,7 @@ def test_record_of_these_features_and_context_gives_no_warning(settings, write_s
         "horizon_candles": float(HORIZON),
         "timeframe_s": float(STEP_S),
     }
-    write_store(*(make_record(pair, NEW, metrics) for pair in PAIRS))
+    write_store(*(market_record(pair, NEW, metrics=metrics) for pair in PAIRS))
     load(settings)
     assert of_level(lines, "WARNING") == []
 
@@ -369,7 +369,8 @@ def test_records_without_a_side_serve_with_one_warning_that_counts_them(
 ):
     """Older records are taken as this feeder's; the operator hears of it once."""
     write_store(
-        make_record(BTC, NEW, {"side": 1.0}), *(make_record(p, NEW, {}) for p in (ETH, SOL))
+        market_record(BTC, NEW, metrics={"side": 1.0}),
+        *(market_record(p, NEW, metrics={}) for p in (ETH, SOL)),
     )
     assert {pair.source for pair in load(settings).pairs.values()} == {"store"}
     (said,) = [text for text in of_level(lines, "WARNING") if "without a side" in text]
@@ -381,8 +382,8 @@ def test_last_good_copy_of_the_other_side_serves_nobody_and_is_named(
 ):
     """A long feeder's own copies, after its config went short: the defaults run, the copy is said."""
     other = dataclasses.replace(settings, side="short")
-    save_last_good(settings, [make_record(BTC, OLD, {"side": 1.0})])
-    write_store(make_record(ETH, NEW, {"side": -1.0}))
+    save_last_good(settings, [market_record(BTC, OLD, metrics={"side": 1.0})])
+    write_store(market_record(ETH, NEW, metrics={"side": -1.0}))
     write_row(settings, BTC, NEW, {"num_leaves": 99.0})
     assert load(other).pairs[BTC].source == "default"
     (said,) = [t for t in of_level(lines, "ERROR") if t.startswith("Last good copy does not fit")]
@@ -396,7 +397,7 @@ def test_last_good_copy_of_the_other_side_serves_nobody_and_is_named(
 )
 def test_beats_rule_of_the_record_goes_with_the_pair(settings, write_store, metrics, beats):
     """Only a record that says 0 takes the pair's safe away."""
-    write_store(make_record(BTC, NEW, metrics))
+    write_store(market_record(BTC, NEW, metrics=metrics))
     assert load(settings).pairs[BTC].beats_rule is beats
 
 
@@ -407,7 +408,7 @@ def test_reload_from_a_store_that_is_down_is_an_error_and_changes_nothing(
     settings, write_store, down
 ):
     """Nothing is returned that could be put in force."""
-    write_store(make_record(BTC, NEW, num_leaves=31))
+    write_store(market_record(BTC, NEW, num_leaves=31))
     running = load(settings).pairs
     with pytest.raises(StoreError, match=r"127\.0\.0\.1"):
         load_parameters(settings, down, STEP_S, running)
@@ -425,7 +426,7 @@ def test_reload_without_usable_record_keeps_what_the_pair_runs(
     settings, write_store, lines, newer, is_rejected
 ):
     """A running pair keeps record, source and version; the refusal is noted beside it."""
-    write_store(make_record(BTC, OLD, num_leaves=31), make_record(ETH, OLD))
+    write_store(market_record(BTC, OLD, num_leaves=31), market_record(ETH, OLD))
     running = load(settings).pairs
     path = settings.user_data_dir / "feeder_params.sqlite"
     if newer is None:
@@ -447,18 +448,18 @@ def test_reload_without_usable_record_keeps_what_the_pair_runs(
 
 def test_reload_with_good_record_after_a_refused_one_recovers(settings, write_store):
     """The next good record is taken, and nothing is said to be refused any more."""
-    write_store(make_record(BTC, OLD))
+    write_store(market_record(BTC, OLD))
     write_row(settings, BTC, NEW, {"num_leaves": 99.0})
     first = load(settings)
     assert first.pairs[BTC].rejected
-    write_store(make_record(BTC, NEW + 1, num_leaves=33))
+    write_store(market_record(BTC, NEW + 1, num_leaves=33))
     again = load(settings, running=first.pairs).pairs[BTC]
     assert (again.rejected, again.source, again.parameters["num_leaves"]) == (None, "store", 33)
 
 
 def test_reload_whose_record_expired_meanwhile_keeps_what_runs(settings, write_store, monkeypatch):
     """A bot that ran for 90 days without tuning does not fall back to defaults at a reload."""
-    write_store(make_record(BTC, NOW_NS - 89 * DAY_NS, num_leaves=31))
+    write_store(market_record(BTC, NOW_NS - 89 * DAY_NS, num_leaves=31))
     running = load(settings).pairs
     monkeypatch.setattr("feeder_mixin.stores.sql.now_ns", lambda: NOW_NS + 5 * DAY_NS)
     again = load(settings, running=running).pairs[BTC]
@@ -472,7 +473,7 @@ def test_reload_whose_record_expired_meanwhile_keeps_what_runs(settings, write_s
 def copy(settings):
     """Give a last good copy of two pairs."""
     save_last_good(
-        settings, [make_record(BTC, OLD, num_leaves=31), make_record(ETH, OLD, num_leaves=41)]
+        settings, [market_record(BTC, OLD, num_leaves=31), market_record(ETH, OLD, num_leaves=41)]
     )
     return settings.last_good_path
 
@@ -488,7 +489,7 @@ def test_store_down_at_start_with_last_good_copy_runs_on_it(settings, copy, down
     assert loaded.pairs[BTC].parameters["num_leaves"] == 31
     (error,) = of_level(lines, "ERROR")
     assert error.startswith(
-        "Store gave no answer feeder=feeder75a store=influxdb+http://127.0.0.1:"
+        "Store gave no answer feeder=feeder120b store=influxdb+http://127.0.0.1:"
     )
     assert loaded.error in error
     assert (
@@ -540,7 +541,7 @@ def test_secret_is_in_no_log_line(settings, down, lines):
 
 def test_rejected_record_at_start_runs_on_the_copy(settings, copy, write_store, lines):
     """What ran before the restart goes on when the store's newest record is refused."""
-    write_store(make_record(ETH, NEW))
+    write_store(market_record(ETH, NEW))
     write_row(settings, BTC, NEW, {"num_leaves": 99.0})
     pair = load(settings).pairs[BTC]
     assert (pair.source, pair.version) == ("last_good", OLD)
@@ -553,7 +554,7 @@ def test_rejected_record_at_start_runs_on_the_copy(settings, copy, write_store, 
 
 def test_records_of_the_future_only_at_start_run_on_the_copy(settings, copy, write_store, lines):
     """A clock that was set back makes no fresh start: what ran before goes on."""
-    write_store(make_record(BTC, NOW_NS + DAY_NS, num_leaves=33))
+    write_store(market_record(BTC, NOW_NS + DAY_NS, num_leaves=33))
     pairs = load(settings).pairs
     assert (pairs[BTC].source, pairs[BTC].version, pairs[BTC].rejected) == ("last_good", OLD, None)
     assert pairs[ETH].source == "default"
@@ -564,7 +565,7 @@ def test_store_that_answers_none_at_start_means_defaults_in_spite_of_a_copy(
     settings, copy, write_store
 ):
     """A copy never overrules a store that answered: its records may have been withdrawn."""
-    write_store(make_record(SOL, NEW))
+    write_store(market_record(SOL, NEW))
     loaded = load(settings)
     assert (loaded.pairs[BTC].source, loaded.pairs[SOL].source) == ("default", "store")
 
@@ -617,23 +618,23 @@ def test_copy_older_than_the_limit_is_not_used(
     tmp_path, down, lines, monkeypatch, age_days, is_used
 ):
     """`feeder.last_good_max_days` bounds how old a copy may be; without it there is no bound."""
-    limited = make_settings(tmp_path / "user_data", last_good_max_days=7.0)
-    save_last_good(limited, [make_record(BTC, OLD)])
+    limited = market_settings(tmp_path / "user_data", last_good_max_days=7.0)
+    save_last_good(limited, [market_record(BTC, OLD)])
     monkeypatch.setattr(loader.time, "time_ns", lambda: NOW_NS + int(age_days * DAY_NS))
     assert (load(limited, down).pairs[BTC].source == "last_good") is is_used
     old = [t for t in of_level(lines, "ERROR") if t.startswith("Last good copy is too old")]
     assert bool(old) is not is_used
     assert all("age_days=7.1 feeder.last_good_max_days=7" in text for text in old)
-    unlimited = make_settings(tmp_path / "user_data")
+    unlimited = market_settings(tmp_path / "user_data")
     assert load(unlimited, down).pairs[BTC].source == "last_good"
 
 
 def test_age_of_a_copy_is_the_pairs_own(tmp_path, down, monkeypatch):
     """A pair that the store stopped giving grows old, whatever it still gives for others."""
-    limited = make_settings(tmp_path / "user_data", last_good_max_days=7.0)
-    save_last_good(limited, [make_record(ETH, OLD)])
+    limited = market_settings(tmp_path / "user_data", last_good_max_days=7.0)
+    save_last_good(limited, [market_record(ETH, OLD)])
     monkeypatch.setattr(loader.time, "time_ns", lambda: NOW_NS + int(8 * DAY_NS))
-    save_last_good(limited, [make_record(BTC, OLD)])
+    save_last_good(limited, [market_record(BTC, OLD)])
     sources = {pair: one.source for pair, one in load(limited, down).pairs.items()}
     assert (sources[BTC], sources[ETH]) == ("last_good", "default")
 
@@ -641,14 +642,14 @@ def test_age_of_a_copy_is_the_pairs_own(tmp_path, down, monkeypatch):
 def test_copy_of_another_horizon_is_not_used(settings, down):
     """A config whose horizon was changed does not run on what was tuned for the old one."""
     other = {"horizon_candles": 30.0}
-    save_last_good(settings, [make_record(BTC, OLD, other), make_record(ETH, OLD)])
+    save_last_good(settings, [market_record(BTC, OLD, metrics=other), market_record(ETH, OLD)])
     loaded = load(settings, down)
     assert (loaded.pairs[BTC].source, loaded.pairs[ETH].source) == ("default", "last_good")
 
 
 def test_copy_keeps_pairs_that_the_store_did_not_give_this_time(settings, copy):
     """A partial answer takes no pair out of the copy, and replaces those it has."""
-    save_last_good(settings, [make_record(BTC, NEW, num_leaves=33)])
+    save_last_good(settings, [market_record(BTC, NEW, num_leaves=33)])
     pairs = load_last_good(settings, STEP_S, PAIRS)
     assert {p: (x.version, x.parameters["num_leaves"]) for p, x in pairs.items()} == {
         BTC: (NEW, 33),
@@ -659,7 +660,7 @@ def test_copy_keeps_pairs_that_the_store_did_not_give_this_time(settings, copy):
 def test_copy_that_is_damaged_is_written_anew(settings, copy):
     """The next good load mends the file."""
     copy.write_bytes(b"{")
-    save_last_good(settings, [make_record(ETH, NEW)])
+    save_last_good(settings, [market_record(ETH, NEW)])
     assert list(load_last_good(settings, STEP_S, PAIRS)) == [ETH]
 
 
@@ -667,14 +668,14 @@ def test_copy_of_another_shape_is_written_anew(settings, copy):
     """A whole file without records must not fail the load that would mend it."""
     for document in ({}, {"records": None}, {"records": 3}, {"records": {SOL: {"saved_ns": 1}}}):
         write_checked(copy, document)
-        save_last_good(settings, [make_record(ETH, NEW)])
+        save_last_good(settings, [market_record(ETH, NEW)])
         assert list(load_last_good(settings, STEP_S, PAIRS)) == [ETH]
 
 
 def test_copy_gives_back_every_bit_of_a_record(settings):
     """What serves from the copy equals what served from the store, beats_rule included."""
-    record = make_record(
-        BTC, NEW, {"beats_rule": 0.0, "candles_to_s": 1.5e9}, learning_rate=0.1 / 3
+    record = market_record(
+        BTC, NEW, metrics={"beats_rule": 0.0, "candles_to_s": 1.5e9}, learning_rate=0.1 / 3
     )
     save_last_good(settings, [record])
     from_copy = load_last_good(settings, STEP_S, PAIRS)[BTC]
@@ -688,7 +689,7 @@ def test_copy_gives_back_every_bit_of_a_record(settings):
 
 def test_wrong_store_url_is_a_settings_error_before_anything_runs(tmp_path):
     """The bot checks its store's URL and token at start, without connecting."""
-    settings = make_settings(tmp_path / "user_data", store_url="mysql://host/db")
+    settings = market_settings(tmp_path / "user_data", store_url="mysql://host/db")
     with pytest.raises(SettingsError, match="store URL of unknown kind 'mysql'"):
         check_store(settings, {})
 
@@ -702,7 +703,7 @@ def test_token_comes_from_the_environment_that_is_handed_over(settings, down, mo
 
 def test_store_url_of_the_config_is_below_that_of_the_environment(tmp_path, lines):
     """FEEDER_STORE_URL wins over feeder.store_url; the log says which one it was."""
-    settings = make_settings(tmp_path / "user_data", store_url="sqlite:///user_data/a.sqlite")
+    settings = market_settings(tmp_path / "user_data", store_url="sqlite:///user_data/a.sqlite")
     load(settings)
     assert (
         f"store=sqlite:///{tmp_path}/user_data/a.sqlite (config feeder.store_url)" in lines()[-1][1]
@@ -721,7 +722,7 @@ def test_corrupt_store_file_at_start_runs_on_the_copy(settings, copy, lines):
 
 def test_record_tuned_without_a_context_pair_names_it(settings, write_store, lines):
     """Tuning again changes nothing until that pair has candles where it is tuned."""
-    record = make_record(BTC, NEW, {"context_hash": 1.0})
+    record = market_record(BTC, NEW, metrics={"context_hash": 1.0})
     write_store(dataclasses.replace(record, provenance={"context_pairs": [BTC, ETH]}))
     load(settings)
     (said,) = [text for text in of_level(lines, "WARNING") if "other context pairs" in text]

@@ -15,7 +15,8 @@ from feeder_mixin.live.state.lock import BotLock, bot_lock, is_bot_running, runn
 from feeder_mixin.live.state.stand_in import find_stand_in, newest_status_path, remove_stand_in
 from feeder_mixin.live.state.status import keep_status, read_status
 from tests import disks
-from tests.live.fake_bot import fake_bot, make_settings, make_status
+from tests.builders import make_settings
+from tests.live.fake_bot import fake_bot, make_status
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from feeder_mixin.live._messages import Messages
 from feeder_mixin.live.bot import LiveFeeder
 from feeder_mixin.live.reload.loader import Loaded, LoadedPair
 from feeder_mixin.schema import default_parameters
-from tests.live.conftest import BTC, ETH, make_record
+from tests.live.conftest import BTC, ETH, market_record
 from tests.waiting import wait_until
 
 
@@ -34,7 +34,7 @@ def loaded_of(*pairs: LoadedPair, error: str | None = None) -> Loaded:
 @contextmanager
 def running(world, tmp_path, write_store, send: Callable[[str], None]) -> Iterator[LiveFeeder]:
     """Run a live side with one record, and a way to send."""
-    write_store(make_record(ETH, time.time_ns() - 10**9, num_leaves=31))
+    write_store(market_record(ETH, time.time_ns() - 10**9, num_leaves=31))
     folder = world.folder(world.settings(tmp_path / "user_data", pairs=(ETH,)))
     live = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0], send=send)
     live.start()
@@ -196,7 +196,7 @@ def test_send_that_fails_breaks_no_reload_and_is_logged(world, tmp_path, write_s
         raise RuntimeError("rpc is gone")
 
     with running(world, tmp_path, write_store, fail) as live:
-        write_store(make_record(ETH, time.time_ns(), num_leaves=40))
+        write_store(market_record(ETH, time.time_ns(), num_leaves=40))
         live.reload()
         assert live.snapshot.pairs[ETH].loaded.parameters["num_leaves"] == 40
     assert "Message is not sent error=RuntimeError('rpc is gone')" in caplog.text
@@ -230,7 +230,7 @@ def test_failed_reload_is_said_with_its_reason_but_no_foreign_text(
 def test_rejected_record_in_the_store_is_said_once_over_reloads(world, tmp_path, write_store, sent):
     """From a real store through the whole reload; what waits is said at the end."""
     with running(world, tmp_path, write_store, sent.append) as live:
-        write_store(make_record(ETH, time.time_ns(), {"horizon_candles": 99.0}))
+        write_store(market_record(ETH, time.time_ns(), metrics={"horizon_candles": 99.0}))
         for _ in range(3):
             live.reload()
         assert len(sent) == 1

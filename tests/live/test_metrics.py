@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from feeder_mixin.live.state.metrics import METRICS, BotFacts, build_families
 from feeder_mixin.schema import parse_time_ns
-from tests.live.fake_bot import PAIRS, make_status
+from tests.builders import PAIRS
+from tests.live.fake_bot import make_status
 from tests.live.test_status import statuses
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -33,7 +33,7 @@ from tests.live.conftest import (
     World,
     host_frame,
     loaded_pair,
-    make_record,
+    market_record,
     open_s,
     same,
 )
@@ -152,7 +152,7 @@ def test_live_backtest_and_tuner_give_the_same_features_and_quantiles(
     """Same candles, record, schedule and theta: every way gives the same rows and safety_q to 1e-9."""
     here = without(world, tmp_path, *missing) if missing else world
     settings = here.settings(tmp_path / "user_data", pairs=pairs, side=side)
-    write_store(*(make_record(pair, 1_795_000_000 * 10**9, num_leaves=20) for pair in pairs))
+    write_store(*(market_record(pair, 1_795_000_000 * 10**9, num_leaves=20) for pair in pairs))
     run = live_run(here, settings, tmp_path, cuts_s)
     columns = left_behind(run, START).run(START, END)
     tuned = tune(here, settings, pairs, run.snapshots[pairs[0]].loaded.parameters, cuts_s)
@@ -180,7 +180,7 @@ def test_pair_outside_the_context_is_predicted_alike_everywhere(
 ):
     """A pair that is no context pair gets the same safety_q live, in backtest and from the tuner."""
     settings = world.settings(tmp_path / "user_data", pairs=(SOL,), context_pairs=[BTC, ETH])
-    write_store(make_record(SOL, 1_795_000_000 * 10**9, num_leaves=20))
+    write_store(market_record(SOL, 1_795_000_000 * 10**9, num_leaves=20))
     run = live_run(world, settings, tmp_path, cuts_s)
     live = left_behind(run, START).run(START, END)[SOL]
     parameters = run.snapshots[SOL].loaded.parameters
@@ -200,7 +200,7 @@ def test_bot_that_goes_on_from_a_backtests_theta_serves_what_it_serves(
     # Over all candles there are: then the calibration of the last cut begins where the others do.
     monkeypatch.setattr(walkforward, "CALIBRATION_DAYS", 30)
     settings = world.settings(tmp_path / "user_data", pairs=(ETH,), max_adverse_ratio=0.004)
-    write_store(make_record(ETH, 1_795_000_000 * 10**9, num_leaves=20))
+    write_store(market_record(ETH, 1_795_000_000 * 10**9, num_leaves=20))
     run = live_run(world, settings, tmp_path, cuts_s)
     back, thetas = backtest(world, settings, world.datadir, ETH, END)
     assert abs(thetas).max() > 0.005
@@ -472,7 +472,7 @@ def test_halted_candles_are_never_safe_and_are_served_alike_in_a_backtest(
     there = World(world.root, {**world.candles, ETH: halted}, world.datadir)
     settings = world.settings(tmp_path / "user_data", pairs=(ETH,), max_adverse_ratio=0.9)
     live = live_run(there, settings, tmp_path, cuts_s).run(first - 5, END)[ETH]
-    write_store(make_record(ETH, 1_795_000_000 * 10**9, num_leaves=20))
+    write_store(market_record(ETH, 1_795_000_000 * 10**9, num_leaves=20))
     folder = DataFolder(settings, there.write(tmp_path / "whole"), STEP_S)
     columns = WalkForward(folder, {}).predict(ETH, host_frame(halted.iloc[: END + 1]))
     for found in (live, columns):
@@ -518,7 +518,7 @@ def test_live_backtest_and_tuner_agree_on_real_candles(
     settings = world.settings(tmp_path / "user_data", pairs=(ETH,))
     last = open_s(candles[ETH], -1) // 86_400 * 86_400
     cuts = (last - 86_400, last)
-    write_store(make_record(ETH, 1_795_000_000 * 10**9, num_leaves=20))
+    write_store(market_record(ETH, 1_795_000_000 * 10**9, num_leaves=20))
     full = DataFolder(settings, world.datadir, STEP_S)
     snapshot = world.serve(full, loaded_pair(ETH, num_leaves=20), cuts)
     disk = DataFolder(settings, world.write(tmp_path / "disk", n - 40), STEP_S)

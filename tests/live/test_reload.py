@@ -28,7 +28,7 @@ from feeder_mixin.live.state.files import write_checked
 from feeder_mixin.live.state.status import read_status
 from feeder_mixin.schema import open_text
 from tests.fake_influx import running_server
-from tests.live.conftest import BTC, ETH, PAIRS, SOL, loaded_pair, make_record, open_s
+from tests.live.conftest import BTC, ETH, PAIRS, SOL, loaded_pair, market_record, open_s
 from tests.waiting import wait_until
 
 N_SIGNALS, N_SENDERS = 10_000, 4
@@ -332,7 +332,7 @@ def test_stop_waits_for_a_reload_under_way():
 @pytest.fixture
 def live(world, tmp_path, write_store) -> Iterator[LiveFeeder]:
     """Give a started live side on an SQLite store with one record; its host has no candles yet."""
-    write_store(make_record(ETH, time.time_ns() - 10**9, num_leaves=31))
+    write_store(market_record(ETH, time.time_ns() - 10**9, num_leaves=31))
     folder = world.folder(world.settings(tmp_path / "user_data", pairs=(ETH,)))
     feeder = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0])
     feeder.start()
@@ -364,14 +364,14 @@ def test_signal_during_the_first_load_is_answered_after_it(
     world, tmp_path, write_store, monkeypatch
 ):
     """A slow first answer of the store never ends up over the newer one of a reload."""
-    write_store(make_record(ETH, time.time_ns() - 10**9, learning_rate=0.02))
+    write_store(market_record(ETH, time.time_ns() - 10**9, learning_rate=0.02))
     folder = world.folder(world.settings(tmp_path / "user_data", pairs=(ETH,)))
     load = bot.load_parameters
 
     def slow(*arguments):
         loaded = load(*arguments)
         if arguments[-1] is None:  # the first load: its answer is old by the time it is used
-            write_store(make_record(ETH, time.time_ns(), learning_rate=0.05))
+            write_store(market_record(ETH, time.time_ns(), learning_rate=0.05))
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.1)
         return loaded
@@ -398,7 +398,7 @@ def test_signal_to_the_bot_swaps_parameters_and_counts_a_generation(live, write_
     """One SIGUSR1: the store's newest values to the last digit, generation up by one."""
     before = status(live)
     value = 0.1 / 3
-    write_store(make_record(ETH, time.time_ns(), learning_rate=value))
+    write_store(market_record(ETH, time.time_ns(), learning_rate=value))
     signal_reload(live)
     after = status(live)
     assert after["generation"] == before["generation"] + 1 == live.snapshot.generation
@@ -460,7 +460,7 @@ def test_reload_with_a_full_disk_still_swaps(live, monkeypatch, caplog, write_st
 
     for module, name in ((bot, "keep_status"), (last_good, "write_checked")):
         monkeypatch.setattr(module, name, full)
-    write_store(make_record(ETH, time.time_ns(), num_leaves=40))
+    write_store(market_record(ETH, time.time_ns(), num_leaves=40))
     live.reload()
     assert live.snapshot.pairs[ETH].loaded.parameters["num_leaves"] == 40
     assert "No space left" in caplog.text
@@ -470,7 +470,7 @@ def test_three_restarts_in_one_process_leave_the_same_threads_and_a_working_hand
     world, tmp_path, write_store
 ):
     """`/reload_config` three times: no thread, descriptor or lock is left, generation goes on."""
-    write_store(make_record(ETH, time.time_ns() - 10**9))
+    write_store(market_record(ETH, time.time_ns() - 10**9))
     folder = world.folder(world.settings(tmp_path / "user_data", pairs=(ETH,)))
 
     def state():

@@ -37,7 +37,7 @@ from tests.live.conftest import (
     STEP_S,
     host_frame,
     loaded_pair,
-    make_settings,
+    market_settings,
     open_s,
 )
 from tests.waiting import wait_until
@@ -83,7 +83,7 @@ class Bench:
         start = time.time() // STEP_S * STEP_S - N * STEP_S
         begin = time.strftime("%Y-%m-%d %H:%M", time.gmtime(start))
         self.candles = {p: make_candles(N, i, start=begin) for i, p in enumerate(PAIRS, 3)}
-        settings = make_settings(tmp_path / "user_data", pairs, **feeder)
+        settings = market_settings(tmp_path / "user_data", pairs, **feeder)
         self.datadir = settings.default_datadir
         write_candles(self.datadir, {p: c.iloc[:n_disk] for p, c in self.candles.items()})
         listed_s = {p: int(c.index[0].timestamp()) for p, c in self.candles.items()}
@@ -457,7 +457,8 @@ def test_gap_that_can_not_be_filled_is_an_error_and_training_goes_on_saying_so(
     bench.wait_current(ETH)
     assert "Gap is not filled: " in caplog.text
     assert "download-data" in caplog.text
-    assert f"Model was trained over a gap pair={ETH} missing_candles=101" in caplog.text
+    line = f"Model was trained over a gap pair={ETH} missing_candles=101"
+    wait_until(lambda: line in caplog.text, "the line about the model")
 
 
 # ------------------------------------------------------------------ short histories
@@ -550,7 +551,7 @@ def test_young_pair_is_not_a_short_history(make_bench, inline, caplog):
     bench.wait_current(ETH)
     model = bench.newest(ETH).model
     assert not bench.training.is_short(model)
-    assert caplog.text.count("Training begins feeder=feeder75a pairs=1 cut=20") == 1
+    assert caplog.text.count("Training begins feeder=feeder120b pairs=1 cut=20") == 1
     assert "short history" not in caplog.text
     assert "Candles are missing" not in caplog.text
     assert f"rows={model.rows} expected_rows={bench.training.expected_rows(model)} " in caplog.text

@@ -31,7 +31,7 @@ from tests.live.conftest import (
     World,
     host_frame,
     loaded_pair,
-    make_record,
+    market_record,
     open_s,
     same,
 )
@@ -44,7 +44,7 @@ VERSION_NS = 1_795_000_000 * 10**9
 @pytest.fixture
 def walk(world, tmp_path, write_store):
     """Give a function that makes a backtest of a feeder on records of all pairs."""
-    write_store(*(make_record(pair, VERSION_NS, num_leaves=20) for pair in PAIRS))
+    write_store(*(market_record(pair, VERSION_NS, num_leaves=20) for pair in PAIRS))
 
     def make(datadir=None, **feeder):
         settings = world.settings(tmp_path / "user_data", **feeder)
@@ -188,7 +188,7 @@ def test_record_tuned_on_candles_of_the_frame_is_said_to_flatter(world, walk, wr
     walk().predict(ETH, frame_of(world, ETH))
     assert "flatters" not in caplog.text
     until = float(open_s(world.candles[ETH], LAST - 10))
-    write_store(make_record(ETH, VERSION_NS + 1, {"candles_to_s": until}))
+    write_store(market_record(ETH, VERSION_NS + 1, metrics={"candles_to_s": until}))
     walk().predict(ETH, frame_of(world, ETH))
     (line,) = [r.getMessage() for r in caplog.records if "flatters" in r.getMessage()]
     assert line.startswith(f"Parameters of {ETH} were tuned on candles up to 2025-11-08T00:30Z")
@@ -196,7 +196,7 @@ def test_record_tuned_on_candles_of_the_frame_is_said_to_flatter(world, walk, wr
 
 def test_record_that_beats_no_rule_is_never_safe(world, walk, write_store):
     """A backtest trades as the bot would: not at all there."""
-    write_store(make_record(ETH, VERSION_NS + 1, {"beats_rule": 0.0}))
+    write_store(market_record(ETH, VERSION_NS + 1, metrics={"beats_rule": 0.0}))
     columns = walk(max_adverse_ratio=0.9).predict(ETH, frame_of(world, ETH))
     assert np.isfinite(columns.q).all()
     assert not columns.safe.any()
@@ -388,7 +388,7 @@ def test_identity_changes_with_records_and_candles_alone(world, walk, write_stor
     datadir = world.write(tmp_path / "data")
     identities = [walk(datadir).identity(), walk(datadir).identity()]
     assert len(set(identities)) == 1
-    write_store(make_record(SOL, VERSION_NS + 1, num_leaves=21))
+    write_store(market_record(SOL, VERSION_NS + 1, num_leaves=21))
     identities.append(walk(datadir).identity())
     world.write(datadir, rows=N_CANDLES - 5, pairs=(BTC,))
     identities.append(walk(datadir).identity())
@@ -402,7 +402,7 @@ def test_records_tuned_without_a_context_pair_that_has_no_candles_fit(
     datadir = world.write(tmp_path / "data", pairs=(ETH, SOL))
     for number, context in enumerate([(ETH, SOL), PAIRS], 1):
         fact = {"context_hash": float(hash48(*context))}
-        write_store(*(make_record(pair, VERSION_NS + number, fact) for pair in PAIRS))
+        write_store(*(market_record(pair, VERSION_NS + number, metrics=fact) for pair in PAIRS))
         caplog.clear()
         walk(datadir).identity()
         assert ("tuned on other context pairs" in caplog.text) == (context == PAIRS)

@@ -15,7 +15,7 @@ from feeder_mixin.errors import MissingCandlesError
 from feeder_mixin.live.serve.candles import DataFolder
 from feeder_mixin.market.candles import load_candles
 from feeder_mixin.rehearsal.exchange._stored import stored_pairs
-from tests.live.conftest import make_settings
+from tests.live.conftest import market_settings
 
 PAIR = "ETH/USDT:USDT"
 
@@ -93,7 +93,7 @@ def test_missing_candles_with_nothing_there_say_what_a_data_folder_is(tmp_path, 
 def test_bot_without_candles_on_disk_names_the_other_form(tmp_path, store):
     """What a bot says of a gap, and of a context pair that models go without, names the file."""
     store("parquet")
-    folder = DataFolder(make_settings(tmp_path / "user_data"), tmp_path, 300)
+    folder = DataFolder(market_settings(tmp_path / "user_data"), tmp_path, 300)
     assert "set dataformat_ohlcv to 'parquet'" in folder.describe_other_forms(PAIR)
 
 

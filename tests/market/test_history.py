@@ -12,7 +12,7 @@ from feeder_mixin.errors import CandleError
 from feeder_mixin.market import history
 from feeder_mixin.market.history import download_missing
 from tests.candle_factory import make_candles, write_candles
-from tests.live.conftest import BTC, ETH, PAIRS, SOL, make_settings
+from tests.live.conftest import BTC, ETH, PAIRS, SOL, market_settings
 
 BEGUN = """\
 2026-11-28 04:46:11,278 - freqtrade.exchange.exchange - INFO - Markets were not loaded. Loading them now..
@@ -30,7 +30,7 @@ NO_NETWORK = "2026-11-28 04:46:24,289 - freqtrade - ERROR - Markets were not loa
 @pytest.fixture
 def settings(tmp_path):
     """Give a feeder of three pairs on an empty data folder; BTC and ETH are its context."""
-    return make_settings(tmp_path / "user_data", context_pairs=[BTC, ETH])
+    return market_settings(tmp_path / "user_data", context_pairs=[BTC, ETH])
 
 
 @pytest.fixture

@@ -14,20 +14,16 @@ from influxdb_client import BucketRetentionRules, Permission, PermissionResource
 from influxdb_client.client.write_api import SYNCHRONOUS
 
 from feeder_mixin.schema import (
-    FIELD_NAMES,
     MEASUREMENT,
-    NANOSECONDS,
-    ParameterRecord,
     bucket_name,
-    default_parameters,
 )
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.sql import TABLE, SqlStore
+from tests.builders import FEEDER, NOW_NS
 from tests.fake_influx import FakeServer, running_server
 from tests.recording import recording, replaying
 
-NOW_NS = 1_795_176_000 * NANOSECONDS
 POSTGRES_VARIABLE = "FEEDER_TEST_POSTGRES_URL"
 RECORD_VARIABLE = "FEEDER_TEST_INFLUX_RECORD"
 
@@ -93,11 +89,11 @@ def sqlite_backend(tmp_path: Path) -> Iterator[Backend]:
     with SqlStore(path) as store:
         yield Backend(
             "sqlite",
-            "feeder1",
+            FEEDER,
             lambda: SqlStore(path),
             lambda *row: write_sql_row(store, *row),
             {"FEEDER_STORE_URL": f"sqlite:///{path}"},
-            lambda: rename_sql_column(store, "feeder1"),
+            lambda: rename_sql_column(store, FEEDER),
         )
 
 
@@ -123,11 +119,11 @@ def postgresql_backend(postgres_url: str) -> Iterator[Backend]:
     with SqlStore(postgres_url) as store:
         yield Backend(
             "postgresql",
-            "feeder1",
+            FEEDER,
             lambda: SqlStore(postgres_url),
             lambda *row: write_sql_row(store, *row),
             {"FEEDER_STORE_URL": postgres_url},
-            lambda: rename_sql_column(store, "feeder1"),
+            lambda: rename_sql_column(store, FEEDER),
         )
 
 
@@ -293,19 +289,3 @@ def fake_store(server: FakeServer) -> Iterator[InfluxStore]:
 def now() -> int:
     """Give the time that tests call now."""
     return NOW_NS
-
-
-@pytest.fixture
-def make_record() -> Callable[..., ParameterRecord]:
-    """Give a function that makes a valid record: all metrics set, parameters by keyword."""
-
-    def make(
-        feeder: str, pair: str = "BTC/USDT:USDT", time_ns: int = NOW_NS, **changes: float
-    ) -> ParameterRecord:
-        metrics = {name: i / 7 for i, name in enumerate(FIELD_NAMES[10:], 1)}
-        provenance = {"seed": 7, "pairs": ["BTC/USDT:USDT", "ETH/USDT:USDT"], "text": "é \"'\\ \n"}
-        return ParameterRecord(
-            feeder, pair, time_ns, default_parameters() | changes, metrics, provenance
-        )
-
-    return make

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from feeder_mixin.errors import StoreError, StoreUnavailableError
 from feeder_mixin.stores.base import Latest
 from feeder_mixin.stores.influx import InfluxStore
+from tests.builders import FEEDER
 from tests.fake_influx import running_server
 
 TOKEN = "hush-hush"  # noqa: S105  (a token of no server)
@@ -59,7 +60,7 @@ def test_silent_server_is_given_up_in_time(server, now):
     store = InfluxStore(server.url, org="o", token=TOKEN, timeout_s=0.2, attempts=3)
     started = time.monotonic()
     with pytest.raises(StoreUnavailableError, match=r"timed out: no whole answer within 0\.2 s"):
-        store.latest("feeder1", now=now)
+        store.latest(FEEDER, now=now)
     release.set()
     assert time.monotonic() - started < 1
 
@@ -73,7 +74,7 @@ def test_trickling_server_is_given_up_in_time(trickler, now, where):
         store = InfluxStore(url, org="o", token=TOKEN, timeout_s=0.3, attempts=3)
         started = time.monotonic()
         with pytest.raises(StoreUnavailableError, match=r"no whole answer within 0\.3 s"):
-            store.latest("feeder1", now=now)
+            store.latest(FEEDER, now=now)
         assert time.monotonic() - started < 1
 
 
@@ -83,7 +84,7 @@ def test_busy_server_is_given_up_in_time(server, now):
     store = InfluxStore(server.url, org="o", token=TOKEN, timeout_s=0.3, attempts=50)
     started = time.monotonic()
     with pytest.raises(StoreUnavailableError, match="status 503: busy"):
-        store.latest("feeder1", now=now)
+        store.latest(FEEDER, now=now)
     assert time.monotonic() - started < 1
 
 
@@ -120,7 +121,7 @@ def test_certificate_of_an_unknown_authority_is_refused_and_says_what_to_do(cert
     with running_server(certificate) as server:
         store = InfluxStore(server.url, org="o", token=TOKEN)
         with pytest.raises(StoreError, match=r"no secure connection.*SSL_CERT_FILE") as caught:
-            store.latest("feeder1", now=now)
+            store.latest(FEEDER, now=now)
         assert "certificate verify failed" in str(caught.value)
         assert not isinstance(caught.value, StoreUnavailableError)  # trying again would not help
         assert server.asked == []
@@ -132,7 +133,7 @@ def test_certificate_of_the_authority_in_the_environment_is_trusted(certificate,
     with running_server(certificate) as server:
         server.always = EMPTY
         with InfluxStore(server.url, org="o", token=TOKEN) as store:
-            assert store.latest("feeder1", now=now) == Latest()
+            assert store.latest(FEEDER, now=now) == Latest()
         assert server.asked
 
 
@@ -142,5 +143,5 @@ def test_certificate_of_another_host_is_refused(certificate, now, monkeypatch):
     with running_server(certificate) as server:
         url = server.url.replace("127.0.0.1", "localhost")
         with pytest.raises(StoreError, match="no secure connection"):
-            InfluxStore(url, org="o", token=TOKEN).latest("feeder1", now=now)
+            InfluxStore(url, org="o", token=TOKEN).latest(FEEDER, now=now)
         assert server.asked == []

@@ -14,7 +14,7 @@ from feeder_mixin.schema import (
     default_parameters,
     parse_time_ns,
 )
-from tests.live.fake_bot import make_settings
+from tests.builders import make_full_record, make_settings
 
 PAIR, OTHER, THIRD = PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")
 HOUR_NS, DAY_NS = 3_600 * NANOSECONDS, 86_400 * NANOSECONDS
@@ -23,10 +23,9 @@ HALF = {name: FLOATS[name] for name in PARAMETER_NAMES[:4]}
 FOREIGN_NAMES = {f"lgbm_{name}": value for name, value in FLOATS.items()}
 
 
-@pytest.fixture
-def make_record(make_record):
-    """Give a function that makes a record which any horizon and timeframe takes."""
-    return lambda *key, **changes: replace(make_record(*key, **changes), metrics={"skill": 0.1})
+def make_any_record(*key, **changes):
+    """Return a record that bots of any horizon and timeframe take."""
+    return replace(make_full_record(*key, **changes), metrics={"skill": 0.1})
 
 
 @pytest.fixture
@@ -51,10 +50,10 @@ def sources(loaded):
 
 
 def test_lesson_1_field_names_of_another_writer_are_an_error_with_the_name(
-    backend, store, load, make_record, now, caplog
+    backend, store, load, now, caplog
 ):
     """A record under other names never loads; the missing field is named, and what runs instead."""
-    record = make_record(backend.feeder, PAIR, now - DAY_NS, num_leaves=40)
+    record = make_any_record(PAIR, now - DAY_NS, feeder_id=backend.feeder, num_leaves=40)
     store.write([record])
     for pair in (PAIR, OTHER):
         backend.write_raw(backend.feeder, pair, now - HOUR_NS, FOREIGN_NAMES)
@@ -68,13 +67,11 @@ def test_lesson_1_field_names_of_another_writer_are_an_error_with_the_name(
     assert "loaded=1 defaulted=2" in caplog.text
 
 
-def test_lesson_2_integers_of_a_foreign_writer_hide_no_float(
-    backend, store, load, make_record, now
-):
+def test_lesson_2_integers_of_a_foreign_writer_hide_no_float(backend, store, load, now):
     """Integers in an older week neither refuse the read nor make newer floats vanish."""
     integers = {name: round(value) for name, value in FLOATS.items()}
     backend.write_raw(backend.feeder, OTHER, now - 60 * DAY_NS, integers)
-    records = [make_record(backend.feeder, pair, now - 1) for pair in (PAIR, OTHER)]
+    records = [make_any_record(pair, now - 1, feeder_id=backend.feeder) for pair in (PAIR, OTHER)]
     store.write(records)
     assert store.latest(backend.feeder, now=now).records == {r.pair: r for r in records}
     loaded = load()
@@ -83,12 +80,10 @@ def test_lesson_2_integers_of_a_foreign_writer_hide_no_float(
     assert isinstance(whole, int)
 
 
-def test_lesson_3_mixed_old_and_new_gives_the_newest_complete_record(
-    backend, store, load, make_record, now
-):
+def test_lesson_3_mixed_old_and_new_gives_the_newest_complete_record(backend, store, load, now):
     """A half-written newest point is not the latest, and lends none of its values."""
-    record = make_record(backend.feeder, PAIR, now - DAY_NS, learning_rate=0.05)
-    store.write([make_record(backend.feeder, PAIR, now - 2 * DAY_NS), record])
+    record = make_any_record(PAIR, now - DAY_NS, feeder_id=backend.feeder, learning_rate=0.05)
+    store.write([make_any_record(PAIR, now - 2 * DAY_NS, feeder_id=backend.feeder), record])
     backend.write_raw(backend.feeder, PAIR, now - 1, HALF)
     loaded = load()
     assert loaded.pairs[PAIR].version == record.time_ns
@@ -97,23 +92,26 @@ def test_lesson_3_mixed_old_and_new_gives_the_newest_complete_record(
     assert loaded.pairs[PAIR].rejected is None
 
 
-def test_lesson_4_latest_of_every_pair_has_all_ten_fields(backend, store, make_record, now):
+def test_lesson_4_latest_of_every_pair_has_all_ten_fields(backend, store, now):
     """Not one field of ten a pair, whatever lies around the records (see test_influx_answers)."""
     expected = {}
     for i, pair in enumerate(PAIRS):
         values = {"learning_rate": 0.01 * (i + 1), "num_leaves": 20 + i}
-        expected[pair] = make_record(backend.feeder, pair, now - DAY_NS - i, **values)
-        older = [make_record(backend.feeder, pair, now - age * DAY_NS) for age in (3, 9, 30)]
+        expected[pair] = make_any_record(pair, now - DAY_NS - i, feeder_id=backend.feeder, **values)
+        older = [
+            make_any_record(pair, now - age * DAY_NS, feeder_id=backend.feeder)
+            for age in (3, 9, 30)
+        ]
         store.write([*older, expected[pair]])
         backend.write_raw(backend.feeder, pair, now - i - 1, HALF)
     assert store.latest(backend.feeder, now=now).records == expected
 
 
 def test_lesson_5_naive_time_of_a_zone_ahead_of_utc_is_told_not_lost(
-    backend, store, load, make_record, now, caplog
+    backend, store, load, now, caplog
 ):
     """Local time read as UTC lies seven hours ahead: it is said by how much, and does not serve."""
-    record = make_record(backend.feeder, PAIR, now - DAY_NS)
+    record = make_any_record(PAIR, now - DAY_NS, feeder_id=backend.feeder)
     store.write([record])
     backend.write_raw(backend.feeder, PAIR, now + 7 * HOUR_NS, FLOATS | {"num_leaves": 40.0})
     loaded = load()
@@ -124,12 +122,10 @@ def test_lesson_5_naive_time_of_a_zone_ahead_of_utc_is_told_not_lost(
         parse_time_ns("2026-11-24T18:00:00")
 
 
-def test_lesson_6_every_value_says_where_it_came_from(
-    backend, store, load, make_record, now, tmp_path, caplog
-):
+def test_lesson_6_every_value_says_where_it_came_from(backend, store, load, now, tmp_path, caplog):
     """Store, last good copy and default are told apart in what is loaded and in the log."""
-    record = make_record(backend.feeder, PAIR, now - 1, num_leaves=20)
-    kept = make_record(backend.feeder, OTHER, now - DAY_NS, num_leaves=30)
+    record = make_any_record(PAIR, now - 1, feeder_id=backend.feeder, num_leaves=20)
+    kept = make_any_record(OTHER, now - DAY_NS, feeder_id=backend.feeder, num_leaves=30)
     store.write([record])
     backend.write_raw(backend.feeder, OTHER, now - 1, FLOATS | {"num_leaves": 1e6})
     save_last_good(
@@ -144,11 +140,9 @@ def test_lesson_6_every_value_says_where_it_came_from(
     assert "Loaded Optuna params for 1 pairs" in caplog.text
 
 
-def test_lesson_7_query_error_is_raised_and_keeps_what_runs(
-    backend, store, load, make_record, now, caplog
-):
+def test_lesson_7_query_error_is_raised_and_keeps_what_runs(backend, store, load, now, caplog):
     """An error is never an empty store: a running bot keeps its values, a starting one says why."""
-    store.write([make_record(backend.feeder, PAIR, now - 1)])
+    store.write([make_any_record(PAIR, now - 1, feeder_id=backend.feeder)])
     running = load().pairs
     feeder = backend.break_queries()
     with pytest.raises(StoreError):

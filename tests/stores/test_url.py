@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.settings import build_settings
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.masking import masked_store_url
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.stores.url import choose_store_url, load_token, open_store
+from tests.builders import make_full_record, make_settings
 
 SECRET = "hush-hush"  # noqa: S105  (a secret of nothing)
 INFLUX = "influxdb+http://host:8086?org=ArtiSky"
@@ -46,21 +46,10 @@ INFLUX = "influxdb+http://host:8086?org=ArtiSky"
 )
 def test_choose_store_url_takes_first_source(option, environ, config, expected):
     """The first source that is set wins, and its name comes with it."""
-    settings = make_settings(Path("/home/ft/rehearsal"), store_url=config)
+    settings = make_settings(
+        Path("/home/ft/rehearsal"), **({"store_url": config} if config else {})
+    )
     assert choose_store_url(option, environ, settings) == expected
-
-
-def make_settings(userdir, store_url=None):
-    """Return the settings of a feeder on a user folder."""
-    block = {"side": "long"} | ({} if store_url is None else {"store_url": store_url})
-    config = {
-        "bot_name": "feeder1",
-        "timeframe": "5m",
-        "trading_mode": "futures",
-        "exchange": {"name": "binance", "pair_whitelist": ["ETH/USDT:USDT"]},
-        "feeder": block,
-    }
-    return build_settings(config, Path("c.json"), userdir)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +67,10 @@ def test_open_store_sqlite_path_is_anchored(url, path):
     assert store.description == f"sqlite {path}"
 
 
-def test_open_store_sqlite_with_odd_characters_works(tmp_path, make_record):
+def test_open_store_sqlite_with_odd_characters_works(tmp_path):
     """A path with spaces, percent and hash signs is a path like any other."""
     with open_store("sqlite:///a b%20#c.sqlite", root=tmp_path) as store:
-        store.write([make_record("feeder1")])
+        store.write([make_full_record()])
     assert (tmp_path / "a b%20#c.sqlite").exists()
 
 

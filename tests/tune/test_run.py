@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from feeder_mixin.errors import CandleError, StoreUnavailableError
-from feeder_mixin.schema import CANDIDATES, ParameterRecord, default_parameters, hash48
+from feeder_mixin.schema import CANDIDATES, default_parameters, hash48
 from feeder_mixin.settings import FeederSettings, load_settings
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
@@ -18,6 +18,7 @@ from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run.candles import load_run_candles
 from feeder_mixin.tune.run.options import Mode, RunOptions, RunSummary
 from feeder_mixin.tune.run.run import run_feeder
+from tests.builders import make_record
 from tests.candle_factory import make_candles, write_candles
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +66,7 @@ class DownStore(SqlStore):
         raise StoreUnavailableError("the store is down")
 
 
-def make_settings(root: Path) -> FeederSettings:
+def make_project(root: Path) -> FeederSettings:
     """Return a feeder of five pairs in a project of its own, with candles."""
     (root / "user_data").mkdir(parents=True)
     shutil.copytree(ROOT / "config", root / "config")
@@ -90,7 +91,7 @@ def write_champion(
     """Store a record of so many days ago and return its time."""
     time_ns = time.time_ns() - int(age_days * DAY_NS)
     metrics = {"beats_rule": beats_rule, "horizon_candles": 30.0, "timeframe_s": 300.0}
-    store.write([ParameterRecord("test1", pair, time_ns, parameters, metrics)])
+    store.write([make_record(pair, time_ns, feeder_id="test1", metrics=metrics, **parameters)])
     return time_ns
 
 
@@ -113,7 +114,7 @@ def stored(store, pair, measurement="optimized_parameters"):
 def project(tmp_path_factory):
     """Give a feeder with champions beaten, close, equal and expired, and with none; tuned once."""
     root = tmp_path_factory.mktemp("run") / "project"
-    settings, store = make_settings(root), SqlStore(root / "store.sqlite")
+    settings, store = make_project(root), SqlStore(root / "store.sqlite")
     write_champion(store, BEATEN, BAD, 1)
     write_champion(store, CLOSE, NEARLY, 1)
     write_champion(store, EQUAL, DEFAULT, 1)
@@ -195,10 +196,10 @@ def test_run_never_writes_candidates_only(project):
 def test_run_with_the_store_down_goes_by_what_it_wrote_last(tmp_path):
     """An outage must not look like a first run: the champion last written from here defends."""
     root = tmp_path / "project"
-    settings = make_settings(root)
+    settings = make_project(root)
     outbox = Outbox(settings.outbox_path)
     metrics = {"horizon_candles": 30.0, "timeframe_s": 300.0}
-    champion = ParameterRecord("test1", CLOSE, time.time_ns(), NEARLY, metrics)
+    champion = make_record(CLOSE, time.time_ns(), feeder_id="test1", metrics=metrics, **NEARLY)
     outbox.put(champion)
     outbox.close()
     summary = run(settings, DownStore(root / "down.sqlite"), root, pairs=(CLOSE,))
@@ -215,7 +216,7 @@ def test_run_champion_of_another_horizon_or_side_is_none(project, metrics):
     """Bots reject it, so nothing runs that a challenger would have to beat; the new one has its side."""
     root, settings, _, _ = project
     store = SqlStore(root / f"{next(iter(metrics))}.sqlite")
-    store.write([ParameterRecord("test1", NEW, time.time_ns() - 1, BAD, metrics)])
+    store.write([make_record(NEW, time.time_ns() - 1, feeder_id="test1", metrics=metrics, **BAD)])
     summary = run(settings, store, root, pairs=(NEW,))
     assert summary.results[NEW]["decision"]["outcome"] == "first"
     assert stored(store, NEW) == (2, DEFAULT)
@@ -314,7 +315,7 @@ def test_plan_of_a_halted_pair_ends_with_its_market():
 def test_run_with_a_halted_and_a_wicked_pair_leaves_the_others_as_they_are(tmp_path, caplog):
     """One pair halted for its last three days, one with a high of 1e9: no figure leaves its range."""
     root = tmp_path / "project"
-    settings, store = make_settings(root), SqlStore(tmp_path / "store.sqlite")
+    settings, store = make_project(root), SqlStore(tmp_path / "store.sqlite")
     plain = run(settings, store, root)
     frames = {pair: make_candles(40 * 288, seed) for pair, seed in SEEDS.items()}
     frames[CLOSE] = halted(frames[CLOSE], 3 * 288)
