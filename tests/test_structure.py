@@ -19,14 +19,25 @@ ALLOWED = {
     "pairs": {"errors"},
     "settings": {"errors", "pairs"},
     "schema": {"errors", "settings"},
-    "stores": {"errors", "settings", "schema"},
+    "documents": {"errors", "schema"},
+    "stores": {"documents", "errors", "settings", "schema"},
     "market": {"errors", "pairs", "processes", "settings", "schema"},
     "model": {"errors", "settings", "schema", "market"},
     "commands": {"errors", "settings"},
     "workers": {"errors", "processes"},
     "tune": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
     "reports": {"errors", "settings", "schema", "model", "tune"},
-    "live": {"errors", "settings", "schema", "stores", "market", "model", "workers", "processes"},
+    "live": {
+        "documents",
+        "errors",
+        "settings",
+        "schema",
+        "stores",
+        "market",
+        "model",
+        "workers",
+        "processes",
+    },
     "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live"},
     "rehearsal": {"errors", "pairs", "processes", "settings", "schema", "market", "live"},
     "doctor": {"errors", "commands", "settings", "schema", "stores", "market", "model", "live"},
@@ -48,7 +59,17 @@ ALLOWED = {
 }
 """Layer -> what it may import beside itself."""
 
-LIVE_SIDE = ("schema", "stores", "market", "model", "workers", "processes", "live", "mixin")
+LIVE_SIDE = (
+    "documents",
+    "schema",
+    "stores",
+    "market",
+    "model",
+    "workers",
+    "processes",
+    "live",
+    "mixin",
+)
 """What the running bot imports."""
 
 SEARCH_AND_PLOTS = {"optuna", "plotly", "matplotlib"}

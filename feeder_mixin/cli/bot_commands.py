@@ -155,12 +155,12 @@ def _print_report(console: Console, settings: FeederSettings, report: BotReport)
     )
     console.print(_pair_table(status), width=max(console.width, _TABLE_WIDTH))
     for pair, facts in status["pairs"].items():
-        if since := facts.get("last_good_at"):
+        if since := facts["last_good_at"]:
             age = age_text(_age_s(since))
             console.print(f"  {pair} runs on a copy that the store gave {age} ago", markup=False)
     _print_reasons(console, "rejected", {p: f["rejected"] for p, f in status["pairs"].items()})
     _print_reasons(
-        console, "passed over", {p: f.get("passed_over") for p, f in status["pairs"].items()}
+        console, "passed over", {p: f["passed_over"] for p, f in status["pairs"].items()}
     )
     _print_reasons(
         console, "training failed", {p: f["model"]["error"] for p, f in status["pairs"].items()}
@@ -195,15 +195,15 @@ def _pair_table(status: Status) -> Table:
             "-" if model["generation"] is None else str(model["generation"]),
             _short(model["trained_until"]),
             _rows_text(model),
-            f"{model['calibration']:.3f}" if "calibration" in model else "-",
-            _minute(facts.get("last_served")),
+            f"{model['calibration']:.3f}",
+            _minute(facts["last_served"]),
         )
     return table
 
 
 def _rows_text(model: ModelStatus) -> str:
     """Return rows, and the expected ones behind them where they are not about as many."""
-    rows, expected = model["rows"], model.get("expected_rows")
+    rows, expected = model["rows"], model["expected_rows"]
     if rows is None:
         return "-"
     return str(rows) if expected is None or rows > 0.95 * expected else f"{rows} of {expected}"

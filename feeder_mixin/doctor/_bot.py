@@ -194,7 +194,7 @@ def _model_state(facts: Facts, pair: str, known: PairStatus) -> tuple[str, str]:
     if model["trained_until"] is not None and _is_too_old(facts, model["trained_until"]):
         return "old", f" (trained until {model['trained_until'][:16]}Z)"
     if _is_short(model):
-        share = 100 * (model.get("context_share") or 0.0)
+        share = 100 * (model["context_share"] or 0.0)
         return "short", (
             f" (rows {model['rows']} of {model.get('expected_rows')}, context {share:.0f} %)"
         )
@@ -213,7 +213,7 @@ def _is_too_old(facts: Facts, trained_until: str) -> bool:
 
 def _is_short(model: ModelStatus) -> bool:
     """Return whether a model learned from under half of what there should be, as far as is known."""
-    rows, expected, share = model["rows"], model.get("expected_rows"), model.get("context_share")
+    rows, expected, share = model["rows"], model["expected_rows"], model["context_share"]
     if rows is None or expected is None or share is None:
         return False  # no model, or a bot of an earlier version
     return rows < SHORT_SHARE * expected or share < SHORT_SHARE
@@ -227,7 +227,7 @@ def check_served(facts: Facts) -> Verdict:
     started_s = bot_started_s(facts.settings, _running_pid(facts))
     late = []
     for pair, known in pairs.items():
-        last = known.get("last_candle")
+        last = known["last_candle"]
         age_s = written_s - (parse_time_ns(last) / NANOSECONDS if last else started_s)
         if age_s > patience_s + facts.timeframe_s:
             late.append(f"{pair} ({f'last candle {last[:16]}Z' if last else 'never asked about'})")

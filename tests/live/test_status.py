@@ -26,12 +26,11 @@ models = st.fixed_dictionaries(
         "generation": st.none() | counts,
         "trained_until": st.none() | times,
         "rows": st.none() | counts,
-        "error": st.none() | st.text(),
-    },
-    optional={
         "expected_rows": st.none() | counts,
         "context_share": st.none() | st.floats(0, 1),
-    },
+        "error": st.none() | st.text(),
+        "calibration": st.floats(0.1, 10),
+    }
 )
 pairs = st.fixed_dictionaries(
     {
@@ -40,10 +39,9 @@ pairs = st.fixed_dictionaries(
         "parameters": strategies.parameter_sets,
         "rejected": st.none() | st.text(),
         "model": models,
-    },
-    optional={
         "exceedance": st.none() | exceedances,
         "last_good_at": st.none() | times,
+        "passed_over": st.none() | st.text(),
         "last_candle": st.none() | times,
         "last_served": st.none() | times,
     },
@@ -69,8 +67,8 @@ statuses = st.fixed_dictionaries(
                 "last_attempt_at": st.none() | times,
                 "last_success_at": st.none() | times,
                 "last_error": st.none() | st.text(),
-            },
-            optional={"loads": loads},
+                "loads": loads,
+            }
         ),
         "pairs": st.dictionaries(strategies.pairs, pairs, max_size=3),
     }

@@ -65,7 +65,7 @@ class ReloadOutcome:
     def passed_over(self) -> dict[str, str]:
         """Return pair -> newest point that was passed over for an older one, and why."""
         pairs = {} if self.after is None else self.after["pairs"]
-        return {p: text for p, f in pairs.items() if (text := f.get("passed_over")) is not None}
+        return {p: text for p, f in pairs.items() if (text := f["passed_over"]) is not None}
 
     @property
     def unanswered(self) -> dict[str, str]:

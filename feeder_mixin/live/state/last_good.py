@@ -8,25 +8,31 @@ write, and costs no other.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
+from typing_extensions import TypedDict
+
+from feeder_mixin.documents import Count, checked
 from feeder_mixin.errors import SchemaError, StateError
 from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.schema import ParameterRecord, build_record
 from feeder_mixin.settings import FeederSettings
 
-_NOT_A_COPY: Final = (
-    StateError,
-    SchemaError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ValueError,
-    OverflowError,
-)
-"""What reading a file raises that is damaged, or whole and of another shape."""
+
+class _Entry(TypedDict):
+    """A kept record: when the store gave it, and what a stored point is made of."""
+
+    saved_ns: Count
+    time_ns: Count
+    fields: dict[str, float]
+    provenance: str
+    model_type: str
+
+
+class _Copy(TypedDict):
+    records: dict[str, dict[str, object]]
 
 
 def save_last_good(settings: FeederSettings, records: Sequence[ParameterRecord]) -> None:
@@ -53,13 +59,15 @@ def save_last_good(settings: FeederSettings, records: Sequence[ParameterRecord])
 
 def _usable_entries(settings: FeederSettings) -> dict[str, Any]:
     """Return what the copy holds and can be read: whoever needed the rest has said so."""
-    usable = {}
-    with suppress(*_NOT_A_COPY):
-        document = read_checked(settings.last_good_path) or {"records": {}}
-        for pair, entry in document["records"].items():
-            with suppress(*_NOT_A_COPY):
-                _read_copy(settings, pair, entry)
-                usable[pair] = entry
+    try:
+        copy = _read(settings)
+    except StateError:
+        return {}
+    usable: dict[str, Any] = {}
+    for pair, entry in (copy or {}).items():
+        with suppress(StateError):
+            _read_entry(settings, pair, entry)
+            usable[pair] = entry
     return usable
 
 
@@ -71,26 +79,36 @@ def read_last_good(settings: FeederSettings) -> list[tuple[ParameterRecord, int]
     StateError
         When the file is damaged, or one of its records is not valid.
     """
-    path = settings.last_good_path
-    document = read_checked(path)
+    copy = _read(settings)
+    if copy is None:
+        return None
+    return [_read_entry(settings, pair, entry) for pair, entry in copy.items()]
+
+
+def _read(settings: FeederSettings) -> dict[str, dict[str, object]] | None:
+    """Return pair -> kept entry, not looked at yet; None without a copy."""
+    document = read_checked(settings.last_good_path)
     if document is None:
         return None
-    try:
-        return [_read_copy(settings, *item) for item in document["records"].items()]
-    except _NOT_A_COPY as error:
-        raise StateError(f"{path} holds no records that can be used: {error!r}") from error
+    return checked(_Copy, document, lambda problem: _unusable(settings, problem))["records"]
 
 
-def _read_copy(
-    settings: FeederSettings, pair: str, entry: Mapping[str, Any]
-) -> tuple[ParameterRecord, int]:
+def _read_entry(settings: FeederSettings, pair: str, entry: object) -> tuple[ParameterRecord, int]:
     """Return a kept record and when the store gave it, in nanoseconds since the epoch."""
-    record = build_record(
-        settings.feeder_id,
-        pair,
-        entry["time_ns"],
-        entry["fields"],
-        entry["provenance"],
-        entry["model_type"],
-    )
-    return record, int(entry["saved_ns"])
+    kept = checked(_Entry, entry, lambda problem: _unusable(settings, f"{pair}.{problem}"))
+    try:
+        record = build_record(
+            settings.feeder_id,
+            pair,
+            kept["time_ns"],
+            kept["fields"],
+            kept["provenance"],
+            kept["model_type"],
+        )
+    except SchemaError as error:
+        raise _unusable(settings, str(error)) from error
+    return record, kept["saved_ns"]
+
+
+def _unusable(settings: FeederSettings, problem: str) -> StateError:
+    return StateError(f"{settings.last_good_path} holds no records that can be used: {problem}")

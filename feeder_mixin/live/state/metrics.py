@@ -84,7 +84,7 @@ def _seconds(time_text: str | None) -> float | None:
 
 def _load(status: Status, key: str) -> object:
     """Return what a bot says of its loads, None where it is of an earlier version."""
-    return cast("dict[str, object]", status["reload"].get("loads", {})).get(key)
+    return cast("dict[str, object]", status["reload"]["loads"]).get(key)
 
 
 def _loads(bot: BotFacts) -> _Samples:
@@ -106,7 +106,7 @@ def _model_states(bot: BotFacts) -> _Samples:
 
 def _exceedance(key: Literal["share", "nominal", "candles"]) -> Callable[[BotFacts], _Samples]:
     def read(facts: PairStatus) -> float | None:
-        found = facts.get("exceedance")
+        found = facts["exceedance"]
         return None if found is None else found[key]
 
     return _of_pairs(read)
@@ -200,19 +200,19 @@ METRICS: Final = (
         "feeder_model_expected_rows",
         "how many there are where no candle is missing since the pair's listing",
         _PAIR,
-        _of_pairs(lambda p: p["model"].get("expected_rows")),
+        _of_pairs(lambda p: p["model"]["expected_rows"]),
     ),
     Metric(
         "feeder_last_served_timestamp_seconds",
         "open of the newest candle that got a prediction; stands still for a pair that is gone",
         _PAIR,
-        _of_pairs(lambda p: _seconds(p.get("last_served"))),
+        _of_pairs(lambda p: _seconds(p["last_served"])),
     ),
     Metric(
         "feeder_calibration_factor",
         "what the pair's forecasts are multiplied by, 1 at the beginning",
         _PAIR,
-        _of_pairs(lambda p: p["model"].get("calibration")),
+        _of_pairs(lambda p: p["model"]["calibration"]),
     ),
     Metric(
         "feeder_exceedance_ratio",

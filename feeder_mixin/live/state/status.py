@@ -1,30 +1,28 @@
 """The status file: what the running bot says of itself, for operators and scripts.
 
-The bot writes it whole after start, after every reload and whenever a model changes; its keys are
-fixed. It says what was true when it was written: whether a bot runs now, only the bot lock tells.
+The bot writes it whole after start, after every reload, whenever a model changes and once a candle;
+its keys are fixed. It says what was true when it was written: whether a bot runs now, only the bot lock tells.
 Times are RFC 3339 in UTC (`schema.format_time_ns`), null where there is none.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final, Literal, NotRequired, TypedDict, cast, get_args
+from typing import Annotated, Literal
 
-from feeder_mixin.errors import SettingsError, StateError
+from annotated_types import Gt
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+
+from feeder_mixin.documents import Amount, Count, Factor, ParameterValues, Time, checked
+from feeder_mixin.errors import StateError
 from feeder_mixin.live.state.files import write_private
 from feeder_mixin.live.state.stand_in import find_stand_in, make_stand_in
-from feeder_mixin.schema import parameter_problems, parse_time_ns
 from feeder_mixin.settings import FeederSettings
 
 Source = Literal["store", "last_good", "default"]
 ModelState = Literal["none", "training", "ready", "stale"]
-
-_Check = Callable[[Any], bool]
 
 
 class LoadStatus(TypedDict):
@@ -34,10 +32,10 @@ class LoadStatus(TypedDict):
     request up to the swap) are those of the last success, null without one.
     """
 
-    succeeded: int
-    failed: int
-    last_success_at: str | None
-    last_duration_s: float | None
+    succeeded: Count
+    failed: Count
+    last_success_at: Time | None
+    last_duration_s: Amount | None
 
 
 class ReloadStatus(TypedDict):
@@ -47,12 +45,12 @@ class ReloadStatus(TypedDict):
     `last_error` is that of the last attempt, null when it succeeded.
     """
 
-    requested: int
-    completed: int
-    last_attempt_at: str | None
-    last_success_at: str | None
+    requested: Count
+    completed: Count
+    last_attempt_at: Time | None
+    last_success_at: Time | None
     last_error: str | None
-    loads: NotRequired[LoadStatus]  # a bot of an earlier version may still run
+    loads: LoadStatus
 
 
 class ModelStatus(TypedDict):
@@ -60,27 +58,28 @@ class ModelStatus(TypedDict):
 
     `version` and `generation` are those of the record it was trained from. `rows` is what it was
     trained on, `expected_rows` how many there are where no candle is missing since the pair's listing,
-    `context_share` the share of candles that the context pairs had. `error` says why the last fit failed, null when it did not. `calibration` is the factor
-    that forecasts are served with: the pair's, not the model's, and 1 at the beginning.
+    `context_share` the share of candles that the context pairs had. `error` says why the last fit
+    failed, null when it did not. `calibration` is the factor that forecasts are served with: the
+    pair's, not the model's, and 1 at the beginning.
     """
 
     state: ModelState
-    version: str | None
-    generation: int | None
-    trained_until: str | None
-    rows: int | None
+    version: Time | None
+    generation: Count | None
+    trained_until: Time | None
+    rows: Count | None
+    expected_rows: Count | None
+    context_share: Amount | None
     error: str | None
-    calibration: NotRequired[float]  # a bot of before the calibration may still run
-    expected_rows: NotRequired[int | None]  # likewise
-    context_share: NotRequired[float | None]  # likewise
+    calibration: Factor
 
 
 class ExceedanceStatus(TypedDict):
     """Candles of the last day that went worse than served: `share` of `candles`, `nominal` beside."""
 
-    share: float
-    nominal: float
-    candles: int
+    share: Amount
+    nominal: Amount
+    candles: Count
 
 
 class PairStatus(TypedDict):
@@ -96,24 +95,24 @@ class PairStatus(TypedDict):
     """
 
     source: Source
-    version: str | None
-    parameters: dict[str, float]
+    version: Time | None
+    parameters: ParameterValues
     rejected: str | None
     model: ModelStatus
-    exceedance: NotRequired[ExceedanceStatus | None]  # a bot of an earlier version may still run
-    last_good_at: NotRequired[str | None]  # likewise
-    passed_over: NotRequired[str | None]  # likewise
-    last_candle: NotRequired[str | None]  # likewise
-    last_served: NotRequired[str | None]  # likewise
+    exceedance: ExceedanceStatus | None
+    last_good_at: Time | None
+    passed_over: str | None
+    last_candle: Time | None
+    last_served: Time | None
 
 
 class Status(TypedDict):
     """The whole status file; `pairs` by the host's spelling."""
 
     feeder_id: str
-    pid: int
-    generation: int
-    loaded_at: str
+    pid: Annotated[int, Gt(0)]
+    generation: Count
+    loaded_at: Time
     reload: ReloadStatus
     pairs: dict[str, PairStatus]
 
@@ -178,141 +177,12 @@ def read_status(path: Path) -> Status:
         ) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"is not JSON: {error}") from error
-    if problem := _shape_problem(document):
-        raise _damaged(path, f"is no status file: {problem}")
-    return cast("Status", document)
+    return checked(
+        Status, document, lambda problem: _damaged(path, f"is no status file: {problem}")
+    )
 
 
 def _damaged(path: Path, problem: str) -> StateError:
     return StateError(
         f"{path} {problem}. Delete it; a running bot writes it anew at its next reload"
     )
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: object) -> bool:
-    """Return whether `value` is a finite number, not below 0."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 <= cast("float", value) <= sys.float_info.max
-
-
-def _is_factor(value: object) -> bool:
-    return _is_number(value) and value != 0
-
-
-def _is_time(value: object) -> bool:
-    try:
-        return isinstance(value, str) and parse_time_ns(value) >= 0
-    except SettingsError:
-        return False
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
-
-
-def _or_null(check: _Check) -> _Check:
-    return lambda value: value is None or check(value)
-
-
-_STATUS: Final[Mapping[str, _Check]] = {
-    "feeder_id": _is_text,
-    "pid": lambda value: _is_count(value) and value != 0,
-    "generation": _is_count,
-    "loaded_at": _is_time,
-    "reload": _is_object,
-    "pairs": _is_object,
-}
-_RELOAD: Final[Mapping[str, _Check]] = {
-    "requested": _is_count,
-    "completed": _is_count,
-    "last_attempt_at": _or_null(_is_time),
-    "last_success_at": _or_null(_is_time),
-    "last_error": _or_null(_is_text),
-}
-_PAIR: Final[Mapping[str, _Check]] = {
-    "source": lambda value: value in get_args(Source),
-    "version": _or_null(_is_time),
-    "parameters": lambda value: isinstance(value, dict) and not parameter_problems(value),
-    "rejected": _or_null(_is_text),
-    "model": _is_object,
-}
-_MODEL: Final[Mapping[str, _Check]] = {
-    "state": lambda value: value in get_args(ModelState),
-    "version": _or_null(_is_time),
-    "generation": _or_null(_is_count),
-    "trained_until": _or_null(_is_time),
-    "rows": _or_null(_is_count),
-    "error": _or_null(_is_text),
-}
-_LOADS: Final[Mapping[str, _Check]] = {
-    "succeeded": _is_count,
-    "failed": _is_count,
-    "last_success_at": _or_null(_is_time),
-    "last_duration_s": _or_null(_is_number),
-}
-_EXCEEDANCE: Final[Mapping[str, _Check]] = {
-    "share": _is_number,
-    "nominal": _is_number,
-    "candles": _is_count,
-}
-_RELOAD_LATER: Final[Mapping[str, _Check]] = {"loads": _is_object}
-_PAIR_LATER: Final[Mapping[str, _Check]] = {
-    "exceedance": _or_null(_is_object),
-    "last_good_at": _or_null(_is_time),
-    "passed_over": _or_null(_is_text),
-    "last_candle": _or_null(_is_time),
-    "last_served": _or_null(_is_time),
-}
-_MODEL_LATER: Final[Mapping[str, _Check]] = {
-    "calibration": _is_factor,
-    "expected_rows": _or_null(_is_count),
-    "context_share": _or_null(_is_number),
-}
-"""`_LATER`: keys that a running bot of an earlier version does not write."""
-
-
-def _shape_problem(document: object) -> str | None:
-    """Return the first thing that keeps `document` from being a `Status`, None when nothing does."""
-    if problem := _part_problem("", document, _STATUS):
-        return problem
-    status = cast("Status", document)
-    if problem := _part_problem("reload.", status["reload"], _RELOAD, _RELOAD_LATER):
-        return problem
-    if "loads" in status["reload"]:
-        problem = _part_problem("reload.loads.", status["reload"]["loads"], _LOADS)
-    for pair, facts in status["pairs"].items():
-        problem = problem or _pair_problem(pair, facts)
-    return problem
-
-
-def _pair_problem(pair: str, facts: PairStatus) -> str | None:
-    problem = _part_problem(f"{pair}.", facts, _PAIR, _PAIR_LATER)
-    problem = problem or _part_problem(f"{pair}.model.", facts["model"], _MODEL, _MODEL_LATER)
-    if problem is None and facts.get("exceedance") is not None:
-        problem = _part_problem(f"{pair}.exceedance.", facts["exceedance"], _EXCEEDANCE)
-    return problem
-
-
-def _part_problem(
-    where: str,
-    part: object,
-    checks: Mapping[str, _Check],
-    later: Mapping[str, _Check] = MappingProxyType({}),
-) -> str | None:
-    """Return what is wrong with a part; of the keys in `later` only those that are there count."""
-    if not isinstance(part, dict):
-        return f"{where.rstrip('.') or 'the document'} is no JSON object"
-    for key, is_right in (*checks.items(), *((k, c) for k, c in later.items() if k in part)):
-        if key not in part:
-            return f"{where}{key} is missing"
-        if not is_right(part[key]):
-            return f"{where}{key}={part[key]!r} is not what a bot writes"
-    return None

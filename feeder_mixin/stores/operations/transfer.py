@@ -7,10 +7,13 @@ a record, and reading it gives an equal one; lines are judged all before any is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Final, Literal, cast
 
+from typing_extensions import TypedDict
+
+from feeder_mixin.documents import Accepted, checked
 from feeder_mixin.errors import SchemaError, SettingsError
 from feeder_mixin.schema import (
     CANDIDATES,
@@ -26,17 +29,32 @@ from feeder_mixin.stores.base import Note, ParameterStore, load_stored_pairs
 MEASUREMENTS: Final[tuple[Measurement, ...]] = (MEASUREMENT, CANDIDATES)
 
 _VERSION: Final = 1
-_KEYS: Final[Mapping[str, type]] = {
-    "version": int,
-    "measurement": str,
-    "feeder_id": str,
-    "pair": str,
-    "time": str,
-    "model_type": str,
-    "parameters": dict,
-    "metrics": dict,
-    "provenance": dict,
-}
+
+
+def _is_printable(text: str) -> bool:
+    """Return whether a text can be stored everywhere: no lone surrogate, no control character."""
+    return text != "" and text.isprintable()
+
+
+_Text = Annotated[str, Accepted(_is_printable, "a printable text")]
+
+
+class _Line(TypedDict):
+    """One line of an export."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # type: ignore[misc]  # noqa: RUF012
+
+    version: Literal[1]
+    measurement: Measurement
+    feeder_id: _Text
+    pair: _Text
+    time: _Text
+    model_type: _Text
+    parameters: dict[str, object]
+    metrics: dict[str, object]
+    provenance: dict[str, object]
+
+
 _PROBLEMS_SHOWN: Final = 10
 
 
@@ -149,44 +167,20 @@ def _read_line(line: str) -> Entry:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise SettingsError(f"{_short(document)} is no JSON object")
-    _check_keys(document)
-    parameters, metrics = document["parameters"], document["metrics"]
+    one = checked(_Line, document, SettingsError)
+    metrics = one["metrics"]
     if unknown := sorted(set(metrics) - set(METRIC_NAMES)):
         raise SettingsError(f"metrics has {', '.join(unknown)}, which this version does not know")
     record = ParameterRecord(
-        document["feeder_id"],
-        document["pair"],
-        _read_time_ns(document["time"]),
-        parameters,
-        metrics,
-        document["provenance"],
-        document["model_type"],
+        one["feeder_id"],
+        one["pair"],
+        _read_time_ns(one["time"]),
+        cast("dict[str, float]", one["parameters"]),
+        cast("dict[str, float]", metrics),
+        one["provenance"],
+        one["model_type"],
     )
-    return Entry(document["measurement"], record)
-
-
-def _check_keys(document: Mapping[str, Any]) -> None:
-    for key, kind in _KEYS.items():
-        if key not in document:
-            raise SettingsError(f"{key} is missing (a line has {', '.join(_KEYS)})")
-        value = document[key]
-        is_right = isinstance(value, kind) and not isinstance(value, bool)
-        if isinstance(value, str):
-            # A lone surrogate or a control character can't be stored everywhere.
-            is_right = is_right and value != "" and value.isprintable()
-        if not is_right:
-            expected = {int: "a whole number", str: "a printable text", dict: "a JSON object"}
-            raise SettingsError(f"{key}={_short(value)}, expected {expected[kind]}")
-    if unknown := sorted(set(document) - set(_KEYS)):
-        raise SettingsError(f"unknown key {', '.join(unknown)} (a line has {', '.join(_KEYS)})")
-    if document["version"] != _VERSION:
-        raise SettingsError(f"version={document['version']}, expected {_VERSION}")
-    if document["measurement"] not in MEASUREMENTS:
-        raise SettingsError(
-            f"measurement={_short(document['measurement'])}, expected {' or '.join(MEASUREMENTS)}"
-        )
+    return Entry(one["measurement"], record)
 
 
 def _read_time_ns(text: str) -> int:
@@ -194,8 +188,3 @@ def _read_time_ns(text: str) -> int:
     if not 0 <= time_ns <= LATEST_TIME_NS:
         raise SettingsError(f"time={text}, expected one from 1970 to 2262")
     return time_ns
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
