@@ -19,10 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from feeder_mixin.rehearsal.demo.bot import BotApi, Candle, free_port, make_config
-from feeder_mixin.rehearsal.demo.workplace import Child, DemoError, Workplace, script
 from feeder_mixin.errors import StateError
 from feeder_mixin.live.state.status import PairStatus, Status, read_status
+from feeder_mixin.rehearsal.demo.bot import BotApi, Candle, free_port, make_config
+from feeder_mixin.rehearsal.demo.workplace import Child, DemoError, Workplace, script
 
 PAIRS: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")
 N_STEPS: Final = 8

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 
 from feeder_mixin.errors import FeederError
-from feeder_mixin.rehearsal.exchange.market import INTERVALS, ReplayMarket
 from feeder_mixin.rehearsal.exchange._series import CLOSE, DAY_MS, HIGH, LOW, OPEN, VOLUME, window
+from feeder_mixin.rehearsal.exchange.market import INTERVALS, ReplayMarket
 
 Params = Mapping[str, str]
 Json = object

@@ -12,8 +12,8 @@ from freqtrade.enums import CandleType
 
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.market.candles import COLUMNS
-from feeder_mixin.rehearsal.exchange.market import HOUR_MS, ReplayMarket, iso
 from feeder_mixin.rehearsal.exchange._series import Series
+from feeder_mixin.rehearsal.exchange.market import HOUR_MS, ReplayMarket, iso
 
 MARKER: Final = "README.txt"
 
