@@ -117,7 +117,8 @@ def _add_server_options(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="SPEC",
         help="a fault on purpose: path=/fapi/v1/klines,status=503,count=5,delay_s=1,lag_s=20 (any of "
-        "these; status=0 hangs up; without count until cleared). At run time: POST, GET, DELETE "
+        "these; status=0 hangs up; without count until cleared), symbol=SOLUSDT,end_s=1795824000 (a pair "
+        "whose candles end at that second since the epoch, as of one that is delisted). At run time: POST, GET, DELETE "
         "/replay/faults; GET /replay tells counts",
     )
 

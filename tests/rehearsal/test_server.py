@@ -190,6 +190,16 @@ def test_lag_makes_candles_late_and_leaves_the_clock(url, client, market):
     assert client.fetch_time() == NOW_S * 1000
 
 
+def test_end_stops_the_candles_of_its_symbol_alone(url, client):
+    """A delisted pair stands still at its last price, the others go on."""
+    client.load_markets()
+    end_s = int(NOW_S) // 300 * 300 - 3600
+    ask(f"{url}/replay/faults", "POST", {"symbol": "ETHUSDT", "end_s": end_s})
+    assert client.fetch_ohlcv(ETH, "5m")[-2][0] == (end_s - 300) * 1000
+    assert client.fetch_ohlcv(ETH, "5m", since=end_s * 1000 + 1) == []
+    assert client.fetch_ohlcv(BTC, "5m")[-1][0] == int(NOW_S) // 300 * 300_000
+
+
 def test_delay_holds_the_answer(market, make_client):
     """An answer slower than the client's patience is its time-out."""
     with serving(market, faults=Faults((Fault(delay_s=0.5, count=1),))) as url:
@@ -206,11 +216,13 @@ def test_delay_holds_the_answer(market, make_client):
         ({"path": 5}, "fault path=5"),
         ({"status": 200}, "fault status=200"),
         ({"delay_s": -1}, "fault delay_s=-1"),
+        ({"symbol": 5}, "fault symbol=5"),
+        ({"end_s": "now"}, "fault end_s='now'"),
         ({"count": 0}, "fault count=0"),
         ({"counts": 1}, "unknown key 'counts'"),
         ([], "a fault is an object"),
     ],
-    ids=["path", "path-type", "status", "delay", "count", "key", "list"],
+    ids=["path", "path-type", "status", "delay", "symbol", "end", "count", "key", "list"],
 )
 def test_wrong_faults_are_refused(url, fault, message):
     """Each message names the key and the value."""

@@ -1,11 +1,11 @@
-"""Faults on purpose: status codes, delays and late candles, by path and for some requests."""
+"""Faults on purpose: status codes, delays, late and ended candles, by path and symbol."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Final
+from typing import Final, cast
 
 from feeder_mixin.errors import SettingsError
 
@@ -14,7 +14,7 @@ HANG_UP: Final = 0
 
 _NEVER: Final = math.inf
 
-_READ: Final = {"status": int, "delay_s": float, "lag_s": float, "count": int}
+_READ: Final = {"status": int, "delay_s": float, "lag_s": float, "end_s": float, "count": int}
 """How the option's text becomes a value; a key that is not named here stays a text."""
 
 
@@ -24,12 +24,17 @@ class Fault:
 
     Attributes
     ----------
+    symbol
+        Only requests that ask for this one, such as SOLUSDT; None means all.
     status
         HTTP status to answer with; 0 closes the connection, None answers properly.
     delay_s
         Seconds before the answer.
     lag_s
         Candles, prices and funding are those of so many seconds ago.
+    end_s
+        Candles, prices and funding end at this time, in seconds since the epoch: with a symbol, a pair
+        that is halted or delisted.
     count
         Ends after so many requests; None lasts until cleared.
     """
@@ -39,6 +44,8 @@ class Fault:
     delay_s: float = 0.0
     lag_s: float = 0.0
     count: int | None = None
+    symbol: str | None = None
+    end_s: float | None = None
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/"):
@@ -46,15 +53,17 @@ class Fault:
         if self.status not in {None, HANG_UP} and not _is_whole(self.status, 400, 599):
             raise SettingsError(f"fault status={self.status!r}, expected 400 to 599, or 0")
         for name in ("delay_s", "lag_s"):
-            value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not 0 <= value < _NEVER
-            ):
+            if not _is_seconds(value := getattr(self, name)):
                 raise SettingsError(f"fault {name}={value!r}, expected seconds, 0 or more")
+        if self.end_s is not None and not _is_seconds(self.end_s):
+            raise SettingsError(f"fault end_s={self.end_s!r}, expected seconds since the epoch")
         if self.count is not None and not _is_whole(self.count, 1, 10**9):
             raise SettingsError(f"fault count={self.count!r}, expected a whole number above 0")
+
+
+def _is_seconds(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= cast("float", value) < _NEVER
 
 
 def _is_whole(value: object, low: int, high: int) -> bool:
@@ -68,6 +77,7 @@ class Effect:
     status: int | None = None
     delay_s: float = 0.0
     lag_s: float = 0.0
+    end_s: float = _NEVER
 
 
 class Faults:
@@ -84,15 +94,27 @@ class Faults:
         """End all faults."""
         self._faults.clear()
 
-    def take(self, path: str) -> Effect:
-        """Return what happens to a request, and count it: first status, sum of delays and lags."""
-        hit = [fault for fault in self._faults if path.startswith(fault.path)]
+    def take(self, path: str, symbol: str | None = None) -> Effect:
+        """Return what happens to a request, and count it.
+
+        That is the first status, the sum of delays and of lags, and the earliest end.
+        """
+        hit = [
+            fault
+            for fault in self._faults
+            if path.startswith(fault.path) and fault.symbol in {None, symbol}
+        ]
         for fault in hit:
             if fault.count is not None:
                 fault.count -= 1
         self._faults = [fault for fault in self._faults if fault.count != 0]
         status = next((fault.status for fault in hit if fault.status is not None), None)
-        return Effect(status, sum(f.delay_s for f in hit), sum(f.lag_s for f in hit))
+        return Effect(
+            status,
+            delay_s=sum(fault.delay_s for fault in hit),
+            lag_s=sum(fault.lag_s for fault in hit),
+            end_s=min((fault.end_s for fault in hit if fault.end_s is not None), default=_NEVER),
+        )
 
     def as_list(self) -> list[dict[str, object]]:
         """Return the faults in force, as JSON has them."""
@@ -107,8 +129,9 @@ def make_fault(document: object) -> Fault:
     for key in document:
         if key not in names:
             raise SettingsError(f"unknown key {key!r} in a fault (known: {', '.join(names)})")
-    if not isinstance(document.get("path", "/"), str):
-        raise SettingsError(f"fault path={document['path']!r}, expected a text")
+    for key in ("path", "symbol"):
+        if key in document and not isinstance(document[key], str):
+            raise SettingsError(f"fault {key}={document[key]!r}, expected a text")
     return Fault(**document)
 
 

@@ -99,7 +99,7 @@ class ReplayApp:
     async def _answer(self, request: web.Request) -> web.Response:
         path = request.path
         self.requests[path] += 1
-        effect = self.faults.take(path)
+        effect = self.faults.take(path, request.query.get("symbol"))
         if effect.delay_s:
             await asyncio.sleep(effect.delay_s)
         if effect.status is not None:
@@ -108,7 +108,7 @@ class ReplayApp:
         answer = ANSWERS.get(path)
         if answer is None or request.method != "GET":
             return self._say_unknown(request)
-        now_ms = self.market.now_ms(effect.lag_s)
+        now_ms = int(min(self.market.now_ms(effect.lag_s), effect.end_s * 1000))
         self.market.say_if_run_out(now_ms)
         try:
             return web.json_response(answer(self.market, request.query, now_ms))
