@@ -18,7 +18,7 @@ from feeder_mixin.live.state.stand_in import newest_status_path
 from feeder_mixin.live.state.status import ModelStatus, PairStatus, read_status
 from feeder_mixin.model.rows import SHORT_SHARE
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, parse_time_ns
-from feeder_mixin.stores.notes import some
+from feeder_mixin.stores.notes import group_pairs, some
 
 _START_S: Final = 300.0
 """A bot that has not written its status after this time does not start, but hang."""
@@ -152,23 +152,28 @@ def check_models(facts: Facts) -> Verdict:
     """Compare what every pair's serving model was trained from with the store's newest record."""
     pairs = {p: f for p, f in facts.status["pairs"].items() if p in facts.settings.pairs}
     found: dict[str, list[str]] = defaultdict(list)
+    errors: dict[str, str] = {}
     for pair, known in pairs.items():
         state, detail = _model_state(facts, pair, known)
         found[state].append(pair + detail)
-    if failed := found["failed"]:
-        return Verdict("fail", f"training failed: {some(failed)}", "see the bot's log and candles")
-    if none := found["none"]:
-        return Verdict(
-            "fail",
-            f"no model, so never safe, and none is being trained: {some(none)}",
-            "see the bot's log: candles are missing, or its training has ended",
-        )
+        if state == "failed":
+            errors[pair] = known["model"]["error"] or ""
     if old := found["old"]:
         hours = facts.settings.model_max_age_hours
         return Verdict(
             "fail",
             f"model older than feeder.model_max_age_hours={hours:g}, so never safe: {some(old)}",
-            "see the bot's log for why no newer one is trained",
+            f"{facts.command('status')} says why no newer one is trained",
+        )
+    if errors:
+        # Reasons are long and mostly the same: all names come before them.
+        failed = "; ".join(f"{some(names)} ({why})" for names, why in group_pairs(errors))
+        return Verdict("fail", f"training failed: {failed}", "see the bot's log and candles")
+    if none := found["none"]:
+        return Verdict(
+            "fail",
+            f"no model, so never safe, and none is being trained: {some(none)}",
+            "see the bot's log: candles are missing, or its training has ended",
         )
     if short := found["short"]:
         return Verdict(
@@ -189,10 +194,11 @@ def check_models(facts: Facts) -> Verdict:
 def _model_state(facts: Facts, pair: str, known: PairStatus) -> tuple[str, str]:
     """Return where a pair's serving model stands, and a detail to show behind the pair."""
     model = known["model"]
-    if model["error"] is not None:
-        return "failed", f" ({model['error']})"
+    # First: a failed training alone leaves a model that serves.
     if model["trained_until"] is not None and _is_too_old(facts, model["trained_until"]):
         return "old", f" (trained until {model['trained_until'][:16]}Z)"
+    if model["error"] is not None:
+        return "failed", ""
     if _is_short(model):
         share = 100 * (model["context_share"] or 0.0)
         return "short", (

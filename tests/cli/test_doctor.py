@@ -401,6 +401,14 @@ BROKEN = {
         "fail",
         f"older than feeder.model_max_age_hours=360, so never safe: {FIRST} (trained until 20",
     ),
+    "model that is too old as none can be trained": (
+        lambda p: p.say_model(
+            trained_until=format_time_ns(p.now_ns - 16 * DAY_NS), error="no space left"
+        ),
+        "models",
+        "fail",
+        f"so never safe: {FIRST} (trained until 20",
+    ),
     "pair that the host dropped": (
         lambda p: p.say(lambda s: s["pairs"][FIRST].update(last_candle=NINE_DAYS_AGO)),
         "served",
@@ -426,6 +434,16 @@ BROKEN = {
         "models",
         "fail",
         f"training failed: {FIRST} (too few rows)",
+    ),
+    "training that failed everywhere for one long reason": (
+        lambda p: p.say(
+            lambda s: [
+                pair["model"].update(error="no space left, " * 20) for pair in s["pairs"].values()
+            ]
+        ),
+        "models",
+        "fail",
+        f"training failed: {', '.join(PAIRS)} (no space left, no space left",
     ),
 }
 
