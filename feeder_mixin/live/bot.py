@@ -351,10 +351,10 @@ class LiveFeeder:
         """Do what is due beside the training; on its thread, once in a while."""
         self._keep_calibration()
         self._messages.send_due()
+        self._say_ages()
         is_later = self._predictor.until_s > self._status_until_s
         if is_later and time.monotonic() - self._status_at >= _STATUS_PAUSE_S:
             self._keep_status()
-            self._say_ages()
 
     def _say_ages(self) -> None:
         for pair, known in self._cache.snapshot.pairs.items():
