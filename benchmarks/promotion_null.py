@@ -42,9 +42,12 @@ from common import label_of
 from feeder_mixin.model.quantile import fit_shared, shared_rows
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
-from feeder_mixin.tune.judge.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, record_metrics
-from feeder_mixin.tune.judge.promotion import Champion, decide
-from feeder_mixin.tune.judge.result import compare
+from feeder_mixin.tune.judge.comparison import compare
+from feeder_mixin.tune.judge.contenders import DEFAULTS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.decision import Champion
+from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
+from feeder_mixin.tune.judge.promotion import decide
+from feeder_mixin.tune.judge.result import Evidence, MeasuredSet
 from feeder_mixin.tune.search.study import derive_seed
 
 
@@ -79,22 +82,24 @@ def retune(setup: Setup, pair: str, side: Side, n_trials: int, seed: int) -> dic
     settings = settings_of(setup, side, seed)
     evaluator, layout = Evaluator(settings, setup.table, setup.shared), setup.layout
     champion = default_parameters()
-    sets = {DEFAULTS: champion, RUNNING: champion, TUNED: study.parameters}
-    metrics = {n: record_metrics(evaluator, evaluator.walk(layout, x)) for n, x in sets.items()}
-    test = evaluator.walk(layout, study.parameters).test
-    result = {
-        "parameters": study.parameters,
-        "metrics": metrics[TUNED],
-        "alternatives": {
-            n: {"parameters": champion, "metrics": metrics[n]} for n in (DEFAULTS, RUNNING)
-        },
-        "n_independent": len(test.q) / HORIZON,
-        **compare(evaluator, layout, sets, settings.table_alpha),
+    sets: dict[Contender, dict[str, float]] = {
+        DEFAULTS: champion,
+        RUNNING: champion,
+        TUNED: study.parameters,
     }
-    decision = decide({pair: result}, {pair: Champion(0, champion)}, "auto")[pair]
+    measured = {
+        name: MeasuredSet(values, record_metrics(evaluator, evaluator.walk(layout, values)))
+        for name, values in sets.items()
+    }
+    evidence = Evidence(
+        measured,
+        compare(evaluator, layout, sets, settings.table_alpha),
+        n_independent=len(evaluator.walk(layout, study.parameters).test.q) / HORIZON,
+    )
+    decision = decide({pair: evidence}, {pair: Champion(0, champion)}, "auto")[pair]
     return {
         "outcome": decision.outcome if decision.gain is not None else "no challenger",
-        "skill": metrics[DEFAULTS]["skill"],
+        "skill": measured[DEFAULTS].metrics["skill"],
         "beats_rule": str(decision.beats_rule),
     }
 

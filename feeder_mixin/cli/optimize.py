@@ -24,7 +24,7 @@ from feeder_mixin.cli.report import report_after_tuning
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.schema import describe_fields
 from feeder_mixin.settings import FeederSettings
-from feeder_mixin.tune.run.options import MODES
+from feeder_mixin.tune.judge.decision import MODES
 
 if TYPE_CHECKING:
     from feeder_mixin.tune.run.options import RunOptions, RunSummary
@@ -206,11 +206,11 @@ def _pair_document(summary: RunSummary, pair: str) -> dict[str, Any]:
     result = summary.results[pair]
     record, candidate = summary.records.get(pair), summary.candidates.get(pair)
     return {
-        "parameters": result["parameters"],
-        "metrics": result["metrics"],
-        "provenance": result["provenance"],
-        "test_window": result["scores"],
-        "decision": result["decision"],
+        "parameters": result.parameters,
+        "metrics": result.metrics,
+        "provenance": result.provenance,
+        "test_window": {name: score.to_json() for name, score in result.scores.items()},
+        "decision": result.decided.to_json(),
         "record": None if record is None else record.to_dict(),
         "candidate": None if candidate is None else candidate.to_dict(),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -18,7 +18,8 @@ from rich.progress import (
 
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import default_parameters
-from feeder_mixin.tune.judge.evaluate import TUNED
+from feeder_mixin.tune.judge.contenders import TUNED
+from feeder_mixin.tune.judge.result import PairResult
 
 _LINE_EVERY_S: Final = 5.0
 
@@ -41,16 +42,16 @@ class Rate:
         return f"{rate:.1f} trials/s, ETA {minutes}:{seconds:02d}"
 
 
-def outcome_text(pair: str, result: Mapping[str, Any] | None, error: Exception | None) -> str:
+def outcome_text(pair: str, result: PairResult | None, error: Exception | None) -> str:
     """Return the line that says how a pair ended."""
     if result is None:
         return f"failed: {error}" if pair in str(error) else f"{pair} failed: {error}"
-    winner = "defaults" if result["parameters"] == default_parameters() else "tuned parameters"
-    skill = percent(result["scores"][TUNED]["skill"])
-    trials = int(result["metrics"]["optimization_trials"])
+    winner = "defaults" if result.parameters == default_parameters() else "tuned parameters"
+    skill = percent(result.scores[TUNED].skill)
+    trials = int(result.metrics["optimization_trials"])
     return (
-        f"{pair} done: {winner} won after {trials} trial{'' if trials == 1 else 's'} ({result['n_pruned']} pruned), "
-        f"test skill {skill} % over the ATR rule"
+        f"{pair} done: {winner} won after {trials} trial{'' if trials == 1 else 's'} "
+        f"({result.search.n_pruned} pruned), test skill {skill} % over the ATR rule"
     )
 
 
@@ -87,9 +88,7 @@ class PlainProgress:
         pairs = " ".join(f"{pair}={count}" for pair, count in done.items())
         self._say(f"trials {n_done}/{n_all} ({self._rate.text(n_done, n_all, now)}) {pairs}")
 
-    def finished(
-        self, pair: str, result: Mapping[str, Any] | None, error: Exception | None
-    ) -> None:
+    def finished(self, pair: str, result: PairResult | None, error: Exception | None) -> None:
         """See `tune.run.options.Progress`."""
         self._say(outcome_text(pair, result, error))
 
@@ -133,9 +132,7 @@ class BarProgress:
         for pair, count in done.items():
             self._bar(f"  {pair}", min(count, total), total)
 
-    def finished(
-        self, pair: str, result: Mapping[str, Any] | None, error: Exception | None
-    ) -> None:
+    def finished(self, pair: str, result: PairResult | None, error: Exception | None) -> None:
         """See `tune.run.options.Progress`."""
         self._progress.console.print(outcome_text(pair, result, error), markup=False)
 

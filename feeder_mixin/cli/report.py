@@ -22,7 +22,7 @@ from feeder_mixin.live.state.files import write_private
 from feeder_mixin.settings import FeederSettings
 
 if TYPE_CHECKING:
-    from feeder_mixin.reports.documents import FeederReport, PairResult, Stored
+    from feeder_mixin.reports.documents import FeederReport, Stored, TunedPair
 
 logger = logging.getLogger(__name__)
 
@@ -144,10 +144,10 @@ def _collect(
 ) -> FeederReport:
     from feeder_mixin.reports.documents import FeederReport, Stored, merge_results
 
-    tuned: dict[str, PairResult] = {}
+    tuned: dict[str, TunedPair] = {}
     journal_error = None
     try:
-        tuned = _read_journal(settings)
+        tuned, journal_error = _read_journal(settings)
     except TuningError as error:
         journal_error = str(error)
     try:
@@ -177,20 +177,27 @@ def _collect(
     )
 
 
-def _read_journal(settings: FeederSettings) -> dict[str, PairResult]:
-    """Return pair -> result and trials of its newest finished run; asking makes no file."""
-    from feeder_mixin.reports.documents import PairResult
+def _read_journal(settings: FeederSettings) -> tuple[dict[str, TunedPair], str | None]:
+    """Return pair -> its newest result, and what could not be read; asking makes no file."""
+    from feeder_mixin.reports.documents import TrialPoint, TunedPair
     from feeder_mixin.tune.run.journal import Journal
     from feeder_mixin.tune.search.study import SEARCH
 
     if not settings.journal_path.exists():
-        return {}
+        return {}, None
     with Journal(settings.journal_path) as journal:
-        return {
-            pair: PairResult(run.result, journal.trials(run.run_id, SEARCH))
-            for pair, run in journal.newest_results().items()
-            if run.result is not None
-        }
+        newest = journal.newest_results()
+        tuned = {}
+        for pair, (run_id, result) in newest.results.items():
+            trials = journal.trials(run_id, SEARCH)
+            points = {n: TrialPoint(one["value"], one["pruned"]) for n, one in trials.items()}
+            tuned[pair] = TunedPair(result, points)
+    if not newest.unread:
+        return tuned, None
+    return tuned, (
+        f"Another version of feeder-mixin made the newest result of {', '.join(newest.unread)} in "
+        f"{settings.journal_path}, which this one can't read: tune again"
+    )
 
 
 def _read_store(settings: FeederSettings, chosen: ChosenStore) -> Stored:

@@ -7,7 +7,6 @@ its own band; it is marked on the band.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +14,7 @@ import plotly.graph_objects as go
 
 from feeder_mixin.reports._drawing import axis, layout, legend
 from feeder_mixin.reports._palette import BAD, CARD, CHALLENGER, DEFAULT, INK, LINE, SPAN
-from feeder_mixin.reports.documents import Document, PairResult
+from feeder_mixin.reports.documents import TunedPair
 from feeder_mixin.settings import Side
 
 SHOWN_HOURS: Final = 12
@@ -32,7 +31,7 @@ class CandleChart(NamedTuple):
     times
         Opens of the candles, UTC.
     band, tolerance
-        Prices; `tolerance` is the price at which a candle stops being safe, empty where unknown.
+        Prices; `tolerance` is the price at which a candle stops being safe.
     breached
         Whether the excursion after each candle was below its prediction.
     """
@@ -53,24 +52,20 @@ class CandleChart(NamedTuple):
         return sum(self.breached) / len(self.breached)
 
 
-def candle_chart(pair: str, result: PairResult, side: Side) -> CandleChart | None:
-    """Return the chart's data, None where the result holds none."""
-    chart: Document = result.document.get("chart") or {}
-    if not chart.get("opens_s"):
-        return None
+def candle_chart(pair: str, tuned: TunedPair, side: Side) -> CandleChart:
+    """Return the chart's data."""
+    chart, tolerance = tuned.result.chart, tuned.tolerance
     sign = 1.0 if side == "long" else -1.0
-    closes, tolerance = chart["close"], result.tolerance
-    pairs_of = zip(closes, chart["q"], strict=True)
     return CandleChart(
         pair=pair,
-        times=[datetime.fromtimestamp(s, UTC) for s in chart["opens_s"]],
-        open=chart["open"],
-        high=chart["high"],
-        low=chart["low"],
-        close=closes,
-        band=[close * (1 + sign * q) for close, q in pairs_of],
-        tolerance=[] if tolerance is None else [c * (1 - sign * tolerance) for c in closes],
-        breached=[x < q for x, q in zip(chart["excursion"], chart["q"], strict=True)],
+        times=[datetime.fromtimestamp(s, UTC) for s in chart.opens_s],
+        open=list(chart.open),
+        high=list(chart.high),
+        low=list(chart.low),
+        close=list(chart.close),
+        band=[close * (1 + sign * q) for close, q in zip(chart.close, chart.q, strict=True)],
+        tolerance=[close * (1 - sign * tolerance) for close in chart.close],
+        breached=[x < q for x, q in zip(chart.excursion, chart.q, strict=True)],
     )
 
 
@@ -99,15 +94,14 @@ def candle_figure(chart: CandleChart) -> go.Figure:
         text=_hovers(chart),
         hovertemplate="%{text}<extra></extra>",
     )
-    if chart.tolerance:
-        figure.add_scatter(
-            x=times,
-            y=chart.tolerance,
-            mode="lines",
-            name="tolerance",
-            line={"color": DEFAULT.light, "width": 1.2, "dash": "dot"},
-            hoverinfo="skip",
-        )
+    figure.add_scatter(
+        x=times,
+        y=chart.tolerance,
+        mode="lines",
+        name="tolerance",
+        line={"color": DEFAULT.light, "width": 1.2, "dash": "dot"},
+        hoverinfo="skip",
+    )
     hit = [number for number, breached in enumerate(chart.breached) if breached]
     figure.add_scatter(
         x=[times[number] for number in hit],
@@ -170,10 +164,3 @@ def _hovers(chart: CandleChart) -> list[str]:
             chart.times, chart.close, chart.band, chart.breached, strict=True
         )
     ]
-
-
-def chart_pair(results: Mapping[str, PairResult], wanted: str | None) -> str | None:
-    """Return the pair to chart: the wanted one, else the first that has candles."""
-    if wanted is not None:
-        return wanted
-    return next((pair for pair, r in results.items() if r.document.get("chart")), None)

@@ -26,9 +26,11 @@ from feeder_mixin.reports._parts import (
     with_error,
 )
 from feeder_mixin.reports._verdict import exceedance_bounds, newest_decision
-from feeder_mixin.reports.documents import OUTCOMES, Document, FeederReport, PairResult
+from feeder_mixin.reports.documents import OUTCOME_MEANINGS, FeederReport, KnownPair
 from feeder_mixin.reports.records import percent
-from feeder_mixin.tune.judge.evaluate import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.decision import Decision, Mode, Outcome
+from feeder_mixin.tune.judge.result import Score
 
 REJECTED_P: Final = 0.05
 """A p-value below this is marked: one in twenty honest models has one, too."""
@@ -70,9 +72,9 @@ def skill_section(report: FeederReport) -> Section:
     )
 
 
-def _skill(result: PairResult, contender: str) -> str:
-    score = result.scores.get(contender, {})
-    return with_error(score.get("skill"), score.get("skill_se"))
+def _skill(known: KnownPair, contender: str) -> str:
+    score = known.scores.get(contender)
+    return "-" if score is None else with_error(score.skill, score.skill_se)
 
 
 def exceedance_section(report: FeederReport) -> Section:
@@ -80,7 +82,7 @@ def exceedance_section(report: FeederReport) -> Section:
     dots = figures.exceedance_dots(report.results)
     bounds = {pair: exceedance_bounds(result) for pair, result in report.results.items()}
     spans = [
-        figures.Span(pair, report.results[pair].document["alpha"], *(bounds[pair] or ()))
+        figures.Span(pair, report.results[pair].alpha, *(bounds[pair] or ()))
         for pair in dict.fromkeys(dot.pair for dot in dots)
     ]
     shown = [c for c in MARKS if any(dot.contender == c for dot in dots)]
@@ -89,7 +91,7 @@ def exceedance_section(report: FeederReport) -> Section:
         [
             label,
             *(_exceedance(shares.get((pair, c)), bounds[pair]) for c in shown),
-            percent(report.results[pair].document["alpha"]),
+            percent(report.results[pair].alpha),
             range_text(bounds[pair]),
         ]
         for pair, label in labels_of(report).items()
@@ -123,7 +125,7 @@ def _exceedance(share: float | None, bounds: tuple[float, float] | None) -> Cell
 
 def value_section(report: FeederReport) -> Section:
     """Return the decision value: fewer unsafe candles at the same number of entries."""
-    values = figures.safe_values(report.results)
+    values = figures.safe_values(report.tuned)
     pooled = figures.pooled_value(values)
     every = values if pooled is None else [pooled, *values]
     labels = labels_of(report)
@@ -169,7 +171,7 @@ def _share(part: int, whole: int) -> str:
     return percent(part / whole) if whole else "-"
 
 
-_MODES: Final[Mapping[str, str]] = {
+_MODES: Final[Mapping[Mode, str]] = {
     "auto": "A tuned set reaches the bot only when it is better, out of sample, than what runs there.",
     "always": "Every tuned set was written, whatever it is worth (--promote always).",
     "never": "No tuned set was written (--promote never).",
@@ -180,51 +182,51 @@ _MODES: Final[Mapping[str, str]] = {
 def promotion_section(report: FeederReport) -> Section:
     """Return what was promoted or refused, and why."""
     labels = labels_of(report)
-    decided = {pair: result for pair, result in report.results.items() if result.decision}
-    rows = [_decision_row(labels[pair], result) for pair, result in decided.items()]
+    decisions = {p: known.decision for p, known in report.tuned.items() if known.decision}
+    rows = [_decision_row(labels[pair], decision) for pair, decision in decisions.items()]
     head = ["pair", "outcome", "why", "gain, points", "skill, points", "written", "beats rule"]
     table = Table("Decisions", head, rows, texts=(0, 1, 2, 5, 6), wraps=(2,))
     return Section(
         "promotion",
         "What was promoted, and why",
-        _promotion_text(report, {str(r.decision.get("outcome")) for r in decided.values()}),
+        _promotion_text(report, {decision.outcome for decision in decisions.values()}),
         tables=[table] if rows else [],
-        missing=lacking(report, "A decision", decided),
+        missing=lacking(report, "A decision", decisions),
     )
 
 
-def _decision_row(label: str, result: PairResult) -> Row:
-    d = result.decision
+def _decision_row(label: str, decision: Decision) -> Row:
     return [
         label,
-        str(d.get("outcome", "-")).replace("_", " "),
-        str(d.get("reason", "-")),
-        with_error(d.get("gain"), d.get("gain_se"), 2),
-        with_error(d.get("skill"), d.get("skill_se")),
-        _written(d),
-        Cell("yes") if result.beats_rule else Cell("no", is_bad=True),
+        decision.outcome.replace("_", " "),
+        decision.reason,
+        with_error(decision.gain, decision.gain_se, 2),
+        with_error(decision.skill, decision.skill_se),
+        _written(decision),
+        Cell("yes") if decision.beats_rule else Cell("no", is_bad=True),
     ]
 
 
-def _written(decision: Document) -> str:
+def _written(decision: Decision) -> str:
     """Return whose parameters went where bots read, and whether the tuned ones went beside."""
-    mark = MARKS.get(str(decision.get("written")))
-    kept = ", tuned to the candidates" if decision.get("candidate") else ""
-    return f"{'nothing' if mark is None else mark.label}{kept}"
+    written = "nothing" if decision.written is None else MARKS[decision.written].label
+    return f"{written}{', tuned to the candidates' if decision.candidate else ''}"
 
 
-def _promotion_text(report: FeederReport, outcomes: Collection[str]) -> list[str]:
+def _promotion_text(report: FeederReport, outcomes: Collection[Outcome]) -> list[str]:
     newest = newest_decision(report)
-    if not newest:
+    if newest is None:
         return []
-    meanings = [f"{o.replace('_', ' ')}: {text}" for o, text in OUTCOMES.items() if o in outcomes]
-    pooled = f"skill {with_error(newest.get('pooled_skill'), newest.get('pooled_skill_se'))}"
-    if newest.get("pooled_gain") is not None:
-        pooled = (
-            f"gain {with_error(newest['pooled_gain'], newest.get('pooled_gain_se'), 2)}, {pooled}"
-        )
+    meanings = [
+        f"{outcome.replace('_', ' ')}: {text}"
+        for outcome, text in OUTCOME_MEANINGS.items()
+        if outcome in outcomes
+    ]
+    pooled = f"skill {with_error(newest.pooled_skill, newest.pooled_skill_se)}"
+    if newest.pooled_gain is not None:
+        pooled = f"gain {with_error(newest.pooled_gain, newest.pooled_gain_se, 2)}, {pooled}"
     return [
-        _MODES.get(str(newest.get("mode")), _MODES["auto"]),
+        _MODES[newest.mode],
         (
             "Evidence is pooled over the pairs and shrunk to each. Gain is against what ran, skill "
             f"against the ATR rule, in points ± standard error. All pairs pooled: "
@@ -239,21 +241,15 @@ def calibration_section(report: FeederReport) -> Section:
     labels = labels_of(report)
     # What a bot may serve comes first: a phone shows no more without scrolling.
     order = (TUNED, RUNNING, DEFAULTS, ATR_RULE)
-    results = report.results.values()
-    contenders = [c for c in order if any("kupiec_p" in r.scores.get(c, {}) for r in results)]
-    rows: list[Row] = []
-    for pair, result in report.results.items():
-        cells = []
-        for contender in contenders:
-            score = result.scores.get(contender, {})
-            cells += [_p_value(score.get("kupiec_p")), _p_value(score.get("christoffersen_p"))]
+    contenders = [c for c in order if any(c in known.scores for known in report.results.values())]
+    rows: dict[str, Row] = {}
+    for pair, known in report.results.items():
+        cells = [
+            cell for contender in contenders for cell in _p_values(known.scores.get(contender))
+        ]
         if any(cell.text != "-" for cell in cells):
-            rows.append([labels[pair], *cells])
+            rows[pair] = [labels[pair], *cells]
     head = [f"{MARKS[c].label}, {test}" for c in contenders for test in ("share", "order")]
-    has = {
-        pair: TUNED in r.scores and "kupiec_p" in r.scores[TUNED]
-        for pair, r in report.results.items()
-    }
     return Section(
         "calibration",
         "Calibration tests",
@@ -264,9 +260,15 @@ def calibration_section(report: FeederReport) -> Section:
                 f"{REJECTED_P:g}, which one honest pair in twenty is, too."
             ),
         ],
-        tables=[Table("P-values", ["pair", *head], rows)] if rows else [],
-        missing=lacking(report, "The calibration tests", has),
+        tables=[Table("P-values", ["pair", *head], list(rows.values()))] if rows else [],
+        missing=lacking(report, "The calibration tests", rows),
     )
+
+
+def _p_values(score: Score | None) -> tuple[Cell, Cell]:
+    if score is None:
+        return Cell("-"), Cell("-")
+    return _p_value(score.kupiec_p), _p_value(score.christoffersen_p)
 
 
 def _p_value(value: float | None) -> Cell:

@@ -1,6 +1,6 @@
 """Figures over a feeder's pairs: data first (tested without drawing), figure second.
 
-Data functions take result documents and return named tuples of shares (0 to 1); figure functions
+Data functions take what is known of pairs and return named tuples of shares (0 to 1); figure functions
 turn them into percent and draw. `reports._candles` has the chart of one pair.
 """
 
@@ -16,12 +16,12 @@ import plotly.graph_objects as go
 
 from feeder_mixin.reports._drawing import axis, layout, legend, line_at
 from feeder_mixin.reports._palette import INK, MARKS, MUTED, SPAN
-from feeder_mixin.reports.documents import PairResult, interval
+from feeder_mixin.reports.documents import KnownPair, TunedPair, interval
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETERS, Parameter
-from feeder_mixin.tune.judge.evaluate import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
 
-Results = Mapping[str, PairResult]
+Results = Mapping[str, KnownPair]
 
 ALL_PAIRS: Final = "all pairs"
 
@@ -100,29 +100,28 @@ def skill_dots(results: Results) -> list[Dot]:
         for contender in (DEFAULTS, TUNED, RUNNING):
             score = result.scores.get(contender)
             if score is not None:
-                bounds = interval(score["skill"], score.get("skill_se")) or (None, None)
-                dots.append(Dot(pair, contender, score["skill"], *bounds))
+                bounds = interval(score.skill, score.skill_se) or (None, None)
+                dots.append(Dot(pair, contender, score.skill, *bounds))
     return dots
 
 
 def exceedance_dots(results: Results) -> list[Dot]:
     """Return the exceedance of every contender of every pair."""
     return [
-        Dot(pair, contender, result.scores[contender]["exceedance"])
+        Dot(pair, contender, score.exceedance)
         for pair, result in results.items()
         for contender in MARKS
-        if result.scores.get(contender, {}).get("exceedance") is not None
+        if (score := result.scores.get(contender)) is not None and score.exceedance is not None
     ]
 
 
-def safe_values(results: Results) -> list[SafeValue]:
-    """Return the decision value of every pair that has one."""
+def safe_values(tuned: Mapping[str, TunedPair]) -> list[SafeValue]:
+    """Return the decision value of every pair that was tuned here."""
     values = []
-    for pair, result in results.items():
-        counts = result.document.get("decision_value")
-        if counts:
-            fields = (counts[name] for name in SafeValue._fields[1:])
-            values.append(SafeValue(pair, *fields))
+    for pair, one in tuned.items():
+        found = one.result.decision_value
+        counts = (found.n_rows, found.n_safe, found.unsafe_model, found.unsafe_rule)
+        values.append(SafeValue(pair, *counts))
     return values
 
 
@@ -134,19 +133,19 @@ def pooled_value(values: Sequence[SafeValue]) -> SafeValue | None:
     return SafeValue(ALL_PAIRS, *sums)
 
 
-def trial_history(pair: str, result: PairResult) -> TrialHistory:
+def trial_history(pair: str, tuned: TunedPair) -> TrialHistory:
     """Return a pair's search by trial number, with the best finished trial so far."""
     finished: list[tuple[int, float]] = []
     pruned: list[tuple[int, float]] = []
     best: list[tuple[int, float]] = []
-    for number, trial in sorted(result.trials.items()):
-        point = (number, trial["value"])
-        if trial["pruned"]:
+    for number, trial in sorted(tuned.trials.items()):
+        point = (number, trial.value)
+        if trial.is_pruned:
             pruned.append(point)
         else:
             finished.append(point)
             best.append((number, min(point[1], best[-1][1]) if best else point[1]))
-    winner = result.document["metrics"].get("best_trial")
+    winner = tuned.metrics.get("best_trial")
     return TrialHistory(pair, finished, pruned, best, None if winner is None else int(winner))
 
 
@@ -155,7 +154,7 @@ def parameter_spread(parameter: Parameter, results: Results) -> list[SpreadValue
     stacks: Counter[int] = Counter()
     spread = []
     for pair, result in results.items():
-        value = float(result.document["parameters"][parameter.name])
+        value = float(result.parameters[parameter.name])
         place = round(_place(parameter, value) * _BINS)
         spread.append(SpreadValue(pair, value, stacks[place]))
         stacks[place] += 1

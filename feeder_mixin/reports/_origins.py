@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from feeder_mixin.reports._parts import Cell, Row, Section, Table, labels_of
 from feeder_mixin.reports.documents import (
     FeederReport,
-    PairResult,
-    record_time,
+    KnownPair,
+    TunedPair,
     short_names,
     utc,
 )
@@ -21,8 +21,7 @@ def provenance_section(report: FeederReport) -> Section:
     untuned = [short_names(report.pairs)[p] for p in report.pairs if p not in report.results]
     rows: list[Row] = []
     for pair, result in report.results.items():
-        metrics, facts = result.document["metrics"], result.document.get("provenance", {})
-        days = result.document.get("labelled_days", facts.get("labelled_days"))
+        metrics, days = result.metrics, result.labelled_days
         rows.append(
             [
                 labels[pair],
@@ -31,7 +30,7 @@ def provenance_section(report: FeederReport) -> Section:
                 "-" if days is None else f"{days:.0f}",
                 _number(metrics.get("training_samples")),
                 _number(metrics.get("optimization_trials")),
-                record_time(result.document),
+                utc(result.time_ns / NANOSECONDS),
             ]
         )
     head = ["pair", "first candle", "last candle", "days", "rows", "trials", "tuned at, UTC"]
@@ -56,13 +55,12 @@ def _facts(report: FeederReport, labels: Mapping[str, str]) -> list[Row]:
     """Return each fact of the provenance once, with the pairs that differ named."""
     facts: dict[str, dict[str, list[str]]] = {}
     for pair, result in report.results.items():
-        metrics, provenance = result.document["metrics"], result.document.get("provenance", {})
-        versions = provenance.get("versions") or {}
+        metrics, provenance = result.metrics, result.provenance
         told = {
-            "context pairs": ", ".join(provenance.get("context_pairs", [])),
-            "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+            "context pairs": _joined(provenance.get("context_pairs")),
+            "versions": _joined(provenance.get("versions")),
             "seed": _plain(provenance.get("seed")),
-            "fixed": ", ".join(f"{k}={v:g}" for k, v in provenance.get("fixes", {}).items()),
+            "fixed": _joined(provenance.get("fixes"), between="="),
             "host": _plain(provenance.get("host")),
             "feature hash": _whole(metrics.get("feature_hash")),
             "context hash": _whole(metrics.get("context_hash")),
@@ -90,7 +88,16 @@ def _whole(value: float | None) -> str:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     return "" if value is None else str(value)
+
+
+def _joined(value: object, between: str = " ") -> str:
+    """Return the items of a list or an object in words; empty for whatever else a record holds."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}{between}{_plain(item)}" for name, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else ""
 
 
 def store_section(report: FeederReport) -> Section:
@@ -126,12 +133,12 @@ def store_section(report: FeederReport) -> Section:
     )
 
 
-def _origin(time_ns: int, result: PairResult | None) -> str:
+def _origin(time_ns: int, known: KnownPair | None) -> str:
     """Return how the stored record stands to the result that the page shows."""
-    if result is None or result.is_from_store:
+    if not isinstance(known, TunedPair):
         return "from elsewhere"
-    if time_ns == result.document["time_ns"]:
+    if time_ns == known.time_ns:
         return "this page's result"
-    if time_ns == result.decision.get("champion_time_ns"):
+    if known.decision is not None and time_ns == known.decision.champion_time_ns:
         return "the champion, kept"
-    return "another: older" if time_ns < result.document["time_ns"] else "another: newer"
+    return "another: older" if time_ns < known.time_ns else "another: newer"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from feeder_mixin.tune.judge.evaluate import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
 
 
 class Colour(NamedTuple):

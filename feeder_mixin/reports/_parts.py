@@ -105,8 +105,8 @@ def lacking(report: FeederReport, what: str, has: Mapping[str, object]) -> list[
     who = (
         "any pair" if len(without) == len(report.results) else ", ".join(names[p] for p in without)
     )
-    from_store = all(report.results[pair].is_from_store for pair in without)
-    why = "only its stored record is here" if from_store else "tuned by an older version"
+    from_store = not any(pair in report.tuned for pair in without)
+    why = "only its stored record is here" if from_store else "its run holds none"
     return [f"{what}: not there for {who} ({why})."]
 
 

@@ -24,7 +24,7 @@ from feeder_mixin.schema import PARAMETERS, default_parameters
 def history_section(report: FeederReport) -> Section:
     """Return the search of every pair."""
     labels = labels_of(report)
-    histories = {p: figures.trial_history(p, r) for p, r in report.results.items() if r.trials}
+    histories = {p: figures.trial_history(p, t) for p, t in report.tuned.items() if t.trials}
     bounds = figures.history_bounds(histories.values())
     rows: list[Row] = [
         [
@@ -77,13 +77,13 @@ def spread_section(report: FeederReport) -> Section:
         alt = f"{parameter.name}, {parameter.range_text}, default {parameter.default:g}: {values}"
         plot = figures.spread_figure(parameter, spread, n_levels)
         drawn.append(Figure(parameter.name, alt, plot_of(plot)))
-    documents = [result.document for result in report.results.values()]
-    at_default = sum(d["parameters"] == default_parameters() for d in documents)
-    bounds = on_bounds(documents)
+    sets = [known.parameters for known in report.results.values()]
+    at_default = sum(parameters == default_parameters() for parameters in sets)
+    bounds = on_bounds(sets)
     text = [
         (
             "One dot a pair, on the parameter's whole range; the dotted line is the default. Equal "
-            f"values are stacked. The defaults won for {at_default} of {len(documents)} pairs."
+            f"values are stacked. The defaults won for {at_default} of {len(sets)} pairs."
         )
     ]
     if bounds:
@@ -99,19 +99,15 @@ def spread_section(report: FeederReport) -> Section:
 
 def candle_section(report: FeederReport, wanted: str | None) -> Section:
     """Return the candles of one pair with band and breaches."""
-    pair = candles.chart_pair(report.results, wanted)
-    result = None if pair is None else report.results.get(pair)
-    chart = None
-    if pair is not None and result is not None:
-        chart = candles.candle_chart(pair, result, report.side)
+    pair = next(iter(report.tuned), None) if wanted is None else wanted
+    tuned = None if pair is None else report.tuned.get(pair)
     title = "Candles and predicted band"
-    if chart is None or result is None:
+    if pair is None or tuned is None:
         who = "any pair" if wanted is None else wanted
         return Section("candles", title, missing=[f"No candles are kept for {who}."])
-    hours = result.document["metrics"].get("horizon_candles", 0) * (
-        result.document["metrics"].get("timeframe_s", 0) / 3600
-    )
-    n_breached, alpha = sum(chart.breached), result.document["alpha"]
+    chart = candles.candle_chart(pair, tuned, report.side)
+    hours = tuned.metrics["horizon_candles"] * tuned.metrics["timeframe_s"] / 3600
+    n_breached = sum(chart.breached)
     side = "below" if report.side == "long" else "above"
     alt = (
         f"{chart.pair}: {len(chart.times)} candles from {chart.times[0]:%Y-%m-%d %H:%M} to "
@@ -125,7 +121,7 @@ def candle_section(report: FeederReport, wanted: str | None) -> Section:
                 f"The end of the test window, UTC. The line {side} each candle is how far price was "
                 f"expected to go within the next {hours:g} hours at worst; a cross marks a candle after "
                 f"which it went further. {n_breached} of {len(chart.times)} candles "
-                f"({percent(chart.breached_share)} %), nominal {percent(alpha)} %; breaches come in "
+                f"({percent(chart.breached_share)} %), nominal {percent(tuned.alpha)} %; breaches come in "
                 "rows, because labels overlap. A candle is safe while the line is inside the dotted "
                 "tolerance."
             ),

@@ -1,7 +1,6 @@
 """What the page says first: the verdict over a feeder's pairs, and every warning.
 
-Pooled figures come from the newest promotion decision; what a version without one left is not
-guessed.
+Pooled figures come from the newest promotion decision; without one they are not guessed.
 """
 
 from __future__ import annotations
@@ -16,20 +15,22 @@ from feeder_mixin.model.metrics import exceedance_interval
 from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.reports._figures import pooled_value, safe_values
 from feeder_mixin.reports.documents import (
-    OUTCOMES,
-    Document,
+    OUTCOME_MEANINGS,
     FeederReport,
-    PairResult,
+    KnownPair,
+    TunedPair,
     interval,
+    served_score,
     short_names,
 )
 from feeder_mixin.reports.records import percent
 from feeder_mixin.reports.tables import NEVER_SAFE
 from feeder_mixin.schema import NANOSECONDS
+from feeder_mixin.tune.judge.decision import Decision
 from feeder_mixin.tune.run.candles import STALE_DAYS
 
 UNDECIDED: Final = "undecided"
-"""Outcome of a pair whose result holds no decision: an older version, or a record of elsewhere."""
+"""Outcome of a pair without a decision: a stored record, or a run that was stopped before."""
 
 _WORDS: Final[Mapping[str, str]] = {
     UNDECIDED: "without a decision",
@@ -73,49 +74,54 @@ class Verdict:
         return asdict(self)
 
 
-def exceedance_bounds(result: PairResult) -> tuple[float, float] | None:
+def exceedance_bounds(known: KnownPair) -> tuple[float, float] | None:
     """Return where an honest model's exceedance lies in 95 of 100 windows, None where unknown."""
-    n_independent = result.document.get("n_independent")
-    alpha = result.document["alpha"]
-    return exceedance_interval(alpha, n_independent) if n_independent else None
+    if not isinstance(known, TunedPair):
+        return None
+    return exceedance_interval(known.alpha, known.result.evidence.n_independent)
 
 
-def newest_decision(report: FeederReport) -> Document:
+def newest_decision(report: FeederReport) -> Decision | None:
     """Return the decision of the newest result that has one; its pooled figures are the page's."""
-    decided = [result for result in report.results.values() if result.decision]
-    newest = max(decided, key=lambda r: r.document["time_ns"], default=None)
-    return {} if newest is None else newest.decision
+    decided = [one for one in report.tuned.values() if one.decision is not None]
+    newest = max(decided, key=lambda one: one.time_ns, default=None)
+    return None if newest is None else newest.decision
 
 
 def make_verdict(report: FeederReport) -> Verdict:
     """Return the verdict over a feeder's pairs."""
-    results = report.results
-    decision = newest_decision(report)
-    pooled = decision.get("pooled_skill")
-    pooled_interval = None if pooled is None else interval(pooled, decision.get("pooled_skill_se"))
-    # A foreign record may lack it.
-    scores = {
-        p: r.served_score
-        for p, r in results.items()
-        if r.served_score.get("exceedance") is not None
+    results, decision = report.results, newest_decision(report)
+    pooled = None if decision is None else decision.pooled_skill
+    pooled_interval = (
+        None if decision is None else interval(decision.pooled_skill, decision.pooled_skill_se)
+    )
+    shares = {
+        pair: share for pair, one in results.items() if (share := _exceedance(one)) is not None
     }
-    bounds = {pair: exceedance_bounds(results[pair]) for pair in scores}
+    bounds = {pair: exceedance_bounds(results[pair]) for pair in shares}
     judged = {pair: found for pair, found in bounds.items() if found is not None}
-    value = pooled_value(safe_values(results))
+    value = pooled_value(safe_values(report.tuned))
+    outcomes = [UNDECIDED if r.decision is None else r.decision.outcome for r in results.values()]
     return Verdict(
         headline=_headline(pooled_interval),
-        outcomes=dict(Counter(r.decision.get("outcome", UNDECIDED) for r in results.values())),
+        outcomes=dict(Counter(outcomes)),
         pooled_skill=pooled,
         pooled_skill_interval=pooled_interval,
-        exceedance=_mean([score["exceedance"] for score in scores.values()]),
-        nominal=_mean([results[pair].document["alpha"] for pair in scores]),
-        n_inside=sum(low <= scores[p]["exceedance"] <= high for p, (low, high) in judged.items()),
+        exceedance=_mean(list(shares.values())),
+        nominal=_mean([results[pair].alpha for pair in shares]),
+        n_inside=sum(low <= shares[pair] <= high for pair, (low, high) in judged.items()),
         n_intervals=len(judged),
         n_safe=None if value is None else value.n_safe,
         unsafe_model=None if value is None else value.unsafe_model,
         unsafe_rule=None if value is None else value.unsafe_rule,
         warnings=tuple(_warnings(report)),
     )
+
+
+def _exceedance(known: KnownPair) -> float | None:
+    """Return the exceedance of what bots read, None where a stored record lacks it."""
+    score = served_score(known)
+    return None if score is None else score.exceedance
 
 
 def _mean(values: list[float]) -> float | None:
@@ -140,7 +146,7 @@ def outcome_text(outcomes: Mapping[str, int]) -> str:
     >>> outcome_text({"kept": 2, "promoted": 1})
     '1 promoted, 2 kept'
     """
-    ordered = [name for name in (*OUTCOMES, UNDECIDED) if name in outcomes]
+    ordered = [name for name in (*OUTCOME_MEANINGS, UNDECIDED) if name in outcomes]
     ordered += [name for name in outcomes if name not in ordered]
     return ", ".join(f"{outcomes[name]} {_WORDS.get(name, name)}" for name in ordered)
 
@@ -157,41 +163,42 @@ def _warnings(report: FeederReport) -> list[str]:
     return lines
 
 
-def _few_days(result: PairResult) -> str | None:
-    days = result.document.get("labelled_days")
-    advised = result.document.get("advised_days", ADVISED_DAYS)
-    return f" {days:.0f}" if days is not None and days < advised else None
+def _few_days(known: KnownPair) -> str | None:
+    if not isinstance(known, TunedPair) or known.labelled_days >= ADVISED_DAYS:
+        return None
+    return f" {known.labelled_days:.0f}"
 
 
-def _old_candles(result: PairResult) -> str | None:
-    end_s = result.document["metrics"].get("candles_to_s")
+def _old_candles(known: KnownPair) -> str | None:
+    end_s = known.metrics.get("candles_to_s")
     if end_s is None:
         return None
-    age_days = (result.document["time_ns"] / NANOSECONDS - end_s) / DAY_S
+    age_days = (known.time_ns / NANOSECONDS - end_s) / DAY_S
     return f" {age_days:.0f}" if age_days > STALE_DAYS else None
 
 
-def _beaten(result: PairResult) -> str | None:
-    return None if result.beats_rule else ""
+def _beaten(known: KnownPair) -> str | None:
+    return None if known.beats_rule else ""
 
 
-def _never_safe(result: PairResult) -> str | None:
-    share = result.served_score.get("predicted_safe_share")
+def _never_safe(known: KnownPair) -> str | None:
+    score = served_score(known)
+    share = None if score is None else score.predicted_safe_share
     if share is None or share >= NEVER_SAFE:
         return None
-    at = "" if result.tolerance is None else f" at {percent(result.tolerance)} %"
+    at = "" if known.tolerance is None else f" at {percent(known.tolerance)} %"
     return f" {percent(share)} %{at}"
 
 
-def _outside(result: PairResult) -> str | None:
-    bounds, share = exceedance_bounds(result), result.served_score.get("exceedance")
+def _outside(known: KnownPair) -> str | None:
+    bounds, share = exceedance_bounds(known), _exceedance(known)
     if bounds is None or share is None or bounds[0] <= share <= bounds[1]:
         return None
     return f" {percent(share)} %"
 
 
-def _fallback(result: PairResult) -> str | None:
-    return "" if result.document.get("scale_is_fallback") else None
+def _fallback(known: KnownPair) -> str | None:
+    return "" if isinstance(known, TunedPair) and known.result.scale_is_fallback else None
 
 
 _PROBLEMS: Final = (

@@ -1,28 +1,26 @@
-"""What a report is made of: result documents, search trials, stored records; read, never changed.
+"""What a report is made of: pairs' results, search trials, stored records; read, never changed.
 
-A result document is what `tune.run._tasks.tune_pair` returns and the journal keeps. Later versions add
-keys, so every key that came after the first version is asked for with ``get``: a section that lacks
-one says so. A pair that was tuned elsewhere has only its stored record, from which the part of a
-document that a record holds is made.
+A pair that was tuned here has a `PairResult` in the journal. One that was tuned elsewhere is known
+from its stored record only, which holds less: a section that lacks a part says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-from feeder_mixin.schema import NANOSECONDS, ParameterRecord
+from feeder_mixin.schema import ParameterRecord
 from feeder_mixin.settings import Side
-from feeder_mixin.tune.judge.evaluate import RUNNING, TUNED, Score
-
-Document = Mapping[str, Any]
+from feeder_mixin.tune.judge.contenders import RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.decision import Decision, Outcome
+from feeder_mixin.tune.judge.result import PairResult, Score
 
 Z95: Final = 1.96
 """Standard errors to either side of a 95 % interval."""
 
-OUTCOMES: Final[Mapping[str, str]] = {
+OUTCOME_MEANINGS: Final[Mapping[Outcome, str]] = {
     "promoted": "the tuned set replaced what ran",
     "kept": "what runs stays",
     "refused": "the tuned set was not let through, what runs stays",
@@ -32,58 +30,147 @@ OUTCOMES: Final[Mapping[str, str]] = {
 """Outcome of a promotion decision -> what it means."""
 
 
+class TrialPoint(NamedTuple):
+    """One trial of a search: its loss against the defaults', as a ratio; below 0 is better."""
+
+    value: float
+    is_pruned: bool
+
+
 @dataclass(frozen=True, slots=True)
-class PairResult:
-    """What is known of one pair.
+class TunedPair:
+    """A pair that was tuned here: its newest result and the trials of the search."""
 
-    Attributes
-    ----------
-    document
-        The result document of its newest finished run, or the part of one that a record holds.
-    trials
-        Number -> document of each trial of the search; empty where there is no journal.
-    is_from_store
-        Whether only the stored record was there.
-    """
-
-    document: Document
-    trials: Mapping[int, Document] = field(default_factory=dict)
-    is_from_store: bool = False
+    result: PairResult
+    trials: Mapping[int, TrialPoint] = field(default_factory=dict)
 
     @property
-    def scores(self) -> Mapping[str, Document]:
-        """Return contender -> its score; those without a skill are left out."""
-        scores: Mapping[str, Document] = self.document.get("scores", {})
-        return {name: score for name, score in scores.items() if score.get("skill") is not None}
+    def time_ns(self) -> int:
+        """Return when it was tuned."""
+        return self.result.time_ns
 
     @property
-    def decision(self) -> Document:
-        """Return the promotion decision, empty where the run made none."""
-        return self.document.get("decision") or {}
+    def parameters(self) -> Mapping[str, float]:
+        """Return the tuned set."""
+        return self.result.parameters
 
     @property
-    def served(self) -> str:
+    def metrics(self) -> Mapping[str, float]:
+        """Return the tuned set's metrics."""
+        return self.result.metrics
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Return what it was made from."""
+        return self.result.provenance
+
+    @property
+    def alpha(self) -> float:
+        """Return the quantile level that contenders are compared at."""
+        return self.result.alpha
+
+    @property
+    def tolerance(self) -> float:
+        """Return the adverse ratio up to which a candle is safe."""
+        return self.result.max_adverse_ratio
+
+    @property
+    def labelled_days(self) -> float:
+        """Return the days of folds and test window."""
+        return self.result.labelled_days
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """Return contender -> its score."""
+        return self.result.scores
+
+    @property
+    def decision(self) -> Decision | None:
+        """Return the promotion decision; None where the run was stopped before it decided."""
+        return self.result.decision
+
+    @property
+    def served(self) -> Contender:
         """Return the contender that bots read after this run."""
-        written = self.decision.get("written")
-        if written in self.scores:
-            return str(written)
-        return RUNNING if self.decision and RUNNING in self.scores else TUNED
-
-    @property
-    def served_score(self) -> Document:
-        """Return the score of what bots read after this run, empty where it has none."""
-        return self.scores.get(self.served, {})
+        if self.decision is None:
+            return TUNED
+        return self.decision.written or (RUNNING if RUNNING in self.scores else TUNED)
 
     @property
     def beats_rule(self) -> bool:
         """Return whether anything beat the ATR rule for this pair; True where nobody asked."""
-        decided = self.decision.get("beats_rule")
-        return bool(self.document["metrics"].get("beats_rule", 1.0) if decided is None else decided)
+        return self.decision is None or self.decision.beats_rule
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPair:
+    """A pair that was tuned elsewhere: only its stored record is here, and may lack any metric."""
+
+    record: ParameterRecord
+
+    @property
+    def time_ns(self) -> int:
+        """Return when it was tuned."""
+        return self.record.time_ns
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """Return the stored set."""
+        return self.record.parameters
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Return the stored set's metrics."""
+        return self.record.metrics
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Return what it was made from."""
+        return self.record.provenance
+
+    @property
+    def alpha(self) -> float:
+        """Return the quantile level of the stored set."""
+        return self.record.parameters["quantile_alpha"]
 
     @property
     def tolerance(self) -> float | None:
         """Return the adverse ratio up to which a candle is safe."""
-        return self.document.get("max_adverse_ratio")
+        return self.record.metrics.get("max_adverse_ratio")
+
+    @property
+    def labelled_days(self) -> float | None:
+        """Return the days of folds and test window."""
+        days = self.record.provenance.get("labelled_days")
+        return days if isinstance(days, int | float) else None
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """Return the score of the stored set; empty where the record holds no skill."""
+        skill, *others = (one.name for one in fields(Score))
+        metrics = self.record.metrics
+        if skill not in metrics:
+            return {}
+        return {TUNED: Score(metrics[skill], *(metrics.get(name) for name in others))}
+
+    @property
+    def decision(self) -> None:
+        """Return None: a record does not tell what else was tried."""
+        return None
+
+    @property
+    def served(self) -> Contender:
+        """Return whose score the record has."""
+        return TUNED
+
+    @property
+    def beats_rule(self) -> bool:
+        """Return whether anything beat the ATR rule for this pair; True where nobody asked."""
+        return bool(self.record.metrics.get("beats_rule", 1.0))
+
+
+KnownPair = TunedPair | StoredPair
+"""What is known of one pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,35 +207,28 @@ class FeederReport:
     side: Side
     pairs: tuple[str, ...]
     made_at: datetime
-    results: Mapping[str, PairResult]
+    results: Mapping[str, KnownPair]
     stored: Stored
     journal_error: str | None = None
 
-
-def from_record(record: ParameterRecord) -> PairResult:
-    """Return the part of a result document that a stored record holds."""
-    metrics = record.metrics
-    document = {
-        "pair": record.pair,
-        "time_ns": record.time_ns,
-        "parameters": dict(record.parameters),
-        "metrics": dict(metrics),
-        "provenance": dict(record.provenance),
-        "alpha": record.parameters["quantile_alpha"],
-        "scores": {TUNED: {name: metrics.get(name) for name in Score.__dataclass_fields__}},
-    }
-    if "max_adverse_ratio" in metrics:
-        document["max_adverse_ratio"] = metrics["max_adverse_ratio"]
-    return PairResult(document, is_from_store=True)
+    @property
+    def tuned(self) -> dict[str, TunedPair]:
+        """Return the pairs that were tuned here."""
+        return {pair: one for pair, one in self.results.items() if isinstance(one, TunedPair)}
 
 
 def merge_results(
-    pairs: Iterable[str], tuned: Mapping[str, PairResult], stored: Stored
-) -> dict[str, PairResult]:
+    pairs: Iterable[str], tuned: Mapping[str, TunedPair], stored: Stored
+) -> dict[str, KnownPair]:
     """Return pair -> what is known of it: its run in the journal, else its stored record."""
-    elsewhere = {pair: from_record(record) for pair, record in stored.records.items()}
-    known = {**elsewhere, **tuned}
+    elsewhere = {pair: StoredPair(record) for pair, record in stored.records.items()}
+    known: dict[str, KnownPair] = {**elsewhere, **tuned}
     return {pair: known[pair] for pair in pairs if pair in known}
+
+
+def served_score(known: KnownPair) -> Score | None:
+    """Return the score of what bots read after the run, None where it has none."""
+    return known.scores.get(known.served)
 
 
 def short_names(pairs: Sequence[str]) -> dict[str, str]:
@@ -174,11 +254,6 @@ def utc(seconds: float, *, with_time: bool = True) -> str:
     """
     moment = datetime.fromtimestamp(seconds, UTC)
     return f"{moment:%Y-%m-%d %H:%M}" if with_time else f"{moment:%Y-%m-%d}"
-
-
-def record_time(document: Document) -> str:
-    """Return when a result was made, UTC to the minute."""
-    return utc(document["time_ns"] / NANOSECONDS)
 
 
 def interval(value: float, error: float | None) -> tuple[float, float] | None:

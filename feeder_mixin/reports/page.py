@@ -28,7 +28,7 @@ from feeder_mixin.reports import _tuning as tuning
 from feeder_mixin.reports._palette import COLOURS
 from feeder_mixin.reports._parts import Section, signed
 from feeder_mixin.reports._verdict import Verdict, make_verdict, outcome_text
-from feeder_mixin.reports.documents import FeederReport
+from feeder_mixin.reports.documents import FeederReport, KnownPair, StoredPair, TunedPair
 from feeder_mixin.reports.records import percent
 
 _TEMPLATE: Final = "page.html"
@@ -179,15 +179,17 @@ def report_document(report: FeederReport, page: Page) -> dict[str, Any]:
         "made_at": f"{report.made_at:%Y-%m-%dT%H:%M:%SZ}",
         "verdict": page.verdict.to_dict(),
         "missing": list(page.missing),
-        "pairs": {
-            pair: {
-                "time_ns": result.document["time_ns"],
-                "served": result.served,
-                "scores": {name: dict(score) for name, score in result.scores.items()},
-                "decision": dict(result.decision) or None,
-                "decision_value": result.document.get("decision_value"),
-                "from_store": result.is_from_store,
-            }
-            for pair, result in report.results.items()
-        },
+        "pairs": {pair: _pair_document(known) for pair, known in report.results.items()},
+    }
+
+
+def _pair_document(known: KnownPair) -> dict[str, Any]:
+    value = known.result.decision_value if isinstance(known, TunedPair) else None
+    return {
+        "time_ns": known.time_ns,
+        "served": known.served,
+        "scores": {name: score.to_json() for name, score in known.scores.items()},
+        "decision": None if known.decision is None else known.decision.to_json(),
+        "decision_value": None if value is None else value.to_json(),
+        "from_store": isinstance(known, StoredPair),
     }

@@ -1,22 +1,25 @@
-"""What a tuning run found, as a table and sentences: pure functions of result documents."""
+"""What a tuning run found, as a table and sentences: pure functions of pairs' results."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from rich import box
 from rich.table import Table
 
+from feeder_mixin.model.folds import ADVISED_DAYS
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
-from feeder_mixin.tune.judge.evaluate import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.decision import Decision, Outcome
+from feeder_mixin.tune.judge.result import PairResult
 
 
-def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+def closing_table(results: Mapping[str, PairResult]) -> Table:
     """Return every contender of every pair on the test window; all numbers in percent."""
-    alphas = sorted({result["alpha"] for result in results.values()})
+    alphas = sorted({result.alpha for result in results.values()})
     level = ", ".join(f"{alpha:g}" for alpha in alphas)
     table = Table(
         title=f"Test window, quantile level {level}, percent (skill: over the ATR rule)",
@@ -31,19 +34,19 @@ def closing_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     for heading in (*headings, "FPR", "FNR"):
         table.add_column(heading, justify="right")
     for pair, result in results.items():
-        for number, (name, score) in enumerate(result["scores"].items()):
+        for number, (name, score) in enumerate(result.scores.items()):
             table.add_row(
                 "" if number else pair,
                 name,
-                percent(score["skill"]),
-                "-" if name == ATR_RULE else percent(score["skill_se"]),
-                percent(score["exceedance"]),
-                percent(score["mae"], 2),
-                percent(score["safety_accuracy"]),
-                percent(score["predicted_safe_share"]),
-                percent(score["realised_safe_share"]),
-                percent(score["false_positive_rate"]),
-                percent(score["false_negative_rate"]),
+                percent(score.skill),
+                "-" if name == ATR_RULE else percent(score.skill_se),
+                percent(score.exceedance),
+                percent(score.mae, 2),
+                percent(score.safety_accuracy),
+                percent(score.predicted_safe_share),
+                percent(score.realised_safe_share),
+                percent(score.false_positive_rate),
+                percent(score.false_negative_rate),
             )
         table.add_section()
     return table
@@ -53,9 +56,7 @@ NEVER_SAFE: Final = 0.005
 """Share of candles called safe below which a feeder would emit next to nothing for a pair."""
 
 
-def verdicts(
-    results: Mapping[str, Mapping[str, Any]], undelivered: Collection[str] = ()
-) -> list[str]:
+def verdicts(results: Mapping[str, PairResult], undelivered: Collection[str] = ()) -> list[str]:
     """Return one sentence per pair: what was decided and why, what a bot could do with it.
 
     Parameters
@@ -65,41 +66,41 @@ def verdicts(
     """
     lines = []
     for pair, result in results.items():
-        tuned = result["scores"][TUNED]
-        parts = [_decision_text(result["decision"], is_delivered=pair not in undelivered)]
-        if result["parameters"] != default_parameters() or result["decision"]["gain"] is not None:
+        tuned = result.scores[TUNED]
+        parts = [_decision_text(result.decided, is_delivered=pair not in undelivered)]
+        if result.parameters != default_parameters() or result.decided.gain is not None:
             parts.append(_winner_text(result))
-        if tuned["skill"] < 0:
+        if tuned.skill < 0:
             parts.append("worse than the ATR rule there")
-        parts.append(_rule_text(result["decision"]))
-        if result["labelled_days"] < result["advised_days"]:
+        parts.append(_rule_text(result.decided))
+        if result.labelled_days < ADVISED_DAYS:
             parts.append(
-                f"judged on {result['labelled_days']:.0f} labelled days, where under "
-                f"{result['advised_days']:.0f} were measured to lose: a try, not a tuning"
+                f"judged on {result.labelled_days:.0f} labelled days, where under "
+                f"{ADVISED_DAYS:.0f} were measured to lose: a try, not a tuning"
             )
-        if tuned["predicted_safe_share"] < NEVER_SAFE:
+        if tuned.predicted_safe_share is not None and tuned.predicted_safe_share < NEVER_SAFE:
             parts.append(
-                f"called safe on {percent(tuned['predicted_safe_share'])} % of candles: at a "
-                f"tolerance of {percent(result['max_adverse_ratio'])} % hardly any entry would pass"
+                f"called safe on {percent(tuned.predicted_safe_share)} % of candles: at a "
+                f"tolerance of {percent(result.max_adverse_ratio)} % hardly any entry would pass"
             )
-        if result["scale_is_fallback"]:
+        if result.scale_is_fallback:
             parts.append("too little history for the label scale, ATR14/close stood in")
         lines.append(f"{pair}: {'; '.join(parts)}")
     return lines
 
 
-_DONE: Final[Mapping[str | None, str]] = {
+_DONE: Final[Mapping[Contender | None, str]] = {
     TUNED: "the tuned set is written",
     DEFAULTS: "the defaults are written",
     RUNNING: "the running set is written again",
     None: "nothing is written, what runs stays",
 }
-_WAITS: Final[Mapping[str | None, str]] = {
+_WAITS: Final[Mapping[Contender | None, str]] = {
     TUNED: "the tuned set waits in the outbox",
     DEFAULTS: "the defaults wait in the outbox",
     RUNNING: "the running set waits in the outbox, to be written again",
 }
-_OUTCOMES: Final[Mapping[str, str]] = {
+_OUTCOMES: Final[Mapping[Outcome, str]] = {
     "promoted": "promoted",
     "kept": "kept",
     "refused": "refused",
@@ -108,26 +109,27 @@ _OUTCOMES: Final[Mapping[str, str]] = {
 }
 
 
-def _decision_text(decision: Mapping[str, Any], *, is_delivered: bool) -> str:
+def _decision_text(decision: Decision, *, is_delivered: bool) -> str:
     """Return what became of the pair and why."""
-    candidate = ", the tuned one goes to the candidates" if decision["candidate"] else ""
-    written = (_DONE if is_delivered else _WAITS)[decision["written"]]
-    return f"{_OUTCOMES[decision['outcome']]}, {written}{candidate} ({decision['reason']})"
+    candidate = ", the tuned one goes to the candidates" if decision.candidate else ""
+    written = (_DONE if is_delivered else _WAITS)[decision.written]
+    return f"{_OUTCOMES[decision.outcome]}, {written}{candidate} ({decision.reason})"
 
 
-def _rule_text(decision: Mapping[str, Any]) -> str:
+def _rule_text(decision: Decision) -> str:
     """Return how the pair stands against the ATR rule out of sample."""
-    skill, error = decision["skill"], decision["skill_se"]
+    skill, error = decision.skill, decision.skill_se
     numbers = f"skill {percent(skill, 2)} %, SE {percent(error, 2)}, on folds and test window"
-    if decision["beats_rule"]:
+    if decision.beats_rule:
         return f"beats the ATR rule ({numbers})"
     return f"nothing beat the ATR rule out of sample ({numbers}): beats_rule 0"
 
 
-def _winner_text(result: Mapping[str, Any]) -> str:
-    if result["parameters"] == default_parameters():
+def _winner_text(result: PairResult) -> str:
+    if result.parameters == default_parameters():
         return "the defaults won the search"
-    gain, error = result["tuned_gain"], result["tuned_gain_se"]
+    comparison = result.evidence.comparison
+    gain, error = comparison.tuned_gain, comparison.tuned_gain_se
     verb = "beat" if gain >= 0 else "lost to"
     within = " (within noise)" if error is None or abs(gain) <= 2 * error else ""
     return (
@@ -136,57 +138,56 @@ def _winner_text(result: Mapping[str, Any]) -> str:
     )
 
 
-def mean_importances(results: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def mean_importances(results: Iterable[PairResult]) -> dict[str, float]:
     """Return the mean importance of each parameter over the pairs that have any, largest first."""
     sums: dict[str, float] = defaultdict(float)
-    studies = [result["importances"] for result in results if result["importances"]]
+    studies = [result.search.importances for result in results if result.search.importances]
     for importances in studies:
         for name, value in importances.items():
             sums[name] += value / len(studies)
     return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
 
-def on_bounds(results: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Return parameter -> how many winners other than the defaults stand on an end of its range."""
+def on_bounds(sets: Iterable[Mapping[str, float]]) -> dict[str, int]:
+    """Return parameter -> how many sets other than the defaults stand on an end of its range."""
     counts: dict[str, int] = defaultdict(int)
-    for result in results:
-        if result["parameters"] != default_parameters():
-            for name, value in result["parameters"].items():
+    for parameters in sets:
+        if parameters != default_parameters():
+            for name, value in parameters.items():
                 parameter = PARAMETER_BY_NAME[name]
                 counts[name] += value in {parameter.low, parameter.high}
     return {name: count for name, count in counts.items() if count}
 
 
-def identical_pairs(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def identical_pairs(results: Mapping[str, PairResult]) -> list[list[str]]:
     """Return groups of pairs with identical parameters."""
     groups: dict[tuple[float, ...], list[str]] = defaultdict(list)
     for pair, result in results.items():
-        groups[tuple(result["parameters"][p.name] for p in PARAMETERS)].append(pair)
+        groups[tuple(result.parameters[p.name] for p in PARAMETERS)].append(pair)
     return [pairs for pairs in groups.values() if len(pairs) > 1]
 
 
-def _together(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _together(results: Mapping[str, PairResult]) -> list[str]:
     """Return what all pairs together show; a single pair has said it."""
     if len(results) < 2:
         return []
-    decision = next(iter(results.values()))["decision"]
-    numbers = (
-        f"{percent(decision['pooled_skill'], 2)} % (SE {percent(decision['pooled_skill_se'], 2)})"
-    )
+    decision = next(iter(results.values())).decided
+    numbers = f"{percent(decision.pooled_skill, 2)} % (SE {percent(decision.pooled_skill_se, 2)})"
     lines = [f"All {len(results)} pairs together: skill over the ATR rule {numbers}"]
-    if decision["pooled_gain"] is not None:
+    if decision.pooled_gain is not None:
         lines[0] += (
-            f", tuned sets over what ran {percent(decision['pooled_gain'], 2)} points "
-            f"(SE {percent(decision['pooled_gain_se'], 2)})"
+            f", tuned sets over what ran {percent(decision.pooled_gain, 2)} points "
+            f"(SE {percent(decision.pooled_gain_se, 2)})"
         )
     return lines
 
 
-def feeder_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def feeder_notes(results: Mapping[str, PairResult]) -> list[str]:
     """Return what holds over all pairs: importances, winners on bounds, identical winners."""
     importances = mean_importances(results.values())
     shares = ", ".join(f"{name} {percent(value, 0)} %" for name, value in importances.items())
-    bounds = ", ".join(f"{name} {count}" for name, count in on_bounds(results.values()).items())
+    ends = on_bounds(result.parameters for result in results.values())
+    bounds = ", ".join(f"{name} {count}" for name, count in ends.items())
     mattered = shares or "too few finished trials to say"
     notes = [
         *_together(results),
@@ -195,6 +196,6 @@ def feeder_notes(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
     defaults = default_parameters()
     for pairs in identical_pairs(results):
-        same = "the defaults" if results[pairs[0]]["parameters"] == defaults else "same parameters"
+        same = "the defaults" if results[pairs[0]].parameters == defaults else "same parameters"
         notes.append(f"Identical parameters ({same}): {', '.join(pairs)}")
     return notes

@@ -19,6 +19,7 @@ from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.run.journal import Journal
 from tests.builders import make_record, make_settings
 from tests.live.fake_bot import make_pair, make_status
+from tests.reports import builder
 
 FEEDER = ("--feeder", "feeder120b")
 PAIR, OTHER = "BNB/USDT:USDT", "DOGE/USDT:USDT"
@@ -167,7 +168,7 @@ def test_prune_outbox_leaves_keys_that_an_interrupted_tuning_may_still_take(
     """Its results enter under the time at which they were made, however long ago that was."""
     with Journal(settings.journal_path) as journal:
         run = journal.begin({PAIR: {"pair": PAIR}}, {})[PAIR]
-        journal.finish(run.run_id, {"metrics": {}})
+        journal.finish(run.run_id, builder.make_result())
     with sqlite3.connect(settings.journal_path) as db:
         db.execute("UPDATE runs SET created_s = ?", ((NOW_NS - 65 * DAY_NS) / 1e9,))
     with closing(Outbox(settings.outbox_path)) as outbox:
@@ -191,7 +192,7 @@ def test_prune_journal_keeps_open_runs_and_each_pairs_newest_result(
         for number in range(3):
             run = journal.begin({PAIR: {"number": number}}, {})[PAIR]
             journal.save_trial(run.run_id, "search", 0, {})
-            journal.finish(run.run_id, {"number": number})
+            journal.finish(run.run_id, builder.make_result(seed=number))
             journal.close_runs([run.run_id])
             ids.append(run.run_id)
         unclosed = journal.begin({OTHER: {"number": 9}}, {})[OTHER]
@@ -199,7 +200,7 @@ def test_prune_journal_keeps_open_runs_and_each_pairs_newest_result(
         db.execute("UPDATE runs SET created_s = ?", ((NOW_NS - 65 * DAY_NS) / 1e9,))
     assert "2 closed runs in the journal" in prune(feeder)
     with Journal(settings.journal_path) as journal:
-        assert journal.newest_results()[PAIR].result == {"number": 2}
+        assert journal.newest_results().results[PAIR] == (ids[2], builder.make_result(seed=2))
         assert journal.begin({OTHER: {"number": 9}}, {})[OTHER].run_id == unclosed.run_id
         assert [len(journal.trials(run_id, "search")) for run_id in ids] == [0, 0, 1]
 

@@ -31,26 +31,27 @@ def state(project):
 
 @pytest.fixture
 def tuned(state):
-    """Write a journal with a closed run of two pairs, and return their documents."""
-    documents = {}
+    """Write a journal with a closed run of two pairs, and return their results."""
+    results = {}
     with Journal(state / "journal.sqlite") as journal:
         for seed, pair in enumerate(PAIRS[:2]):
             run = journal.begin({pair: {"pair": pair}}, {})[pair]
             for number, trial in builder.make_trials(seed).items():
-                journal.save_trial(run.run_id, SEARCH, number, trial)
-            documents[pair] = builder.make_document(pair, seed)
-            journal.finish(run.run_id, documents[pair])
+                document = {"value": trial.value, "pruned": trial.is_pruned}
+                journal.save_trial(run.run_id, SEARCH, number, document)
+            results[pair] = builder.make_result(pair, seed)
+            journal.finish(run.run_id, results[pair])
             journal.close_runs([run.run_id])
-    return documents
+    return results
 
 
 @pytest.fixture
 def stored(project):
     """Write a record of the third pair, as another host would."""
-    document = {**builder.make_document(PAIRS[2]), "time_ns": time.time_ns() - 60 * 10**9}
+    result = builder.make_result(PAIRS[2], time_ns=time.time_ns() - 60 * 10**9)
     with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
-        store.write([builder.make_record(PAIRS[2], document, FEEDER)])
-    return document
+        store.write([builder.make_record(result, FEEDER)])
+    return result
 
 
 def test_report_writes_the_page_of_the_journal_beside_it_and_says_where(state, tuned, feeder):
@@ -136,6 +137,28 @@ def test_report_damaged_journal_is_said_and_the_store_makes_the_page(state, stor
     assert code == 0
     assert "journal.sqlite" in err
     assert "journal.sqlite" in (state / "report.html").read_text(encoding="utf-8")
+
+
+def test_report_result_of_another_version_is_said_and_the_others_are_shown(state, tuned, feeder):
+    """What this version can't read is named, never guessed; the rest makes the page."""
+    with sqlite3.connect(state / "journal.sqlite") as db:
+        document = '{"pair": "BNB/USDT:USDT", "walk": {"rule": [1.0]}}'
+        db.execute("UPDATE runs SET result = ? WHERE pair = ?", (document, PAIRS[0]))
+    code, out, err = feeder("report", "--feeder", FEEDER, "--json")
+    (report,) = json.loads(out)
+    assert code == 0
+    assert "Another version of feeder-mixin made the newest result of BNB/USDT:USDT" in err
+    assert list(report["pairs"]) == [PAIRS[1]]
+
+
+def test_report_nothing_but_results_of_another_version_exits_2_and_says_so(state, tuned, feeder):
+    """Tuned, but not for this version: the way out is to tune again."""
+    with sqlite3.connect(state / "journal.sqlite") as db:
+        db.execute("""UPDATE runs SET result = '{"version": 99}'""")
+    code, _, err = feeder("report", "--feeder", FEEDER)
+    assert code == 2
+    assert "Another version of feeder-mixin" in err
+    assert "Traceback" not in err
 
 
 def test_report_nothing_tuned_exits_2_says_how_to_tune_and_writes_nothing(state, feeder):

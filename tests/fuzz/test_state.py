@@ -30,6 +30,7 @@ from tests import strategies
 from tests.builders import FEEDER
 from tests.live.conftest import BTC, STEP_S, loaded_pair, market_record, market_settings
 from tests.live.fake_bot import make_status
+from tests.reports import builder
 
 NOW_NS = time.time_ns()
 
@@ -189,14 +190,14 @@ def replace_database(path, content):
 
 def use_journal(journal):
     """Do with a journal what a run does."""
-    for run in journal.newest_results().values():
-        journal.trials(run.run_id, "search")
-    runs = journal.begin({BTC: {"pair": BTC}}, {BTC: {"own": None}})
+    for run_id, _ in journal.newest_results().results.values():
+        journal.trials(run_id, "search")
+    runs = journal.begin({BTC: {"pair": BTC}}, {})
     run_id = runs[BTC].run_id
     journal.save_trial(run_id, "search", 7, {"value": 1.0})
     assert 7 in journal.trials(run_id, "search")
     journal.progress([run_id], "search")
-    journal.finish(run_id, {"metrics": {}})
+    journal.finish(run_id, builder.make_result())
     journal.close_runs([run_id])
 
 
@@ -232,7 +233,7 @@ def test_journal_rows_of_any_values_are_used_or_refused(fuzz, feeder):
         for suffix in ("", "-wal", "-shm"):
             feeder.journal_path.with_name(feeder.journal_path.name + suffix).unlink(missing_ok=True)
         with Journal(feeder.journal_path) as journal:
-            run = journal.begin({BTC: {"pair": BTC}}, {BTC: {}})[BTC]
+            run = journal.begin({BTC: {"pair": BTC}}, {})[BTC]
             journal.save_trial(run.run_id, "search", 7, {"value": 1.0})
             table = "trials" if column == "document" else "runs"
             try:

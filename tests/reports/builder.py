@@ -1,15 +1,31 @@
-"""Complete result documents, as a tuning run leaves them, made from a seed; and a report of them."""
+"""Complete results, as a tuning run leaves them, made from a seed; and a report of them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from feeder_mixin.reports.documents import FeederReport, PairResult, Stored
+from feeder_mixin.reports.documents import FeederReport, Stored, StoredPair, TrialPoint, TunedPair
 from feeder_mixin.schema import NANOSECONDS, PARAMETERS, ParameterRecord, default_parameters
+from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.decision import Decision, Outcome
+from feeder_mixin.tune.judge.result import (
+    Chart,
+    Comparison,
+    DayTable,
+    DecisionValue,
+    Evidence,
+    MeasuredSet,
+    PairResult,
+    Redrawn,
+    Score,
+    SearchFacts,
+)
 
 TEN_PAIRS = tuple(
     f"{name}/USDT:USDT"
@@ -20,13 +36,10 @@ STEP_S = 300
 END_S = 1_771_459_200
 """Where the candles end; records are made a day later."""
 
-NEW_KEYS = ("n_independent", "judged", "walk", "decision_value", "chart", "decision")
-"""What the first version did not keep."""
 
-
-def make_score(random: np.random.Generator, skill: float, *, new: bool = True) -> dict[str, Any]:
-    """Return a contender's score; `new` with the p-values of later versions."""
-    score = {
+def make_score(random: np.random.Generator, skill: float, **changes: Any) -> Score:
+    """Return a contender's score."""
+    values = {
         "skill": skill,
         "skill_se": 0.03 + 0.01 * random.random(),
         "mae": 0.012,
@@ -36,10 +49,10 @@ def make_score(random: np.random.Generator, skill: float, *, new: bool = True) -
         "realised_safe_share": 0.75,
         "false_positive_rate": 0.06,
         "false_negative_rate": 0.5,
+        "kupiec_p": random.random(),
+        "christoffersen_p": random.random(),
     }
-    if new:
-        score |= {"kupiec_p": random.random(), "christoffersen_p": random.random()}
-    return score
+    return Score(**{**values, **changes})
 
 
 def make_parameters(random: np.random.Generator, *, defaults: bool) -> dict[str, float]:
@@ -55,7 +68,7 @@ def make_parameters(random: np.random.Generator, *, defaults: bool) -> dict[str,
     return values
 
 
-def make_chart(random: np.random.Generator, *, side: str, n: int = 576) -> dict[str, list[float]]:
+def make_chart(random: np.random.Generator, *, side: str, n: int = 576) -> Chart:
     """Return two days of candles with a forecast and the excursion that came, horizon 30."""
     horizon = 30
     steps = random.normal(0, 0.0012, (n + horizon, 4))
@@ -71,72 +84,94 @@ def make_chart(random: np.random.Generator, *, side: str, n: int = 576) -> dict[
         excursion = 1 - worst / close[:n]
     q = np.full(n, np.quantile(excursion, ALPHA)) * (1 + 0.15 * np.sin(np.arange(n) / 40))
     arrays = {"open": opens, "high": high, "low": low, "close": close, "q": q}
-    chart = {name: array[:n].tolist() for name, array in arrays.items()}
-    opens_s = [END_S - (n - number) * STEP_S for number in range(n)]
-    return {"opens_s": opens_s, **chart, "excursion": excursion.tolist()}
+    columns = {name: tuple(array[:n].tolist()) for name, array in arrays.items()}
+    opens_s = tuple(END_S - (n - number) * STEP_S for number in range(n))
+    return Chart(opens_s=opens_s, excursion=tuple(excursion.tolist()), **columns)
 
 
-def make_decision(random: np.random.Generator, outcome: str, parameters: dict) -> dict[str, Any]:
+def make_decision(random: np.random.Generator, outcome: Outcome, parameters: dict) -> Decision:
     """Return a promotion decision; the pooled figures are the same for every pair."""
-    written = {"promoted": "tuned", "first": "defaults", "expired_replaced": "tuned"}.get(outcome)
+    written = {"promoted": TUNED, "first": DEFAULTS, "expired_replaced": TUNED}.get(outcome)
     reasons = {
         "promoted": "better than the champion by more than two standard errors",
         "kept": "not better than the champion beyond noise",
         "refused": "exceedance 13.4 % is outside 8.1 to 11.9 %",
     }
     has_champion = outcome != "first"
-    return {
-        "mode": "auto",
-        "outcome": outcome,
-        "written": written,
-        "reason": reasons.get(outcome, "nothing ran before"),
-        "gain": random.normal(0.003, 0.003) if has_champion else None,
-        "gain_se": 0.0021 if has_champion else None,
-        "pooled_gain": 0.0031,
-        "pooled_gain_se": 0.0019,
-        "skill": random.normal(0.065, 0.01),
-        "skill_se": 0.011,
-        "pooled_skill": 0.0642,
-        "pooled_skill_se": 0.0081,
-        "beats_rule": True,
-        "exceedance_interval": [0.081, 0.119],
-        "champion_time_ns": (END_S - 86_400) * NANOSECONDS if has_champion else None,
-        "champion_parameters": parameters if has_champion else None,
-    }
+    return Decision(
+        mode="auto",
+        outcome=outcome,
+        written=written,
+        candidate=False,
+        reason=reasons.get(outcome, "nothing ran before"),
+        gain=random.normal(0.003, 0.003) if has_champion else None,
+        gain_se=0.0021 if has_champion else None,
+        pooled_gain=0.0031,
+        pooled_gain_se=0.0019,
+        skill=random.normal(0.065, 0.01),
+        skill_se=0.011,
+        pooled_skill=0.0642,
+        pooled_skill_se=0.0081,
+        beats_rule=True,
+        exceedance_interval=(0.081, 0.119),
+        champion_time_ns=(END_S - 86_400) * NANOSECONDS if has_champion else None,
+        champion_parameters=parameters if has_champion else None,
+    )
 
 
-def make_document(
-    pair: str = "BTC/USDT:USDT", seed: int = 0, *, side: str = "short", outcome: str = "promoted"
-) -> dict[str, Any]:
-    """Return a pair's complete result document, as the journal gives it back."""
+def make_day_table(random: np.random.Generator, contenders: Iterable[str], n: int) -> DayTable:
+    """Return losses of the last `n` days."""
+    days = tuple(END_S // 86_400 - number for number in range(n, 0, -1))
+    return DayTable(days, {name: tuple((random.random(n) + 1).tolist()) for name in contenders})
+
+
+def make_result(
+    pair: str = "BTC/USDT:USDT",
+    seed: int = 0,
+    *,
+    side: str = "short",
+    outcome: Outcome = "promoted",
+    **changes: Any,
+) -> PairResult:
+    """Return what tuning a pair found, with some fields changed."""
     random = np.random.default_rng(seed)
     parameters = make_parameters(random, defaults=seed % 3 == 0)
     skill = random.normal(0.06, 0.03)
-    contenders = {"ATR rule": 0.0, "defaults": skill}
+    skills = {ATR_RULE: 0.0, DEFAULTS: skill}
     if outcome != "first":
-        contenders["running"] = skill + random.normal(0.0, 0.004)
-    contenders["tuned"] = skill + random.normal(0.003, 0.004)
+        skills[RUNNING] = skill + random.normal(0.0, 0.004)
+    skills[TUNED] = skill + random.normal(0.003, 0.004)
     n_safe = int(random.integers(3000, 12_000))
-    days = [END_S // 86_400 - number for number in range(15, 0, -1)]
-    losses = {name: (random.random(15) + 1).tolist() for name in contenders}
-    return {
-        "pair": pair,
-        "time_ns": (END_S + 86_400) * NANOSECONDS + seed,
-        "parameters": parameters,
-        "metrics": {
-            "beats_rule": 1.0,
-            "best_trial": 0.0 if seed % 3 == 0 else 7.0,
-            "optimization_trials": 20.0,
-            "training_samples": 4317.0,
-            "optimization_time": 6.9,
-            "horizon_candles": 30.0,
-            "timeframe_s": float(STEP_S),
-            "candles_from_s": float(END_S - 290 * 86_400),
-            "candles_to_s": float(END_S - STEP_S),
-            "context_hash": 224_800_025_840_963.0,
-            "feature_hash": 131_897_074_745_015.0,
-        },
-        "provenance": {
+    metrics = {
+        "beats_rule": 1.0,
+        "best_trial": 0.0 if seed % 3 == 0 else 7.0,
+        "optimization_trials": 20.0,
+        "training_samples": 4317.0,
+        "optimization_time": 6.9,
+        "horizon_candles": 30.0,
+        "timeframe_s": float(STEP_S),
+        "candles_from_s": float(END_S - 290 * 86_400),
+        "candles_to_s": float(END_S - STEP_S),
+        "context_hash": 224_800_025_840_963.0,
+        "feature_hash": 131_897_074_745_015.0,
+    }
+    sets = {
+        name: MeasuredSet(parameters if name == TUNED else default_parameters(), metrics)
+        for name in skills
+        if name != ATR_RULE
+    }
+    comparison = Comparison(
+        scores={name: make_score(random, value) for name, value in skills.items()},
+        test=make_day_table(random, skills, 15),
+        walk=make_day_table(random, skills, 75),
+        tuned_gain=0.001,
+        tuned_gain_se=0.002,
+    )
+    result = PairResult(
+        pair=pair,
+        time_ns=(END_S + 86_400) * NANOSECONDS + seed,
+        evidence=Evidence(sets, comparison, n_independent=144.0),
+        provenance={
             "context_pairs": ["BTC/USDT:USDT", "ETH/USDT:USDT"],
             "versions": {"feeder-mixin": "0.1.0", "lightgbm": "4.7.0"},
             "seed": 0,
@@ -145,89 +180,100 @@ def make_document(
             "days_back": 180.0,
             "labelled_days": 180.0,
         },
-        "scores": {name: make_score(random, value) for name, value in contenders.items()},
-        "tuned_gain": 0.001,
-        "tuned_gain_se": 0.002,
-        "labelled_days": 180.0,
-        "max_adverse_ratio": 0.01,
-        "alpha": ALPHA,
-        "importances": {},
-        "n_pruned": 12,
-        "evidence": [],
-        "search_s": 4.9,
-        "scale_is_fallback": False,
-        "n_independent": 144.0,
-        "judged": {"days": days, "losses": losses},
-        "walk": {"days": days, "rule": losses["ATR rule"], "defaults": [], "tuned": []},
-        "decision_value": {
-            "n_rows": 40_000,
-            "n_safe": n_safe,
-            "unsafe_model": int(n_safe * random.uniform(0.05, 0.07)),
-            "unsafe_rule": int(n_safe * random.uniform(0.065, 0.09)),
-            "tolerance": 0.01,
-        },
-        "chart": make_chart(random, side=side),
-        "decision": make_decision(random, outcome, default_parameters()),
-    }
+        alpha=ALPHA,
+        max_adverse_ratio=0.01,
+        labelled_days=180.0,
+        decision_value=DecisionValue(
+            n_rows=40_000,
+            n_safe=n_safe,
+            unsafe_model=int(n_safe * random.uniform(0.05, 0.07)),
+            unsafe_rule=int(n_safe * random.uniform(0.065, 0.09)),
+            tolerance=0.01,
+        ),
+        chart=make_chart(random, side=side),
+        search=SearchFacts(12, {}, (Redrawn(7, 0.01, 0.004),), took_s=4.9),
+        scale_is_fallback=False,
+        decision=make_decision(random, outcome, default_parameters()),
+    )
+    return replace(result, **changes)
 
 
-def make_old(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document as the first version left it: without the keys that came later."""
-    old = {name: value for name, value in document.items() if name not in NEW_KEYS}
-    old["scores"] = {
-        contender: {name: v for name, v in score.items() if not name.endswith("_p")}
-        for contender, score in document["scores"].items()
-    }
-    return old
+def with_tuned(result: PairResult, parameters: dict | None = None, **metrics: float) -> PairResult:
+    """Return a result with other parameters or metrics of the tuned set."""
+    tuned = result.evidence.sets[TUNED]
+    changed = MeasuredSet(parameters or tuned.parameters, {**tuned.metrics, **metrics})
+    sets = {**result.evidence.sets, TUNED: changed}
+    return replace(result, evidence=replace(result.evidence, sets=sets))
 
 
-def make_trials(seed: int = 0, n: int = 20) -> dict[int, dict[str, Any]]:
+def with_scores(result: PairResult, scores: dict[str, Score], **changes: Any) -> PairResult:
+    """Return a result with other scores, and with other figures of the comparison."""
+    comparison = replace(result.evidence.comparison, scores=scores, **changes)
+    return replace(result, evidence=replace(result.evidence, comparison=comparison))
+
+
+def with_score(result: PairResult, contender: str = TUNED, **changes: Any) -> PairResult:
+    """Return a result with some figures of one score changed."""
+    changed = replace(result.scores[contender], **changes)
+    return with_scores(result, {**result.scores, contender: changed})
+
+
+def with_decision(result: PairResult, **changes: Any) -> PairResult:
+    """Return a result with a part of the decision changed."""
+    return replace(result, decision=replace(result.decided, **changes))
+
+
+def make_trials(seed: int = 0, n: int = 20) -> dict[int, TrialPoint]:
     """Return the trials of a search: the defaults first, a third of the others pruned."""
     random = np.random.default_rng(seed)
-    trials = {0: {"value": 0.0, "pruned": False}}
+    trials = {0: TrialPoint(0.0, is_pruned=False)}
     for number in range(1, n):
         is_pruned = bool(random.random() < 0.35)
         value = float(random.normal(0.004 if is_pruned else 0.0005, 0.002))
-        trials[number] = {"value": value, "pruned": is_pruned}
+        trials[number] = TrialPoint(value, is_pruned)
     return trials
 
 
 OUTCOMES = ("promoted", "kept", "refused", "first", "kept")
 
 
-def make_results(pairs=TEN_PAIRS, *, side: str = "short") -> dict[str, PairResult]:
+def make_results(pairs=TEN_PAIRS, *, side: str = "short") -> dict[str, TunedPair]:
     """Return results of many pairs, every outcome among them."""
     return {
-        pair: PairResult(
-            make_document(pair, seed, side=side, outcome=OUTCOMES[seed % len(OUTCOMES)]),
+        pair: TunedPair(
+            make_result(pair, seed, side=side, outcome=OUTCOMES[seed % len(OUTCOMES)]),
             make_trials(seed),
         )
         for seed, pair in enumerate(pairs)
     }
 
 
-def make_record(pair: str, document: dict[str, Any], feeder_id: str = "f1") -> ParameterRecord:
-    """Return the record of a document."""
+def make_record(result: PairResult | TunedPair, feeder_id: str = "f1") -> ParameterRecord:
+    """Return the record of a tuned set, without the p-values, which an import may lack."""
+    metrics = {**result.metrics, "skill": 0.05, "skill_se": 0.02, "exceedance": 0.11}
+    pair = result.result.pair if isinstance(result, TunedPair) else result.pair
     return ParameterRecord(
-        feeder_id,
-        pair,
-        document["time_ns"],
-        document["parameters"],
-        {**document["metrics"], "skill": 0.05, "skill_se": 0.02, "exceedance": 0.11},
-        document["provenance"],
+        feeder_id, pair, result.time_ns, result.parameters, metrics, result.provenance
     )
 
 
+def make_stored(known: TunedPair) -> StoredPair:
+    """Return the same pair as one that was tuned elsewhere."""
+    return StoredPair(make_record(known))
+
+
 def make_report(
-    results: dict[str, PairResult] | None = None, *, side: str = "short", **changes: Any
+    results: dict[str, TunedPair | StoredPair] | None = None, *, side: str = "short", **changes: Any
 ) -> FeederReport:
-    """Return a report of `results`, by default ten pairs with every key."""
+    """Return a report of `results`, by default ten pairs that were tuned here."""
     results = make_results(side=side) if results is None else results
-    documents = {pair: result.document for pair, result in results.items()}
     stored = Stored(
         "sqlite user_data/feeder_params.sqlite (from default)",
-        {pair: make_record(pair, document) for pair, document in documents.items()},
-        dict.fromkeys(documents, 3),
+        {
+            pair: known.record if isinstance(known, StoredPair) else make_record(known)
+            for pair, known in results.items()
+        },
+        dict.fromkeys(results, 3),
     )
     values = {
         "feeder_id": "feeder120b",

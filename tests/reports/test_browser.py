@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from feeder_mixin.reports.documents import PairResult
 from feeder_mixin.reports.page import render_page
 from tests.reports import builder, chromium
 
@@ -34,9 +33,7 @@ OVERLAPPING_LABELS = """
 def page(tmp_path_factory):
     """Give the file of a page of ten pairs, one of them hostile, one of an older version."""
     results = builder.make_results((*builder.TEN_PAIRS[:9], HOSTILE))
-    results[builder.TEN_PAIRS[8]] = PairResult(
-        builder.make_old(results[builder.TEN_PAIRS[8]].document)
-    )
+    results[builder.TEN_PAIRS[8]] = builder.make_stored(results[builder.TEN_PAIRS[8]])
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(render_page(builder.make_report(results)).html, encoding="utf-8")
     return path

@@ -6,15 +6,17 @@ import base64
 import gzip
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import plotly.offline
 import pytest
 
-from feeder_mixin.reports.documents import PairResult, Stored
+from feeder_mixin.reports.documents import Stored, TunedPair
 from feeder_mixin.reports.page import packed_library, render_page, report_document
 from tests.reports import builder
 
+BTC = "BTC/USDT:USDT"
 HOSTILE = '<script>alert("x")</script>/USDT:USDT'
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -111,10 +113,12 @@ def test_every_table_has_as_many_cells_as_titles(html):
 
 def test_hostile_names_are_shown_and_never_run():
     """Pair, host, store and reasons come from data: each stands as text, in tables and in plots."""
-    document = builder.make_document(HOSTILE)
-    document["provenance"]["host"] = "<img src=x onerror=alert(1)>"
-    document["decision"]["reason"] = "</td><script>alert(2)</script>"
-    report = builder.make_report({HOSTILE: PairResult(document, builder.make_trials())})
+    result = builder.with_decision(
+        builder.make_result(HOSTILE), reason="</td><script>alert(2)</script>"
+    )
+    facts = {**result.provenance, "host": "<img src=x onerror=alert(1)>"}
+    known = TunedPair(replace(result, provenance=facts), builder.make_trials())
+    report = builder.make_report({HOSTILE: known})
     stored = Stored("<b>store</b>", report.stored.records, {HOSTILE: 1}, ["<i>note</i>"])
     hostile = builder.make_report(report.results, stored=stored, feeder_id="<u>f</u>")
     html = render_page(hostile).html
@@ -134,7 +138,7 @@ def test_hostile_names_are_shown_and_never_run():
 def test_plot_labels_escape_what_plotly_would_read_as_tags():
     """Plotly draws some tags in labels: a pair must be shown as it is spelled."""
     name = "<a href='http://x'>X</a>/USDT:USDT"
-    report = builder.make_report({name: PairResult(builder.make_document(name))})
+    report = builder.make_report({name: TunedPair(builder.make_result(name))})
     html = render_page(report).html
     plots = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
     assert plots
@@ -144,12 +148,9 @@ def test_plot_labels_escape_what_plotly_would_read_as_tags():
         ).replace("<br>", "").replace("<extra></extra>", "")
 
 
-def test_old_documents_say_what_they_lack_in_each_section():
-    """A result of the first version makes a page, with the sections it can fill."""
-    results = {
-        pair: PairResult(builder.make_old(result.document), result.trials)
-        for pair, result in builder.make_results().items()
-    }
+def test_stored_records_say_what_they_lack_in_each_section():
+    """Pairs tuned elsewhere make a page, with the sections that a record can fill."""
+    results = {pair: builder.make_stored(known) for pair, known in builder.make_results().items()}
     page = render_page(builder.make_report(results))
     for what in ("decision value", "A decision", "calibration tests", "No candles", "interval"):
         assert any(what in line for line in page.missing), what
@@ -158,15 +159,23 @@ def test_old_documents_say_what_they_lack_in_each_section():
     outline(page.html)
 
 
-def test_mixed_documents_name_the_pairs_that_lack_a_part():
-    """One old pair among new ones is named; the others are shown."""
+def test_mixed_pairs_name_those_that_lack_a_part():
+    """One stored record among results is named; the others are shown."""
     results = builder.make_results()
     first, *_ = results
-    results[first] = PairResult(builder.make_old(results[first].document))
+    results[first] = builder.make_stored(results[first])
     page = render_page(builder.make_report(results))
     lines = [line for line in page.missing if "BTC" in line]
     assert len(lines) == 5  # interval, decision value, decision, search, tests
+    assert all("only its stored record is here" in line for line in lines)
     assert "ETH" not in "".join(lines)
+
+
+def test_result_without_a_decision_is_shown_and_said():
+    """A command that was killed between a search's end and its decision."""
+    results = {BTC: TunedPair(builder.make_result(decision=None), builder.make_trials())}
+    page = render_page(builder.make_report(results))
+    assert page.missing == ["A decision: not there for any pair (its run holds none)."]
 
 
 def test_store_that_can_not_be_read_is_said_and_the_rest_is_shown():
@@ -181,7 +190,7 @@ def test_chart_pair_without_candles_is_said():
     """The wanted pair is not silently replaced by another."""
     results = builder.make_results()
     first, second, *_ = results
-    results[second] = PairResult(builder.make_old(results[second].document))
+    results[second] = builder.make_stored(results[second])
     report = builder.make_report(results)
     assert f"No candles are kept for {second}." in render_page(report, second).missing
     assert f"predicted band: {first}" in render_page(report, first).html
@@ -201,9 +210,9 @@ def test_report_document_is_json_with_the_verdict(side):
 
 def test_decisions_name_what_was_written_and_what_went_to_the_candidates():
     """A refused set is somewhere, and where nothing ran there is no gain to tell."""
-    document = builder.make_document(outcome="refused")
-    document["decision"] |= {"candidate": True, "pooled_gain": None}
-    html = render_page(builder.make_report({document["pair"]: PairResult(document)})).html
+    refused = builder.make_result(outcome="refused")
+    refused = builder.with_decision(refused, candidate=True, pooled_gain=None)
+    html = render_page(builder.make_report({refused.pair: TunedPair(refused)})).html
     assert "nothing, tuned to the candidates" in html
     assert "All pairs pooled: skill +6.4 ± 0.8." in html
     assert "All pairs pooled: gain +0.31" in render_page(builder.make_report()).html

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -16,59 +17,56 @@ from feeder_mixin.reports.tables import (
     verdicts,
 )
 from feeder_mixin.schema import default_parameters
+from feeder_mixin.tune.judge.decision import Decision
+from feeder_mixin.tune.judge.result import Score
+from tests.reports import builder
 
 
-def score(skill: float):
-    """Return a contender's fields."""
-    return {
-        "skill": skill,
-        "skill_se": 0.02,
-        "mae": 0.0123,
-        "exceedance": 0.11,
-        "safety_accuracy": 0.6,
-        "predicted_safe_share": 0.0,
-        "realised_safe_share": 0.7,
-        "false_positive_rate": 0.0,
-        "false_negative_rate": None,
-    }
+def score(skill: float) -> Score:
+    """Return a contender's figures."""
+    return Score(
+        skill=skill,
+        skill_se=0.02,
+        mae=0.0123,
+        exceedance=0.11,
+        safety_accuracy=0.6,
+        predicted_safe_share=0.0,
+        realised_safe_share=0.7,
+        false_positive_rate=0.0,
+        false_negative_rate=None,
+        kupiec_p=None,
+        christoffersen_p=None,
+    )
 
 
-def decision(**changes):
-    """Return what was decided on a pair."""
-    return {
-        "mode": "auto",
-        "outcome": "promoted",
-        "written": "tuned",
-        "candidate": False,
-        "reason": "won +1.00 points of skill (SE 0.20) over the running record, beyond noise",
-        "gain": 0.01,
-        "gain_se": 0.002,
-        "pooled_gain": 0.012,
-        "pooled_gain_se": 0.001,
-        "skill": 0.05,
-        "skill_se": 0.01,
-        "pooled_skill": 0.06,
-        "pooled_skill_se": 0.008,
-        "beats_rule": True,
-        **changes,
-    }
+DECISION = Decision(
+    mode="auto",
+    outcome="promoted",
+    written="tuned",
+    candidate=False,
+    reason="won +1.00 points of skill (SE 0.20) over the running record, beyond noise",
+    gain=0.01,
+    gain_se=0.002,
+    pooled_gain=0.012,
+    pooled_gain_se=0.001,
+    skill=0.05,
+    skill_se=0.01,
+    pooled_skill=0.06,
+    pooled_skill_se=0.008,
+    beats_rule=True,
+    exceedance_interval=(0.05, 0.15),
+    champion_time_ns=None,
+    champion_parameters=None,
+)
 
 
 def result(tuned=0.06, defaults=0.05, importances=None, decided=None, days=180.0, **changes):
-    """Return a pair's result document."""
-    return {
-        "parameters": {**default_parameters(), **changes},
-        "decision": decision(**(decided or {})),
-        "labelled_days": days,
-        "advised_days": 120.0,
-        "scores": {"ATR rule": score(0.0), "defaults": score(defaults), "tuned": score(tuned)},
-        "alpha": 0.1,
-        "importances": importances or {},
-        "tuned_gain": tuned - defaults,
-        "tuned_gain_se": 0.002,
-        "max_adverse_ratio": 0.01,
-        "scale_is_fallback": False,
-    }
+    """Return a pair's result."""
+    made = builder.make_result(labelled_days=days, decision=replace(DECISION, **(decided or {})))
+    made = replace(made, search=replace(made.search, importances=importances or {}))
+    scores = {"ATR rule": score(0.0), "defaults": score(defaults), "tuned": score(tuned)}
+    made = builder.with_scores(made, scores, tuned_gain=tuned - defaults, tuned_gain_se=0.002)
+    return builder.with_tuned(made, {**default_parameters(), **changes})
 
 
 def text_of(table) -> str:
@@ -88,7 +86,7 @@ def test_closing_table_shows_every_contender_and_a_dash_for_an_absent_rate():
 
 
 @pytest.mark.parametrize(
-    ("document", "words"),
+    ("found", "words"),
     [
         pytest.param(result(), "the defaults won", id="defaults"),
         pytest.param(result(num_leaves=20), "beat the defaults", id="won"),
@@ -119,9 +117,9 @@ def test_closing_table_shows_every_contender_and_a_dash_for_an_absent_rate():
         pytest.param(result(), "hardly any entry would pass", id="never safe"),
     ],
 )
-def test_verdict_says_plainly_what_happened(document, words):
+def test_verdict_says_plainly_what_happened(found, words):
     """Where tuning lost, the sentence says lost."""
-    (line,) = verdicts({"BTC/USDT:USDT": document})
+    (line,) = verdicts({"BTC/USDT:USDT": found})
     assert words in line
 
 
@@ -142,9 +140,10 @@ def test_verdict_of_a_record_that_is_not_delivered_says_that_it_waits(written, w
 
 def test_on_bounds_counts_tuned_winners_only():
     """The defaults stand on bounds by design; they are no sign of a range too narrow."""
-    results = [result(), result(learning_rate=0.1), result(learning_rate=0.1, max_depth=5)]
-    assert on_bounds(results)["learning_rate"] == 2
-    assert on_bounds([result()]) == {}
+    defaults = default_parameters()
+    moved = {**defaults, "learning_rate": 0.1}
+    assert on_bounds([defaults, moved, {**moved, "max_depth": 5}])["learning_rate"] == 2
+    assert on_bounds([defaults]) == {}
 
 
 def test_identical_pairs_are_grouped_and_named():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,8 +19,9 @@ from feeder_mixin.model.quantile import fit_safety_model, fit_shared, shared_row
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import LabelSpec
+from feeder_mixin.tune.judge.comparison import chart, compare, decision_value
 from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
-from feeder_mixin.tune.judge.result import chart, compare, decision_value
+from feeder_mixin.tune.judge.result import DecisionValue
 from feeder_mixin.tune.run.journal import Journal, RunTrials
 from feeder_mixin.tune.search.space import StudySettings, warm_start_sets
 from feeder_mixin.tune.search.study import Budget, run_study
@@ -196,10 +199,10 @@ def test_compare_holds_every_contender_to_one_level(prepared):
     evaluator = Evaluator(SETTINGS, table, shared)
     same = {**CHANGED, "quantile_alpha": 0.2}
     comparison = compare(evaluator, layout, {"defaults": CHANGED, "tuned": same}, 0.1)
-    scores = comparison["scores"]
-    assert comparison["tuned_gain"] == 0.0
+    scores = comparison.scores
+    assert comparison.tuned_gain == 0.0
     assert scores["defaults"] == scores["tuned"]
-    assert scores["ATR rule"]["skill"] == 0.0
+    assert scores["ATR rule"].skill == 0.0
 
 
 def test_compare_day_losses_are_those_of_the_calibrated_forecasts_by_day(prepared):
@@ -208,20 +211,20 @@ def test_compare_day_losses_are_those_of_the_calibrated_forecasts_by_day(prepare
     evaluator = Evaluator(SETTINGS, table, shared)
     comparison = compare(evaluator, layout, {"defaults": CHANGED, "tuned": CHANGED}, 0.1)
     walk = evaluator.walk(layout, CHANGED)
-    judged, walked = comparison["judged"], comparison["walk"]
+    test, walked = comparison.test, comparison.walk
     for rows, days, q, shown in (
-        (walk.test, judged["days"], walk.test.q, judged["losses"]["tuned"]),
-        (walk.test, judged["days"], walk.test.rule, judged["losses"]["ATR rule"]),
-        (walk.everything, walked["days"], walk.everything.q, walked["tuned"]),
-        (walk.everything, walked["days"], walk.everything.rule, walked["rule"]),
+        (walk.test, test.days, walk.test.q, test.losses["tuned"]),
+        (walk.test, test.days, walk.test.rule, test.losses["ATR rule"]),
+        (walk.everything, walked.days, walk.everything.q, walked.losses["tuned"]),
+        (walk.everything, walked.days, walk.everything.rule, walked.losses["ATR rule"]),
     ):
         losses = [
             oracle.pinball([y], [value], 0.1) for y, value in zip(rows.excursion, q, strict=True)
         ]
         assert shown == pytest.approx(oracle.sums_by_day(losses, rows.opens_s.tolist()))
-        assert days == sorted({int(o) // 86_400 for o in rows.opens_s})
-    tuned, rule = (sum(judged["losses"][name]) for name in ("tuned", "ATR rule"))
-    assert comparison["scores"]["tuned"]["skill"] == pytest.approx(1 - tuned / rule)
+        assert list(days) == sorted({int(o) // 86_400 for o in rows.opens_s})
+    tuned, rule = (sum(test.losses[name]) for name in ("tuned", "ATR rule"))
+    assert comparison.scores["tuned"].skill == pytest.approx(1 - tuned / rule)
 
 
 def test_walk_leaves_the_atr_rule_as_it_is(prepared):
@@ -244,13 +247,13 @@ def test_decision_value_takes_as_many_candles_by_either_ranking(prepared):
     )
     called = [row for row in rows if row[1] >= -tolerance]
     ranked = sorted(rows, key=lambda row: -row[2])[: len(called)]
-    assert value == {
-        "n_rows": len(rows),
-        "n_safe": len(called),
-        "unsafe_model": sum(row[0] < -tolerance for row in called),
-        "unsafe_rule": sum(row[0] < -tolerance for row in ranked),
-        "tolerance": tolerance,
-    }
+    assert value == DecisionValue(
+        n_rows=len(rows),
+        n_safe=len(called),
+        unsafe_model=sum(row[0] < -tolerance for row in called),
+        unsafe_rule=sum(row[0] < -tolerance for row in ranked),
+        tolerance=tolerance,
+    )
 
 
 def test_chart_shows_the_last_two_days_beside_their_candles(prepared):
@@ -259,12 +262,13 @@ def test_chart_shows_the_last_two_days_beside_their_candles(prepared):
     walk = Evaluator(SETTINGS, table, shared).walk(layout, CHANGED)
     frame = make_candles(46 * 288, 1)
     shown = chart(walk, frame)
-    assert {len(column) for column in shown.values()} == {2 * 288}
-    assert shown["opens_s"][-1] == walk.test.opens_s[-1]
-    assert shown["q"] == walk.test.q[-576:].tolist()
+    assert {len(column) for column in asdict(shown).values()} == {2 * 288}
+    assert shown.opens_s[-1] == walk.test.opens_s[-1]
+    assert list(shown.q) == walk.test.q[-576:].tolist()
     for position in (0, 300, 575):
-        candle = frame.loc[pd.Timestamp(shown["opens_s"][position], unit="s", tz="UTC")]
-        assert [shown[n][position] for n in ("open", "high", "low", "close")] == [
+        candle = frame.loc[pd.Timestamp(shown.opens_s[position], unit="s", tz="UTC")]
+        told = (shown.open, shown.high, shown.low, shown.close)
+        assert [column[position] for column in told] == [
             candle[n] for n in ("open", "high", "low", "close")
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -10,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from feeder_mixin.errors import TuningError
-from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.run.journal import Journal, NewestResults, WarmStart
+from tests.reports import builder
 
 IDENTITY = {"feeder_id": "f", "pair": "BTC/USDT:USDT", "seed": 1}
 OTHER = {**IDENTITY, "seed": 2}
+RESULT = builder.make_result(decision=None)
+DECIDED = builder.make_result()
 
 
 @pytest.fixture
@@ -24,16 +28,16 @@ def path(tmp_path: Path) -> Path:
 
 def begin(journal: Journal, identity=IDENTITY, warm=None):
     """Return the unclosed run of one pair."""
-    return journal.begin({"BTC": identity}, {"BTC": warm or {}})["BTC"]
+    return journal.begin({"BTC": identity}, {"BTC": warm or WarmStart()})["BTC"]
 
 
 def test_begin_same_identity_finds_the_unclosed_run_and_keeps_its_warm_start(path):
     """The store changes meanwhile: a run goes on from what it began with."""
     with Journal(path) as journal:
-        first = begin(journal, warm={"own": {"num_leaves": 20}})
-        second = begin(journal, warm={"own": {"num_leaves": 60}})
+        first = begin(journal, warm=WarmStart(own={"num_leaves": 20}))
+        second = begin(journal, warm=WarmStart(own={"num_leaves": 60}))
     assert second.run_id == first.run_id
-    assert second.warm_start == {"own": {"num_leaves": 20}}
+    assert second.warm_start == WarmStart(own={"num_leaves": 20})
 
 
 def test_begin_other_identity_makes_another_run(path):
@@ -46,9 +50,9 @@ def test_finished_run_is_found_until_it_is_closed_then_a_new_one_begins(path):
     """A command that died behind a finished pair takes it over; one that ended starts anew."""
     with Journal(path) as journal:
         run = begin(journal)
-        journal.finish(run.run_id, {"skill": 0.1})
+        journal.finish(run.run_id, RESULT)
         assert begin(journal).state == "finished"
-        assert begin(journal).result == {"skill": 0.1}
+        assert begin(journal).result == RESULT
         journal.close_runs([run.run_id])
         assert begin(journal).run_id != run.run_id
 
@@ -57,11 +61,11 @@ def test_amend_keeps_a_decision_beside_the_result_of_a_finished_run_only(path):
     """The next command must know what this one decided; an open run has nothing to amend."""
     with Journal(path) as journal:
         run = begin(journal)
-        journal.amend(run.run_id, {"decision": 1})
+        journal.amend(run.run_id, DECIDED)
         assert begin(journal).result is None
-        journal.finish(run.run_id, {"skill": 0.1})
-        journal.amend(run.run_id, {"skill": 0.1, "decision": 1})
-        assert begin(journal).result == {"skill": 0.1, "decision": 1}
+        journal.finish(run.run_id, RESULT)
+        journal.amend(run.run_id, DECIDED)
+        assert begin(journal).result == DECIDED
 
 
 def test_close_runs_leaves_open_runs_open(path):
@@ -76,13 +80,13 @@ def test_close_runs_leaves_open_runs_open(path):
 def test_reopen_keeps_what_was_decided(path, times):
     """A command with more trials must know what the interrupted one wrote to bots."""
     with Journal(path) as journal:
-        run = begin(journal, warm={"own": {"num_leaves": 20}})
-        journal.finish(run.run_id, {"decision": {"written": "tuned"}})
+        run = begin(journal, warm=WarmStart(own={"num_leaves": 20}))
+        journal.finish(run.run_id, DECIDED)
         for _ in range(times):
             journal.reopen(run.run_id)
             again = begin(journal)
-            journal.finish(run.run_id, {"metrics": {}})
-    assert again.warm_start == {"own": {"num_leaves": 20}, "decision": {"written": "tuned"}}
+            journal.finish(run.run_id, RESULT)
+    assert again.warm_start == WarmStart(own={"num_leaves": 20}, decision=DECIDED.decision)
 
 
 def test_reopen_lets_a_finished_run_go_on(path):
@@ -90,7 +94,7 @@ def test_reopen_lets_a_finished_run_go_on(path):
     with Journal(path) as journal:
         run = begin(journal)
         journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
-        journal.finish(run.run_id, {"skill": 0.1})
+        journal.finish(run.run_id, RESULT)
         journal.reopen(run.run_id)
         assert begin(journal).state == "open"
         assert list(journal.trials(run.run_id, "search")) == [0]
@@ -120,29 +124,42 @@ def test_save_trial_again_keeps_the_first(path):
 def test_newest_results_gives_each_pairs_newest_run_with_a_result_and_changes_nothing(path):
     """A report shows what the last finished run found, also while another one is under way."""
     with Journal(path) as journal:
-        for skill in (0.1, 0.2):  # two closed runs: the second counts
+        for seed in (1, 2):  # two closed runs: the second counts
             run = begin(journal)
-            journal.finish(run.run_id, {"skill": skill})
+            journal.finish(run.run_id, builder.make_result(seed=seed))
             journal.close_runs([run.run_id])
         under_way = begin(journal)
         eth = journal.begin({"ETH": OTHER}, {})["ETH"]
-        journal.finish(eth.run_id, {"skill": 0.3})
+        journal.finish(eth.run_id, RESULT)
         before = list(journal._db.iterdump())
         newest = journal.newest_results()
         assert list(journal._db.iterdump()) == before
-    assert {pair: run.result for pair, run in newest.items()} == {
-        "BTC": {"skill": 0.2},
-        "ETH": {"skill": 0.3},
+    assert newest.results == {
+        "BTC": (run.run_id, builder.make_result(seed=2)),
+        "ETH": (eth.run_id, RESULT),
     }
-    assert newest["BTC"].run_id != under_way.run_id
-    assert newest["ETH"].state == "finished"
+    assert run.run_id != under_way.run_id
+    assert newest.unread == ()
+
+
+@pytest.mark.parametrize("document", ['{"pair": "BTC", "walk": {}}', '{"version": 99}'])
+def test_newest_results_names_pairs_whose_result_another_version_made(path, document):
+    """An older or a later form is not guessed at, and hides no other pair."""
+    with Journal(path) as journal:
+        runs = journal.begin({"BTC": IDENTITY, "ETH": OTHER}, {})
+        for run in runs.values():
+            journal.finish(run.run_id, RESULT)
+        journal._db.execute("UPDATE runs SET result = ? WHERE pair = 'BTC'", (document,))
+        newest = journal.newest_results()
+    assert newest.unread == ("BTC",)
+    assert list(newest.results) == ["ETH"]
 
 
 def test_newest_results_of_an_empty_journal_is_empty(path):
     """A feeder that was never tuned has none."""
     with Journal(path) as journal:
         begin(journal)
-        assert journal.newest_results() == {}
+        assert journal.newest_results() == NewestResults({}, ())
 
 
 def test_save_trial_not_a_number_is_refused(path):
@@ -211,3 +228,17 @@ def test_document_that_is_none_is_an_error_that_names_the_file(path, text):
         journal._db.execute("UPDATE runs SET warm_start = ?", (text,))
         with pytest.raises(TuningError, match=r"journal\.sqlite is damaged"):
             begin(journal)
+
+
+def test_document_of_another_form_is_an_error_that_names_file_and_field(path):
+    """JSON all right, but not what was written: said by field, never half used."""
+    document = RESULT.to_json()
+    del document["evidence"]["comparison"]["walk"]
+    with Journal(path) as journal:
+        run = begin(journal)
+        journal.finish(run.run_id, RESULT)
+        journal._db.execute("UPDATE runs SET result = ?", (json.dumps(document),))
+        words = r"journal\.sqlite is damaged.*it\.evidence\.comparison\.walk is missing"
+        for use in (begin, Journal.newest_results):
+            with pytest.raises(TuningError, match=words):
+                use(journal)

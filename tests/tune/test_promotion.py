@@ -1,4 +1,4 @@
-"""Decisions on result documents: who is written, who is refused, what a bot is told."""
+"""Decisions on the evidence of pairs: who is written, who is refused, what a bot is told."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 
 from feeder_mixin.schema import default_parameters
-from feeder_mixin.tune.judge.promotion import Champion, build_record, decide
+from feeder_mixin.tune.judge.decision import Champion
+from feeder_mixin.tune.judge.promotion import build_record, decide
+from feeder_mixin.tune.judge.result import (
+    Comparison,
+    DayTable,
+    Evidence,
+    MeasuredSet,
+    PairResult,
+)
+from tests.reports import builder
 
-DAYS = list(range(20_000, 20_015))
-WALK_DAYS = list(range(19_940, 20_015))
+PAIR = "BTC/USDT:USDT"
+DAYS = tuple(range(20_000, 20_015))
+WALK_DAYS = tuple(range(19_940, 20_015))
 DEFAULT = default_parameters()
 CHALLENGER = {**DEFAULT, "num_leaves": 31}
 RUNS = {**DEFAULT, "num_leaves": 20}
@@ -19,8 +29,7 @@ CHAMPION = Champion(123, RUNS)
 METRICS = {"exceedance": 0.1, "skill": 0.05, "best_trial": 4.0}
 
 
-def make_result(
-    pair="BTC/USDT:USDT",
+def make_evidence(
     *,
     gain=0.0,
     noise=0.01,
@@ -30,47 +39,45 @@ def make_result(
     exceedance=0.1,
     seed=1,
     scale=1.0,
-):
-    """Return a document whose tuned set won `gain` of the rule's loss over what runs."""
+) -> Evidence:
+    """Return evidence that the tuned set won `gain` of the rule's loss over what runs."""
     random = np.random.default_rng(seed)
     rule = scale * np.exp(0.3 * random.normal(size=len(WALK_DAYS)))
     runs = rule * (1 - skill + 0.02 * random.normal(size=len(rule)))
     won = rule * (gain + noise * random.normal(size=len(rule)))
-    losses = {"rule": rule, "defaults": runs, "running": runs, "tuned": runs - won}
-    if champion is None:
-        del losses["running"]
-    names = {name: "ATR rule" if name == "rule" else name for name in losses}
-    judged = {names[name]: values[-len(DAYS) :].tolist() for name, values in losses.items()}
-    alternatives = {"defaults": {"parameters": DEFAULT, "metrics": {**METRICS, "best_trial": 0.0}}}
-    if champion is not None:
-        alternatives["running"] = {"parameters": champion, "metrics": METRICS}
-    return {
-        "pair": pair,
-        "time_ns": 5_000,
-        "parameters": tuned,
-        "metrics": {**METRICS, "exceedance": exceedance},
-        "alternatives": alternatives,
-        "provenance": {"seed": 0},
-        "judged": {"days": DAYS, "losses": judged},
-        "walk": {"days": WALK_DAYS, **{name: x.tolist() for name, x in losses.items()}},
-        "n_independent": 144.0,
+    losses = {"ATR rule": rule, "defaults": runs, "running": runs, "tuned": runs - won}
+    sets = {
+        "defaults": MeasuredSet(DEFAULT, {**METRICS, "best_trial": 0.0}),
+        "running": MeasuredSet(champion, METRICS),
+        "tuned": MeasuredSet(tuned, {**METRICS, "exceedance": exceedance}),
     }
+    if champion is None:
+        del losses["running"], sets["running"]
+    walk = DayTable(WALK_DAYS, {name: tuple(x.tolist()) for name, x in losses.items()})
+    test = DayTable(DAYS, {name: x[-len(DAYS) :] for name, x in walk.losses.items()})
+    return Evidence(sets, Comparison({}, test, walk, 0.0, None), n_independent=144.0)
 
 
-def decide_one(result, champion=CHAMPION, mode="auto"):
+def make_result(**options) -> PairResult:
+    """Return a result with such evidence."""
+    return builder.make_result(evidence=make_evidence(**options))
+
+
+def decide_one(evidence, champion=CHAMPION, mode="auto", earlier=None):
     """Return the decision on a single pair."""
-    pair = result["pair"]
-    return decide({pair: result}, {} if champion is None else {pair: champion}, mode)[pair]
+    champions = {} if champion is None else {PAIR: champion}
+    decisions = {} if earlier is None else {PAIR: earlier}
+    return decide({PAIR: evidence}, champions, mode, decisions)[PAIR]
 
 
-def test_decide_without_results_decides_nothing():
+def test_decide_without_evidence_decides_nothing():
     """A run interrupted before any pair ended."""
     assert decide({}, {}, "auto") == {}
 
 
 def test_decide_clear_gain_is_promoted_with_its_numbers():
     """Better than what runs beyond noise, exceedance inside: bots get it."""
-    decision = decide_one(make_result(gain=0.05))
+    decision = decide_one(make_evidence(gain=0.05))
     assert (decision.outcome, decision.written, decision.candidate) == ("promoted", "tuned", False)
     assert decision.gain == pytest.approx(0.05, abs=0.01)
     assert 0 < decision.gain_se < 0.02
@@ -79,17 +86,17 @@ def test_decide_clear_gain_is_promoted_with_its_numbers():
 
 
 @pytest.mark.parametrize(
-    ("document", "word"),
+    ("evidence", "word"),
     [
-        pytest.param(make_result(gain=-0.05), "not beyond noise", id="worse"),
-        pytest.param(make_result(gain=0.002, noise=0.05), "not beyond noise", id="noise"),
-        pytest.param(make_result(gain=0.05, exceedance=0.16), "16.0 % is outside 5.1 to 14.9", id="wide"),
-        pytest.param(make_result(gain=0.05, exceedance=0.04), "4.0 % is outside", id="narrow"),
+        pytest.param(make_evidence(gain=-0.05), "not beyond noise", id="worse"),
+        pytest.param(make_evidence(gain=0.002, noise=0.05), "not beyond noise", id="noise"),
+        pytest.param(make_evidence(gain=0.05, exceedance=0.16), "16.0 % is outside 5.1 to 14.9", id="wide"),
+        pytest.param(make_evidence(gain=0.05, exceedance=0.04), "4.0 % is outside", id="narrow"),
     ],
 )  # fmt: skip
-def test_decide_refused_challenger_goes_to_the_candidates_and_nothing_is_written(document, word):
+def test_decide_refused_challenger_goes_to_the_candidates_and_nothing_is_written(evidence, word):
     """What runs stays, and the reason is said with its numbers."""
-    decision = decide_one(document)
+    decision = decide_one(evidence)
     assert (decision.outcome, decision.written, decision.candidate) == ("refused", None, True)
     assert word in decision.reason
 
@@ -97,7 +104,7 @@ def test_decide_refused_challenger_goes_to_the_candidates_and_nothing_is_written
 def test_decide_exceedance_is_held_to_the_level_that_would_be_served():
     """A set of another quantile level misses as often as that level says."""
     tuned = {**CHALLENGER, "quantile_alpha": 0.2}
-    decision = decide_one(make_result(gain=0.05, tuned=tuned, exceedance=0.2))
+    decision = decide_one(make_evidence(gain=0.05, tuned=tuned, exceedance=0.2))
     assert decision.outcome == "promoted"
     assert decision.exceedance_interval == pytest.approx((0.1347, 0.2653), abs=1e-4)
 
@@ -106,7 +113,7 @@ def test_decide_exceedance_is_held_to_the_level_that_would_be_served():
 @pytest.mark.parametrize("gain", [-0.05, 0.0, 0.05])
 def test_decide_challenger_equal_to_the_champion_is_kept_and_never_promoted(seed, gain):
     """The same ten values: nothing is refused, nothing is written, whatever the losses say."""
-    decision = decide_one(make_result(gain=gain, tuned=dict(RUNS), seed=seed))
+    decision = decide_one(make_evidence(gain=gain, tuned=dict(RUNS), seed=seed))
     assert (decision.outcome, decision.written, decision.candidate) == ("kept", None, False)
     assert (decision.gain, decision.pooled_gain) == (None, None)
 
@@ -119,21 +126,24 @@ def test_decide_challenger_equal_to_the_champion_is_kept_and_never_promoted(seed
     ],
 )
 @pytest.mark.parametrize(
-    ("document", "written", "candidate"),
+    ("evidence", "written", "candidate"),
     [
-        pytest.param(make_result(gain=0.05, champion=None), "tuned", False, id="better"),
-        pytest.param(make_result(gain=0.0, champion=None), "defaults", True, id="no better"),
-        pytest.param(make_result(tuned=DEFAULT, champion=None), "defaults", False, id="defaults"),
+        pytest.param(make_evidence(gain=0.05, champion=None), "tuned", False, id="better"),
+        pytest.param(make_evidence(gain=0.0, champion=None), "defaults", True, id="no better"),
+        pytest.param(make_evidence(tuned=DEFAULT, champion=None), "defaults", False, id="defaults"),
         pytest.param(
-            make_result(gain=0.05, champion=None, exceedance=0.3), "defaults", True, id="dishonest"
+            make_evidence(gain=0.05, champion=None, exceedance=0.3),
+            "defaults",
+            True,
+            id="dishonest",
         ),
     ],
 )
 def test_decide_without_a_champion_writes_the_better_of_challenger_and_defaults(
-    champion, outcome, document, written, candidate
+    champion, outcome, evidence, written, candidate
 ):
     """A bot always has a valid record; the challenger is it only where it beats the defaults."""
-    decision = decide_one(document, champion)
+    decision = decide_one(evidence, champion)
     assert (decision.outcome, decision.written, decision.candidate) == (outcome, written, candidate)
     assert decision.champion_parameters is None
     assert decision.champion_time_ns == (champion and champion.time_ns)
@@ -141,50 +151,53 @@ def test_decide_without_a_champion_writes_the_better_of_challenger_and_defaults(
 
 def test_decide_always_writes_whatever_the_evidence():
     """The option's name."""
-    decision = decide_one(make_result(gain=-0.5, exceedance=0.9), mode="always")
+    decision = decide_one(make_evidence(gain=-0.5, exceedance=0.9), mode="always")
     assert (decision.outcome, decision.written, decision.candidate) == ("promoted", "tuned", False)
-    first = decide_one(make_result(gain=-0.5, champion=None), None, mode="always")
+    first = decide_one(make_evidence(gain=-0.5, champion=None), None, mode="always")
     assert (first.outcome, first.written) == ("first", "tuned")
 
 
 @pytest.mark.parametrize(
-    ("document", "champion"),
+    ("evidence", "champion"),
     [
-        pytest.param(make_result(gain=0.5), CHAMPION, id="better"),
-        pytest.param(make_result(gain=0.5, skill=-0.3), CHAMPION, id="verdict changed"),
-        pytest.param(make_result(tuned=dict(RUNS)), CHAMPION, id="equal"),
-        pytest.param(make_result(gain=0.5, champion=None), None, id="first"),
-        pytest.param(make_result(champion=None), Champion(9, None), id="expired"),
+        pytest.param(make_evidence(gain=0.5), CHAMPION, id="better"),
+        pytest.param(make_evidence(gain=0.5, skill=-0.3), CHAMPION, id="verdict changed"),
+        pytest.param(make_evidence(tuned=dict(RUNS)), CHAMPION, id="equal"),
+        pytest.param(make_evidence(gain=0.5, champion=None), None, id="first"),
+        pytest.param(make_evidence(champion=None), Champion(9, None), id="expired"),
     ],
 )
-def test_decide_never_writes_nothing_that_bots_read(document, champion):
+def test_decide_never_writes_nothing_that_bots_read(evidence, champion):
     """Every challenger is a candidate, whatever the evidence."""
-    decision = decide_one(document, champion, mode="never")
+    decision = decide_one(evidence, champion, mode="never")
     assert (decision.written, decision.candidate) == (None, True)
 
 
 def test_decide_verdict_on_the_rule_that_changed_is_told_to_bots():
     """The champion is written again with what now holds, in both directions, and only then."""
-    bad, good = make_result(skill=-0.1), make_result(skill=0.1)
-    for document, beats_rule in ((bad, False), (good, True)):
-        told = decide_one(document, replace(CHAMPION, beats_rule=not beats_rule))
+    bad, good = make_evidence(skill=-0.1), make_evidence(skill=0.1)
+    for evidence, beats_rule in ((bad, False), (good, True)):
+        told = decide_one(evidence, replace(CHAMPION, beats_rule=not beats_rule))
         assert (told.outcome, told.written, told.candidate) == ("kept", "running", True)
         assert told.beats_rule is beats_rule
         assert "ATR rule" in told.reason
-        assert decide_one(document, replace(CHAMPION, beats_rule=beats_rule)).written is None
+        assert decide_one(evidence, replace(CHAMPION, beats_rule=beats_rule)).written is None
 
 
 def test_decide_defaults_that_beat_the_rule_clear_a_served_set_that_does_not():
     """The verdict is on the pair: the better of what is served and the defaults."""
-    document = make_result(skill=-0.1)
-    document["walk"]["defaults"] = (0.9 * np.array(document["walk"]["rule"])).tolist()
-    assert decide_one(document).beats_rule
+    evidence = make_evidence(skill=-0.1)
+    walk = evidence.comparison.walk
+    beaten = tuple(0.9 * loss for loss in walk.losses["ATR rule"])
+    walk = replace(walk, losses={**walk.losses, "defaults": beaten})
+    comparison = replace(evidence.comparison, walk=walk)
+    assert decide_one(replace(evidence, comparison=comparison)).beats_rule
 
 
 def test_decide_single_bad_pair_is_judged_with_the_others():
     """What hardly shows on one pair is drawn to what shows on all: pooled by day, shrunk."""
-    results = {f"P{i}": make_result(f"P{i}", skill=0.1, seed=i) for i in range(6)}
-    results["P0"] = make_result("P0", skill=0.0, seed=0)
+    results = {f"P{i}": make_evidence(skill=0.1, seed=i) for i in range(6)}
+    results["P0"] = make_evidence(skill=0.0, seed=0)
     together, alone = decide(results, {}, "always")["P0"], decide_one(results["P0"], None, "always")
     assert together.skill > alone.skill
     assert together.pooled_skill > 0.05
@@ -192,9 +205,9 @@ def test_decide_single_bad_pair_is_judged_with_the_others():
 
 def test_decide_pair_whose_challenger_is_the_champion_says_nothing_about_challengers():
     """Its zero is no evidence that challengers gain nothing."""
-    results = {f"P{i}": make_result(f"P{i}", gain=0.02, seed=i) for i in range(4)}
+    results = {f"P{i}": make_evidence(gain=0.02, seed=i) for i in range(4)}
     champions = dict.fromkeys(results, CHAMPION)
-    idle = {**results, "P9": make_result("P9", tuned=dict(RUNS), seed=9)}
+    idle = {**results, "P9": make_evidence(tuned=dict(RUNS), seed=9)}
     with_idle = decide(idle, {**champions, "P9": CHAMPION}, "auto")
     without = decide(results, champions, "auto")
     for pair in results:
@@ -205,10 +218,9 @@ def test_decide_pair_whose_challenger_is_the_champion_says_nothing_about_challen
 @pytest.mark.parametrize("seed", range(5))
 def test_decide_scaled_losses_change_no_decision(seed):
     """Losses of a pair in percent instead of ratios: the same outcomes."""
-    small = {f"P{i}": make_result(f"P{i}", gain=0.01, noise=0.02, seed=seed + i) for i in range(3)}
+    small = {f"P{i}": make_evidence(gain=0.01, noise=0.02, seed=seed + i) for i in range(3)}
     large = {
-        f"P{i}": make_result(f"P{i}", gain=0.01, noise=0.02, seed=seed + i, scale=1e4)
-        for i in range(3)
+        f"P{i}": make_evidence(gain=0.01, noise=0.02, seed=seed + i, scale=1e4) for i in range(3)
     }
     champions = dict.fromkeys(small, CHAMPION)
     first, second = decide(small, champions, "auto"), decide(large, champions, "auto")
@@ -227,19 +239,20 @@ def test_decide_after_an_interruption_puts_the_champion_back_where_it_was_replac
     written, champion, expected
 ):
     """What bots read is what is decided over all pairs, not what was among the first few."""
-    document = {**make_result(gain=-0.05), "decision": {"written": written}}
-    decision = decide_one(document, champion)
+    evidence = make_evidence(gain=-0.05)
+    earlier = replace(decide_one(evidence), written=written)
+    decision = decide_one(evidence, champion, earlier=earlier)
     assert decision.written == expected
     assert decision.candidate
 
 
 def test_build_record_of_the_tuned_set_carries_evidence_and_reason():
     """Metrics as floats; who was decided against is in the provenance."""
-    document = make_result(gain=0.05)
-    decision = decide_one(document)
-    record = build_record("f", document, decision, "tuned")
+    result = make_result(gain=0.05)
+    decision = decide_one(result.evidence)
+    record = build_record("f", result, decision, "tuned")
     assert dict(record.parameters) == CHALLENGER
-    assert record.time_ns == document["time_ns"]
+    assert record.time_ns == result.time_ns
     assert record.metrics["gain"] == decision.gain
     assert record.metrics["gain_se"] == decision.gain_se
     assert record.metrics["pooled_skill"] == decision.skill
@@ -258,27 +271,9 @@ def test_build_record_of_the_tuned_set_carries_evidence_and_reason():
 )
 def test_build_record_of_others_carries_their_own_metrics_and_no_gain(contender, parameters):
     """A gain is the challenger's; the champion written again has none."""
-    document = make_result(skill=-0.1)
-    record = build_record("f", document, decide_one(document), contender)
+    result = make_result(skill=-0.1)
+    record = build_record("f", result, decide_one(result.evidence), contender)
     assert dict(record.parameters) == parameters
     assert record.metrics["beats_rule"] == 0.0
     assert "gain" not in record.metrics
     assert record.metrics["best_trial"] == (0.0 if contender == "defaults" else 4.0)
-
-
-def test_decision_to_dict_has_the_keys_that_reports_read():
-    """The names in the journal and in --json."""
-    document = decide_one(make_result()).to_dict()
-    assert set(document) == {
-        "mode", "outcome", "written", "candidate", "reason", "gain", "gain_se", "pooled_gain",
-        "pooled_gain_se", "skill", "skill_se", "pooled_skill", "pooled_skill_se", "beats_rule",
-        "exceedance_interval", "champion_time_ns", "champion_parameters",
-    }  # fmt: skip
-    assert isinstance(document["exceedance_interval"], list)
-
-
-def test_champion_survives_the_journal():
-    """What stood in the store when the run began is what an interrupted run is decided on."""
-    for champion in (CHAMPION, Champion(4, None), replace(CHAMPION, beats_rule=False)):
-        assert Champion.from_dict(champion.to_dict()) == champion
-    assert Champion.from_dict(None) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,12 +12,14 @@ import pytest
 
 from feeder_mixin.errors import CandleError, StoreUnavailableError
 from feeder_mixin.schema import CANDIDATES, default_parameters, hash48
-from feeder_mixin.settings import FeederSettings, load_settings
+from feeder_mixin.settings import FeederSettings, LabelSpec, load_settings
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
+from feeder_mixin.tune.judge.decision import Mode
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run.candles import load_run_candles
-from feeder_mixin.tune.run.options import Mode, RunOptions, RunSummary
+from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.run.options import RunOptions, RunSummary
 from feeder_mixin.tune.run.run import run_feeder
 from tests.builders import make_record
 from tests.candle_factory import make_candles, write_candles
@@ -135,8 +138,8 @@ def project(tmp_path_factory):
 def test_run_auto_decides_every_pair_on_its_evidence(project, pair, outcome, written):
     """Every pair gets an answer, with exit code 0, whether or not something was written."""
     *_, summary = project
-    decision = summary.results[pair]["decision"]
-    assert (decision["outcome"], decision["written"]) == (outcome, written), decision["reason"]
+    decision = summary.results[pair].decided
+    assert (decision.outcome, decision.written) == (outcome, written), decision.reason
     assert summary.exit_code == 0
     assert (pair in summary.records) == (written is not None)
 
@@ -161,26 +164,32 @@ def test_run_auto_puts_the_refused_challenger_among_the_candidates(project):
     (point,) = store.history("test1", CLOSE, measurement=CANDIDATES)
     candidate = point.build_record("test1")
     assert candidate == summary.candidates[CLOSE]
-    assert candidate.metrics["gain"] == summary.results[CLOSE]["decision"]["gain"]
+    assert candidate.metrics["gain"] == summary.results[CLOSE].decided.gain
     assert "not beyond noise" in candidate.provenance["promotion"]["reason"]
 
 
-def test_run_result_documents_carry_what_reports_read(project):
+def test_run_results_carry_what_reports_read(project):
     """One champion more in the scores where there was one; equal lengths everywhere."""
     *_, summary = project
     with_champion = summary.results[CLOSE]
-    assert list(with_champion["scores"]) == ["ATR rule", "defaults", "running", "tuned"]
-    assert list(summary.results[EXPIRED]["scores"]) == ["ATR rule", "defaults", "tuned"]
+    assert list(with_champion.scores) == ["ATR rule", "defaults", "running", "tuned"]
+    assert list(summary.results[EXPIRED].scores) == ["ATR rule", "defaults", "tuned"]
     for result in summary.results.values():
-        judged, walk = result["judged"], result["walk"]
-        assert set(judged["losses"]) == set(result["scores"])
-        assert {len(x) for x in judged["losses"].values()} == {len(judged["days"])}
-        assert {len(x) for x in walk.values()} == {len(walk["days"])}
-        assert len(walk["days"]) > len(judged["days"])
-        assert len({len(x) for x in result["chart"].values()}) == 1
-        for score in result["scores"].values():
-            assert {"kupiec_p", "christoffersen_p"} <= set(score)
-        assert result["n_independent"] > 10
+        comparison = result.evidence.comparison
+        for table in (comparison.test, comparison.walk):
+            assert set(table.losses) == set(result.scores)
+            assert {len(losses) for losses in table.losses.values()} == {len(table.days)}
+        assert len(comparison.walk.days) > len(comparison.test.days)
+        assert len({len(column) for column in asdict(result.chart).values()}) == 1
+        assert result.evidence.n_independent > 10
+
+
+def test_run_results_are_in_the_journal_as_they_were_told(project):
+    """What the next command and the report read is what this one ended with."""
+    _, settings, _, summary = project
+    with Journal(settings.journal_path) as journal:
+        newest = journal.newest_results()
+    assert {pair: result for pair, (_, result) in newest.results.items()} == summary.results
 
 
 def test_run_never_writes_candidates_only(project):
@@ -206,9 +215,9 @@ def test_run_with_the_store_down_goes_by_what_it_wrote_last(tmp_path):
     result = summary.results[CLOSE]
     assert summary.exit_code == 1
     assert summary.undelivered == set(summary.records)
-    assert result["decision"]["champion_time_ns"] == champion.time_ns
-    assert result["decision"]["outcome"] != "first"
-    assert "running" in result["scores"]
+    assert result.decided.champion_time_ns == champion.time_ns
+    assert result.decided.outcome != "first"
+    assert "running" in result.scores
 
 
 @pytest.mark.parametrize("metrics", [{"horizon_candles": 60.0}, {"side": 1.0}], ids=str)
@@ -218,7 +227,7 @@ def test_run_champion_of_another_horizon_or_side_is_none(project, metrics):
     store = SqlStore(root / f"{next(iter(metrics))}.sqlite")
     store.write([make_record(NEW, time.time_ns() - 1, feeder_id="test1", metrics=metrics, **BAD)])
     summary = run(settings, store, root, pairs=(NEW,))
-    assert summary.results[NEW]["decision"]["outcome"] == "first"
+    assert summary.results[NEW].decided.outcome == "first"
     assert stored(store, NEW) == (2, DEFAULT)
     newest = store.latest("test1").records[NEW]
     assert newest.metrics["side"] == -1.0
@@ -262,9 +271,9 @@ def test_run_interrupted_decides_over_the_finished_pairs_and_goes_on(project, mo
     again = run(settings, store, root, pairs=pairs)
     whole = run(settings, stores["undisturbed"], root, pairs=pairs)
     for pair in pairs:
-        first, second = (dict(s.results[pair]["decision"]) for s in (again, whole))
-        for decision in (first, second):
-            del decision["champion_time_ns"]
+        first, second = (
+            replace(s.results[pair].decided, champion_time_ns=None) for s in (again, whole)
+        )
         assert first == second
         assert stored(store, pair)[1] == stored(stores["undisturbed"], pair)[1]
 
@@ -285,7 +294,7 @@ def test_run_with_more_trials_knows_what_the_interrupted_one_wrote(project, monk
             run(settings, store, root, pairs=(CLOSE,), promote="always")
     assert stored(store, CLOSE) == (2, DEFAULT)
     again = run(settings, store, root, pairs=(CLOSE,), n_trials=2)
-    assert "interrupted command" in again.results[CLOSE]["decision"]["reason"]
+    assert "interrupted command" in again.results[CLOSE].decided.reason
     assert stored(store, CLOSE) == (3, NEARLY)
 
 
@@ -300,7 +309,7 @@ def halted(candles, n):
 def test_plan_of_a_halted_pair_ends_with_its_market():
     """Three days of silence are no test window; a pair that never trades fails by name and count."""
     candles = make_candles(40 * 288, 3)
-    worker.start({NEW: candles}, 30, 300, candles.index[-1])
+    worker.start({NEW: candles}, LabelSpec("short", 30, 300), candles.index[-1])
     whole = worker.plan_pair(NEW, None, 180.0)
     quiet = worker.plan_pair(CLOSE, halted(candles, 3 * 288), 180.0)
     hour = 12  # stands at the last close, as a hole does
@@ -329,6 +338,6 @@ def test_run_with_a_halted_and_a_wicked_pair_leaves_the_others_as_they_are(tmp_p
     assert set(again.results) == set(PAIRS)
     for pair in PAIRS:
         before, now = plain.results[pair], again.results[pair]
-        assert abs(now["metrics"]["skill"]) < 1
-        assert now["metrics"]["test_mae"] < 10 * before["metrics"]["test_mae"]
-        assert abs(now["decision"]["pooled_skill"] - before["decision"]["pooled_skill"]) < 0.05
+        assert abs(now.metrics["skill"]) < 1
+        assert now.metrics["test_mae"] < 10 * before.metrics["test_mae"]
+        assert abs(now.decided.pooled_skill - before.decided.pooled_skill) < 0.05

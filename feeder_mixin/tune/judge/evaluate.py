@@ -8,8 +8,7 @@ its constant is refitted at each cut, nothing else. A set is fitted once per lev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Final, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -32,37 +31,10 @@ from feeder_mixin.model.metrics import (
 from feeder_mixin.model.quantile import SharedModels, fit_safety_model
 from feeder_mixin.model.rows import open_seconds, select_rows
 from feeder_mixin.schema import open_text
+from feeder_mixin.tune.judge.result import Score
 from feeder_mixin.tune.search.space import ALPHA, StudySettings
 
 Array = NDArray[np.float64]
-
-ATR_RULE: Final = "ATR rule"
-DEFAULTS: Final = "defaults"
-RUNNING: Final = "running"
-TUNED: Final = "tuned"
-Contender = Literal["defaults", "running", "tuned"]
-"""Whose parameters are fitted; the ATR rule has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One contender on the test window; shares in 0 to 1, None where a denominator is empty."""
-
-    skill: float
-    skill_se: float
-    mae: float
-    exceedance: float
-    safety_accuracy: float
-    predicted_safe_share: float
-    realised_safe_share: float
-    false_positive_rate: float | None
-    false_negative_rate: float | None
-    kupiec_p: float | None
-    christoffersen_p: float | None
-
-    def to_dict(self) -> dict[str, float | None]:
-        """Return the fields by name."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +154,7 @@ class Evaluator:
         misses = thinned_misses(forecast.excursion, q, forecast.opens_s, s.label)
         return Score(
             skill=gain,
-            skill_se=error,
+            skill_se=finite(error),
             mae=mean_absolute_error(forecast.excursion, q),
             exceedance=exceedance(forecast.excursion, q),
             safety_accuracy=rates.accuracy,
@@ -216,7 +188,7 @@ def record_metrics(evaluator: Evaluator, walk: ServedForecasts) -> dict[str, flo
         "false_negative_rate": score.false_negative_rate,
         "training_samples": float(walk.test.n_training),
         "skill": score.skill,
-        "skill_se": finite(score.skill_se),
+        "skill_se": score.skill_se,
         "exceedance": score.exceedance,
         "kupiec_p": score.kupiec_p,
         "christoffersen_p": score.christoffersen_p,

@@ -1,97 +1,31 @@
 """Who is served: challengers against what runs, decided over all pairs of a run together.
 
-Pure functions of result documents (`tune.run._tasks`) and of what the store held when the run began. The
-parent calls `decide` once the searches have ended, and does what it says. What must stay true: a bot
-always has a record to read after ``auto``; a challenger reaches bots only by beating what runs there
-beyond noise, with a quantile that means what it says; the same documents give the same decisions, in
-whatever order and by however many processes they were made.
+Pure functions of the pairs' evidence and of what the store held when the run began. The parent calls
+`decide` once the searches have ended, and does what it says. What must stay true: a bot always has a
+record to read after ``auto``; a challenger reaches bots only by beating what runs there beyond noise,
+with a quantile that means what it says; the same evidence gives the same decisions, in whatever order
+and by however many processes it was made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feeder_mixin.model.metrics import exceedance_interval
 from feeder_mixin.schema import ParameterRecord
 from feeder_mixin.tune.judge._pooling import DayLosses, Estimate, Pooled, pool
-from feeder_mixin.tune.judge.evaluate import ATR_RULE, DEFAULTS, RUNNING, TUNED, Contender, finite
-from feeder_mixin.tune.run.options import Mode
+from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.decision import Champion, Decision, Mode, Outcome
+from feeder_mixin.tune.judge.evaluate import finite
+from feeder_mixin.tune.judge.result import DayTable, Evidence, PairResult
 from feeder_mixin.tune.search.space import ALPHA
 
-Outcome = Literal["promoted", "kept", "refused", "first", "expired_replaced"]
-Result = Mapping[str, Any]
-
 _CALLED: Final = {RUNNING: "the running record", DEFAULTS: "the defaults"}
-
-
-@dataclass(frozen=True, slots=True)
-class Champion:
-    """The record that bots took when the run began.
-
-    Attributes
-    ----------
-    parameters
-        None when it has expired: nobody takes it any more.
-    """
-
-    time_ns: int
-    parameters: dict[str, float] | None
-    beats_rule: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the form that the journal keeps."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any] | None) -> Self | None:
-        """Return the champion that the journal kept, if there was one."""
-        return None if document is None else cls(**document)
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What becomes of one pair, and the numbers that decided it.
-
-    Attributes
-    ----------
-    written
-        Whose parameters go where bots read; None: what is there stays.
-    candidate
-        Whether the challenger goes to the candidates.
-    gain, gain_se
-        Skill that the challenger won over the incumbent on the test window, shrunk to the pair;
-        None when the two are one set.
-    skill, skill_se
-        Skill over the ATR rule on folds and test window, shrunk to the pair.
-    exceedance_interval
-        Where an honest challenger's exceedance lies.
-    """
-
-    mode: Mode
-    outcome: Outcome
-    written: Contender | None
-    candidate: bool
-    reason: str
-    gain: float | None
-    gain_se: float | None
-    pooled_gain: float | None
-    pooled_gain_se: float | None
-    skill: float
-    skill_se: float | None
-    pooled_skill: float
-    pooled_skill_se: float | None
-    beats_rule: bool
-    exceedance_interval: tuple[float, float]
-    champion_time_ns: int | None
-    champion_parameters: dict[str, float] | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the form that the journal and ``--json`` carry."""
-        return {**asdict(self), "exceedance_interval": list(self.exceedance_interval)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,40 +39,46 @@ class _Verdict:
 
 
 def decide(
-    results: Mapping[str, Result], champions: Mapping[str, Champion], mode: Mode
+    evidence: Mapping[str, Evidence],
+    champions: Mapping[str, Champion],
+    mode: Mode,
+    earlier: Mapping[str, Decision] | None = None,
 ) -> dict[str, Decision]:
     """Return pair -> decision for all finished pairs of a run.
 
     Parameters
     ----------
-    results
-        Pair -> result document. One that carries the decision of an interrupted command may have
-        been written by it already; what is decided now then goes on top.
     champions
         Pair -> what bots took when the run began; a pair without is absent.
+    earlier
+        Pair -> decision of an interrupted command of the same run. What it wrote may be what bots
+        read now; what is decided now goes on top.
     """
-    if not results:
+    if not evidence:
         return {}
-    gains = _pooled_gains(results, champions)
+    gains = _pooled_gains(evidence, champions)
     verdicts = {
         pair: _judge_challenger(
-            result, champions.get(pair), mode, gains.by_pair.get(pair) if gains else None
+            one, champions.get(pair), mode, gains.by_pair.get(pair) if gains else None
         )
-        for pair, result in results.items()
+        for pair, one in evidence.items()
     }
-    skills = _pooled_skills(results, champions, verdicts)
+    skills = _pooled_skills(evidence, champions, verdicts)
     decisions = {}
-    for pair, result in results.items():
+    for pair, one in evidence.items():
         champion, verdict = champions.get(pair), verdicts[pair]
         beats_rule = skills.by_pair[pair].value > 0.0
         if mode == "auto" and champion is not None:
             verdict = _rewrite_champion_if_needed(
-                verdict, champion, result.get("decision"), beats_rule=beats_rule
+                verdict, champion, (earlier or {}).get(pair), beats_rule=beats_rule
             )
         gain = gains.by_pair.get(pair) if gains else None
         decisions[pair] = Decision(
             mode=mode,
-            **asdict(verdict),
+            outcome=verdict.outcome,
+            written=verdict.written,
+            candidate=verdict.candidate,
+            reason=verdict.reason,
             gain=gain.value if gain else None,
             gain_se=finite(gain.error) if gain else None,
             pooled_gain=gains.together.value if gains else None,
@@ -148,7 +88,7 @@ def decide(
             pooled_skill=skills.together.value,
             pooled_skill_se=finite(skills.together.error),
             beats_rule=beats_rule,
-            exceedance_interval=_interval(result),
+            exceedance_interval=_interval(one),
             champion_time_ns=champion.time_ns if champion else None,
             champion_parameters=champion.parameters if champion else None,
         )
@@ -160,56 +100,56 @@ def _incumbent(champion: Champion | None) -> Contender:
     return DEFAULTS if champion is None or champion.parameters is None else RUNNING
 
 
-def _is_challenged(result: Result, champion: Champion | None) -> bool:
+def _is_challenged(evidence: Evidence, champion: Champion | None) -> bool:
     """Return whether the tuned set is another than the incumbent's."""
-    incumbent = result["alternatives"][_incumbent(champion)]["parameters"]
-    return bool(result["parameters"] != incumbent)
+    incumbent = evidence.sets[_incumbent(champion)]
+    return evidence.sets[TUNED].parameters != incumbent.parameters
 
 
-def _interval(result: Result) -> tuple[float, float]:
+def _interval(evidence: Evidence) -> tuple[float, float]:
     """Return where the exceedance of an honest challenger lies, at the level it would be served at."""
-    return exceedance_interval(result["parameters"][ALPHA], result["n_independent"])
+    return exceedance_interval(evidence.sets[TUNED].parameters[ALPHA], evidence.n_independent)
+
+
+def _against_rule(table: DayTable, saved: NDArray[np.float64]) -> DayLosses:
+    """Return loss saved by day in units of the ATR rule's."""
+    return DayLosses(np.array(table.days), saved, np.array(table.losses[ATR_RULE]))
 
 
 def _pooled_gains(
-    results: Mapping[str, Result], champions: Mapping[str, Champion]
+    evidence: Mapping[str, Evidence], champions: Mapping[str, Champion]
 ) -> Pooled | None:
     """Return what the test windows prove for the challengers; None when no pair has one.
 
     A pair whose challenger is the incumbent has nothing to say about challengers.
     """
     losses = {}
-    for pair, result in results.items():
+    for pair, one in evidence.items():
         champion = champions.get(pair)
-        if _is_challenged(result, champion):
-            judged = {n: np.array(x, float) for n, x in result["judged"]["losses"].items()}
-            losses[pair] = DayLosses(
-                np.array(result["judged"]["days"]),
-                judged[_incumbent(champion)] - judged[TUNED],
-                judged[ATR_RULE],
-            )
+        if _is_challenged(one, champion):
+            test = one.comparison.test
+            saved = np.subtract(test.losses[_incumbent(champion)], test.losses[TUNED])
+            losses[pair] = _against_rule(test, saved)
     return pool(losses) if losses else None
 
 
 def _pooled_skills(
-    results: Mapping[str, Result],
+    evidence: Mapping[str, Evidence],
     champions: Mapping[str, Champion],
     verdicts: Mapping[str, _Verdict],
 ) -> Pooled:
     """Return skill over the ATR rule on the walk, of the better of served set and defaults."""
     losses = {}
-    for pair, result in results.items():
-        walk = {name: np.array(values, float) for name, values in result["walk"].items()}
+    for pair, one in evidence.items():
+        walk = one.comparison.walk
         served = verdicts[pair].written or _incumbent(champions.get(pair))
-        best = min(walk[served], walk[DEFAULTS], key=np.sum)
-        losses[pair] = DayLosses(
-            np.array(result["walk"]["days"]), walk["rule"] - best, walk["rule"]
-        )
+        best = min(walk.losses[served], walk.losses[DEFAULTS], key=np.sum)
+        losses[pair] = _against_rule(walk, np.subtract(walk.losses[ATR_RULE], best))
     return pool(losses)
 
 
 def _judge_challenger(
-    result: Result, champion: Champion | None, mode: Mode, gain: Estimate | None
+    evidence: Evidence, champion: Champion | None, mode: Mode, gain: Estimate | None
 ) -> _Verdict:
     """Return the verdict on one challenger, the ATR rule left aside.
 
@@ -230,7 +170,7 @@ def _judge_challenger(
         if incumbent == RUNNING:
             return _Verdict("kept", None, False, "the search ended at what runs already")
         return _Verdict(replaced, DEFAULTS, False, "the defaults won the search")
-    objection = _objection(result, gain, incumbent)
+    objection = _objection(evidence, gain, incumbent)
     if objection is None:
         outcome = "promoted" if incumbent == RUNNING else replaced
         reason = f"won {_points(gain)} over {_CALLED[incumbent]}, beyond noise"
@@ -240,11 +180,11 @@ def _judge_challenger(
     return _Verdict(replaced, DEFAULTS, candidate=True, reason=objection)
 
 
-def _objection(result: Result, gain: Estimate, incumbent: Contender) -> str | None:
+def _objection(evidence: Evidence, gain: Estimate, incumbent: Contender) -> str | None:
     """Return what keeps a challenger from being promoted, or None."""
     if not gain.is_above_zero:
         return f"{_points(gain)} against {_CALLED[incumbent]} is not beyond noise"
-    (low, high), share = _interval(result), result["metrics"]["exceedance"]
+    (low, high), share = _interval(evidence), evidence.sets[TUNED].metrics["exceedance"]
     if not low <= share <= high:
         return (
             f"exceedance of {100 * share:.1f} % is outside {100 * low:.1f} to {100 * high:.1f} %, "
@@ -260,7 +200,7 @@ def _points(gain: Estimate) -> str:
 def _rewrite_champion_if_needed(
     verdict: _Verdict,
     champion: Champion,
-    earlier: Mapping[str, Any] | None,
+    earlier: Decision | None,
     *,
     beats_rule: bool,
 ) -> _Verdict:
@@ -276,7 +216,7 @@ def _rewrite_champion_if_needed(
     if beats_rule != champion.beats_rule:
         now = "something beats" if beats_rule else "nothing beats"
         why = f"written again, because {now} the ATR rule now"
-    elif earlier is not None and earlier["written"] is not None:
+    elif earlier is not None and earlier.written is not None:
         why = "written again, because the interrupted command had written otherwise"
     else:
         return verdict
@@ -284,10 +224,10 @@ def _rewrite_champion_if_needed(
 
 
 def build_record(
-    feeder_id: str, result: Result, decision: Decision, contender: Contender
+    feeder_id: str, result: PairResult, decision: Decision, contender: Contender
 ) -> ParameterRecord:
     """Return a contender's parameters with its metrics and what was decided, as a store keeps them."""
-    one = result if contender == TUNED else result["alternatives"][contender]
+    chosen = result.evidence.sets[contender]
     decided = {
         "beats_rule": float(decision.beats_rule),
         "pooled_skill": decision.skill,
@@ -295,9 +235,9 @@ def build_record(
     }
     if contender == TUNED:
         decided |= {"gain": decision.gain, "gain_se": decision.gain_se}
-    metrics = {**one["metrics"], **{n: x for n, x in decided.items() if x is not None}}
-    promotion = {n: getattr(decision, n) for n in ("mode", "outcome", "reason")}
-    provenance = {**result["provenance"], "promotion": promotion}
+    metrics = {**chosen.metrics, **{n: x for n, x in decided.items() if x is not None}}
+    promotion = {"mode": decision.mode, "outcome": decision.outcome, "reason": decision.reason}
+    provenance = {**result.provenance, "promotion": promotion}
     return ParameterRecord(
-        feeder_id, result["pair"], result["time_ns"], one["parameters"], metrics, provenance
+        feeder_id, result.pair, result.time_ns, chosen.parameters, metrics, provenance
     )

@@ -1,121 +1,317 @@
-"""What a tuned pair hands to the decision and the report: losses by day, safe calls, last candles.
+"""What tuning a pair found, as types with one JSON form: `to_json` and `from_json`.
 
-Everything is plain JSON: a result document is kept in the journal, and goes on from there after an
-interruption. All contenders are compared on the same rows at one quantile level.
+A worker makes a `PairResult`, the journal keeps it, the run adds its `Decision`; the command line and
+the report show both. `from_json` raises `ValueError` that names the field which is missing or wrong.
+What must stay true: nothing heavy is imported here, because every command reads these types.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Self
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from feeder_mixin.tune.json_object import JsonObject
+from feeder_mixin.tune.judge.contenders import CONTENDERS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.decision import Decision
 
-from feeder_mixin.model.folds import Layout
-from feeder_mixin.model.metrics import day_block_sums, pinball_losses, ratio_with_error
-from feeder_mixin.model.rows import DAY_S
-from feeder_mixin.tune.judge.evaluate import (
-    ATR_RULE,
-    DEFAULTS,
-    TUNED,
-    Evaluator,
-    Forecast,
-    Score,
-    ServedForecasts,
-    finite,
-)
-from feeder_mixin.tune.search.space import ALPHA, ParameterSet
-
-Array = NDArray[np.float64]
-
-CHART_DAYS: Final = 2
-"""Candles of a chart: more would not be told apart on a page."""
+RESULT_VERSION: Final = 4
+"""Of the JSON form of a result. One of another form is never gone on with, nor read."""
 
 
-def compare(
-    evaluator: Evaluator,
-    layout: Layout,
-    contenders: Mapping[str, ParameterSet],
-    alpha: float,
-) -> dict[str, Any]:
-    """Return how contenders, defaults and tuned among them, compare at one quantile level.
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One contender on the test window; shares in 0 to 1.
 
-    Scores and day losses of the test window; day losses of the whole walk; skill of the tuned set
-    minus that of the defaults, with its standard error, paired by day.
+    A standard error is None with one day only, a rate or p-value with nothing to divide by, and
+    whatever a stored record does not hold (`reports.documents`).
     """
-    walks = {
-        name: evaluator.walk(layout, {**parameters, ALPHA: alpha})
-        for name, parameters in contenders.items()
-    }
-    any_walk = walks[DEFAULTS]
-    scores = {ATR_RULE: evaluator.score(any_walk.test, any_walk.test.rule, alpha)}
-    scores |= {name: evaluator.score(w.test, w.test.q, alpha) for name, w in walks.items()}
-    judged = {ATR_RULE: _day_losses(any_walk.test, any_walk.test.rule, alpha)}
-    judged |= {name: _day_losses(w.test, w.test.q, alpha) for name, w in walks.items()}
-    rows = any_walk.everything
-    walk = {"rule": _day_losses(rows, rows.rule, alpha)}
-    walk |= {name: _day_losses(w.everything, w.everything.q, alpha) for name, w in walks.items()}
-    gain, error = ratio_with_error(judged[DEFAULTS] - judged[TUNED], judged[ATR_RULE])
-    return {
-        "scores": {name: _score_to_json(score) for name, score in scores.items()},
-        "judged": {
-            "days": _days(any_walk.test),
-            "losses": {name: losses.tolist() for name, losses in judged.items()},
-        },
-        "walk": {
-            "days": _days(rows),
-            **{name: losses.tolist() for name, losses in walk.items()},
-        },
-        "tuned_gain": gain,
-        "tuned_gain_se": finite(error),
-    }
+
+    skill: float
+    skill_se: float | None
+    mae: float | None
+    exceedance: float | None
+    safety_accuracy: float | None
+    predicted_safe_share: float | None
+    realised_safe_share: float | None
+    false_positive_rate: float | None
+    false_negative_rate: float | None
+    kupiec_p: float | None
+    christoffersen_p: float | None
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return the form that the journal and ``--json`` carry."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the score that was kept."""
+        skill, *others = (field.name for field in fields(cls))
+        return cls(kept.number(skill), *(kept.optional_number(name) for name in others))
 
 
-def _day_losses(rows: Forecast, q: Array, alpha: float) -> Array:
-    return day_block_sums(pinball_losses(rows.excursion, q, alpha), rows.opens_s)
+@dataclass(frozen=True, slots=True)
+class DayTable:
+    """Losses by day.
 
-
-def _days(rows: Forecast) -> list[int]:
-    """Return the days that `day_block_sums` has sums of."""
-    days: list[int] = np.unique(rows.opens_s // DAY_S).tolist()
-    return days
-
-
-def _score_to_json(score: Score) -> dict[str, float | None]:
-    """Return the fields; a standard error of one day only is None."""
-    return {name: finite(value) for name, value in score.to_dict().items()}
-
-
-def decision_value(walk: ServedForecasts, max_adverse_ratio: float) -> dict[str, float]:
-    """Return how many unsafe candles the set takes, and the ATR rule where it takes as many."""
-    rows = walk.everything
-    called = rows.q >= -max_adverse_ratio
-    n_safe = int(called.sum())
-    by_rule = np.argsort(-rows.rule, kind="stable")[:n_safe]
-    unsafe = rows.excursion < -max_adverse_ratio
-    return {
-        "n_rows": len(rows.q),
-        "n_safe": n_safe,
-        "unsafe_model": int(unsafe[called].sum()),
-        "unsafe_rule": int(unsafe[by_rule].sum()),
-        "tolerance": max_adverse_ratio,
-    }
-
-
-def chart(walk: ServedForecasts, frame: pd.DataFrame) -> dict[str, list[float]]:
-    """Return the last days of the test window: candles, served quantile, excursion.
-
-    Parameters
+    Attributes
     ----------
-    frame
-        The pair's candles, indexed by their open.
+    days
+        Day numbers since the epoch, ascending.
+    losses
+        Contender, the ATR rule among them -> its loss on each of the days.
     """
-    test = walk.test
-    last = test.opens_s > test.opens_s[-1] - CHART_DAYS * DAY_S
-    opens_s = test.opens_s[last]
-    candles = frame.loc[pd.to_datetime(opens_s, unit="s", utc=True)]
-    columns: dict[str, list[float]] = {"opens_s": opens_s.tolist()}
-    columns |= {name: candles[name].tolist() for name in ("open", "high", "low", "close")}
-    return {**columns, "q": test.q[last].tolist(), "excursion": test.excursion[last].tolist()}
+
+    days: tuple[int, ...]
+    losses: Mapping[str, tuple[float, ...]]
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the table that was kept."""
+        losses = kept.part("losses")
+        return cls(kept.wholes("days"), {name: losses.numbers(name) for name in losses})
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How contenders compare at one quantile level, on the same rows.
+
+    Attributes
+    ----------
+    scores
+        Contender, the ATR rule among them -> its score on the test window.
+    test, walk
+        Losses by day of the test window, and of folds and test window together.
+    tuned_gain, tuned_gain_se
+        Skill of the tuned set minus that of the defaults, and its standard error, paired by day.
+    """
+
+    scores: Mapping[str, Score]
+    test: DayTable
+    walk: DayTable
+    tuned_gain: float
+    tuned_gain_se: float | None
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the comparison that was kept."""
+        scores = kept.part("scores")
+        return cls(
+            scores={name: Score.from_json(scores.part(name)) for name in scores},
+            test=DayTable.from_json(kept.part("test")),
+            walk=DayTable.from_json(kept.part("walk")),
+            tuned_gain=kept.number("tuned_gain"),
+            tuned_gain_se=kept.optional_number("tuned_gain_se"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredSet:
+    """A parameter set and its metrics at its own quantile level, as the schema names them."""
+
+    parameters: Mapping[str, float]
+    metrics: Mapping[str, float]
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the set that was kept."""
+        return cls(kept.part("parameters").as_numbers(), kept.part("metrics").as_numbers())
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a pair is decided on (`promotion.decide`).
+
+    Attributes
+    ----------
+    sets
+        Contender -> its parameters; the running one only where there is a champion.
+    n_independent
+        Independent rows of the test window: rows / horizon, because labels overlap.
+    """
+
+    sets: Mapping[Contender, MeasuredSet]
+    comparison: Comparison
+    n_independent: float
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the evidence that was kept."""
+        sets = kept.part("sets")
+        return cls(
+            {
+                c: MeasuredSet.from_json(sets.part(c))
+                for c in CONTENDERS
+                if c != RUNNING or c in sets
+            },
+            Comparison.from_json(kept.part("comparison")),
+            kept.number("n_independent"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionValue:
+    """How many unsafe candles the set takes, and the ATR rule where it takes as many."""
+
+    n_rows: int
+    n_safe: int
+    unsafe_model: int
+    unsafe_rule: int
+    tolerance: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the form that the journal and ``--json`` carry."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the value that was kept."""
+        return cls(
+            n_rows=kept.whole("n_rows"),
+            n_safe=kept.whole("n_safe"),
+            unsafe_model=kept.whole("unsafe_model"),
+            unsafe_rule=kept.whole("unsafe_rule"),
+            tolerance=kept.number("tolerance"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """The last days of the test window: candles, served quantile, excursion; all of one length."""
+
+    opens_s: tuple[int, ...]
+    open: tuple[float, ...]
+    high: tuple[float, ...]
+    low: tuple[float, ...]
+    close: tuple[float, ...]
+    q: tuple[float, ...]
+    excursion: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the chart that was kept."""
+        opens_s, *others = (field.name for field in fields(cls))
+        return cls(kept.wholes(opens_s), *(kept.numbers(name) for name in others))
+
+
+@dataclass(frozen=True, slots=True)
+class Redrawn:
+    """How a trial compared with the start set on the redraws."""
+
+    trial: int
+    gain: float
+    error: float
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the comparison that was kept."""
+        return cls(kept.whole("trial"), kept.number("gain"), kept.number("error"))
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFacts:
+    """What is told of a pair's search.
+
+    Attributes
+    ----------
+    importances
+        Parameter -> its importance; empty with too few finished trials.
+    redrawn
+        Of the best few trials.
+    took_s
+        Wall seconds of search and redraws.
+    """
+
+    n_pruned: int
+    importances: Mapping[str, float]
+    redrawn: tuple[Redrawn, ...]
+    took_s: float
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the facts that were kept."""
+        return cls(
+            kept.whole("n_pruned"),
+            kept.part("importances").as_numbers(),
+            tuple(Redrawn.from_json(one) for one in kept.parts("redrawn")),
+            kept.number("took_s"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PairResult:
+    """What tuning a pair found.
+
+    Attributes
+    ----------
+    time_ns
+        When it was made; the record that is written of it has this time, too.
+    alpha
+        The quantile level that contenders are compared at.
+    labelled_days
+        Of folds and test window.
+    scale_is_fallback
+        Whether ATR14/close stood in for the label scale.
+    decision
+        None until the run has decided over all of its pairs.
+    """
+
+    pair: str
+    time_ns: int
+    evidence: Evidence
+    provenance: Mapping[str, object]
+    alpha: float
+    max_adverse_ratio: float
+    labelled_days: float
+    decision_value: DecisionValue
+    chart: Chart
+    search: SearchFacts
+    scale_is_fallback: bool
+    decision: Decision | None = None
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """Return the tuned set."""
+        return self.evidence.sets[TUNED].parameters
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Return the tuned set's metrics."""
+        return self.evidence.sets[TUNED].metrics
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """Return contender, the ATR rule among them -> its score on the test window."""
+        return self.evidence.comparison.scores
+
+    @property
+    def decided(self) -> Decision:
+        """Return the decision of a run that has ended."""
+        if self.decision is None:
+            raise ValueError(f"{self.pair}: nothing is decided yet")
+        return self.decision
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the journal keeps."""
+        return {"version": RESULT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, document: object) -> Self:
+        """Return the result that was kept."""
+        kept = JsonObject(document)
+        if kept.whole("version") != RESULT_VERSION:
+            raise ValueError(f"it has version {kept.whole('version')}, expected {RESULT_VERSION}")
+        return cls(
+            pair=kept.text("pair"),
+            time_ns=kept.whole("time_ns"),
+            evidence=Evidence.from_json(kept.part("evidence")),
+            provenance=kept.anything("provenance"),
+            alpha=kept.number("alpha"),
+            max_adverse_ratio=kept.number("max_adverse_ratio"),
+            labelled_days=kept.number("labelled_days"),
+            decision_value=DecisionValue.from_json(kept.part("decision_value")),
+            chart=Chart.from_json(kept.part("chart")),
+            search=SearchFacts.from_json(kept.part("search")),
+            scale_is_fallback=kept.flag("scale_is_fallback"),
+            decision=kept.optional("decision", Decision.from_json),
+        )

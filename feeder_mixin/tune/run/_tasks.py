@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,19 +20,24 @@ from feeder_mixin.errors import CandleError, FeederError
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.market.holes import bridge
-from feeder_mixin.model.folds import ADVISED_DAYS, Layout, needed_labelled_days, plan_layout
+from feeder_mixin.model.folds import Layout, needed_labelled_days, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_context
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import SIDE_NUMBERS, default_parameters, hash48
 from feeder_mixin.settings import LabelSpec
-from feeder_mixin.tune.judge.evaluate import DEFAULTS, RUNNING, TUNED, Evaluator, record_metrics
-from feeder_mixin.tune.judge.result import chart, compare, decision_value
+from feeder_mixin.tune.judge.comparison import chart, compare, decision_value
+from feeder_mixin.tune.judge.contenders import DEFAULTS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
+from feeder_mixin.tune.judge.result import (
+    Evidence,
+    MeasuredSet,
+    PairResult,
+    Redrawn,
+    SearchFacts,
+)
 from feeder_mixin.tune.run.journal import Journal, RunTrials
 from feeder_mixin.tune.search.space import ParameterSet, StudySettings, warm_start_sets
 from feeder_mixin.tune.search.study import Budget, StudyResult, run_study
-
-RESULT_VERSION: Final = 3
-"""Of the form of a result document: one of another form is never gone on with."""
 
 _market: list[FeatureContext] = []
 """This process's market, set by `start`."""
@@ -136,8 +141,8 @@ def fit_cut(cut_s: int) -> SharedModels:
     return fit_shared(_context_tables(), cut_s, _label[0])
 
 
-def tune_pair(task: PairTask) -> dict[str, Any]:
-    """Return the result document of a pair, kept in the journal before it is returned."""
+def tune_pair(task: PairTask) -> PairResult:
+    """Return what tuning a pair found, kept in the journal before it is returned."""
     s = task.settings
     started = time.monotonic()
     table = _build_table(s.pair, task.candles)
@@ -170,10 +175,12 @@ def _evaluate_contenders(
     shared: Mapping[int, SharedModels],
     study: StudyResult,
     started: float,
-) -> dict[str, Any]:
+) -> PairResult:
     s = task.settings
     evaluator = Evaluator(s, table, shared)
-    contenders = {DEFAULTS: s.start, **({RUNNING: task.champion} if task.champion else {})}
+    contenders: dict[Contender, ParameterSet] = {DEFAULTS: s.start}
+    if task.champion:
+        contenders[RUNNING] = task.champion
     contenders[TUNED] = study.parameters
     comparison = compare(evaluator, task.layout, contenders, s.table_alpha)
     frame = _market[0].context[s.pair] if task.candles is None else task.candles
@@ -191,43 +198,41 @@ def _evaluate_contenders(
         "max_adverse_ratio": s.max_adverse_ratio,
     }
     walks = {name: evaluator.walk(task.layout, values) for name, values in contenders.items()}
-    best_trial = {DEFAULTS: {"best_trial": 0.0}, TUNED: {"best_trial": float(study.winner.number)}}
-    metrics = {
-        name: {
-            **record_metrics(evaluator, walk),
-            **facts,
-            **best_trial.get(name, {}),
-            "defaults_won": float(contenders[name] == default_parameters()),
-        }
-        for name, walk in walks.items()
+    best_trial: dict[Contender, dict[str, float]] = {
+        DEFAULTS: {"best_trial": 0.0},
+        TUNED: {"best_trial": float(study.winner.number)},
+    }
+    sets = {
+        name: MeasuredSet(
+            parameters,
+            {
+                **record_metrics(evaluator, walks[name]),
+                **facts,
+                **best_trial.get(name, {}),
+                "defaults_won": float(parameters == default_parameters()),
+            },
+        )
+        for name, parameters in contenders.items()
     }
     served = walks[TUNED]
-    return {
-        "pair": s.pair,
-        "time_ns": time.time_ns(),
-        "parameters": study.parameters,
-        "metrics": metrics.pop(TUNED),
-        "alternatives": {
-            name: {"parameters": contenders[name], "metrics": values}
-            for name, values in metrics.items()
-        },
-        "provenance": dict(task.provenance),
-        **comparison,
-        "n_independent": len(served.test.q) / s.label.horizon,
-        "decision_value": decision_value(served, s.max_adverse_ratio),
-        "chart": chart(served, frame),
-        "labelled_days": task.layout.labelled_days,
-        "advised_days": ADVISED_DAYS,
-        "max_adverse_ratio": s.max_adverse_ratio,
-        "alpha": s.table_alpha,
-        "importances": dict(study.importances),
-        "n_pruned": sum(trial.pruned for trial in study.trials),
-        "evidence": [
-            {"trial": e.trial.number, "gain": e.gain, "error": e.error} for e in study.evidence
-        ],
-        "search_s": study.search_s,
-        "scale_is_fallback": shared[task.layout.test.cut_s].scale.is_fallback,
-    }
+    return PairResult(
+        pair=s.pair,
+        time_ns=time.time_ns(),
+        evidence=Evidence(sets, comparison, n_independent=len(served.test.q) / s.label.horizon),
+        provenance=dict(task.provenance),
+        alpha=s.table_alpha,
+        max_adverse_ratio=s.max_adverse_ratio,
+        labelled_days=task.layout.labelled_days,
+        decision_value=decision_value(served, s.max_adverse_ratio),
+        chart=chart(served, frame),
+        search=SearchFacts(
+            n_pruned=sum(trial.pruned for trial in study.trials),
+            importances=dict(study.importances),
+            redrawn=tuple(Redrawn(e.trial.number, e.gain, e.error) for e in study.evidence),
+            took_s=study.search_s,
+        ),
+        scale_is_fallback=shared[task.layout.test.cut_s].scale.is_fallback,
+    )
 
 
 def library_versions() -> dict[str, str]:

@@ -17,13 +17,18 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 from feeder_mixin.errors import TuningError
+from feeder_mixin.tune.json_object import JsonObject
+from feeder_mixin.tune.judge.decision import Champion, Decision
+from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult
+
+Built = TypeVar("Built")
 
 State = Literal["open", "finished", "closed"]
 
@@ -50,22 +55,72 @@ CREATE TABLE IF NOT EXISTS trials (
 
 
 @dataclass(frozen=True, slots=True)
+class WarmStart:
+    """What the store held when a run began: kept, because the store changes meanwhile.
+
+    Attributes
+    ----------
+    own
+        The pair's own parameters.
+    others
+        Parameters of the feeder's other pairs.
+    champion
+        What bots took; None where they took nothing.
+    decision
+        What an interrupted command decided on a result that has been opened again since.
+    """
+
+    own: dict[str, float] | None = None
+    others: tuple[dict[str, float], ...] = ()
+    champion: Champion | None = None
+    decision: Decision | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the journal keeps."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the start that was kept."""
+        return cls(
+            own=kept.optional("own", JsonObject.as_numbers),
+            others=tuple(one.as_numbers() for one in kept.parts("others")),
+            champion=kept.optional("champion", Champion.from_json),
+            decision=kept.optional("decision", Decision.from_json),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One run as the journal holds it.
 
     Attributes
     ----------
-    warm_start
-        What the store held when the run began: kept, because the store changes meanwhile.
     result
-        The document of `Journal.finish`; None while the run is open.
+        What `Journal.finish` kept; None while the run is open.
     """
 
     run_id: int
     pair: str
     state: State
-    warm_start: dict[str, Any]
-    result: dict[str, Any] | None
+    warm_start: WarmStart
+    result: PairResult | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewestResults:
+    """The newest result of every pair that has one.
+
+    Attributes
+    ----------
+    results
+        Pair -> run id and result.
+    unread
+        Pairs whose newest result another version made: its form is not known here.
+    """
+
+    results: Mapping[str, tuple[int, PairResult]]
+    unread: tuple[str, ...]
 
 
 class Journal:
@@ -97,7 +152,7 @@ class Journal:
     def begin(
         self,
         identities: Mapping[str, Mapping[str, Any]],
-        warm_start: Mapping[str, Mapping[str, Any]],
+        warm_starts: Mapping[str, WarmStart],
     ) -> dict[str, Run]:
         """Return the unclosed run of every pair, made now where there is none.
 
@@ -108,7 +163,7 @@ class Journal:
         ----------
         identities
             Pair -> everything that decides its result.
-        warm_start
+        warm_starts
             Pair -> what a run made now starts from.
         """
         with self._transaction():
@@ -116,7 +171,12 @@ class Journal:
                 self._db.execute(
                     "INSERT OR IGNORE INTO runs (pair, identity, warm_start, state, created_s)"
                     " VALUES (?, ?, ?, 'open', ?)",
-                    (pair, _dump(identity), _dump(warm_start.get(pair, {})), time.time()),
+                    (
+                        pair,
+                        _dump(identity),
+                        _dump(warm_starts.get(pair, WarmStart()).to_json()),
+                        time.time(),
+                    ),
                 )
         return {pair: self._unclosed(identity) for pair, identity in identities.items()}
 
@@ -203,14 +263,21 @@ class Journal:
             ).fetchall()
         return {number: self._read(document) for number, document in rows}
 
-    def newest_results(self) -> dict[str, Run]:
-        """Return pair -> its newest run that has a result, closed or not; nothing is changed."""
+    def newest_results(self) -> NewestResults:
+        """Return every pair's newest result, of runs closed or not; nothing is changed."""
         with self._errors():
             rows = self._db.execute(
-                "SELECT id, pair, state, warm_start, result FROM runs WHERE id IN"
+                "SELECT pair, id, result FROM runs WHERE id IN"
                 " (SELECT MAX(id) FROM runs WHERE result IS NOT NULL GROUP BY pair) ORDER BY id"
             ).fetchall()
-        return {row[1]: self._make_run(*row) for row in rows}
+        results, unread = {}, []
+        for pair, run_id, text in rows:
+            document = self._read(text)
+            if document.get("version") == RESULT_VERSION:
+                results[pair] = run_id, self._build(PairResult.from_json, document)
+            else:
+                unread.append(pair)
+        return NewestResults(results, tuple(unread))
 
     def progress(self, run_ids: Sequence[int], stage: str) -> dict[int, int]:
         """Return run id -> number of trials kept in a stage."""
@@ -223,20 +290,20 @@ class Journal:
             ).fetchall()
         return dict(rows)
 
-    def finish(self, run_id: int, result: Mapping[str, Any]) -> None:
+    def finish(self, run_id: int, result: PairResult) -> None:
         """Keep a run's result; from now on it is finished."""
         with self._errors():
             self._db.execute(
                 "UPDATE runs SET state = 'finished', result = ? WHERE id = ? AND state = 'open'",
-                (_dump(result), run_id),
+                (_dump(result.to_json()), run_id),
             )
 
-    def amend(self, run_id: int, result: Mapping[str, Any]) -> None:
+    def amend(self, run_id: int, result: PairResult) -> None:
         """Keep a finished run's result with what was decided on it."""
         with self._errors():
             self._db.execute(
                 "UPDATE runs SET result = ? WHERE id = ? AND state = 'finished'",
-                (_dump(result), run_id),
+                (_dump(result.to_json()), run_id),
             )
 
     def reopen(self, run_id: int) -> Run:
@@ -266,8 +333,22 @@ class Journal:
     def _make_run(
         self, run_id: int, pair: str, state: State, warm_start: str, result: str | None
     ) -> Run:
-        document = None if result is None else self._read(result)
-        return Run(run_id, pair, state, self._read(warm_start), document)
+        return Run(
+            run_id,
+            pair,
+            state,
+            self._build(lambda kept: WarmStart.from_json(JsonObject(kept)), self._read(warm_start)),
+            None if result is None else self._build(PairResult.from_json, self._read(result)),
+        )
+
+    def _build(
+        self, from_json: Callable[[dict[str, Any]], Built], document: dict[str, Any]
+    ) -> Built:
+        """Return what a document holds as its type."""
+        try:
+            return from_json(document)
+        except ValueError as error:
+            raise self._damaged(f"holds a document of another form: {error}") from error
 
     def _read(self, text: str) -> dict[str, Any]:
         """Return a document as it was kept."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Protocol
 
 from feeder_mixin.errors import CandleError, SettingsError, StoreError
 from feeder_mixin.schema import PARAMETER_BY_NAME, ParameterRecord
 from feeder_mixin.settings import FeederSettings
-
-Mode = Literal["auto", "always", "never"]
-MODES: Final[tuple[Mode, ...]] = ("auto", "always", "never")
-"""When a tuned set reaches bots."""
+from feeder_mixin.tune.judge.decision import Mode
+from feeder_mixin.tune.judge.result import PairResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class RunSummary:
     Attributes
     ----------
     results
-        Pair -> result document (`tune.run._tasks.tune_pair`) with its decision.
+        Pair -> what tuning it found, with its decision.
     records, candidates
         Pair -> what was written for bots to read, and what was refused, as it entered the outbox.
     failures
@@ -72,7 +70,7 @@ class RunSummary:
     """
 
     feeder_id: str
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: dict[str, PairResult] = field(default_factory=dict)
     records: dict[str, ParameterRecord] = field(default_factory=dict)
     candidates: dict[str, ParameterRecord] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
@@ -100,9 +98,7 @@ class Progress(Protocol):
     def trials(self, done: Mapping[str, int], total: int) -> None:
         """Say how many trials each pair has."""
 
-    def finished(
-        self, pair: str, result: Mapping[str, Any] | None, error: Exception | None
-    ) -> None:
+    def finished(self, pair: str, result: PairResult | None, error: Exception | None) -> None:
         """Say that a pair ended, well or not."""
 
 

@@ -14,6 +14,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from feeder_mixin.errors import FeederError, StoreError
@@ -26,11 +27,13 @@ from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
 from feeder_mixin.stores.notes import describe_unused
 from feeder_mixin.stores.outbox import Outbox
-from feeder_mixin.tune.judge.evaluate import TUNED
-from feeder_mixin.tune.judge.promotion import Champion, build_record, decide
+from feeder_mixin.tune.judge.contenders import TUNED
+from feeder_mixin.tune.judge.decision import Champion, Decision
+from feeder_mixin.tune.judge.promotion import build_record, decide
+from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run.candles import load_run_candles
-from feeder_mixin.tune.run.journal import Journal, Run
+from feeder_mixin.tune.run.journal import Journal, Run, WarmStart
 from feeder_mixin.tune.run.lock import feeder_lock
 from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary, check_options
 from feeder_mixin.tune.search.space import StudySettings
@@ -168,10 +171,10 @@ class _Runner:
             "context": context,
             "feature_hash": FEATURE_HASH,
             "versions": worker.library_versions(),
-            "result_version": worker.RESULT_VERSION,
+            "result_version": RESULT_VERSION,
         }
 
-    def _warm_start(self, pair: str, latest: Latest) -> dict[str, Any]:
+    def _warm_start(self, pair: str, latest: Latest) -> WarmStart:
         """Return what the store held for a pair, as the journal keeps it: start and champion.
 
         A record that bots reject (another horizon) may start the search, and is no champion.
@@ -183,27 +186,26 @@ class _Runner:
             champion = Champion(own.time_ns, dict(own.parameters), beats_rule)
         elif pair in latest.expired:
             champion = Champion(latest.expired[pair], None)
-        return {
-            "own": None if own is None else dict(own.parameters),
-            "others": [dict(r.parameters) for p, r in sorted(latest.records.items()) if p != pair],
-            "champion": None if champion is None else champion.to_dict(),
-        }
+        return WarmStart(
+            own=None if own is None else dict(own.parameters),
+            others=tuple(
+                dict(r.parameters) for p, r in sorted(latest.records.items()) if p != pair
+            ),
+            champion=champion,
+        )
 
-    def _earlier_decision(self, pair: str) -> dict[str, Any] | None:
+    def _earlier_decision(self, pair: str) -> Decision | None:
         """Return what an interrupted command of this run decided: bots may read it now."""
         run = self._runs[pair]
-        decision: dict[str, Any] | None = (run.result or {}).get("decision")
-        return decision or run.warm_start.get("decision")
-
-    def _champion(self, pair: str) -> Champion | None:
-        return Champion.from_dict(self._runs[pair].warm_start["champion"])
+        decided = None if run.result is None else run.result.decision
+        return decided or run.warm_start.decision
 
     def _take_finished(self, journal: Journal) -> None:
         """Take over results that an interrupted command had finished, if no more trials are asked."""
         for pair, run in list(self._runs.items()):
             if run.result is None:
                 continue
-            if run.result["metrics"]["optimization_trials"] < self._options.n_trials:
+            if run.result.metrics["optimization_trials"] < self._options.n_trials:
                 self._runs[pair] = journal.reopen(run.run_id)
             else:
                 logger.info("Pair was finished by the interrupted run pair=%s", pair)
@@ -272,7 +274,8 @@ class _Runner:
             options.seed,
             dict(options.fixes),
         )
-        run, champion = self._runs[pair], self._champion(pair)
+        run = self._runs[pair]
+        champion = run.warm_start.champion
         n_left = len(self._settings.pairs if not options.pairs else options.pairs)
         waves = max(1.0, n_left / jobs)
         return worker.PairTask(
@@ -283,8 +286,8 @@ class _Runner:
             journal_path=self._settings.journal_path,
             run_id=run.run_id,
             budget=Budget(options.n_trials, (options.timeout_s or math.inf) / waves),
-            own=run.warm_start.get("own"),
-            others=run.warm_start.get("others", []),
+            own=run.warm_start.own,
+            others=run.warm_start.others,
             champion=None if champion is None else champion.parameters,
             market_hash=hash48(settings.exchange, settings.candle_type),
             provenance={
@@ -323,24 +326,25 @@ class _Runner:
             else:
                 self._accept(pair, outcome)
 
-    def _accept(self, pair: str, result: dict[str, Any]) -> None:
+    def _accept(self, pair: str, result: PairResult) -> None:
         self._summary.results[pair] = result
         self._progress.finished(pair, result, None)
 
     def _write(self, journal: Journal) -> None:
         """Decide over the finished pairs, and put what is to be stored on its way."""
         results = self._summary.results
-        champions = {pair: self._champion(pair) for pair in results}
-        known = {pair: champion for pair, champion in champions.items() if champion is not None}
-        told = {
-            pair: {**result, "decision": self._earlier_decision(pair)}
-            for pair, result in results.items()
-        }
-        for pair, decision in decide(told, known, self._options.promote).items():
-            result = results[pair]
+        champions, earlier = {}, {}
+        for pair in results:
+            if (champion := self._runs[pair].warm_start.champion) is not None:
+                champions[pair] = champion
+            if (decision := self._earlier_decision(pair)) is not None:
+                earlier[pair] = decision
+        evidence = {pair: result.evidence for pair, result in results.items()}
+        decisions = decide(evidence, champions, self._options.promote, earlier)
+        for pair, decision in decisions.items():
+            result = results[pair] = replace(results[pair], decision=decision)
             # In the journal before it is in the outbox: the next command must know what this wrote.
-            results[pair] = {**result, "decision": decision.to_dict()}
-            journal.amend(self._runs[pair].run_id, results[pair])
+            journal.amend(self._runs[pair].run_id, result)
             if decision.written is not None:
                 record = build_record(self._settings.feeder_id, result, decision, decision.written)
                 self._summary.records[pair] = self._outbox.put(record)
@@ -353,12 +357,11 @@ class _Runner:
         self._write(journal)
         self._deliver()
         for pair, result in self._summary.results.items():
-            decision = result["decision"]
             logger.info(
                 "Decided without the unfinished pairs pair=%s outcome=%s written=%s",
                 pair,
-                decision["outcome"],
-                decision["written"],
+                result.decided.outcome,
+                result.decided.written,
             )
         if self._summary.store_error is not None:
             logger.warning("%s", self._summary.store_error)

@@ -1,0 +1,110 @@
+"""What is decided on a pair, and against whom, as types with one JSON form."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, Self
+
+from feeder_mixin.tune.json_object import JsonObject
+from feeder_mixin.tune.judge.contenders import CONTENDERS, Contender
+
+Mode = Literal["auto", "always", "never"]
+"""When a tuned set reaches bots."""
+MODES: Final[tuple[Mode, ...]] = ("auto", "always", "never")
+
+Outcome = Literal["promoted", "kept", "refused", "first", "expired_replaced"]
+OUTCOMES: Final[tuple[Outcome, ...]] = (
+    "promoted", "kept", "refused", "first", "expired_replaced",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The record that bots took when the run began.
+
+    Attributes
+    ----------
+    parameters
+        None when it has expired: nobody takes it any more.
+    """
+
+    time_ns: int
+    parameters: dict[str, float] | None
+    beats_rule: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the journal keeps."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the champion that was kept."""
+        parameters = kept.optional("parameters", JsonObject.as_numbers)
+        return cls(kept.whole("time_ns"), parameters, kept.flag("beats_rule"))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of one pair, and the numbers that decided it.
+
+    Attributes
+    ----------
+    written
+        Whose parameters go where bots read; None: what is there stays.
+    candidate
+        Whether the challenger goes to the candidates.
+    gain, gain_se
+        Skill that the challenger won over the incumbent on the test window, shrunk to the pair;
+        None when the two are one set.
+    skill, skill_se
+        Skill over the ATR rule on folds and test window, shrunk to the pair.
+    exceedance_interval
+        Where an honest challenger's exceedance lies.
+    """
+
+    mode: Mode
+    outcome: Outcome
+    written: Contender | None
+    candidate: bool
+    reason: str
+    gain: float | None
+    gain_se: float | None
+    pooled_gain: float | None
+    pooled_gain_se: float | None
+    skill: float
+    skill_se: float | None
+    pooled_skill: float
+    pooled_skill_se: float | None
+    beats_rule: bool
+    exceedance_interval: tuple[float, float]
+    champion_time_ns: int | None
+    champion_parameters: dict[str, float] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the journal and ``--json`` carry."""
+        return {**asdict(self), "exceedance_interval": list(self.exceedance_interval)}
+
+    @classmethod
+    def from_json(cls, kept: JsonObject) -> Self:
+        """Return the decision that was kept."""
+        low, high = kept.numbers("exceedance_interval")
+        has_champion = not kept.is_null("champion_time_ns")
+        return cls(
+            mode=kept.choice("mode", MODES),
+            outcome=kept.choice("outcome", OUTCOMES),
+            written=None if kept.is_null("written") else kept.choice("written", CONTENDERS),
+            candidate=kept.flag("candidate"),
+            reason=kept.text("reason"),
+            gain=kept.optional_number("gain"),
+            gain_se=kept.optional_number("gain_se"),
+            pooled_gain=kept.optional_number("pooled_gain"),
+            pooled_gain_se=kept.optional_number("pooled_gain_se"),
+            skill=kept.number("skill"),
+            skill_se=kept.optional_number("skill_se"),
+            pooled_skill=kept.number("pooled_skill"),
+            pooled_skill_se=kept.optional_number("pooled_skill_se"),
+            beats_rule=kept.flag("beats_rule"),
+            exceedance_interval=(low, high),
+            champion_time_ns=kept.whole("champion_time_ns") if has_champion else None,
+            champion_parameters=kept.optional("champion_parameters", JsonObject.as_numbers),
+        )

@@ -1,0 +1,155 @@
+"""Results as the journal keeps them: nothing is lost, nothing foreign is taken."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feeder_mixin.tune.json_object import JsonObject
+from feeder_mixin.tune.judge.contenders import DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.decision import OUTCOMES, Champion, Decision
+from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult, Score
+from tests.reports import builder
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+maybe = st.none() | finite
+names = st.text(max_size=5)
+
+
+@st.composite
+def decisions(draw) -> Decision:
+    """Draw a decision with any numbers, known or not."""
+    return Decision(
+        mode=draw(st.sampled_from(("auto", "always", "never"))),
+        outcome=draw(st.sampled_from(OUTCOMES)),
+        written=draw(st.sampled_from((None, DEFAULTS, RUNNING, TUNED))),
+        candidate=draw(st.booleans()),
+        reason=draw(st.text(max_size=20)),
+        gain=draw(maybe),
+        gain_se=draw(maybe),
+        pooled_gain=draw(maybe),
+        pooled_gain_se=draw(maybe),
+        skill=draw(finite),
+        skill_se=draw(maybe),
+        pooled_skill=draw(finite),
+        pooled_skill_se=draw(maybe),
+        beats_rule=draw(st.booleans()),
+        exceedance_interval=draw(st.tuples(finite, finite)),
+        champion_time_ns=draw(st.none() | st.integers(0, 2**63)),
+        champion_parameters=draw(st.none() | st.dictionaries(names, finite, max_size=3)),
+    )
+
+
+def scores() -> st.SearchStrategy[Score]:
+    """Draw a score of which any figure but the skill may be unknown."""
+    return st.builds(lambda skill, rest: Score(skill, *rest), finite, st.tuples(*[maybe] * 10))
+
+
+@st.composite
+def results(draw) -> PairResult:
+    """Draw a result with any text and numbers in it."""
+    made = builder.make_result(
+        draw(st.text(max_size=20)),
+        draw(st.integers(0, 5)),
+        outcome=draw(st.sampled_from(OUTCOMES)),
+        time_ns=draw(st.integers(0, 2**63)),
+        provenance=draw(st.dictionaries(names, names | st.lists(names) | maybe, max_size=3)),
+        scale_is_fallback=draw(st.booleans()),
+        decision=draw(st.none() | decisions()),
+    )
+    made = builder.with_tuned(made, draw(st.dictionaries(names, finite | st.integers())))
+    importances = draw(st.dictionaries(names, finite, max_size=3))
+    made = replace(made, search=replace(made.search, importances=importances))
+    return builder.with_scores(
+        made,
+        draw(st.dictionaries(names, scores(), max_size=4)),
+        tuned_gain=draw(finite),
+        tuned_gain_se=draw(maybe),
+    )
+
+
+def kept(document: object) -> object:
+    """Return a document as the journal gives it back."""
+    return json.loads(json.dumps(document, sort_keys=True, allow_nan=False))
+
+
+@given(results())
+def test_result_of_any_content_comes_back_from_json_as_it_was(result):
+    """An interrupted run goes on from exactly what it had found."""
+    assert PairResult.from_json(kept(result.to_json())) == result
+
+
+@given(decisions())
+def test_decision_of_any_content_comes_back_from_json_as_it_was(decision):
+    """What bots may have read is known exactly."""
+    assert Decision.from_json(JsonObject(kept(decision.to_json()))) == decision
+
+
+@pytest.mark.parametrize(
+    "champion",
+    [Champion(123, {"num_leaves": 20}), Champion(4, None), Champion(4, None, beats_rule=False)],
+    ids=["valid", "expired", "beats nothing"],
+)
+def test_champion_comes_back_from_json_as_it_was(champion):
+    """What stood in the store when the run began is what an interrupted run is decided on."""
+    assert Champion.from_json(JsonObject(kept(champion.to_json()))) == champion
+
+
+def test_decision_to_json_has_the_keys_that_the_command_line_promises():
+    """The names in the journal and in ``--json``."""
+    document = builder.make_result().decided.to_json()
+    assert set(document) == {
+        "mode", "outcome", "written", "candidate", "reason", "gain", "gain_se", "pooled_gain",
+        "pooled_gain_se", "skill", "skill_se", "pooled_skill", "pooled_skill_se", "beats_rule",
+        "exceedance_interval", "champion_time_ns", "champion_parameters",
+    }  # fmt: skip
+    assert isinstance(document["exceedance_interval"], list)
+
+
+def paths(document: object, path: tuple = ()) -> list[tuple]:
+    """Return the path of every field in a document, of lists only the first item's."""
+    if isinstance(document, dict):
+        items = list(document.items())
+    else:
+        items = [(0, document[0])] if isinstance(document, list) and document else []
+    found = []
+    for key, value in items:
+        found += [(*path, key), *paths(value, (*path, key))]
+    return found
+
+
+DOCUMENT = kept(builder.make_result().to_json())
+FREE = {"provenance"}
+"""Its fields may hold anything."""
+FIELDS = [path for path in paths(DOCUMENT) if path[0] not in FREE or len(path) == 1]
+
+
+@pytest.mark.parametrize("path", FIELDS, ids=lambda path: ".".join(map(str, path)))
+def test_result_with_a_wrong_field_is_a_value_error_that_names_it(path):
+    """Whatever a foreign hand put there: said, never half taken, never another exception."""
+    for wrong in ({"foreign": []}, "text", [[]]):
+        document = kept(DOCUMENT)
+        part = document
+        for key in path[:-1]:
+            part = part[key]
+        if type(part[path[-1]]) is type(wrong):
+            continue
+        part[path[-1]] = wrong
+        named = [key for key in path if isinstance(key, str)]
+        with pytest.raises(ValueError, match=rf"^it\.{named[0]}.*(is|has)"):
+            PairResult.from_json(document)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [None, [], "x", {}, {"version": RESULT_VERSION}, {**DOCUMENT, "version": RESULT_VERSION - 1}],
+    ids=["null", "list", "text", "empty", "version only", "older version"],
+)
+def test_foreign_document_is_a_value_error(document):
+    """JSON, but no result of this form."""
+    with pytest.raises(ValueError, match="it"):
+        PairResult.from_json(document)
