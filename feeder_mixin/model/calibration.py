@@ -59,6 +59,7 @@ def next_theta(theta: float, excursion: float, served: float, alpha: float) -> f
     alpha
         The quantile level it was served at.
     """
+    # In the mean it moves by RATE * (share of misses - alpha): it rests where the two are equal.
     return _KEPT * theta + RATE * ((excursion < served) - alpha)
 
 
@@ -124,12 +125,14 @@ def calibrate_newer(
     first = taken = 0
     if seen_s is not None:
         first, taken = np.searchsorted(opens_s, [seen_s, seen_s - label_s], "right").tolist()
+    # How many labels had ended by the close of each new row: those of rows that open label_s earlier.
     ended = np.searchsorted(opens_s, opens_s[first:] - label_s, "right").tolist()
     # Lists from here on: an element of an array takes ten times as long.
     start, stop = taken, max([taken, *ended])
     seen = (excursion[start:stop].tolist(), alphas[start:stop].tolist())
     values, thetas = forecasts[start:].tolist(), []
     for row, until in enumerate(ended, first - start):
+        # What was served there decides, not the raw forecast: the loop corrects its own corrections.
         for earlier in range(taken - start, until - start):
             label, said = seen[0][earlier], values[earlier]
             if math.isfinite(label + said):

@@ -65,6 +65,7 @@ def needed_labelled_days(label: LabelSpec) -> float:
     """Return how many labelled days a layout needs: for its folds, and to train for the first one."""
     fold_days = MIN_FOLD_HORIZONS * label.horizon_s / DAY_S
     train_days = (label.horizon + (LEAST_ROWS + 1) * PAIR_EVERY) * label.timeframe_s / DAY_S
+    # Folds take FOLDS_SHARE of the days before the test window, training for the first one the rest.
     before_test = max(fold_days * MIN_FOLDS / FOLDS_SHARE, train_days / (1 - FOLDS_SHARE))
     return max(MIN_LABELLED_DAYS, before_test / (1 - SHORT_TEST_SHARE))
 
@@ -113,6 +114,7 @@ def plan_layout(
     test_days = TEST_DAYS if labelled >= SHORT_DAYS else labelled * SHORT_TEST_SHARE
     # On the candle grid, so that every fold starts at a candle's open.
     test_cut_s = _to_grid(end_s - test_days * DAY_S, timeframe_s)
+    # As many folds as fit, none longer than needed: several markets tell more than one long one.
     span_days = (labelled - test_days) * FOLDS_SHARE
     longest = max(FOLD_DAYS, MIN_FOLD_HORIZONS * label.horizon_s / DAY_S)
     n_folds = max(MIN_FOLDS, int(span_days // longest))

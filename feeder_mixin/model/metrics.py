@@ -226,6 +226,7 @@ def ratio_with_error(numerator: Array, denominator: Array) -> tuple[float, float
     ratio = float(numerator.sum()) / total
     if n_blocks < 2:
         return ratio, float("inf")
+    # Taylor's first order: the ratio moves by residual / total with each block's draw.
     residual = numerator - ratio * denominator
     variance = n_blocks / (n_blocks - 1) * float(np.sum(residual**2))
     return ratio, variance**0.5 / total

@@ -310,6 +310,7 @@ def pooled_weights(alpha: float) -> dict[float, float]:
     """
     right = int(np.clip(np.searchsorted(POOLED_ALPHAS, alpha, "right"), 1, len(POOLED_ALPHAS) - 1))
     low, high = POOLED_ALPHAS[right - 1], POOLED_ALPHAS[right]
+    # Rounded: 0.15 - 0.10 is 0.049999999999999996, which would give a level a weight of 1e-16.
     share = round((alpha - low) / (high - low), 12)
     return {level: w for level, w in ((low, 1.0 - share), (high, share)) if w}
 
@@ -383,6 +384,7 @@ class SafetyModel:
         if pooled is not None:
             between = np.sum([w * z for w, z in zip(weights.values(), pooled, strict=True)], axis=0)
         scale = np.exp(log_scale)
+        # In units of the scale, where own trees and pooled trees speak; then back to a ratio.
         rule = self.rule_constant * table["atr_ratio"].to_numpy(np.float64)
         forecast: NDArray[np.float64] = combine(own, between, rule / scale) * scale
         return forecast

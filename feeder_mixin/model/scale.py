@@ -194,6 +194,7 @@ def _training_rows(table: pd.DataFrame, cut_s: int, label: LabelSpec) -> _Rows |
         return None
     part = table.iloc[rows]
     unit = ATR_SHARE * np.exp(_log_atr(part))
+    # A unit of ATR is added before the log: many candles have no excursion at all, and log 0 is none.
     target = np.mean([np.log(np.maximum(-y[rows], 0.0) + unit) for y in excursions], axis=0)
     weight = recency_weights(opens_s[rows], cut_s, HALF_LIFE_DAYS)
     return _Rows(part, regressors(part), target, weight)
@@ -240,12 +241,15 @@ def _fit_linear(
             [((rows.x - mean[:, None]) / std[:, None]).T, np.ones(len(rows.target))]
         )
         weighted = (z * rows.weight[:, None]).T
+        # Normal equations [Z'Z | Z'y], per unit of weight, so that pairs count alike however long they are.
         equations[pair] = weighted @ np.column_stack([z, rows.target]) / rows.weight.sum()
     pooled: Array = np.mean(list(equations.values()), axis=0)
+    # The intercept is not shrunk: it is the typical size itself.
     ridge = RIDGE * np.diag([1.0] * len(mean) + [0.0])
     coefficients = {}
     for pair in pairs:
         own = equations.get(pair, pooled)  # a pair without a finished label takes the pooled fit
+        # Equations are mixed, not coefficients: a pair with few rows of one kind borrows just those.
         mixed = (1 - OWN_SHARE) * pooled + OWN_SHARE * own
         coefficients[pair] = np.linalg.solve(mixed[:, :-1] + ridge, mixed[:, -1])
     return coefficients

@@ -103,6 +103,8 @@ def pool(losses: Mapping[str, DayLosses]) -> Pooled:
     gains = {pair: float(one.saved.sum() / one.unit.sum()) for pair, one in losses.items()}
     noisy = [pair for pair, one in losses.items() if len(one.days) > 1]
     days = np.unique(np.concatenate([losses[pair].days for pair in losses]))
+    # One row a pair, one column a day: what a day adds to the error of a pair's gain, 0 where the pair
+    # has no such day. Errors of any mean of pairs then come from sums down the columns.
     gain = np.array([gains[pair] for pair in noisy])
     noise = np.zeros((len(noisy), len(days)))
     for row, pair in enumerate(noisy):
@@ -134,6 +136,8 @@ def _alike(gain: Array) -> NDArray[np.bool_]:
 def _noise(one: DayLosses, gain: float) -> Array:
     """Return each day's part in the error of a gain (linearised ratio); squares sum to its variance."""
     n_days = len(one.days)
+    # The residual of a day, saved - gain * unit, over the denominator of the ratio: its first-order
+    # effect on the ratio. n / (n - 1), because the gain was estimated from the same days.
     noise: Array = (one.saved - gain * one.unit) / one.unit.sum() * (n_days / (n_days - 1)) ** 0.5
     return noise
 
@@ -143,6 +147,7 @@ def _variance(noise: Array) -> float:
 
     Neighbours that agree raise it; neighbours that differ, as chance has it, do not lower it.
     """
+    # The first autocovariance in full (Hansen and Hodrick, 1980), where it is positive.
     return float(noise @ noise) + 2 * max(0.0, float(noise[1:] @ noise[:-1]))
 
 
@@ -151,6 +156,7 @@ def _between(gain: Array, noise: Array) -> float:
 
     Noise that all pairs share moves all gains alike, so only what is left of it counts.
     """
+    # A market-wide day lifts all gains; what tells pairs apart is the noise beside the day's mean.
     apart = noise - noise.mean(axis=0)
     expected = float(np.sum(apart**2)) / (len(gain) - 1)
     return max(0.0, float(np.var(gain, ddof=1)) - expected)
@@ -169,16 +175,20 @@ def _shrink(gain: Array, noise: Array, row: int) -> tuple[float, float]:
         return float(gain[row]), _variance(noise[row]) ** 0.5
     mean, mean_noise = float(gain[others].mean()), noise[others].mean(axis=0)
     spread = _between(gain[others], noise[others])
+    # Only downwards: with a larger gain of its own the spread may not grow, or it would be believed less.
     if gain[row] < mean:
         with_own = others.copy()
         with_own[row] = True
         spread = max(spread, _between(gain[with_own], noise[with_own]))
     unlike = spread * (1 + 1 / n_others)  # of this pair's true gain from the others' mean
-    shared = float(noise[row] @ mean_noise)
+    # Weight of the own gain that makes the expected squared error smallest, two estimates of one gain
+    # being given: the own one (variance own_doubt + shared) and the others' mean (doubt + shared).
+    shared = float(noise[row] @ mean_noise)  # covariance: days that moved both
     doubt = float(mean_noise @ mean_noise) + unlike - shared
     own_doubt = float(noise[row] @ noise[row]) - shared
     total = doubt + own_doubt
     own = min(max(doubt / total, 0.0), 1.0) if total > 0 else 1.0
+    # The error of the mixture day by day, then what the others' mean can't know of this pair.
     both = own * noise[row] + (1 - own) * mean_noise
     value = own * float(gain[row]) + (1 - own) * mean
     return value, (_variance(both) + (1 - own) ** 2 * unlike) ** 0.5

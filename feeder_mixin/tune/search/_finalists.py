@@ -134,6 +134,8 @@ class Redraws:
         for number in range(1, self._n_draws + 1):
             reference = reference + self.day_losses({**start, ALPHA: alpha}, number)
             losses = losses + self.day_losses({**trial.parameters, ALPHA: alpha}, number)
+            # Summed over redraws before the ratio: a redraw is the same days once more, not new evidence,
+            # so the error stays that of the days.
             gain, error = ratio_with_error(reference - losses, reference)
             if gain <= WIN_ERRORS / 2 * error:
                 break
@@ -166,10 +168,12 @@ def alpha_pays(
         return False
     own = redraws.mean_forecast(parameters)
     unsafe = redraws.excursion < -max_adverse_ratio
+    # +1 for an unsafe candle that only the default level takes, -1 for one that only the own level does.
     difference = np.zeros(len(unsafe))
     for forecasts, sign in ((default, 1.0), (own, -1.0)):
         taken = np.argsort(-forecasts, kind="stable")[:n_safe]
         difference[taken] += sign * unsafe[taken]
     by_day = day_block_sums(difference, redraws.opens_s)
+    # Standard error of a sum over independent days.
     error = float(np.std(by_day, ddof=1)) * len(by_day) ** 0.5 if len(by_day) > 1 else np.inf
     return bool(by_day.sum() > ALPHA_ERRORS * error)
