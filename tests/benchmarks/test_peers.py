@@ -19,6 +19,7 @@ from feeder_mixin.model.quantile import fit_shared
 from feeder_mixin.model.rows import DAY_S, open_seconds, train_stop_s
 from feeder_mixin.settings import LabelSpec
 from tests.candle_factory import make_candles
+from tests.inline_pool import InlinePool
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MODULES = ("common", "naive", "peer_cells", "peer_tuners", "peers")
@@ -189,24 +190,6 @@ def test_main_without_candles_names_the_file(peers, tmp_path, capsys):
     assert str(tmp_path) in capsys.readouterr().out
 
 
-class InProcessPool:
-    """Runs a pool's tasks here, one after the other."""
-
-    def __init__(self, *_arguments):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error):
-        pass
-
-    def run(self, function, tasks):
-        """Yield key and result of every task."""
-        for key, arguments in tasks.items():
-            yield key, function(*arguments)
-
-
 def test_main_killed_goes_on_with_the_cells_that_are_missing(peers, monkeypatch, tmp_path, capsys):
     """Finished cells are kept when a run ends early, and not measured again."""
     measured = []
@@ -219,7 +202,7 @@ def test_main_killed_goes_on_with_the_cells_that_are_missing(peers, monkeypatch,
         assert list(cell.results) == contenders
         return cell
 
-    monkeypatch.setattr(peers, "WorkerPool", InProcessPool)
+    monkeypatch.setattr(peers, "WorkerPool", InlinePool)
     monkeypatch.setattr(peers, "find_spec", lambda _name: True)
     monkeypatch.setattr(peers, "run_settings", lambda *_arguments: {})
     layout = Layout((), Window(0, 15 * DAY_S), 90.0)

@@ -29,6 +29,7 @@ from feeder_mixin.live.train.training import ModelTraining, due_cut_s
 from feeder_mixin.market import history
 from feeder_mixin.schema import hash48
 from tests.candle_factory import candle_file, make_candles, write_candles
+from tests.inline_pool import InlinePool
 from tests.live.conftest import (
     BTC,
     ETH,
@@ -45,35 +46,6 @@ from tests.waiting import wait_until
 N = 8_000  # candles: two weeks of warm-up and two weeks to learn from
 DEADLINE_S = 40.0
 DAY_S = 86_400
-
-
-class InlinePool:
-    """Stands in for the worker process: the same calls, on the training thread itself."""
-
-    before: Callable[[str], None] = staticmethod(lambda _pair: None)
-    fits: list[tuple] = []  # noqa: RUF012 - set anew by every test
-
-    def __init__(self, _jobs, initializer, arguments) -> None:
-        log = logging.getLogger("feeder_mixin")
-        handlers, propagate = log.handlers[:], log.propagate
-        initializer(*arguments)  # silences the logging of its process: that is ours here
-        log.handlers[:], log.propagate = handlers, propagate
-
-    def run(self, function, tasks, _while_waiting):
-        """Yield each task's result or error."""
-        for key, task in tasks.items():
-            self.fits.append(task)
-            type(self).before(key)
-            try:
-                yield key, function(*task)
-            except Exception as error:  # noqa: BLE001 - as a real pool hands it on
-                yield key, error
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        pass
 
 
 class Bench:

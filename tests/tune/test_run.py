@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from feeder_mixin.errors import CandleError, StoreUnavailableError
+from feeder_mixin.model import quantile
 from feeder_mixin.schema import CANDIDATES, default_parameters, hash48
 from feeder_mixin.settings import FeederSettings, LabelSpec, load_settings
 from feeder_mixin.stores.outbox import Outbox
@@ -23,6 +24,7 @@ from feeder_mixin.tune.run.options import RunOptions, RunSummary
 from feeder_mixin.tune.run.run import run_feeder
 from tests.builders import make_record
 from tests.candle_factory import make_candles, write_candles
+from tests.inline_pool import InlinePool
 
 ROOT = Path(__file__).parents[2]
 PAIRS = tuple(f"{base}/USDT:USDT" for base in ("BTC", "ETH", "SOL", "XRP", "BNB"))
@@ -125,6 +127,13 @@ def project(tmp_path_factory):
     return root, settings, store, run(settings, store, root)
 
 
+@pytest.fixture
+def inline(monkeypatch):
+    """Run the workers' tasks in this process, with few pooled trees: starting processes takes longer."""
+    monkeypatch.setattr("feeder_mixin.tune.run.run.WorkerPool", InlinePool)
+    monkeypatch.setattr(quantile, "POOLED_TREES", 8)
+
+
 @pytest.mark.parametrize(
     ("pair", "outcome", "written"),
     [
@@ -192,7 +201,7 @@ def test_run_results_are_in_the_journal_as_they_were_told(project):
     assert {pair: result for pair, (_, result) in newest.results.items()} == summary.results
 
 
-def test_run_never_writes_candidates_only(project):
+def test_run_never_writes_candidates_only(project, inline):
     """Bots read what they read before; a pair without a record stays without."""
     root, settings, _, _ = project
     store = SqlStore(root / "never.sqlite")
@@ -202,7 +211,7 @@ def test_run_never_writes_candidates_only(project):
     assert stored(store, NEW, CANDIDATES) == (1, DEFAULT)
 
 
-def test_run_with_the_store_down_goes_by_what_it_wrote_last(tmp_path):
+def test_run_with_the_store_down_goes_by_what_it_wrote_last(tmp_path, inline):
     """An outage must not look like a first run: the champion last written from here defends."""
     root = tmp_path / "project"
     settings = make_project(root)
@@ -221,7 +230,7 @@ def test_run_with_the_store_down_goes_by_what_it_wrote_last(tmp_path):
 
 
 @pytest.mark.parametrize("metrics", [{"horizon_candles": 60.0}, {"side": 1.0}], ids=str)
-def test_run_champion_of_another_horizon_or_side_is_none(project, metrics):
+def test_run_champion_of_another_horizon_or_side_is_none(project, inline, metrics):
     """Bots reject it, so nothing runs that a challenger would have to beat; the new one has its side."""
     root, settings, _, _ = project
     store = SqlStore(root / f"{next(iter(metrics))}.sqlite")
@@ -251,7 +260,7 @@ def test_run_leaves_out_a_pair_whose_candles_are_of_the_future(project, caplog):
     assert any(EQUAL in r.getMessage() and "future" in r.getMessage() for r in caplog.records)
 
 
-def test_run_interrupted_decides_over_the_finished_pairs_and_goes_on(project, monkeypatch):
+def test_run_interrupted_decides_over_the_finished_pairs_and_goes_on(project, inline, monkeypatch):
     """Ctrl-C: finished pairs are written; the same command decides anew over all, as undisturbed."""
     root, settings, _, _ = project
     pairs = (CLOSE, NEW)
@@ -278,7 +287,7 @@ def test_run_interrupted_decides_over_the_finished_pairs_and_goes_on(project, mo
         assert stored(store, pair)[1] == stored(stores["undisturbed"], pair)[1]
 
 
-def test_run_with_more_trials_knows_what_the_interrupted_one_wrote(project, monkeypatch):
+def test_run_with_more_trials_knows_what_the_interrupted_one_wrote(project, inline, monkeypatch):
     """Ctrl-C, then the same command with a larger --n-trials: its decision goes on top of the first."""
     root, settings, _, _ = project
     store = SqlStore(root / "more.sqlite")
