@@ -48,6 +48,14 @@ def make_candles(
     )
 
 
+def halted(candles: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Return candles of which the last `n` stand still, without volume."""
+    candles = candles.copy()
+    candles.iloc[-n:, :4] = candles["close"].iloc[-n - 1]
+    candles.iloc[-n:, 4] = 0.0
+    return candles
+
+
 def candle_file(datadir: Path, pair: str, timeframe: str = "5m") -> Path:
     """Return where freqtrade keeps futures candles in feather format."""
     name = pair.replace("/", "_").replace(":", "_")

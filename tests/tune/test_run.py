@@ -7,23 +7,20 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from feeder_mixin.errors import CandleError, StoreUnavailableError
+from feeder_mixin.errors import StoreUnavailableError
 from feeder_mixin.model import quantile
 from feeder_mixin.schema import CANDIDATES, default_parameters, hash48
-from feeder_mixin.settings import FeederSettings, LabelSpec, load_settings
+from feeder_mixin.settings import FeederSettings, load_settings
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.judge.decision import Mode
-from feeder_mixin.tune.run import _tasks as worker
-from feeder_mixin.tune.run.candles import load_run_candles
 from feeder_mixin.tune.run.journal import Journal
 from feeder_mixin.tune.run.options import RunOptions, RunSummary
 from feeder_mixin.tune.run.run import run_feeder
 from tests.builders import make_record
-from tests.candle_factory import make_candles, write_candles
+from tests.candle_factory import halted, make_candles, write_candles
 from tests.inline_pool import InlinePool
 
 ROOT = Path(__file__).parents[2]
@@ -244,22 +241,6 @@ def test_run_champion_of_another_horizon_or_side_is_none(project, inline, metric
     assert newest.provenance["exchange"] == "binance"
 
 
-def test_run_leaves_out_a_pair_whose_candles_are_of_the_future(project, caplog):
-    """The pair fails by name; as context it is missing, and said."""
-    _, settings, _, _ = project
-    start = (pd.Timestamp.now("UTC") + pd.Timedelta(days=117)).floor("D").tz_localize(None)
-    frames = {pair: make_candles(300, 1) for pair in (NEW, BEATEN)}
-    ahead = {pair: make_candles(300, 1, start=str(start)) for pair in (CLOSE, EQUAL)}
-    datadir = write_candles(settings.root / "ahead", frames | ahead)
-    options = RunOptions(datadir=datadir)
-    loaded, failures = load_run_candles(settings, options, (NEW, CLOSE), Silence())
-    assert CLOSE not in loaded
-    assert EQUAL not in loaded
-    assert list(failures) == [CLOSE]
-    assert "open in the future" in str(failures[CLOSE])
-    assert any(EQUAL in r.getMessage() and "future" in r.getMessage() for r in caplog.records)
-
-
 def test_run_interrupted_decides_over_the_finished_pairs_and_goes_on(project, inline, monkeypatch):
     """Ctrl-C: finished pairs are written; the same command decides anew over all, as undisturbed."""
     root, settings, _, _ = project
@@ -305,28 +286,6 @@ def test_run_with_more_trials_knows_what_the_interrupted_one_wrote(project, inli
     again = run(settings, store, root, pairs=(CLOSE,), n_trials=2)
     assert "interrupted command" in again.results[CLOSE].decided.reason
     assert stored(store, CLOSE) == (3, NEARLY)
-
-
-def halted(candles, n):
-    """Return candles of which the last `n` stand still, without volume."""
-    candles = candles.copy()
-    candles.iloc[-n:, :4] = candles["close"].iloc[-n - 1]
-    candles.iloc[-n:, 4] = 0.0
-    return candles
-
-
-def test_plan_of_a_halted_pair_ends_with_its_market():
-    """Three days of silence are no test window; a pair that never trades fails by name and count."""
-    candles = make_candles(40 * 288, 3)
-    worker.start({NEW: candles}, LabelSpec("short", 30, 300), candles.index[-1])
-    whole = worker.plan_pair(NEW, None, 180.0)
-    quiet = worker.plan_pair(CLOSE, halted(candles, 3 * 288), 180.0)
-    hour = 12  # stands at the last close, as a hole does
-    assert whole.test.end_s - quiet.test.end_s == (3 * 288 - hour) * 300
-    with pytest.raises(
-        CandleError, match=r"11520, \d+ of them missing or in a halt, give 0\.\d days"
-    ):
-        worker.plan_pair(CLOSE, halted(candles, 25 * 288), 180.0)
 
 
 @pytest.mark.slow
