@@ -18,11 +18,13 @@ from common import LONG_PAIRS, full  # isort: skip - sets thread counts before n
 import freqtrade.exchange
 import lightgbm as lgb
 
-from feeder_mixin.live.bot import LiveFeeder, schedule_identity
+from feeder_mixin.live.bot import LiveFeeder
 from feeder_mixin.live.serve.candles import DataFolder
 from feeder_mixin.live.state.files import write_checked
+from feeder_mixin.live.state.schedule import schedule_identity
+from feeder_mixin.live.train.due import due_cut_s
 from feeder_mixin.live.train.models import ModelStore
-from feeder_mixin.live.train.training import due_cut_s, make_trainer
+from feeder_mixin.live.train.trainer import make_trainer
 from feeder_mixin.model.quantile import pooled_weights
 from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.model.scale import LabelScale

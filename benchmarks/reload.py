@@ -37,6 +37,7 @@ from live_project import (
 )
 
 from feeder_mixin.live.bot import LiveFeeder
+from feeder_mixin.live.state.status import read_status
 from feeder_mixin.rehearsal.exchange.market import ReplayMarket
 from feeder_mixin.settings import load_settings
 
@@ -81,7 +82,8 @@ def child(project: LiveProject) -> None:
             print(f"swap {swaps[-1]}", flush=True)
         if tick % 50 == 0 and (line := sys.stdin.readline().strip()):
             if line == "gaps":
-                training = sum(live._training.is_waiting(p) for p in live.snapshot.pairs.values())
+                pairs = read_status(live.settings.status_path)["pairs"].values()
+                training = sum(pair["model"]["state"] == "training" for pair in pairs)
                 print(json.dumps({"gaps": gaps, "torn": torn, "training": training}), flush=True)
                 gaps.clear()
             else:

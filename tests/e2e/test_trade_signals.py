@@ -58,7 +58,7 @@ class Busy(Recorder):
         return super().entry_trigger(dataframe, metadata)
 '''
 )
-THREADS = ["feeder-reload", "feeder-training"]
+THREADS = ["feeder-reload", "feeder-state", "feeder-training"]
 USER, PASSWORD = "tester", "loopback-only"
 
 

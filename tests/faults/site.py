@@ -19,11 +19,13 @@ from typing import Final
 from unittest import mock
 
 from feeder_mixin.errors import StoreError
-from feeder_mixin.live import bot as live
+from feeder_mixin.live import _memory
 from feeder_mixin.live.bot import LiveFeeder
 from feeder_mixin.live.reload import loader
 from feeder_mixin.live.serve.candles import DataFolder
+from feeder_mixin.live.serve.snapshot import ParameterSnapshot
 from feeder_mixin.live.state.files import read_checked
+from feeder_mixin.live.state.lock import bot_lock
 from feeder_mixin.live.state.status import read_status
 from feeder_mixin.schema import (
     CANDIDATES,
@@ -235,7 +237,9 @@ class Site:
             return Seen(lines, is_killed=True)
         self._check_bot(before)
         sources = {pair.loaded.source for pair in self._bot.snapshot.pairs.values()}
-        return Seen(lines, self._bot._reload["last_error"], sources=frozenset(sources))
+        return Seen(
+            lines, self._bot._memory.reloads.status["last_error"], sources=frozenset(sources)
+        )
 
     def _load(self) -> None:
         with mock.patch.object(
@@ -244,29 +248,21 @@ class Site:
             if self._bot is not None:
                 self._bot.reload()
                 return
-            live._generations.clear()
-            live._reloads.clear()
+            _memory._memories.clear()
             folder = DataFolder(self.settings, self.settings.root, 300)
             self._bot = LiveFeeder(folder, lambda _pair: None)
-            nothing = SimpleNamespace(
-                install=lambda: None,
-                start=lambda: None,
-                wake=lambda: None,
-                error_of=lambda _: None,
-                is_waiting=lambda _: False,
-                due=lambda *_: False,
-            )
+            nothing = SimpleNamespace(install=lambda: None, start=lambda: None, wake=lambda: None)
             self._bot._watcher.stop()
             self._bot._watcher = self._bot._training = nothing
+            self._bot._keeper.start = lambda: None  # type: ignore[method-assign]
             self._bot.start()
 
     def end_bot(self) -> None:
         """Kill the bot: the kernel frees its lock, nothing else is done."""
         if self._bot is not None:
-            while self._bot._lock.is_held:
-                self._bot._lock.release()
-            if self._bot._temporary is not None:
-                self._bot._temporary.remove()
+            self._bot._state_folder.release()
+            while bot_lock(self.settings).is_held:
+                bot_lock(self.settings).release()
         self._bot = None
 
     @contextmanager
@@ -287,7 +283,7 @@ class Site:
 
     # ------------------------------------------------------------------ what must hold
 
-    def _check_bot(self, before: live.ParameterSnapshot | None) -> None:
+    def _check_bot(self, before: ParameterSnapshot | None) -> None:
         assert self._bot is not None
         now = self._bot.snapshot
         for pair, known in now.pairs.items():
@@ -299,7 +295,7 @@ class Site:
                 assert loaded.parameters == record.parameters, "a mixture is running"
         if before is None:
             return
-        is_failed = self._bot._reload["last_error"] is not None
+        is_failed = self._bot._memory.reloads.status["last_error"] is not None
         assert now.generation == before.generation + (not is_failed)
         for pair, known in before.pairs.items():
             after = now.pairs[pair].loaded
@@ -343,7 +339,7 @@ class Site:
         self._load()
         self._check_bot(None)
         assert self._bot is not None
-        assert self._bot._reload["last_error"] is None
+        assert self._bot._memory.reloads.status["last_error"] is None
         answered = time.time_ns()
         for pair in PAIRS:
             entered = [t for k, p, t in self._entered if (k, p) == (MEASUREMENT, pair)]

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from feeder_mixin.cli.bot_commands import BotReport, _print_report
 from feeder_mixin.cli.common import make_console
-from feeder_mixin.live.bot import LiveFeeder, schedule_identity
+from feeder_mixin.live.bot import LiveFeeder
 from feeder_mixin.live.reload.loader import load_last_good
 from feeder_mixin.live.serve.calibration import Calibration
 from feeder_mixin.live.serve.candles import DataFolder
 from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.live.state.last_good import save_last_good
+from feeder_mixin.live.state.schedule import schedule_identity
 from feeder_mixin.live.state.status import read_status, write_status
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.stores.outbox import Outbox
@@ -160,14 +161,14 @@ def test_schedule_file_of_any_content_ends_no_start(fuzz, state_dir, feeder):
     def check(content):
         put(path, content)
         bot._cache.swap_parameters({BTC: loaded_pair(BTC)}, 1, NOW_NS, 0)
-        bot._restore_schedule()
+        bot._schedule.restore(bot._models)
         assert bot.snapshot.pairs[BTC].newest is None
 
     try:
         fuzz(damage_or_change(path, document), check, 80)
     finally:
         bot._watcher.stop()
-        bot._lock.release()
+        bot._state_folder.release()
 
 
 # ------------------------------------------------------------------ SQLite files

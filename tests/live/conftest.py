@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feeder_mixin.live import bot
+from feeder_mixin.live import _memory
 from feeder_mixin.live.bot import FRAME_CANDLES
 from feeder_mixin.live.reload.loader import LoadedPair
 from feeder_mixin.live.serve.calibration import Calibration
@@ -20,8 +20,8 @@ from feeder_mixin.live.serve.columns import SafetyColumns
 from feeder_mixin.live.serve.predictor import Predictor
 from feeder_mixin.live.serve.snapshot import PairSnapshot, Serving
 from feeder_mixin.live.train import walkforward
-from feeder_mixin.live.train.models import ModelStore, Trainer
-from feeder_mixin.live.train.training import make_trainer
+from feeder_mixin.live.train.models import ModelStore
+from feeder_mixin.live.train.trainer import Trainer, make_trainer
 from feeder_mixin.market.features import tail_candles
 from feeder_mixin.model import quantile
 from feeder_mixin.schema import ParameterRecord, default_parameters, hash48
@@ -176,8 +176,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what a process keeps over `/reload_config`: generations and reload counts."""
-    monkeypatch.setattr(bot, "_generations", {})
-    monkeypatch.setattr(bot, "_reloads", {})
+    monkeypatch.setattr(_memory, "_memories", {})
 
 
 @pytest.fixture(autouse=True)

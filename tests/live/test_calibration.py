@@ -21,6 +21,7 @@ from feeder_mixin.live.serve.calibration import Calibration, ThetaTrack, excursi
 from feeder_mixin.live.serve.candles import Tail
 from feeder_mixin.live.serve.columns import FrameForecasts
 from feeder_mixin.live.state.files import read_checked, write_checked
+from feeder_mixin.live.state.folder import StateFolder
 from feeder_mixin.live.state.status import read_status
 from feeder_mixin.market.labels import LABEL_COLUMNS, adverse_excursions
 from feeder_mixin.model.calibration import HALF_LIFE_CANDLES, RATE, calibrate
@@ -503,10 +504,11 @@ def test_file_of_another_timeframe_does_not_fit(fresh, tmp_path, caplog):
 def test_folder_that_can_not_be_written_is_said_once_and_theta_goes_on(start, caplog, monkeypatch):
     """As of the other files: a WARNING, not one a minute, and no end of anything."""
     live = start()
-    monkeypatch.setattr(type(live), "_calibration_path", Path("/proc/nowhere/calibration.json"))
+    nowhere = Path("/proc/nowhere/calibration.json")
+    monkeypatch.setattr(StateFolder, "calibration_path", nowhere)
     for theta in (FAR, 0.3):
         live._calibration.tracks[ETH] = ThetaTrack(FIRST_S, STEP_S, np.array([theta]))
-        live._keep_calibration(pause_s=0.0)
+        live._keeper.keep_calibration(pause_s=0.0)
     lines = [r for r in caplog.records if "calibration file is not written" in r.getMessage()]
     assert len(lines) == 1
     assert live._calibration.factor(ETH) == math.exp(0.3)

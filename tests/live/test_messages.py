@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import StoreUnavailableError
-from feeder_mixin.live import bot
 from feeder_mixin.live._messages import Messages
 from feeder_mixin.live.bot import LiveFeeder
+from feeder_mixin.live.reload import reloader
 from feeder_mixin.live.reload.loader import Loaded, LoadedPair
 from feeder_mixin.schema import default_parameters
 from tests.live.conftest import BTC, ETH, market_record
@@ -219,7 +219,7 @@ def test_failed_reload_is_said_with_its_reason_but_no_foreign_text(
         raise error
 
     with running(world, tmp_path, write_store, sent.append) as live:
-        monkeypatch.setattr(bot, "load_parameters", fail)
+        monkeypatch.setattr(reloader, "load_parameters", fail)
         live.reload()
     (text,) = sent
     assert "reload failed, generation 1 goes on" in text
@@ -242,12 +242,11 @@ def test_rejected_record_in_the_store_is_said_once_over_reloads(world, tmp_path,
     assert "rejected" not in last
 
 
-def test_what_waits_is_sent_beside_the_training(world, tmp_path, write_store, sent, monkeypatch):
+def test_what_waits_is_sent_by_the_keeper(world, tmp_path, write_store, sent, monkeypatch):
     """No reload has to come for it."""
     monkeypatch.setattr(Messages.send_due, "__defaults__", (0.05,))
     with running(world, tmp_path, write_store, sent.append) as live:
         live.reload()
         live.reload()
-        live._look_around()
-        wait_until(lambda: live._look_around() or len(sent) > 1, "the second message")
+        wait_until(lambda: len(sent) > 1, "the second message")
     assert "reloaded, generation 3" in sent[1]

@@ -10,7 +10,8 @@ import pytest
 
 from feeder_mixin.errors import ModelError
 from feeder_mixin.live.train import models
-from feeder_mixin.live.train.models import ModelStore, Trainer
+from feeder_mixin.live.train.models import ModelStore
+from feeder_mixin.live.train.trainer import Trainer
 from feeder_mixin.model.quantile import pooled_weights
 from feeder_mixin.schema import default_parameters
 from tests.live.conftest import BTC, ETH, PAIRS, SOL, STEP_S, open_s

@@ -19,13 +19,17 @@ from statistics import median
 import pytest
 
 from feeder_mixin.errors import StateError, StoreUnavailableError
-from feeder_mixin.live import bot
 from feeder_mixin.live.bot import LiveFeeder
+from feeder_mixin.live.reload import reloader
 from feeder_mixin.live.reload.watcher import SignalWatcher
-from feeder_mixin.live.serve.snapshot import PairSnapshot
-from feeder_mixin.live.state import last_good
+from feeder_mixin.live.serve.candles import DataFolder, LiveTails
+from feeder_mixin.live.serve.snapshot import PairSnapshot, ParameterCache
+from feeder_mixin.live.state import keeper, last_good
 from feeder_mixin.live.state.files import write_checked
+from feeder_mixin.live.state.schedule import schedule_identity
 from feeder_mixin.live.state.status import read_status
+from feeder_mixin.live.train.due import DueFits
+from feeder_mixin.live.train.history import TrainingHistory
 from feeder_mixin.schema import open_text
 from tests.fake_influx import running_server
 from tests.live.conftest import BTC, ETH, PAIRS, SOL, loaded_pair, market_record, open_s
@@ -38,6 +42,7 @@ CHILD = """
 import json, os, signal, sys, threading, time
 from pathlib import Path
 import numpy as np
+from feeder_mixin.live.reload import reloader
 from feeder_mixin.live.reload.watcher import SignalWatcher
 
 store, log = Path(sys.argv[1]), open(sys.argv[2], "a", buffering=1)
@@ -348,13 +353,13 @@ def status(live: LiveFeeder) -> dict:
 def test_request_under_way_is_in_the_status_file_before_the_store_is_asked(live, monkeypatch):
     """Who asks for a reload while one is loading must not take that one's end for his answer."""
     seen = []
-    load = bot.load_parameters
+    load = reloader.load_parameters
 
     def slow(*arguments):
         seen.append(status(live)["reload"])
         return load(*arguments)
 
-    monkeypatch.setattr(bot, "load_parameters", slow)
+    monkeypatch.setattr(reloader, "load_parameters", slow)
     live.reload()
     assert [(s["requested"], s["completed"]) for s in seen] == [(1, 0)]
     assert (status(live)["reload"]["requested"], status(live)["reload"]["completed"]) == (1, 1)
@@ -366,7 +371,7 @@ def test_signal_during_the_first_load_is_answered_after_it(
     """A slow first answer of the store never ends up over the newer one of a reload."""
     write_store(market_record(ETH, time.time_ns() - 10**9, learning_rate=0.02))
     folder = world.folder(world.settings(tmp_path / "user_data", pairs=(ETH,)))
-    load = bot.load_parameters
+    load = reloader.load_parameters
 
     def slow(*arguments):
         loaded = load(*arguments)
@@ -376,7 +381,7 @@ def test_signal_during_the_first_load_is_answered_after_it(
             time.sleep(0.1)
         return loaded
 
-    monkeypatch.setattr(bot, "load_parameters", slow)
+    monkeypatch.setattr(reloader, "load_parameters", slow)
     feeder = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0])
     try:
         feeder.start()
@@ -422,7 +427,7 @@ def test_failed_reload_changes_nothing_is_reported_and_the_next_recovers(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(bot, "load_parameters", fail)
+        patch.setattr(reloader, "load_parameters", fail)
         live.reload()
     assert live.snapshot is before
     failed = status(live)
@@ -458,7 +463,7 @@ def test_reload_with_a_full_disk_still_swaps(live, monkeypatch, caplog, write_st
     def full(*_arguments):
         raise StateError("status.json can't be written: No space left on device")
 
-    for module, name in ((bot, "keep_status"), (last_good, "write_checked")):
+    for module, name in ((keeper, "keep_status"), (last_good, "write_checked")):
         monkeypatch.setattr(module, name, full)
     write_store(market_record(ETH, time.time_ns(), num_leaves=40))
     live.reload()
@@ -495,7 +500,7 @@ def test_models_of_a_clock_set_back_are_said_in_one_line(world, tmp_path, caplog
     begin_s = int(time.time()) + 7_200
     entries = [{"model": "x", "first_candle_s": begin_s + n} for n in range(7)]
     document = {
-        "identity": bot.schedule_identity(settings),
+        "identity": schedule_identity(settings),
         "pairs": dict.fromkeys((BTC, ETH, SOL), entries),
     }
     write_checked(settings.state_dir / "schedule.json", document)
@@ -519,7 +524,7 @@ def test_changed_context_drops_neither_models_nor_what_was_served(world, tmp_pat
     assert serving.model.misfits(settings) == []
     other = replace(settings, context_pairs=tuple(sorted(PAIRS)), train_days=90.0)
     assert serving.model.misfits(other) == ["context_pairs", "train_days"]
-    assert bot.schedule_identity(settings) == bot.schedule_identity(other)
+    assert schedule_identity(settings) == schedule_identity(other)
     pair = PairSnapshot(
         loaded_pair(ETH),
         1,
@@ -529,22 +534,19 @@ def test_changed_context_drops_neither_models_nor_what_was_served(world, tmp_pat
             ),
         ),
     )
-    feeder = LiveFeeder(folder, lambda _pair: world.candles[ETH].iloc[:0])
-    try:
-        assert feeder._training.due(pair, time.time()) is None
-    finally:
-        feeder.stop()
-    again = LiveFeeder(world.folder(other), lambda _pair: world.candles[ETH].iloc[:0])
-    try:
-        assert again._training.due(pair, time.time()) is not None
-    finally:
-        again.stop()
+    assert due_fits(folder).due(pair, time.time()) is None
+    assert due_fits(world.folder(other)).due(pair, time.time()) is not None
+
+
+def due_fits(folder: DataFolder) -> DueFits:
+    """Return what decides on a bot's fits, without the bot."""
+    return DueFits(TrainingHistory(folder, LiveTails(folder, 1)), ParameterCache())
 
 
 def test_saved_models_of_another_side_are_named_with_both_values(world, tmp_path, caplog):
     """Which key of the config did not fit, what it was, what it is now."""
     settings = world.settings(tmp_path / "user_data", pairs=(ETH,))
-    before = bot.schedule_identity(settings)
+    before = schedule_identity(settings)
     document = {"identity": before | {"side": "short"}, "pairs": {}}
     write_checked(settings.state_dir / "schedule.json", document)
     feeder = LiveFeeder(world.folder(settings), lambda _pair: world.candles[ETH].iloc[:0])

@@ -23,9 +23,12 @@ from hypothesis import strategies as st
 from feeder_mixin.errors import CandleError
 from feeder_mixin.live.serve.candles import DataFolder, LiveTails
 from feeder_mixin.live.serve.snapshot import ParameterCache, Serving
-from feeder_mixin.live.train import training
+from feeder_mixin.live.train import due, training
+from feeder_mixin.live.train import history as candle_history
+from feeder_mixin.live.train.due import DueFits, due_cut_s
+from feeder_mixin.live.train.history import TrainingHistory
 from feeder_mixin.live.train.models import ModelStore, TrainedModel
-from feeder_mixin.live.train.training import ModelTraining, due_cut_s
+from feeder_mixin.live.train.training import ModelTraining
 from feeder_mixin.market import history
 from feeder_mixin.schema import hash48
 from tests.candle_factory import candle_file, make_candles, write_candles
@@ -63,26 +66,17 @@ class Bench:
         self.tails = LiveTails(self.folder, N)
         self.cache = ParameterCache()
         self.store = ModelStore(settings.model_dir, settings)
-        self.until_s = 0
-        self.changes = 0
-        self.polls = 0
         self.generation = 0
-        self.training = ModelTraining(
-            self.folder, self.tails, self.cache, self.store, settings.model_dir,
-            lambda: self.until_s, self._change, self._poll,
-        )  # fmt: skip
-
-    def _change(self) -> None:
-        self.changes += 1
-
-    def _poll(self) -> None:
-        self.polls += 1
+        self.changed = threading.Event()
+        self.history = TrainingHistory(self.folder, self.tails)
+        self.due = DueFits(self.history, self.cache)
+        self.training = ModelTraining(self.history, self.due, self.cache, self.store, self.changed)
 
     def see(self, n: int = N) -> None:
         """Take the host's candles of all pairs, as far as they have come."""
         for pair, candles in self.candles.items():
             self.tails.take(pair, host_frame(candles.iloc[:n]))
-        self.until_s = open_s(self.candles[ETH], n - 1)
+        self.tails.until_s = open_s(self.candles[ETH], n - 1)
 
     def load(self, *loaded) -> None:
         """Put parameters in force, and wake the thread as a reload does."""
@@ -182,7 +176,10 @@ def test_due_cut_never_goes_back(now_s, later_s, hours):
 
 
 def test_new_parameters_get_a_model_that_serves_the_candle_now_open(make_bench, inline):
-    """Trained until the last grid point, in force from the next candle to close, said."""
+    """Trained until the last grid point, in force from the next candle to close, said by an event.
+
+    Files of the bot's state are the keeper's: the training writes models and no other.
+    """
     bench = make_bench()
     bench.load(*(loaded_pair(pair) for pair in PAIRS))
     bench.see()
@@ -195,17 +192,18 @@ def test_new_parameters_get_a_model_that_serves_the_candle_now_open(make_bench, 
         assert serving.first_candle_s % STEP_S == 0
         assert serving.loaded == loaded_pair(pair)
         assert serving.model.rows > 0
-    assert bench.changes > 0
+    wait_until(bench.changed.is_set, "the event")
+    assert [path.name for path in bench.folder.settings.state_dir.iterdir()] == ["models"]
 
 
 def test_nothing_is_trained_before_the_first_candle(make_bench, inline):
     """Without a candle there is nothing to say how far the market has come."""
     bench = make_bench()
     bench.load(loaded_pair(ETH))
-    bench.training._close_gaps()
-    assert bench.training._next() is None
+    bench.history.close_gaps(bench.due.cut_s(), lambda: None)
+    assert bench.due.next() is None
     bench.see()
-    assert bench.training._next() is not None
+    assert bench.due.next() is not None
 
 
 def test_changed_pairs_come_first_then_the_oldest_cut(make_bench, inline):
@@ -220,7 +218,7 @@ def test_changed_pairs_come_first_then_the_oldest_cut(make_bench, inline):
     bench.see()
     bench.training.start()
     bench.wait_current(*PAIRS)
-    assert [fit[0] for fit in inline.fits] == [SOL, ETH, BTC]
+    assert [fit.pair for fit, _ in inline.fits] == [SOL, ETH, BTC]
 
 
 def test_unchanged_pair_with_a_model_of_this_cut_is_not_fitted(make_bench, inline):
@@ -234,7 +232,7 @@ def test_unchanged_pair_with_a_model_of_this_cut_is_not_fitted(make_bench, inlin
     inline.fits.clear()
     bench.load(loaded_pair(BTC, 2), loaded_pair(ETH, 2, num_leaves=30))
     bench.wait_current(BTC, ETH)
-    assert [fit[0] for fit in inline.fits] == [ETH]
+    assert [fit.pair for fit, _ in inline.fits] == [ETH]
     assert bench.newest(BTC).model is kept
     assert bench.newest(BTC).loaded.version == 2
 
@@ -273,7 +271,7 @@ def test_parameters_replaced_during_the_fit_never_serve_the_old_ones(make_bench,
     bench.wait_current(ETH)
     servings = bench.cache.snapshot.pairs[ETH].servings
     assert [s.loaded for s in servings] == [newer]
-    assert [fit[1]["num_leaves"] for fit in inline.fits] == [15, 30]
+    assert [fit.parameters["num_leaves"] for fit, _ in inline.fits] == [15, 30]
 
 
 def test_pair_whose_candles_came_after_the_first_fit_began_is_fitted_with_them(make_bench, inline):
@@ -289,7 +287,7 @@ def test_pair_whose_candles_came_after_the_first_fit_began_is_fitted_with_them(m
     inline.before = staticmethod(come_on)
     bench.training.start()
     bench.wait_current(BTC, ETH)
-    newer = {fit[0]: fit[3] for fit in inline.fits}
+    newer = {fit.pair: tail for fit, tail in inline.fits}
     assert newer[ETH].last_s == open_s(bench.candles[ETH], N - 1)
 
 
@@ -301,7 +299,7 @@ def test_failing_fit_leaves_the_old_model_and_is_retried_after_the_pause(
     make_bench, inline, monkeypatch, caplog, context
 ):
     """Damaged candles: what serves goes on, why is in `errors` and log; mended, it comes."""
-    monkeypatch.setattr(training, "_RETRY_S", 0.5)
+    monkeypatch.setattr(due, "RETRY_S", 0.5)
     bench = make_bench(context_pairs=context, pairs=(BTC, ETH))
     bench.load(loaded_pair(BTC), loaded_pair(ETH))
     bench.see()
@@ -313,9 +311,9 @@ def test_failing_fit_leaves_the_old_model_and_is_retried_after_the_pause(
     path.write_bytes(b"nonsense")
     bench.load(loaded_pair(BTC), loaded_pair(ETH, 2, num_leaves=30))
     wait_until(
-        lambda: ETH in bench.training.errors or bench.newest(ETH) is not old, "an end of ETH's fit"
+        lambda: ETH in bench.due.errors or bench.newest(ETH) is not old, "an end of ETH's fit"
     )
-    assert path.name in bench.training.errors.get(ETH, "")
+    assert path.name in bench.due.errors.get(ETH, "")
     assert bench.newest(ETH) is old
     line = f"No new model for {ETH}, what serves goes on cut="
     assert any(r.getMessage().startswith(line) for r in caplog.records)
@@ -323,7 +321,7 @@ def test_failing_fit_leaves_the_old_model_and_is_retried_after_the_pause(
     wait_until(lambda: len(inline.fits) > n_failed, "another fit")  # tried again by itself
     path.write_bytes(whole)
     bench.wait_current(ETH)
-    wait_until(lambda: bench.training.errors == {}, "no error any more")
+    wait_until(lambda: bench.due.errors == {}, "no error any more")
 
 
 def test_failed_fit_is_not_tried_again_before_the_pause_is_over(make_bench, inline):
@@ -332,47 +330,37 @@ def test_failed_fit_is_not_tried_again_before_the_pause_is_over(make_bench, inli
     candle_file(bench.datadir, ETH).write_bytes(b"nonsense")
     bench.load(loaded_pair(ETH), loaded_pair(BTC))
     bench.see()
-    bench.training._downloaded_s = {pair: time.time() for pair in PAIRS}
     bench.training.start()
     wait_until(
-        lambda: ETH in bench.training.errors and bench.is_current(BTC),
+        lambda: ETH in bench.due.errors and bench.is_current(BTC),
         "ETH's error and BTC's model",
     )
-    assert not bench.training.is_waiting(bench.cache.snapshot.pairs[ETH])
+    assert not bench.due.is_waiting(bench.cache.snapshot.pairs[ETH])
     for _ in range(3):
         bench.training.wake()
         wait_until(lambda: not bench.training._wake.is_set(), "the thread to take the wake-up")
-    assert [fit[0] for fit in inline.fits].count(ETH) == 1
+    assert [fit.pair for fit, _ in inline.fits].count(ETH) == 1
     bench.load(loaded_pair(ETH, 2, num_leaves=30), loaded_pair(BTC))  # something did change
-    wait_until(lambda: [fit[0] for fit in inline.fits].count(ETH) == 2, "ETH's second fit")
+    wait_until(lambda: [fit.pair for fit, _ in inline.fits].count(ETH) == 2, "ETH's second fit")
 
 
-def test_thread_polls_on_while_a_failure_pauses_it(make_bench, inline, caplog):
-    """What is written every few seconds is written then, too; a wake-up ends the pause."""
+def test_wake_up_ends_the_pause_of_a_failed_thread(make_bench, inline, caplog):
+    """A defect is said and waited out; new parameters are looked at before that."""
     bench = make_bench(pairs=(ETH,))
     calls = []
 
-    def fail():
+    def fail(*_arguments):
         calls.append(time.monotonic())
         raise ZeroDivisionError("a defect")
 
-    bench.training._close_gaps = fail
+    bench.history.close_gaps = fail
     bench.training.start()
-    wait_until(lambda: calls, "the first failure")
-    polls = bench.polls
-    wait_until(lambda: bench.polls >= polls + 2, "two polls")
+    wait_until(bench.changed.is_set, "the event")
+    time.sleep(0.1)  # five polls
     assert len(calls) == 1
+    assert bench.due.thread_error == "ZeroDivisionError: a defect"
     bench.training.wake()
     wait_until(lambda: len(calls) == 2, "the second failure")
-
-
-def test_thread_polls_on_while_it_waits_for_a_worker(make_bench):
-    """A fit may take long; what others wait for does not."""
-    bench = make_bench(pairs=(ETH,), context_pairs=[ETH])
-    start_real(bench)
-    polls = bench.polls
-    wait_until(lambda: bench.polls >= polls + 2, "two polls")
-    assert bench.newest(ETH) is None
 
 
 def test_training_over_a_gap_is_said(make_bench, inline, caplog, monkeypatch):
@@ -400,7 +388,7 @@ def test_gap_between_disk_and_host_is_named_and_downloaded_before_training(
         asked.append(sorted(pairs))
         write_candles(datadir, {p: c.iloc[: N - 5] for p, c in bench.candles.items()})
 
-    monkeypatch.setattr(training, "download_newer", download)
+    monkeypatch.setattr(candle_history, "download_newer", download)
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
@@ -422,7 +410,7 @@ def test_gap_that_can_not_be_filled_is_an_error_and_training_goes_on_saying_so(
         tmp_path / "elsewhere", {p: c.iloc[: N - 600] for p, c in bench.candles.items()}
     )
     bench.folder = replace(bench.folder, datadir=other)
-    bench.training._folder = bench.tails._folder = bench.folder
+    bench.history.folder = bench.tails._folder = bench.folder
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
@@ -449,21 +437,21 @@ def test_model_on_a_fraction_of_its_history_never_replaces_a_good_one(
 ):
     """Without the data folder the old model serves on, said; with it the pair is trained at once."""
     caplog.set_level(logging.INFO, "feeder_mixin")
-    monkeypatch.setattr(training, "download_older", refuse_download)
+    monkeypatch.setattr(candle_history, "download_older", refuse_download)
     bench = make_bench(pairs=(ETH,))
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
     bench.wait_current(ETH)
     good = bench.newest(ETH).model
-    assert good.rows >= 0.95 * bench.training.expected_rows(good)
+    assert good.rows >= 0.95 * bench.due.expected_rows(good)
     bench.tails.tails[ETH] = bench.tails.tails[ETH].newest(5_400)  # what a bot keeps in memory
     away = move_away(bench)
     bench.load(loaded_pair(ETH, 2, num_leaves=30))
-    wait_until(lambda: ETH in bench.training.errors, "ETH's error")
+    wait_until(lambda: ETH in bench.due.errors, "ETH's error")
     assert bench.newest(ETH).model is good
-    said = f"candles are missing: rows=\\d+ expected_rows={bench.training.expected_rows(good)} "
-    assert re.search(f"{said}.* rows={good.rows} ", bench.training.errors[ETH])
+    said = f"candles are missing: rows=\\d+ expected_rows={bench.due.expected_rows(good)} "
+    assert re.search(f"{said}.* rows={good.rows} ", bench.due.errors[ETH])
     assert "No new model for ETH/USDT:USDT, what serves goes on" in caplog.text
     assert "gap=its candles are gone from" in caplog.text
     bench.datadir.rmdir()
@@ -473,7 +461,7 @@ def test_model_on_a_fraction_of_its_history_never_replaces_a_good_one(
         "the model of the new parameters",
     )
     assert bench.newest(ETH).model.rows >= good.rows
-    assert not bench.training.errors
+    assert not bench.due.errors
 
 
 def refuse_download(_settings, pairs, *_more) -> None:
@@ -486,17 +474,17 @@ def test_first_model_on_a_short_history_serves_with_a_warning_until_older_candle
 ):
     """Few days on disk: older ones are asked for; when they come, the pair is trained again."""
     caplog.set_level(logging.INFO, "feeder_mixin")
-    monkeypatch.setattr(training, "download_older", refuse_download)
+    monkeypatch.setattr(candle_history, "download_older", refuse_download)
     bench = make_bench(pairs=(ETH,))
     bench.folder = replace(bench.folder, listed_s={})
-    bench.training._folder = bench.folder
+    bench.history.folder = bench.folder
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
     bench.wait_current(ETH)
     short = bench.newest(ETH).model
-    assert bench.training.is_short(short)
-    assert bench.training.expected_rows(short) == 4320  # 150 days
+    assert bench.due.is_short(short)
+    assert bench.due.expected_rows(short) == 4320  # 150 days
     assert (
         f"Model is on a short history, older candles are missing; it is trained again when they are there pair={ETH} rows={short.rows} expected_rows=4320 "
         in caplog.text
@@ -522,25 +510,25 @@ def test_young_pair_is_not_a_short_history(make_bench, inline, caplog):
     bench.training.start()
     bench.wait_current(ETH)
     model = bench.newest(ETH).model
-    assert not bench.training.is_short(model)
+    assert not bench.due.is_short(model)
     assert caplog.text.count("Training begins feeder=feeder120b pairs=1 cut=20") == 1
     assert "short history" not in caplog.text
     assert "Candles are missing" not in caplog.text
-    assert f"rows={model.rows} expected_rows={bench.training.expected_rows(model)} " in caplog.text
+    assert f"rows={model.rows} expected_rows={bench.due.expected_rows(model)} " in caplog.text
 
 
 def test_exchange_without_older_candles_tells_the_listing(make_bench, inline, caplog, monkeypatch):
     """Asked for older candles and given none: the first one on disk is where the pair began."""
     caplog.set_level(logging.INFO, "feeder_mixin")
-    monkeypatch.setattr(training, "download_older", lambda *_more: None)
+    monkeypatch.setattr(candle_history, "download_older", lambda *_more: None)
     bench = make_bench(pairs=(ETH,))
     bench.folder = replace(bench.folder, listed_s={})
-    bench.training._folder = bench.folder
+    bench.history.folder = bench.folder
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()
     bench.wait_current(ETH)
-    assert not bench.training.is_short(bench.newest(ETH).model)
+    assert not bench.due.is_short(bench.newest(ETH).model)
     assert (
         "The exchange has no older candles, expected rows count from the first one" in caplog.text
     )
@@ -555,10 +543,10 @@ def test_pair_with_too_few_rows_gets_no_model(make_bench, inline, caplog):
     bench.see()
     bench.tails.tails[ETH] = bench.tails.tails[ETH].newest(4_600)
     bench.training.start()
-    wait_until(lambda: ETH in bench.training.errors, "ETH's error")
+    wait_until(lambda: ETH in bench.due.errors, "ETH's error")
     assert re.match(
         r"\d\d rows to learn from in the 150 days before 20\S+Z, needed are 100: ",
-        bench.training.errors[ETH],
+        bench.due.errors[ETH],
     )
     assert bench.newest(ETH) is None
     wait_until(lambda: "none serves: it is never safe" in caplog.text, "the warning")
@@ -633,7 +621,7 @@ def test_killed_worker_is_replaced_and_its_fit_is_done(make_bench, caplog):
     os.kill(pid, signal.SIGKILL)
     bench.wait_current(ETH)
     assert caplog.text.count("A worker process died") == 1
-    assert bench.training.errors == {}
+    assert bench.due.errors == {}
 
 
 @pytest.mark.slow
@@ -654,7 +642,7 @@ def test_context_pair_whose_file_was_damaged_meanwhile_is_said_by_the_bot(make_b
     path.write_bytes(b"nonsense")
     bench.load(loaded_pair(ETH))
     bench.training.start()
-    wait_until(lambda: bench.is_current(ETH) or ETH in bench.training.errors, "an end of ETH's fit")
+    wait_until(lambda: bench.is_current(ETH) or ETH in bench.due.errors, "an end of ETH's fit")
     assert path.name in caplog.text
 
 
@@ -668,7 +656,7 @@ def test_damage_of_every_context_file_is_named_and_not_taken_for_a_dead_worker(m
     bench.load(loaded_pair(ETH))
     bench.training.start()
     wait_until(lambda: path.name in caplog.text or bench.newest(ETH), "an end of ETH's fit")
-    assert "out of memory" not in bench.training.errors.get(ETH, "")
+    assert "out of memory" not in bench.due.errors.get(ETH, "")
     assert path.name in caplog.text
 
 

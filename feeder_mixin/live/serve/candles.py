@@ -236,12 +236,18 @@ class LiveTails:
     ----------
     keep
         Candles kept in memory per pair.
+
+    Attributes
+    ----------
+    until_s
+        Open of the newest candle that the host has asked about, 0 before the first.
     """
 
     def __init__(self, folder: DataFolder, keep: int) -> None:
         self._folder = folder
         self._keep = keep
         self._repairs: dict[str, Tail] = {}
+        self.until_s = 0
         self.tails: dict[str, Tail] = {}
         self.disk_last_s: dict[str, int | None] = {}
 

@@ -59,11 +59,10 @@ class Predictor:
     ) -> None:
         self._settings = folder.settings
         self._folder = folder
-        self._tails = tails
-        self._calibration = calibration
+        self.tails = tails
+        self.calibration = calibration
         self._host_frame = host_frame
         self._context: ContextTail | None = None
-        self._until_s = 0
         self._n_frame = 0
         self._columns: dict[str, SafetyColumns] = {}
         self._repaired: set[str] = set()
@@ -101,7 +100,7 @@ class Predictor:
         raw = self._forecast(opens_s[is_new], context, tail, snapshot)
         forecasts = served.joined(raw)
         # Also where nothing is new: the labels of candles that were served go on ending.
-        q = self._calibration.serve(pair, forecasts, tail)
+        q = self.calibration.serve(pair, forecasts, tail)
         return forecasts.columns(q, self._settings.max_adverse_ratio)
 
     def _is_new(self, pair: str, served: SafetyColumns) -> NDArray[np.bool_]:
@@ -125,13 +124,8 @@ class Predictor:
             return NO_FORECASTS
         return raw_forecasts(wanted, snapshot, self._settings.model_max_age_hours * 3600)
 
-    @property
-    def until_s(self) -> int:
-        """Return the open of the newest candle seen, 0 before the first."""
-        return self._until_s
-
     def _take(self, pair: str, frame: pd.DataFrame) -> Tail | None:
-        tail, changed = self._tails.take(pair, frame)
+        tail, changed = self.tails.take(pair, frame)
         if changed:
             self._repaired.add(pair)
             self._context_changed |= pair in self._settings.context_pairs
@@ -141,10 +135,11 @@ class Predictor:
         """Return the context up to a candle; taken from the host once a candle."""
         if n_frame > self._n_frame:  # the first pair may be a young one with a short frame
             self._n_frame, self._context_changed = n_frame, True
-        if until_s <= self._until_s and not self._context_changed:
+        before_s = self.tails.until_s
+        if until_s <= before_s and not self._context_changed:
             return self._context
-        since_s = self._until_s - _LOOK_BACK * self._folder.timeframe_s
-        self._until_s = until_s = max(until_s, self._until_s)
+        since_s = before_s - _LOOK_BACK * self._folder.timeframe_s
+        self.tails.until_s = until_s = max(until_s, before_s)
         newer = {}
         for pair in self._settings.context_pairs:
             tail = self._take(pair, self._host_frame(pair))
@@ -163,12 +158,12 @@ class Predictor:
         """Return the context from the data folder and the host; None without any context candle."""
         s, timeframe_s = self._settings, self._folder.timeframe_s
         since_s = (
-            self._until_s
+            self.tails.until_s
             - context_candles(s.horizon_candles, timeframe_s, self._n_frame) * timeframe_s
         )
         frames = {}
         for pair in s.context_pairs:
-            tail = self._tails.tails.get(pair)
+            tail = self.tails.tails.get(pair)
             try:
                 joined = self._folder.load_joined(pair, tail, since_s)
             except CandleError:  # said when the tail was read
@@ -178,7 +173,7 @@ class Predictor:
         if not frames:
             return None
         context = ContextTail(frames, s.horizon_candles, timeframe_s, self._n_frame)
-        context.extend({}, pd.Timestamp(self._until_s, unit="s", tz="UTC"))
+        context.extend({}, pd.Timestamp(self.tails.until_s, unit="s", tz="UTC"))
         return context
 
     def _say_behind(self, pair: str, tail: Tail | None, until_s: int) -> None:

@@ -1,68 +1,127 @@
-"""What the status file says of one pair: a snapshot in the words of `live.state.status`."""
+"""What the status file says of the running bot, in the words of `live.state.status`."""
 
 from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feeder_mixin.live.serve.columns import SafetyColumns
-from feeder_mixin.live.serve.exceedance import Exceedance
-from feeder_mixin.live.serve.snapshot import PairSnapshot
-from feeder_mixin.live.state.status import ExceedanceStatus, ModelState, ModelStatus, PairStatus
+from feeder_mixin.live.reload.counts import ReloadCounts
+from feeder_mixin.live.serve.exceedance import Exceedance, realised_exceedance
+from feeder_mixin.live.serve.predictor import Predictor
+from feeder_mixin.live.serve.snapshot import PairSnapshot, ParameterCache, Serving
+from feeder_mixin.live.state.status import (
+    ExceedanceStatus,
+    ModelState,
+    ModelStatus,
+    PairStatus,
+    Status,
+)
+from feeder_mixin.live.train.due import DueFits
+from feeder_mixin.live.train.models import TrainedModel
 from feeder_mixin.schema import NANOSECONDS, format_time_ns
+from feeder_mixin.settings import FeederSettings
 
 
-def describe_pair(
-    pair: PairSnapshot,
-    model_state: ModelState,
-    *,
-    error: str | None,
-    expected_rows: int | None,
-    served: SafetyColumns | None,
-    factor: float,
-    exceedance: Exceedance | None,
-) -> PairStatus:
-    """Return what a pair has loaded, what serves it, and how that does.
+class StatusBuilder:
+    """Says what the bot runs on and how that does; reads only, on any thread."""
 
-    Parameters
-    ----------
-    error
-        Why its last fit failed, or None.
-    expected_rows
-        Of the serving model; None without one.
-    served
-        Columns of the host's newest frame; None before the first.
-    factor
-        What its forecasts are multiplied by.
-    """
-    newest = pair.newest
-    model = ModelStatus(
-        state=model_state,
-        version=None if newest is None else _time_text(newest.loaded.version),
-        generation=None if newest is None else newest.generation,
-        trained_until=None if newest is None else _time_text(newest.model.cut_s * NANOSECONDS),
-        rows=None if newest is None else newest.model.rows,
-        expected_rows=expected_rows,
-        context_share=None if newest is None else newest.model.context_share,
-        error=error,
-        calibration=factor,
-    )
-    return PairStatus(
-        source=pair.loaded.source,
-        version=_time_text(pair.loaded.version),
-        parameters=dict(pair.loaded.parameters),
-        rejected=pair.loaded.rejected,
-        passed_over=pair.loaded.passed_over,
-        last_candle=None if served is None else _open_text(served.opens_s),
-        last_served=None if served is None else _open_text(served.opens_s[np.isfinite(served.q)]),
-        model=model,
-        last_good_at=_time_text(pair.loaded.saved_ns),
-        exceedance=None
-        if exceedance is None
-        else ExceedanceStatus(
-            share=exceedance.share, nominal=exceedance.nominal, candles=exceedance.n_candles
-        ),
-    )
+    def __init__(
+        self,
+        settings: FeederSettings,
+        cache: ParameterCache,
+        predictor: Predictor,
+        due: DueFits,
+        reloads: ReloadCounts,
+    ) -> None:
+        self._settings, self._cache = settings, cache
+        self._predictor, self._due, self._reloads = predictor, due, reloads
+        self._exceedances: Mapping[str, Exceedance | None] = {}
+
+    @property
+    def until_s(self) -> int:
+        """Return the open of the newest candle that the host has asked about, 0 before the first."""
+        return self._predictor.tails.until_s
+
+    def build(self) -> Status:
+        """Return the whole status."""
+        snapshot = self._cache.snapshot
+        return Status(
+            feeder_id=self._settings.feeder_id,
+            pid=os.getpid(),
+            generation=snapshot.generation,
+            loaded_at=format_time_ns(snapshot.loaded_at_ns),
+            reload=self._reloads.status,
+            pairs={pair: self._pair(known) for pair, known in snapshot.pairs.items()},
+        )
+
+    def count_exceedances(self) -> None:
+        """Count anew how often candles went worse than served; it takes longer than all the rest."""
+        s, predictor = self._settings, self._predictor
+        self._exceedances = {
+            pair: realised_exceedance(
+                predictor.served(pair), predictor.tails.tails.get(pair), s.horizon_candles, s.side
+            )
+            for pair in s.pairs
+        }
+
+    def newest(self) -> Mapping[str, Serving | None]:
+        """Return what new candles of each pair get, None without a model."""
+        return {pair: known.newest for pair, known in self._cache.snapshot.pairs.items()}
+
+    def is_too_old(self, model: TrainedModel) -> bool:
+        """Return whether no new candle is safe by a model, for its age."""
+        return time.time() >= model.cut_s + self._settings.model_max_age_hours * 3600
+
+    def _pair(self, pair: PairSnapshot) -> PairStatus:
+        loaded = pair.loaded
+        served = self._predictor.served(loaded.pair)
+        exceedance = self._exceedances.get(loaded.pair)
+        return PairStatus(
+            source=loaded.source,
+            version=_time_text(loaded.version),
+            parameters=dict(loaded.parameters),
+            rejected=loaded.rejected,
+            passed_over=loaded.passed_over,
+            last_candle=None if served is None else _open_text(served.opens_s),
+            last_served=None
+            if served is None
+            else _open_text(served.opens_s[np.isfinite(served.q)]),
+            model=self._model(pair),
+            last_good_at=_time_text(loaded.saved_ns),
+            exceedance=None
+            if exceedance is None
+            else ExceedanceStatus(
+                share=exceedance.share, nominal=exceedance.nominal, candles=exceedance.n_candles
+            ),
+        )
+
+    def _model(self, pair: PairSnapshot) -> ModelStatus:
+        newest = pair.newest
+        return ModelStatus(
+            state=self._model_state(pair),
+            version=None if newest is None else _time_text(newest.loaded.version),
+            generation=None if newest is None else newest.generation,
+            trained_until=None if newest is None else _time_text(newest.model.cut_s * NANOSECONDS),
+            rows=None if newest is None else newest.model.rows,
+            expected_rows=None if newest is None else self._due.expected_rows(newest.model),
+            context_share=None if newest is None else newest.model.context_share,
+            error=self._due.error_of(pair),
+            calibration=self._predictor.calibration.factor(pair.loaded.pair),
+        )
+
+    def _model_state(self, pair: PairSnapshot) -> ModelState:
+        if self._due.is_waiting(pair):
+            return "training"
+        if pair.newest is None:
+            return "none"
+        is_stale = (
+            self.is_too_old(pair.newest.model) or self._due.due(pair, time.time()) is not None
+        )
+        return "stale" if is_stale else "ready"
 
 
 def _open_text(opens_s: NDArray[np.int64]) -> str | None:

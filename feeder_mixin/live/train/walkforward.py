@@ -31,8 +31,9 @@ from feeder_mixin.errors import CandleError, ModelError
 from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters, log_loaded
 from feeder_mixin.live.serve.candles import DataFolder, from_host
 from feeder_mixin.live.serve.columns import SafetyColumns, empty_columns, is_tolerable
-from feeder_mixin.live.train.models import TrainedModel, Trainer
-from feeder_mixin.live.train.training import due_cut_s, make_trainer
+from feeder_mixin.live.train.due import due_cut_s
+from feeder_mixin.live.train.models import TrainedModel
+from feeder_mixin.live.train.trainer import Trainer, make_trainer
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.model.calibration import CALIBRATION_DAYS, calibrate
 from feeder_mixin.model.rows import DAY_S, LEAST_ROWS, PAIR_EVERY, open_seconds, train_stop_s

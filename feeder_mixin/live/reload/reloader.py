@@ -1,0 +1,108 @@
+"""Loads at start and at every signal: ask the store, swap, keep the last good copy, say it.
+
+The start's load runs on the main thread before the signal is answered, a reload on the watcher's
+thread: never two at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+from feeder_mixin.errors import FeederError
+from feeder_mixin.live._memory import FeederMemory
+from feeder_mixin.live._messages import Messages
+from feeder_mixin.live.announce import log_start
+from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters, log_loaded
+from feeder_mixin.live.serve.candles import DataFolder, forming_candle_s
+from feeder_mixin.live.serve.snapshot import ParameterCache
+from feeder_mixin.live.state.keeper import StateKeeper
+from feeder_mixin.schema import format_time_ns
+
+logger = logging.getLogger(__name__)
+
+
+class Reloader:
+    """Puts what the store says in force.
+
+    Parameters
+    ----------
+    keeper
+        Keeps the last good copy, and writes the state around a reload.
+    memory
+        Generation and reload counts of this process.
+    """
+
+    def __init__(
+        self,
+        folder: DataFolder,
+        cache: ParameterCache,
+        keeper: StateKeeper,
+        messages: Messages,
+        memory: FeederMemory,
+    ) -> None:
+        self._settings, self._timeframe_s = folder.settings, folder.timeframe_s
+        self._cache, self._keeper, self._messages = cache, keeper, messages
+        self._memory, self._counts = memory, memory.reloads
+
+    def load_first(self) -> None:
+        """Load at start: the store, the last good copy or the defaults."""
+        attempt, began = format_time_ns(time.time_ns()), time.perf_counter()
+        loaded = load_parameters(self._settings, os.environ, self._timeframe_s, None)
+        log_start(self._settings, loaded, os.environ)
+        took_s = self._put_in_force(loaded, began)
+        is_rebuilt = self._counts.has_loaded
+        self._counts.note_error(loaded.error)
+        self._counts.count_load(attempt, loaded.error, took_s)
+        if is_rebuilt:  # this load answers a signal that came while the bot was rebuilt
+            self._counts.count_request()
+            self._counts.complete(attempt, loaded.error)
+        self._messages.started(loaded)
+
+    def reload(self) -> None:
+        """Load anew and swap; whatever fails, what runs goes on and the reason is said."""
+        attempt, began = format_time_ns(time.time_ns()), time.perf_counter()
+        self._counts.count_request()
+        self._keeper.keep_status()  # a slow store can be seen at work
+        error, took_s = None, 0.0
+        try:
+            took_s = self._load_anew(began)
+        except FeederError as problem:
+            error = f"{type(problem).__name__}: {problem}"
+            generation = self._cache.snapshot.generation
+            logger.error(  # noqa: TRY400
+                "Reload failed, generation kept generation=%d error=%s", generation, error
+            )
+            self._messages.failed(generation, error)
+        except Exception as problem:
+            # The reload boundary: nothing may end the bot from here.
+            error = f"{type(problem).__name__}: {problem}"
+            generation = self._cache.snapshot.generation
+            logger.exception("Reload failed, generation kept generation=%d", generation)
+            # Its text is not ours: what it holds stays on this host.
+            self._messages.failed(generation, f"{type(problem).__name__}, see the bot's log")
+        self._counts.count_load(attempt, error, took_s)
+        self._counts.complete(attempt, error)
+        self._keeper.keep_all()
+
+    def _load_anew(self, began: float) -> float:
+        running: dict[str, LoadedPair] = {
+            pair: known.loaded for pair, known in self._cache.snapshot.pairs.items()
+        }
+        loaded = load_parameters(self._settings, os.environ, self._timeframe_s, running)
+        took_s = self._put_in_force(loaded, began)
+        self._messages.reloaded(running, loaded, self._cache.snapshot.generation, took_s)
+        return took_s
+
+    def _put_in_force(self, loaded: Loaded, began: float) -> float:
+        """Swap, say and keep what was loaded; return the seconds from `began` to the swap."""
+        self._memory.generation += 1
+        generation = self._memory.generation
+        self._cache.swap_parameters(
+            loaded.pairs, generation, time.time_ns(), forming_candle_s(self._timeframe_s)
+        )
+        took_s = time.perf_counter() - began
+        log_loaded(self._settings, loaded, generation)
+        self._keeper.keep_last_good(loaded.records)
+        return took_s

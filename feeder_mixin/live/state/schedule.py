@@ -1,0 +1,219 @@
+"""Which models serve from which candle: ``schedule.json``, so that a restart goes on with them.
+
+Written after every change of what serves, by the state keeper; read once, at start. A candle that was
+served before the restart gets the value it had: by the model in force at it, not by the newest one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from feeder_mixin.errors import ModelError, StateError
+from feeder_mixin.live.reload.loader import LoadedPair
+from feeder_mixin.live.serve.candles import forming_candle_s
+from feeder_mixin.live.serve.snapshot import PairSnapshot, ParameterCache, Serving
+from feeder_mixin.live.state.files import read_checked, write_checked
+from feeder_mixin.live.state.folder import StateFolder
+from feeder_mixin.live.train.models import ModelStore
+from feeder_mixin.market.candles import CLOCK_SLACK_S
+from feeder_mixin.market.features import FEATURE_HASH
+from feeder_mixin.schema import LATEST_TIME_NS, NANOSECONDS, open_text
+from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.notes import some
+
+logger = logging.getLogger(__name__)
+
+_FORMAT: Final = 2
+"""Raise it when the schedule's content changes: models are then trained anew."""
+
+
+def schedule_identity(settings: FeederSettings) -> dict[str, Any]:
+    """Return what a model in force depends on beside its file: one of another can't go on serving.
+
+    Context pairs and training window are not here: a model of others serves until the new one stands.
+    """
+    return {
+        "format": _FORMAT,
+        "side": settings.side,
+        "horizon_candles": settings.horizon_candles,
+        "timeframe": settings.timeframe,
+        "feature_hash": FEATURE_HASH,
+    }
+
+
+class Schedule:
+    """Writes what serves, and puts it back in force at the next start.
+
+    Parameters
+    ----------
+    timeframe_s
+        Length of a candle.
+    keep_s
+        How long a serving is kept after another one took over: candles of the host's frame need it.
+    """
+
+    def __init__(
+        self, folder: StateFolder, cache: ParameterCache, timeframe_s: int, keep_s: int
+    ) -> None:
+        self._folder, self._settings = folder, folder.settings
+        self._cache = cache
+        self._timeframe_s, self._keep_s = timeframe_s, keep_s
+
+    def forget_old(self) -> None:
+        """Drop servings that no candle of the host's frame can ask for."""
+        oldest_s = int(time.time()) - self._keep_s
+        for pair in self._cache.snapshot.pairs:
+            self._cache.forget_before(pair, oldest_s)
+
+    def save(self) -> None:
+        """Write what serves now.
+
+        Raises
+        ------
+        StateError
+            When it can't be written.
+        """
+        pairs = self._cache.snapshot.pairs
+        document = {
+            "identity": schedule_identity(self._settings),
+            "pairs": {pair: [_entry(s) for s in known.servings] for pair, known in pairs.items()},
+        }
+        write_checked(self._folder.schedule_path, document)
+
+    def restore(self, models: ModelStore) -> None:
+        """Put back in force what served before this process, as far as its files are whole."""
+        document = self._read()
+        if document is None:
+            return
+        ahead: dict[str, int] = {}
+        for pair, known in self._cache.snapshot.pairs.items():
+            servings = self._restore_pair(known, document, models, ahead)
+            if servings:
+                self._put_in_force(pair, servings)
+        if ahead:  # the clock's fault, not a pair's: said once for all
+            logger.error(
+                "Model of before can't serve %s: it was put in force at %s, which is still to come "
+                "(was the clock wrong?); a new one is trained",
+                some(ahead),
+                open_text(max(ahead.values())),
+            )
+
+    def _read(self) -> Mapping[str, Any] | None:
+        """Return what was kept for this config, None without; what can't be used is said."""
+        if not self._folder.is_kept:
+            return None
+        try:
+            document = read_checked(self._folder.schedule_path)
+        except StateError as error:
+            logger.error("Schedule of models is lost, models are trained anew: %s", error)  # noqa: TRY400
+            return None
+        if document is None:
+            return None
+        if document.get("identity") != (now := schedule_identity(self._settings)):
+            logger.warning(
+                "Saved models do not match this config, new ones are trained: %s",
+                _changes(document.get("identity"), now),
+            )
+            return None
+        return document
+
+    def _restore_pair(
+        self,
+        pair: PairSnapshot,
+        document: Mapping[str, Any],
+        models: ModelStore,
+        ahead: dict[str, int],
+    ) -> list[Serving]:
+        """Return a pair's servings; those of a time still to come are noted in `ahead`."""
+        name = pair.loaded.pair
+        servings = []
+        try:
+            for entry in document["pairs"].get(name, []):
+                first_s = _first_candle_s(entry)
+                if first_s > time.time() + CLOCK_SLACK_S:
+                    ahead[name] = max(first_s, ahead.get(name, 0))
+                elif (serving := _serving(pair, entry, models)) is not None:
+                    servings.append(serving)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            logger.error(  # noqa: TRY400
+                "Schedule of models is lost, models of %s are trained anew: %s is whole but not "
+                "what a bot writes: %r",
+                name,
+                self._folder.schedule_path,
+                error,
+            )
+            return []
+        return servings
+
+    def _put_in_force(self, pair: str, servings: list[Serving]) -> None:
+        self._cache.put_servings(pair, servings, forming_candle_s(self._timeframe_s))
+        newest = servings[-1]
+        if keys := newest.model.misfits(self._settings):
+            logger.warning(
+                "Model was trained with other %s, it serves until the new one stands pair=%s",
+                " and ".join(keys),
+                pair,
+            )
+        logger.info(
+            "Model goes on serving %s version=%s trained_until=%s first_candle=%s",
+            pair,
+            newest.loaded.version_text,
+            open_text(newest.model.cut_s),
+            open_text(newest.first_candle_s),
+        )
+
+
+def _entry(serving: Serving) -> dict[str, Any]:
+    return {
+        "model": serving.model.name,
+        "first_candle_s": serving.first_candle_s,
+        "source": serving.loaded.source,
+        "version": serving.loaded.version,
+        "beats_rule": serving.loaded.beats_rule,
+    }
+
+
+def _first_candle_s(entry: Mapping[str, Any]) -> int:
+    first_s: int = entry["first_candle_s"]
+    if not 0 <= first_s <= LATEST_TIME_NS // NANOSECONDS:
+        raise ValueError(f"first_candle_s={first_s!r} is no time")
+    return first_s
+
+
+def _serving(pair: PairSnapshot, entry: Mapping[str, Any], models: ModelStore) -> Serving | None:
+    """Return what an entry says; None, which is said, when its model can't be read."""
+    try:
+        model = models.load(entry["model"])
+    except ModelError as error:
+        logger.error("Model of before can't serve %s: %s", pair.loaded.pair, error)  # noqa: TRY400
+        return None
+    loaded, generation = pair.loaded, pair.generation
+    if entry["version"] != loaded.version or model.parameters != loaded.parameters:
+        loaded, generation = _loaded_then(pair, entry, model.parameters), 0
+    return Serving(loaded, model, entry["first_candle_s"], generation)
+
+
+def _loaded_then(
+    pair: PairSnapshot, entry: Mapping[str, Any], parameters: Mapping[str, float]
+) -> LoadedPair:
+    """Return what a pair ran on when the entry was written."""
+    return LoadedPair(
+        pair.loaded.pair,
+        parameters,
+        entry["source"],
+        entry["version"],
+        beats_rule=entry["beats_rule"],
+    )
+
+
+def _changes(before: object, now: Mapping[str, Any]) -> str:
+    """Return what differs in an identity, for example ``side=long, now short``."""
+    known = before if isinstance(before, dict) else {}
+    return ", ".join(
+        f"{key}={known.get(key)}, now {value}"
+        for key, value in now.items()
+        if known.get(key) != value
+    )
