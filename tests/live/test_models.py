@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from feeder_mixin.errors import ModelError
-from feeder_mixin.live.train import models
+from feeder_mixin.live.train import trainer as trainer_module
 from feeder_mixin.live.train.models import ModelStore
 from feeder_mixin.live.train.trainer import Trainer
 from feeder_mixin.model.quantile import pooled_weights
@@ -58,13 +58,13 @@ def fit(trainer):
 def n_fits(monkeypatch):
     """Give a list that grows by one pair's name with every fit of own trees."""
     done = []
-    fit = models.fit_safety_model
+    fit = trainer_module.fit_safety_model
 
     def counted(pair, *arguments, **options):
         done.append(pair)
         return fit(pair, *arguments, **options)
 
-    monkeypatch.setattr(models, "fit_safety_model", counted)
+    monkeypatch.setattr(trainer_module, "fit_safety_model", counted)
     return done
 
 
@@ -73,13 +73,13 @@ def test_saved_model_read_back_predicts_the_same_bits(trainer, fit, cut_s, monke
     kept = {}
 
     def keep(name):
-        original = getattr(models, name)
+        original = getattr(trainer_module, name)
 
         def caught(*arguments, **options):
             kept[name] = original(*arguments, **options)
             return kept[name]
 
-        monkeypatch.setattr(models, name, caught)
+        monkeypatch.setattr(trainer_module, name, caught)
 
     keep("fit_shared")
     keep("fit_safety_model")
