@@ -8,7 +8,7 @@ takes 0.17 CPU-seconds that ``feeder --help`` must not pay; in the bot, freqtrad
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, cast
@@ -66,6 +66,20 @@ class Accepted:
         return core_schema.no_info_after_validator_function(check, handler(source))
 
 
+@dataclass(frozen=True, slots=True)
+class _Unconverted:
+    """Leaves whole numbers as they are: ``num_leaves`` stays 31 and does not become 31.0."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> Any:  # noqa: ANN401
+        from pydantic_core import core_schema
+
+        number = core_schema.union_schema(
+            [core_schema.int_schema(), core_schema.float_schema(allow_inf_nan=False)]
+        )
+        return core_schema.dict_schema(core_schema.str_schema(), number)
+
+
+Numbers = Annotated[Mapping[str, float], _Unconverted()]
 Count = Annotated[int, Ge(0)]
 Amount = Annotated[float, Ge(0), Le(sys.float_info.max)]
 """A finite number, not below 0."""
@@ -103,6 +117,24 @@ def checked(shape: type[Shape], document: object, error: Callable[[str], Excepti
     except RecursionError:
         raise error("it is nested too deeply") from None
     return cast("Shape", document)
+
+
+def built(shape: type[Shape], text: str, error: Callable[[str], Exception]) -> Shape:
+    """Return what a JSON text holds as an object of a dataclass; keys it does not know are left out.
+
+    Parameters
+    ----------
+    shape
+        A dataclass; its fields may be dataclasses, tuples and mappings of them.
+    error
+        As of `checked`.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return cast("Shape", _adapter(cast("Any", shape)).validate_json(text, strict=True))
+    except ValidationError as problem:
+        raise error(_first_problem(problem.errors()[0])) from None
 
 
 def _first_problem(detail: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails, not imported here

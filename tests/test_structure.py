@@ -25,7 +25,7 @@ ALLOWED = {
     "model": {"errors", "settings", "schema", "market"},
     "commands": {"errors", "settings"},
     "workers": {"errors", "processes"},
-    "tune": {"errors", "settings", "schema", "stores", "market", "model", "workers"},
+    "tune": {"documents", "errors", "settings", "schema", "stores", "market", "model", "workers"},
     "reports": {"errors", "settings", "schema", "model", "tune"},
     "live": {
         "documents",

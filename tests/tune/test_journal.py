@@ -238,7 +238,7 @@ def test_document_of_another_form_is_an_error_that_names_file_and_field(path):
         run = begin(journal)
         journal.finish(run.run_id, RESULT)
         journal._db.execute("UPDATE runs SET result = ?", (json.dumps(document),))
-        words = r"journal\.sqlite is damaged.*it\.evidence\.comparison\.walk is missing"
+        words = r"journal\.sqlite is damaged.*evidence\.comparison\.walk is missing"
         for use in (begin, Journal.newest_results):
             with pytest.raises(TuningError, match=words):
                 use(journal)

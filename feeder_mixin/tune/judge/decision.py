@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
-from feeder_mixin.tune.json_object import JsonObject
-from feeder_mixin.tune.judge.contenders import CONTENDERS, Contender
+from feeder_mixin.documents import Numbers
+from feeder_mixin.tune.judge.contenders import Contender
 
 Mode = Literal["auto", "always", "never"]
 """When a tuned set reaches bots."""
@@ -29,18 +29,12 @@ class Champion:
     """
 
     time_ns: int
-    parameters: dict[str, float] | None
+    parameters: Numbers | None
     beats_rule: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that the journal keeps."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the champion that was kept."""
-        parameters = kept.optional("parameters", JsonObject.as_numbers)
-        return cls(kept.whole("time_ns"), parameters, kept.flag("beats_rule"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,33 +72,8 @@ class Decision:
     beats_rule: bool
     exceedance_interval: tuple[float, float]
     champion_time_ns: int | None
-    champion_parameters: dict[str, float] | None
+    champion_parameters: Numbers | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that the journal and ``--json`` carry."""
         return {**asdict(self), "exceedance_interval": list(self.exceedance_interval)}
-
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the decision that was kept."""
-        low, high = kept.numbers("exceedance_interval")
-        has_champion = not kept.is_null("champion_time_ns")
-        return cls(
-            mode=kept.choice("mode", MODES),
-            outcome=kept.choice("outcome", OUTCOMES),
-            written=None if kept.is_null("written") else kept.choice("written", CONTENDERS),
-            candidate=kept.flag("candidate"),
-            reason=kept.text("reason"),
-            gain=kept.optional_number("gain"),
-            gain_se=kept.optional_number("gain_se"),
-            pooled_gain=kept.optional_number("pooled_gain"),
-            pooled_gain_se=kept.optional_number("pooled_gain_se"),
-            skill=kept.number("skill"),
-            skill_se=kept.optional_number("skill_se"),
-            pooled_skill=kept.number("pooled_skill"),
-            pooled_skill_se=kept.optional_number("pooled_skill_se"),
-            beats_rule=kept.flag("beats_rule"),
-            exceedance_interval=(low, high),
-            champion_time_ns=kept.whole("champion_time_ns") if has_champion else None,
-            champion_parameters=kept.optional("champion_parameters", JsonObject.as_numbers),
-        )

@@ -1,21 +1,20 @@
-"""What tuning a pair found, as types with one JSON form: `to_json` and `from_json`.
+"""What tuning a pair found, as types with one JSON form: their fields.
 
-A worker makes a `PairResult`, the journal keeps it, the run adds its `Decision`; the command line and
-the report show both. `from_json` raises `ValueError` that names the field which is missing or wrong.
-What must stay true: nothing heavy is imported here, because every command reads these types.
+A worker makes a `PairResult`, the journal keeps it (`documents.built` reads it back), the run adds its
+`Decision`; the command line and the report show both. What must stay true: nothing heavy is imported here, because every command reads these types.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Self
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
-from feeder_mixin.tune.json_object import JsonObject
-from feeder_mixin.tune.judge.contenders import CONTENDERS, RUNNING, TUNED, Contender
+from feeder_mixin.documents import Numbers
+from feeder_mixin.tune.judge.contenders import DEFAULTS, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Decision
 
-RESULT_VERSION: Final = 4
+RESULT_VERSION: Final[Literal[4]] = 4
 """Of the JSON form of a result. One of another form is never gone on with, nor read."""
 
 
@@ -43,12 +42,6 @@ class Score:
         """Return the form that the journal and ``--json`` carry."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the score that was kept."""
-        skill, *others = (field.name for field in fields(cls))
-        return cls(kept.number(skill), *(kept.optional_number(name) for name in others))
-
 
 @dataclass(frozen=True, slots=True)
 class DayTable:
@@ -64,12 +57,6 @@ class DayTable:
 
     days: tuple[int, ...]
     losses: Mapping[str, tuple[float, ...]]
-
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the table that was kept."""
-        losses = kept.part("losses")
-        return cls(kept.wholes("days"), {name: losses.numbers(name) for name in losses})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +79,13 @@ class Comparison:
     tuned_gain: float
     tuned_gain_se: float | None
 
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the comparison that was kept."""
-        scores = kept.part("scores")
-        return cls(
-            scores={name: Score.from_json(scores.part(name)) for name in scores},
-            test=DayTable.from_json(kept.part("test")),
-            walk=DayTable.from_json(kept.part("walk")),
-            tuned_gain=kept.number("tuned_gain"),
-            tuned_gain_se=kept.optional_number("tuned_gain_se"),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSet:
     """A parameter set and its metrics at its own quantile level, as the schema names them."""
 
-    parameters: Mapping[str, float]
-    metrics: Mapping[str, float]
-
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the set that was kept."""
-        return cls(kept.part("parameters").as_numbers(), kept.part("metrics").as_numbers())
+    parameters: Numbers
+    metrics: Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +104,11 @@ class Evidence:
     comparison: Comparison
     n_independent: float
 
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the evidence that was kept."""
-        sets = kept.part("sets")
-        return cls(
-            {
-                c: MeasuredSet.from_json(sets.part(c))
-                for c in CONTENDERS
-                if c != RUNNING or c in sets
-            },
-            Comparison.from_json(kept.part("comparison")),
-            kept.number("n_independent"),
-        )
+    def __post_init__(self) -> None:
+        """Refuse evidence without the tuned set or without the defaults."""
+        for contender in (DEFAULTS, TUNED):
+            if contender not in self.sets:
+                raise ValueError(f"{contender} is missing among the sets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +125,6 @@ class DecisionValue:
         """Return the form that the journal and ``--json`` carry."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the value that was kept."""
-        return cls(
-            n_rows=kept.whole("n_rows"),
-            n_safe=kept.whole("n_safe"),
-            unsafe_model=kept.whole("unsafe_model"),
-            unsafe_rule=kept.whole("unsafe_rule"),
-            tolerance=kept.number("tolerance"),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Chart:
@@ -187,12 +138,6 @@ class Chart:
     q: tuple[float, ...]
     excursion: tuple[float, ...]
 
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the chart that was kept."""
-        opens_s, *others = (field.name for field in fields(cls))
-        return cls(kept.wholes(opens_s), *(kept.numbers(name) for name in others))
-
 
 @dataclass(frozen=True, slots=True)
 class Redrawn:
@@ -201,11 +146,6 @@ class Redrawn:
     trial: int
     gain: float
     error: float
-
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the comparison that was kept."""
-        return cls(kept.whole("trial"), kept.number("gain"), kept.number("error"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,19 +163,9 @@ class SearchFacts:
     """
 
     n_pruned: int
-    importances: Mapping[str, float]
+    importances: Numbers
     redrawn: tuple[Redrawn, ...]
     took_s: float
-
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the facts that were kept."""
-        return cls(
-            kept.whole("n_pruned"),
-            kept.part("importances").as_numbers(),
-            tuple(Redrawn.from_json(one) for one in kept.parts("redrawn")),
-            kept.number("took_s"),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +198,7 @@ class PairResult:
     search: SearchFacts
     scale_is_fallback: bool
     decision: Decision | None = None
+    version: Literal[4] = RESULT_VERSION
 
     @property
     def parameters(self) -> Mapping[str, float]:
@@ -293,25 +224,4 @@ class PairResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that the journal keeps."""
-        return {"version": RESULT_VERSION, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, document: object) -> Self:
-        """Return the result that was kept."""
-        kept = JsonObject(document)
-        if kept.whole("version") != RESULT_VERSION:
-            raise ValueError(f"it has version {kept.whole('version')}, expected {RESULT_VERSION}")
-        return cls(
-            pair=kept.text("pair"),
-            time_ns=kept.whole("time_ns"),
-            evidence=Evidence.from_json(kept.part("evidence")),
-            provenance=kept.anything("provenance"),
-            alpha=kept.number("alpha"),
-            max_adverse_ratio=kept.number("max_adverse_ratio"),
-            labelled_days=kept.number("labelled_days"),
-            decision_value=DecisionValue.from_json(kept.part("decision_value")),
-            chart=Chart.from_json(kept.part("chart")),
-            search=SearchFacts.from_json(kept.part("search")),
-            scale_is_fallback=kept.flag("scale_is_fallback"),
-            decision=kept.optional("decision", Decision.from_json),
-        )
+        return asdict(self)

@@ -87,9 +87,9 @@ class PairTask:
     journal_path: Path
     run_id: int
     budget: Budget
-    own: ParameterSet | None
-    others: Sequence[ParameterSet]
-    champion: ParameterSet | None
+    own: Mapping[str, float] | None
+    others: Sequence[Mapping[str, float]]
+    champion: Mapping[str, float] | None
     provenance: Mapping[str, Any]
     market_hash: int
 
@@ -180,7 +180,7 @@ def _evaluate_contenders(
     evaluator = Evaluator(s, table, shared)
     contenders: dict[Contender, ParameterSet] = {DEFAULTS: s.start}
     if task.champion:
-        contenders[RUNNING] = task.champion
+        contenders[RUNNING] = dict(task.champion)
     contenders[TUNED] = study.parameters
     comparison = compare(evaluator, task.layout, contenders, s.table_alpha)
     frame = _market[0].context[s.pair] if task.candles is None else task.candles

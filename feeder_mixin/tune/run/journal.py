@@ -17,18 +17,18 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
+from feeder_mixin.documents import Numbers, built
 from feeder_mixin.errors import TuningError
-from feeder_mixin.tune.json_object import JsonObject
 from feeder_mixin.tune.judge.decision import Champion, Decision
 from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult
 
-Built = TypeVar("Built")
+Kept = TypeVar("Kept")
 
 State = Literal["open", "finished", "closed"]
 
@@ -70,24 +70,14 @@ class WarmStart:
         What an interrupted command decided on a result that has been opened again since.
     """
 
-    own: dict[str, float] | None = None
-    others: tuple[dict[str, float], ...] = ()
+    own: Numbers | None = None
+    others: tuple[Numbers, ...] = ()
     champion: Champion | None = None
     decision: Decision | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that the journal keeps."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, kept: JsonObject) -> Self:
-        """Return the start that was kept."""
-        return cls(
-            own=kept.optional("own", JsonObject.as_numbers),
-            others=tuple(one.as_numbers() for one in kept.parts("others")),
-            champion=kept.optional("champion", Champion.from_json),
-            decision=kept.optional("decision", Decision.from_json),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +262,8 @@ class Journal:
             ).fetchall()
         results, unread = {}, []
         for pair, run_id, text in rows:
-            document = self._read(text)
-            if document.get("version") == RESULT_VERSION:
-                results[pair] = run_id, self._build(PairResult.from_json, document)
+            if self._read(text).get("version") == RESULT_VERSION:
+                results[pair] = run_id, self._built(PairResult, text)
             else:
                 unread.append(pair)
         return NewestResults(results, tuple(unread))
@@ -337,18 +326,17 @@ class Journal:
             run_id,
             pair,
             state,
-            self._build(lambda kept: WarmStart.from_json(JsonObject(kept)), self._read(warm_start)),
-            None if result is None else self._build(PairResult.from_json, self._read(result)),
+            self._built(WarmStart, warm_start),
+            None if result is None else self._built(PairResult, result),
         )
 
-    def _build(
-        self, from_json: Callable[[dict[str, Any]], Built], document: dict[str, Any]
-    ) -> Built:
+    def _built(self, shape: type[Kept], text: str) -> Kept:
         """Return what a document holds as its type."""
-        try:
-            return from_json(document)
-        except ValueError as error:
-            raise self._damaged(f"holds a document of another form: {error}") from error
+        return built(
+            shape,
+            text,
+            lambda problem: self._damaged(f"holds a document of another form: {problem}"),
+        )
 
     def _read(self, text: str) -> dict[str, Any]:
         """Return a document as it was kept."""
