@@ -10,7 +10,7 @@ class FeederError(Exception):
 
 
 class SettingsError(FeederError):
-    """A setting, option or config file is wrong: the user mends it and starts again."""
+    """A setting, option or config file is wrong: the user fixes it and starts again."""
 
 
 class SchemaError(FeederError):

@@ -112,7 +112,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
     def entry_trigger(self, dataframe: pd.DataFrame, metadata: dict[str, Any]) -> pd.Series:
         """Return where the strategy wants to enter, on the feeder's side; the gate comes after."""
-        raise NotImplementedError(f"{type(self).__name__} has no entry_trigger")
+        raise NotImplementedError(f"{type(self).__name__} does not define entry_trigger")
 
     def exit_trigger(self, dataframe: pd.DataFrame, metadata: dict[str, Any]) -> pd.Series:  # noqa: ARG002
         """Return where the strategy wants to leave; by default only stop and ROI do."""
@@ -197,7 +197,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         if n_signals and pair not in self._said_other_side:
             self._said_other_side.add(pair)
             logger.error(
-                "Entries of the other side are dropped, on it nothing is predicted or gated: set no %s, or "
+                "Entries on the other side are dropped, because nothing is predicted there: set no %s, or "
                 "run a feeder of side %s pair=%s strategy=%s feeder=%s side=%s signals=%d",
                 column,
                 other,
@@ -278,7 +278,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             return
         raise OperationalException(
             f"{type(self).__name__} has can_short={self.can_short}, but {self.feeder.feeder_id} is a "
-            f"{side} feeder (feeder.side), and a feeder trades one side: its models know no other. Leave "
+            f"{side} feeder (feeder.side), and a feeder trades one side, that of its models. Leave "
             f"can_short out, the side sets it; for the other side run a feeder of side "
             f"{_OTHER_SIDE[side]}"
         )

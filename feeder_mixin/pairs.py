@@ -23,8 +23,8 @@ TRADING_MODES: Final = tuple(_SPELLINGS)
 
 _STATIC: Final = "StaticPairList"
 _PAIRLIST_ADVICE: Final = (
-    "A feeder has a record and a model for each pair of exchange.pair_whitelist and for no other. Begin "
-    "pairlists with StaticPairList; what only orders or filters may follow it"
+    "A feeder has a record and a model for each pair of exchange.pair_whitelist and no others. Begin "
+    "pairlists with StaticPairList; pairlists that only sort or filter may follow it"
 )
 
 

@@ -1,4 +1,4 @@
-"""How processes end, and what a killed one leaves behind: nothing for ever.
+"""How processes end, and how the remains of a killed one are removed.
 
 Ctrl-C, SIGTERM and the end of a terminal (SIGHUP) end a command alike, unless whoever started it had
 them ignored (``nohup``, ``&`` in a script). ``kill -9`` can't be answered: child processes end with

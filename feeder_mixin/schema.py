@@ -145,7 +145,7 @@ METRICS: Final = (
     Metric("best_trial", "number", "number of the trial that won, from 0"),
     Metric("optimization_time", "s", "wall time of the search"),
     Metric("defaults_won", "0/1", "1 when the winner is the default set"),
-    Metric("beats_rule", "0/1", "0 when nothing beat the ATR rule: the bot emits no safe there"),
+    Metric("beats_rule", "0/1", "0 when nothing beat the ATR rule: the bot calls no candle safe"),
     Metric("side", "1/-1", "side it was tuned for: 1 long, -1 short"),
     Metric("horizon_candles", "candles", "how far the label looks ahead"),
     Metric("timeframe_s", "s", "length of a candle"),
@@ -157,13 +157,11 @@ METRICS: Final = (
     Metric("skill", "share", "1 - pinball / pinball of the ATR rule, test window"),
     Metric("skill_se", "share", "standard error of skill, by blocks of a day"),
     Metric("exceedance", "share", "test candles whose excursion was below the prediction"),
-    Metric("kupiec_p", "probability", "of exceedance so far off by chance, one row a horizon"),
-    Metric("christoffersen_p", "probability", "of misses so clustered by chance, the same rows"),
-    Metric(
-        "pooled_skill", "share", "skill on folds and test, shrunk to the pair: judges beats_rule"
-    ),
+    Metric("kupiec_p", "probability", "p-value: Kupiec test of exceedance, one row per horizon"),
+    Metric("christoffersen_p", "probability", "p-value: Christoffersen test of misses, same rows"),
+    Metric("pooled_skill", "share", "skill on folds and test, after shrinkage; decides beats_rule"),
     Metric("pooled_skill_se", "share", "standard error of pooled_skill"),
-    Metric("gain", "share", "skill won over what ran before, test window, shrunk to the pair"),
+    Metric("gain", "share", "skill gained over the previous set, test window, after shrinkage"),
     Metric("gain_se", "share", "standard error of gain"),
     Metric("predicted_safe_share", "share", "test candles predicted safe"),
     Metric("realised_safe_share", "share", "test candles realised safe: the base rate"),
@@ -298,7 +296,9 @@ class ParameterRecord:
     def __post_init__(self) -> None:
         problems = parameter_problems(self.parameters)
         problems += [
-            f"{name} is no parameter" for name in self.parameters if name not in PARAMETER_BY_NAME
+            f"{name} is not a parameter"
+            for name in self.parameters
+            if name not in PARAMETER_BY_NAME
         ]
         for name, value in self.metrics.items():
             if isinstance(value, bool) or not isinstance(value, int | float):

@@ -298,7 +298,7 @@ def _check_is_file(feeder_id: str, path: Path) -> None:
     if path.is_file():
         return
     if path.exists():
-        raise SettingsError(f"config {path} can't be read: it is no file")
+        raise SettingsError(f"config {path} can't be read: it is not a file")
     known = [name for name in feeder_ids() if _is_usable(name)]
     hint = f" Feeders with a config here: {', '.join(known)}." if known else ""
     raise SettingsError(

@@ -1,4 +1,4 @@
-"""Worker processes: pairs in parallel, one thread each, and a dead worker takes nothing with it.
+"""Worker processes: pairs in parallel, one thread each; a dead worker costs only its own task.
 
 One single-process executor per job: when a process dies, only its own executor breaks, and only
 its task is tried again, once. Started by spawn, because a fork after OpenMP was used hangs.

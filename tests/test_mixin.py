@@ -197,7 +197,7 @@ def test_pairs_that_the_exchange_does_not_list_are_said_once_with_their_key(make
     assert not caplog.records
     warn_unlisted(feeder, lambda pair: pair == PAIR)
     (record,) = caplog.records
-    assert "does not list BTC/USDT:USDT, features go without them" in record.getMessage()
+    assert "does not list BTC/USDT:USDT, features are built without them" in record.getMessage()
     assert "feeder.context_pairs feeder=feeder1 exchange=binance" in record.getMessage()
 
 

@@ -1,4 +1,4 @@
-"""``feeder status`` and ``feeder reload``: what the running bot says, and how it is told to load anew."""
+"""``feeder status`` and ``feeder reload``: what the running bot reports, and how to make it reload."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     reload = commands.add_parser(
         "reload",
         parents=[feeder_options()],
-        help="make the running bot load its parameters anew, and wait for its answer",
+        help="make the running bot load its parameters again, and wait for its answer",
     )
     reload.add_argument(
         "--timeout",
@@ -142,7 +142,7 @@ def _print_report(console: Console, settings: FeederSettings, report: BotReport)
         return
     if report.pid != status["pid"]:
         starting = " (the running one is still starting)" if report.pid is not None else ""
-        console.print(f"  last said by pid {status['pid']}{starting}:", markup=False)
+        console.print(f"  last status, from pid {status['pid']}{starting}:", markup=False)
     reload = status["reload"]
     console.print(
         f"  generation {status['generation']}, loaded at {_short(status['loaded_at'])}, "
@@ -157,7 +157,7 @@ def _print_report(console: Console, settings: FeederSettings, report: BotReport)
     for pair, facts in status["pairs"].items():
         if since := facts["last_good_at"]:
             age = age_text(_age_s(since))
-            console.print(f"  {pair} runs on a copy that the store gave {age} ago", markup=False)
+            console.print(f"  {pair} runs on the last good copy, {age} old", markup=False)
     _print_reasons(console, "rejected", {p: f["rejected"] for p, f in status["pairs"].items()})
     _print_reasons(
         console, "passed over", {p: f["passed_over"] for p, f in status["pairs"].items()}
@@ -267,7 +267,7 @@ def reload_after_writing(
         return None, True
     if chosen.origin == "--store":
         errors.print(
-            f"--reload: the bot reads its own store, which need not be {chosen}", markup=False
+            f"--reload: the bot reads its own store, which may not be {chosen}", markup=False
         )
     if outcome.error is not None or not arguments.json:
         print_outcome(outcome)

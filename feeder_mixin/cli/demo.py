@@ -36,7 +36,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "starts the real bot against a replayed exchange on this machine, tunes again and swaps the "
         "parameters in the running bot by SIGUSR1. Needs no network; your user_data is not touched.",
     )
-    demo.add_argument("--keep", action="store_true", help="leave the folder with config and logs")
+    demo.add_argument("--keep", action="store_true", help="keep the folder with config and logs")
     demo.add_argument("--json", action="store_true", help="print one JSON document")
     demo.add_argument("--verbose", action="store_true", help="show what the processes print, too")
     demo.set_defaults(run=run_demo)
@@ -181,7 +181,7 @@ def _print_document(told: ConsoleNarrator, document: Mapping[str, Any]) -> None:
     )
     n_seen = min(len(opens) for opens in document["candles"].values())
     told.say(
-        f"no candle was missed: {n_seen} in a row of every pair, each seen analysed within "
+        f"no candle was missed: {n_seen} consecutive ones of every pair, each analysed within "
         f"{document['latest_candle_s']:.1f} s of its close"
     )
     for pair, one in pairs.items():

@@ -46,10 +46,10 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--from",
         dest="old",
         metavar="TIME",
-        help="in place of the bot, the record shown with this time, else the newest not after it",
+        help="record to compare from, by its time (else the newest before it), instead of the bot",
     )
     diff.add_argument(
-        "--to", dest="new", metavar="TIME", help="in place of the newest record, likewise"
+        "--to", dest="new", metavar="TIME", help="record to compare to, instead of the newest"
     )
     diff.set_defaults(run=run_diff)
 
@@ -100,7 +100,7 @@ def _load_bot_sides(
     status, errors = read_status(newest_status_path(settings)), make_console(stderr=True)
     if not is_bot_running(settings):
         errors.print(
-            f"{settings.feeder_id}: no bot runs; old is what the last one had loaded", markup=False
+            f"{settings.feeder_id}: no bot runs; old is what the last bot had loaded", markup=False
         )
     sides: _Sources = {}
     for pair in pairs:

@@ -1,7 +1,7 @@
 """One command over several feeders: it goes on after one that fails, names it, and says so at the end.
 
-What must stay true: a command about one feeder ends in that feeder's own error; with several, none
-keeps another from its turn, and the exit code tells (0 all, 3 some, 1 or 2 none).
+What must stay true: a command about one feeder ends in that feeder's own error; with several, no
+failure stops the others, and the exit code tells how many succeeded (0 all, 3 some, 1 or 2 none).
 """
 
 from __future__ import annotations

@@ -42,11 +42,11 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def run_init(arguments: argparse.Namespace) -> int:
-    """Write the files that are not there yet; nothing at all where one would be lost."""
+    """Write the missing files; write nothing if one would be overwritten."""
     userdir: Path = arguments.userdir
     if not userdir.is_dir():
         raise SettingsError(
-            f"--userdir {userdir} is no folder; make it with: "
+            f"--userdir {userdir} is not a folder; create it with: "
             f"{shlex.join(['freqtrade', 'create-userdir', '--userdir', str(userdir)])}"
         )
     contents = _contents(userdir)
@@ -54,8 +54,8 @@ def run_init(arguments: argparse.Namespace) -> int:
     in_the_way = [str(userdir / name) for name, state in states.items() if state == "differs"]
     if in_the_way and not arguments.force:
         raise SettingsError(
-            f"{', '.join(in_the_way)} would be replaced by another content; nothing was written. Move "
-            "it away, or replace it with --force"
+            f"{', '.join(in_the_way)} would be overwritten; nothing was written. Move "
+            "it away, or overwrite it with --force"
         )
     done = {"missing": "written", "differs": "replaced", "same": "unchanged"}
     for name, text in contents.items():

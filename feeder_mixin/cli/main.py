@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if out.failure is not None:
             make_console(stderr=True).print(
                 f"{name}: the result can't be written to stdout: {out.failure}. All else is done; "
-                "send it elsewhere or free disk space",
+                "send the output elsewhere or free disk space",
                 markup=False,
             )
             code = code or 1
@@ -98,8 +98,8 @@ def _run_command(arguments: argparse.Namespace) -> int:
         return 1
     except KeyboardInterrupt:
         console.print(
-            f"feeder {arguments.command}: stopped; finished trials and pairs are kept, the same "
-            "command goes on",
+            f"feeder {arguments.command}: stopped; finished trials and pairs are kept, run the same "
+            "command to continue",
             markup=False,
         )
         return 130

@@ -39,7 +39,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     metrics = commands.add_parser(
         "metrics",
         parents=[feeder_options()],
-        help="print what the bots run on as Prometheus metrics, serve it, or write it to InfluxDB",
+        help="print the bots' state as Prometheus metrics, serve it, or write it to InfluxDB",
     )
     goal = metrics.add_mutually_exclusive_group()
     goal.add_argument(
@@ -55,7 +55,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 class BotCollector:
-    """Looks at the bots anew whenever it is asked; what keeps it from seeing one is said once."""
+    """Reads the bots' state at every scrape; what keeps it from reading one is logged once."""
 
     def __init__(self, feeders: Sequence[FeederSettings]) -> None:
         self._feeders = feeders
@@ -105,7 +105,7 @@ def run_metrics(arguments: argparse.Namespace) -> int:
     from prometheus_client import CollectorRegistry, generate_latest
 
     if arguments.host is not None and arguments.port is None:
-        raise SettingsError(f"--host {arguments.host} goes with --port, which is missing")
+        raise SettingsError(f"--host {arguments.host} needs --port")
     feeders = chosen_feeders(arguments)
     if arguments.to_store:
         return _store(feeders, arguments)
@@ -128,8 +128,8 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> int:
         server, thread = start_http_server(port, host, registry)
     except (OSError, OverflowError) as error:
         raise SettingsError(
-            f"--host {host} --port {port} can't be listened on: {str(error).rstrip('.')}. Name "
-            "another port, or end what listens there"
+            f"--host {host} --port {port} can't be used: {str(error).rstrip('.')}. Choose "
+            "another port, or stop the program that listens there"
         ) from error
     console = make_console()
     console.print(f"Metrics ready at http://{host}:{server.server_port}/metrics", markup=False)
@@ -164,7 +164,7 @@ def _store_one(settings: FeederSettings, arguments: argparse.Namespace) -> tuple
     with feeder_store(settings, arguments) as chosen:
         if not isinstance(chosen.store, InfluxStore):
             raise SettingsError(
-                f"--to-store: {chosen.url} (from {chosen.origin}) is no InfluxDB store; expected "
+                f"--to-store: {chosen.url} (from {chosen.origin}) is not an InfluxDB store; expected "
                 "influxdb+http(s)://.... Metrics are for InfluxDB, or for Prometheus without this "
                 "option"
             )

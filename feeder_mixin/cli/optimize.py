@@ -40,9 +40,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     optimize = commands.add_parser(
         "optimize",
         parents=[feeder_options()],
-        help="tune every pair of a feeder and store what beats what runs",
-        description="Tune every pair of a feeder, decide over all of them whether the tuned set "
-        "beats what runs, and store it where it does. Interrupted, the same command goes on where it "
+        help="tune every pair of a feeder and store the sets that beat the running ones",
+        description="Tune every pair of a feeder, decide from all pairs together which tuned sets "
+        "beat the running ones, and store those. If interrupted, the same command continues where it "
         "stopped.",
         epilog=f"fields of a record:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -57,7 +57,7 @@ def add_optimize_options(parser: argparse.ArgumentParser) -> None:
         "--pairs", nargs="+", action="extend", default=[], metavar="P", help="only these pairs"
     )
     parser.add_argument(
-        "--n-trials", type=int, default=100, metavar="N", help="trials a pair (100)"
+        "--n-trials", type=int, default=100, metavar="N", help="trials per pair (100)"
     )
     parser.add_argument(
         "--days-back",
@@ -88,12 +88,12 @@ def add_optimize_options(parser: argparse.ArgumentParser) -> None:
         "--promote",
         choices=MODES,
         default="auto",
-        help="when a tuned set reaches bots: auto (default), where it beats the running record (where "
-        "there is none, the defaults) beyond noise, else it goes to the candidates; always, whatever "
-        "the evidence; never, all go to the candidates and bots read what they read before",
+        help="when bots get a tuned set: auto (default), if it beats the running record (if there is "
+        "none, the defaults) beyond noise, else it is stored as a candidate; always, whatever "
+        "the evidence; never, all are stored as candidates and bots keep their records",
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="drop an unfinished run instead of going on with it"
+        "--fresh", action="store_true", help="discard an unfinished run instead of resuming it"
     )
     parser.add_argument(
         "--reload",
@@ -171,8 +171,8 @@ def _optimize_one(
             )
             if banned := [pair for pair in pairs if pair in settings.blacklisted]:
                 errors.print(
-                    f"{settings.feeder_id}: exchange.pair_blacklist covers {', '.join(banned)}: tuned all "
-                    "the same, though a bot leaves them out",
+                    f"{settings.feeder_id}: exchange.pair_blacklist covers {', '.join(banned)}: tuned "
+                    "anyway, though a bot does not trade them",
                     markup=False,
                 )
             summary = run_feeder(settings, options, chosen.store, progress)

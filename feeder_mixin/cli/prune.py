@@ -33,17 +33,17 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     prune = commands.add_parser(
         "prune",
         parents=[feeder_options()],
-        help="delete old records that nothing runs on",
+        help="delete old records that no bot uses",
         description="Delete stored records and candidates older than so many days, delivered entries of "
-        "the outbox and closed runs of the journal. A pair's newest record stays, and what the bot on "
-        "this machine has loaded, serves with or keeps as last good copy, and what is not delivered.",
+        "the outbox and closed runs of the journal. Kept: each pair's newest record, what the bot on "
+        "this machine has loaded, serves or keeps as last good copy, and what is not delivered yet.",
     )
     prune.add_argument(
         "--older-than",
         type=float,
         required=True,
         metavar="DAYS",
-        help=f"age from which something may go, at least {_LEAST_DAYS:g}",
+        help=f"age in days from which to delete, at least {_LEAST_DAYS:g}",
     )
     prune.add_argument(
         "--dry-run", action="store_true", help="say what would be deleted, delete nothing"
@@ -88,8 +88,8 @@ def _prune(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str,
     if not arguments.json:
         console.print(
             f"{settings.feeder_id}: {count(len(deleted), 'point')} {verb}, older than "
-            f"{format_time_ns(before_ns)[:19]}Z, in {chosen}; here {n_entries} delivered in the outbox, "
-            f"{count(n_runs, 'closed run')} in the journal",
+            f"{format_time_ns(before_ns)[:19]}Z, in {chosen}; here {n_entries} delivered outbox entries, "
+            f"{count(n_runs, 'closed run')} of the journal",
             markup=False,
         )
     return {
@@ -108,8 +108,8 @@ def _delete(store: ParameterStore, feeder_id: str, doomed: PrunablePoints) -> No
         store.delete(feeder_id, doomed.pair, doomed.times_ns, doomed.measurement)
     except StoreError as error:
         raise type(error)(
-            f"{error}; of {count(len(doomed.times_ns), 'point')} of {doomed.pair} some may be deleted, "
-            "the same command again goes on"
+            f"{error}; of {count(len(doomed.times_ns), 'point')} of {doomed.pair} some may be deleted; "
+            "run the same command again"
         ) from error
 
 
@@ -133,8 +133,8 @@ def _prune_state(settings: FeederSettings, before_ns: int, *, dry_run: bool) -> 
         if oldest_s is not None and oldest_s < before_ns / NANOSECONDS:
             free_ns = int(oldest_s * NANOSECONDS)
             make_console(stderr=True).print(
-                f"{settings.feeder_id}: entries of the outbox since {format_time_ns(free_ns)[:19]}Z "
-                "stay, because a tuning begun then was interrupted and may still go on; drop it: "
+                f"{settings.feeder_id}: outbox entries since {format_time_ns(free_ns)[:19]}Z "
+                "are kept: a tuning begun then was interrupted and can be resumed; to discard it: "
                 f"{feeder_command(settings, 'optimize', '--fresh')}",
                 markup=False,
             )

@@ -85,7 +85,7 @@ def _add_market_options(group: argparse._ArgumentGroup) -> None:
         "--weeks",
         type=int,
         metavar="N",
-        help="move candles by so many weeks instead of choosing (the log names the number)",
+        help="weeks to move the candles by (default: chosen, the log names the number)",
     )
 
 
@@ -116,10 +116,10 @@ def _add_server_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="SPEC",
-        help="a fault on purpose: path=/fapi/v1/klines,status=503,count=5,delay_s=1,lag_s=20 (any of "
-        "these; status=0 hangs up; without count until cleared), symbol=SOLUSDT,end_s=1795824000 (a pair "
+        help="inject a fault: path=/fapi/v1/klines,status=503,count=5,delay_s=1,lag_s=20 (any of "
+        "these; status=0 hangs up; no count: until cleared), symbol=SOLUSDT,end_s=1795824000 (a pair "
         "whose candles end at that second since the epoch, as of one that is delisted). At run time: POST, GET, DELETE "
-        "/replay/faults; GET /replay tells counts",
+        "/replay/faults; GET /replay shows counts",
     )
 
 
@@ -165,7 +165,7 @@ def run_replay(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Make an error that names `path` of what the system says against writing there."""
+    """Turn an OSError of writing into an error that names `path`."""
     try:
         yield
     except OSError as error:
@@ -216,8 +216,8 @@ def _feeder_settings(arguments: argparse.Namespace) -> FeederSettings | None:
         settings = load_settings(arguments.feeder, arguments.config, arguments.userdir)
         if settings.candle_type != "futures":
             raise SettingsError(
-                f"{settings.feeder_id} has trading_mode {settings.candle_type!r}: the replay exchange plays "
-                "Binance's USDT-M futures and no other market. Rehearse a spot feeder by freqtrade "
+                f"{settings.feeder_id} has trading_mode {settings.candle_type!r}: the replay exchange has "
+                "Binance's USDT-M futures only. Rehearse a spot feeder with freqtrade "
                 "backtesting"
             )
         return settings

@@ -43,7 +43,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--out",
         type=Path,
         metavar="FILE",
-        help="where to write (user_data/feeder_state/F/report.html); with one feeder",
+        help="output file (user_data/feeder_state/F/report.html); for one feeder only",
     )
     report.add_argument("--pair", metavar="P", help="pair of the candle chart (first that has one)")
     report.set_defaults(run=run_report)
@@ -132,7 +132,7 @@ def report_after_tuning(
         if not isinstance(error, FeederError):
             logger.exception("Report failed unexpectedly feeder=%s", settings.feeder_id)
         console.print(
-            f"{settings.feeder_id}: no report, the tuning is not touched by that: {error}",
+            f"{settings.feeder_id}: the tuning is done, but there is no report: {error}",
             markup=False,
         )
     else:

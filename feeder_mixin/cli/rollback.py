@@ -36,8 +36,8 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "rollback",
         parents=[feeder_options()],
         help="write an earlier record of a pair again, as its newest",
-        description="Append a copy of the record that each pair had at a time: nothing is taken away, "
-        "and going forward again is another rollback. Either every pair can go back, or nothing is "
+        description="Append a copy of the record that each pair had at a time: nothing is deleted, "
+        "and another rollback undoes it. Either every pair can go back, or nothing is "
         "written.",
     )
     which = rollback.add_mutually_exclusive_group(required=True)
@@ -181,7 +181,7 @@ def _say(settings: FeederSettings, chosen: ChosenStore, error: StoreError | None
 
 
 def _set_aside_tuning(settings: FeederSettings, pairs: Sequence[str]) -> None:
-    """Keep interrupted tunings of these pairs from going on: their champion is what is left behind."""
+    """Cancel interrupted tunings of these pairs: they compared against the replaced record."""
     from feeder_mixin.tune.run.journal import Journal
 
     if not pairs or not settings.journal_path.exists():
@@ -190,8 +190,8 @@ def _set_aside_tuning(settings: FeederSettings, pairs: Sequence[str]) -> None:
         n_runs = journal.set_aside(pairs)
     if n_runs:
         make_console(stderr=True).print(
-            f"{settings.feeder_id}: {count(n_runs, 'interrupted tuning')} set aside, which compared "
-            "with the record of before; feeder optimize begins anew there",
+            f"{settings.feeder_id}: {count(n_runs, 'interrupted tuning')} cancelled: compared "
+            "against the record that was replaced; feeder optimize starts anew",
             markup=False,
         )
 
@@ -226,7 +226,7 @@ def _print_steps(rollback: _Rollback, outcome: _Outcome) -> None:
     if n_written := len(outcome.delivered) + n_earlier:
         waited = f", {n_earlier} of which waited in the outbox" if n_earlier else ""
         console.print(
-            f"{count(n_written, 'record')} written to {rollback.chosen}{waited}; beside the running "
+            f"{count(n_written, 'record')} written to {rollback.chosen}{waited}; compare with the running "
             f"bot: {rollback.chosen.command(rollback.settings, 'diff')}",
             markup=False,
         )

@@ -46,7 +46,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     history.add_argument(
         "--pairs", nargs="+", action="extend", metavar="P", help="only these pairs"
     )
-    history.add_argument("--limit", type=int, default=20, metavar="N", help="records a pair (20)")
+    history.add_argument("--limit", type=int, default=20, metavar="N", help="records per pair (20)")
     _add_candidates_option(history)
     history.set_defaults(run=run_history)
     settings = commands.add_parser(
@@ -62,7 +62,7 @@ def _add_candidates_option(parser: argparse.ArgumentParser) -> None:
         action="store_const",
         const=CANDIDATES,
         default=MEASUREMENT,
-        help="the tuned sets that were refused, which no bot reads, in place of the records",
+        help="show the refused tuned sets, which no bot reads, instead of the records",
     )
 
 
@@ -164,7 +164,7 @@ def _missing_text(
 
 
 def _missing_file(store: ParameterStore) -> str:
-    """Return a hint where an SQLite store's file is not there: a typing error looks like that."""
+    """Return a hint when an SQLite store's file does not exist: its path may be mistyped."""
     from feeder_mixin.stores.sql import SqlStore
 
     is_missing = isinstance(store, SqlStore) and store.file_is_missing

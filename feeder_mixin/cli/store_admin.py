@@ -1,4 +1,4 @@
-"""``feeder init-store`` and ``feeder flush``: make the places of records, deliver what waits."""
+"""``feeder init-store`` and ``feeder flush``: prepare the store, deliver the outbox."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     init = commands.add_parser(
         "init-store",
         parents=[feeder_options()],
-        help="make the feeder's place in the store (InfluxDB: its bucket)",
+        help="prepare the store for the feeder (InfluxDB: create its bucket)",
     )
     init.set_defaults(run=run_init_store)
     flush = commands.add_parser(
@@ -82,15 +82,15 @@ def _make_one(settings: FeederSettings, arguments: argparse.Namespace) -> _Place
 def _describe(feeder_id: str, bucket: Bucket | None, org: str | None) -> dict[str, Any]:
     """Return what was found or made for a feeder, as init-store shows it."""
     if bucket is None or org is None:
-        return {"state": "nothing to make: the table is made by the first write"}
+        return {"state": "nothing to create: the first write creates the table"}
     warning = None
     if bucket.keeps_s is not None:
         warning = (
-            f"bucket {bucket.name} drops points older than {bucket.keeps_text}, records with them: "
+            f"bucket {bucket.name} deletes points older than {bucket.keeps_text}, records too: "
             f"influx bucket update --id {bucket.id} --retention 0"
         )
     return {
-        "state": f"bucket {bucket.name} {'made' if bucket.is_new else 'was there'}",
+        "state": f"bucket {bucket.name} {'created' if bucket.is_new else 'exists already'}",
         "bucket_id": bucket.id,
         "made": bucket.is_new,
         "retention_s": bucket.keeps_s,
@@ -100,7 +100,7 @@ def _describe(feeder_id: str, bucket: Bucket | None, org: str | None) -> dict[st
 
 
 def _token_commands(org: str, whose: str, buckets: Sequence[Bucket]) -> dict[str, str]:
-    """Return the commands that make the least tokens of bot and optimizer for some buckets."""
+    """Return the commands that create tokens with the least rights for bot and optimizer."""
     command = f"influx auth create --org {shlex.quote(org)} --description"
     read = " ".join(f"--read-bucket {bucket.id}" for bucket in buckets)
     write = " ".join(f"--write-bucket {bucket.id}" for bucket in buckets)
@@ -146,15 +146,15 @@ def _print_shared_commands(places: Sequence[_Place]) -> None:
         feeders = [d["feeder_id"] for d in documents if d["store"] == store]
         if len(feeders) > 1:
             console.print(
-                f"one token for {', '.join(feeders)}, as FEEDER_STORE_TOKEN is read for all of them:",
+                f"one token for {', '.join(feeders)}, which all read the same FEEDER_STORE_TOKEN:",
                 markup=False,
             )
             for role, command in commands.items():
                 console.print(f"  for every {role}: {command}", markup=False)
     if documents:
         console.print(
-            "A token that may write a bucket may also delete it: InfluxDB has no lesser right. Keep the "
-            "optimizer's off the bots' hosts, and a copy of the records (feeder export).",
+            "A token that may write a bucket may also delete it: InfluxDB can't separate this. Keep the "
+            "optimizer's token off the bots' hosts, and keep a copy of the records (feeder export).",
             markup=False,
         )
 
@@ -188,7 +188,7 @@ def _flush_one(settings: FeederSettings, arguments: argparse.Namespace) -> dict[
             try:
                 chosen.store.ping()
             except StoreError as problem:
-                said, error = f"nothing waits, but {chosen} can't be asked", problem
+                said, error = f"nothing waits, but {chosen} can't be used", problem
     if not arguments.json:
         reason = "" if error is None else f": {error}"
         console = make_console(stderr=error is not None)

@@ -1,4 +1,4 @@
-"""What is printed never decides what is done: stdout and stderr that nothing can break.
+"""Safe stdout and stderr: an output error never stops a command.
 
 While a command runs, `sys.stdout` and `sys.stderr` are `SafeStream`, so tables, JSON, logs, progress bars
 and argparse's help all go through it, and nobody else has to think of it:

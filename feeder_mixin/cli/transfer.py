@@ -60,19 +60,19 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     import_ = commands.add_parser(
         "import",
         parents=[feeder_options()],
-        help="write the records of an export into the store, at their own times",
-        description="Write the records of an export into the store, at their own times: again, it "
+        help="import an export into the store, with the records' original times",
+        description="Import an export into the store, with the records' original times; a second import "
         "changes nothing. Every line is checked before the first is written; lines of other feeders are "
         "left out and counted.",
     )
-    import_.add_argument("file", metavar="FILE", help="what export wrote; - reads stdin")
+    import_.add_argument("file", metavar="FILE", help="file that export wrote; - reads stdin")
     import_.set_defaults(run=run_import)
 
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Print or write the copies of all chosen feeders; what can't be exported is said on stderr."""
     if arguments.json and arguments.out is None:
-        raise SettingsError("--json goes with --out: without it, stdout has the lines, each JSON")
+        raise SettingsError("--json needs --out: without it, stdout already has JSON lines")
     exported = for_each_feeder(arguments, lambda settings: _export_one(settings, arguments))
     documents = [document for document, _ in exported.results]
     text = "".join(f"{line}\n" for _, lines in exported.results for line in lines)
@@ -99,7 +99,7 @@ def _export_one(
     known = {entry.record.pair for entry in copy.entries} | {note.pair for note in copy.invalid}
     check_known(settings, arguments.pairs or (), known)
     for line in group_notes(copy.invalid):
-        errors.print(f"{settings.feeder_id}: not exported, no record: {line}", markup=False)
+        errors.print(f"{settings.feeder_id}: not exported, no valid record: {line}", markup=False)
     errors.print(
         f"{settings.feeder_id}: {_counts_text(copy.entries)} exported from {chosen}", markup=False
     )
@@ -135,7 +135,7 @@ def _import_one(
                 chosen.store.write(records, measurement)
             except StoreError as error:
                 raise type(error)(
-                    f"{error}; what was written before that stays, the same command again goes on"
+                    f"{error}; what was written before is kept, run the same command again"
                 ) from error
     _say_misfits(settings, own)
     if not arguments.json:
@@ -155,7 +155,7 @@ def _say_misfits(settings: FeederSettings, entries: Sequence[Entry]) -> None:
             reasons[one.record.pair] = reason
     for pairs, reason in group_pairs(reasons):
         make_console(stderr=True).print(
-            f"{settings.feeder_id}: no bot takes imported records of {', '.join(pairs)}: {reason}",
+            f"{settings.feeder_id}: bots reject imported records of {', '.join(pairs)}: {reason}",
             markup=False,
         )
 

@@ -73,10 +73,10 @@ def check_status_file(facts: Facts) -> Verdict:
     if runs_s > _START_S:
         return Verdict(
             "fail",
-            f"{said}, and it started {runs_s / 60:.0f} min ago",
+            f"{said}, though it started {runs_s / 60:.0f} min ago",
             "see the bot's log: the state folder can't be written, or the start hangs",
         )
-    return Verdict("warn", f"{said}: it is starting", "wait, and ask again")
+    return Verdict("warn", f"{said}: it is starting", "wait, then run doctor again")
 
 
 def check_handler(facts: Facts) -> Verdict:
@@ -85,14 +85,14 @@ def check_handler(facts: Facts) -> Verdict:
     if not _PROC.exists():
         return Verdict(
             "warn",
-            "there is no /proc here, so it can't be seen whether the bot catches SIGUSR1",
-            f"its answer shows it: {facts.command('reload')}",
+            "this system has no /proc: whether the bot catches SIGUSR1 is not known",
+            f"find out with: {facts.command('reload')}",
         )
     if not catches_sigusr1(pid):
         return Verdict(
             "fail",
-            f"pid {pid} does not catch SIGUSR1, which would end it",
-            "if it has just started, ask again; else restart it with a strategy that has the "
+            f"pid {pid} does not catch SIGUSR1: the signal would kill it",
+            "if it has just started, run doctor again; else restart it with a strategy that has the "
             "OptunaParamsMixin",
         )
     return Verdict("pass", "SIGUSR1 is caught (SigCgt)")
@@ -104,12 +104,12 @@ def check_reload(facts: Facts) -> Verdict:
     if reload["last_error"] is not None:
         return Verdict(
             "fail",
-            f"the last load failed, the bot keeps what it runs: {reload['last_error']}",
-            f"mend what it names, then {facts.command('reload')}",
+            f"the last load failed, the bot keeps its parameters: {reload['last_error']}",
+            f"fix what the error names, then {facts.command('reload')}",
         )
     counts = f"{reload['requested']} requested, {reload['completed']} completed"
     if _is_pending(facts):
-        return Verdict("warn", f"{counts}: one is under way", "wait, and ask again")
+        return Verdict("warn", f"{counts}: one is under way", "wait, then run doctor again")
     return Verdict("pass", counts)
 
 
@@ -129,8 +129,8 @@ def check_parameters(facts: Facts) -> Verdict:
     if unknown:
         return Verdict(
             "fail",
-            f"the bot does not know {some(unknown)}: its config was another one when it started",
-            "restart the bot, or /reload_config; a bot of several config files is asked about with all of "
+            f"the bot does not know {some(unknown)}: its config was different when it started",
+            "restart the bot, or /reload_config; if the bot has several config files, give doctor all of "
             f"them: {facts.command('doctor', '--config', 'FILE')}",
         )
     if older:
@@ -139,7 +139,7 @@ def check_parameters(facts: Facts) -> Verdict:
         return Verdict(
             "fail",
             f"newer than what this store holds: {some(newer)}",
-            "the bot reads another store: ask with its FEEDER_STORE_URL",
+            "the bot reads another store: run doctor with the bot's FEEDER_STORE_URL",
         )
     if not facts.usable:
         return Verdict("pass", "the store has no record that the bot could have loaded")
@@ -179,15 +179,15 @@ def check_models(facts: Facts) -> Verdict:
         return Verdict(
             "fail",
             f"model on under half of the expected rows, or of the context's candles: {some(short)}",
-            "download older candles (freqtrade download-data --prepend); the bot trains again when "
+            "download older candles (freqtrade download-data --prepend); the bot retrains when "
             "they are there",
         )
     if older := found["older"]:
         return _older(facts, f"served by a model of an older record: {some(older)}")
     if training := found["training"]:
-        return Verdict("warn", f"being trained: {some(training)}", "wait, and ask again")
+        return Verdict("warn", f"being trained: {some(training)}", "wait, then run doctor again")
     if stale := found["stale"]:
-        return Verdict("warn", f"due for training: {some(stale)}", "wait, and ask again")
+        return Verdict("warn", f"due for training: {some(stale)}", "wait, then run doctor again")
     return Verdict("pass", f"{len(pairs)} pairs are served by a model of their newest record")
 
 
@@ -236,20 +236,20 @@ def check_served(facts: Facts) -> Verdict:
         last = known["last_candle"]
         age_s = written_s - (parse_time_ns(last) / NANOSECONDS if last else started_s)
         if age_s > patience_s + facts.timeframe_s:
-            late.append(f"{pair} ({f'last candle {last[:16]}Z' if last else 'never asked about'})")
+            late.append(f"{pair} ({f'last candle {last[:16]}Z' if last else 'never analysed'})")
     if not late:
-        return Verdict("pass", f"the bot is asked about all {len(pairs)} pairs")
+        return Verdict("pass", f"freqtrade analyses all {len(pairs)} pairs")
     if len(late) == len(pairs):
         return Verdict(
             "fail",
-            f"the bot is not asked about any pair: {some(late)}",
-            "start its trading (/start), or see its log: the exchange may give no candles",
+            f"freqtrade analyses no pair: {some(late)}",
+            "start trading (/start), or see the bot's log: the exchange may send no candles",
         )
     return Verdict(
         "fail",
-        f"freqtrade does not follow these pairs any more, nothing is served there: {some(late)}",
-        "delisted, or taken out by exchange.pair_blacklist or a pairlist filter: see the bot's log, and "
-        "take them out of pair_whitelist",
+        f"freqtrade no longer analyses these pairs, so they get no prediction: {some(late)}",
+        "delisted, or removed by exchange.pair_blacklist or a pairlist filter: see the bot's log, and "
+        "remove them from pair_whitelist",
     )
 
 
@@ -261,7 +261,7 @@ def check_api_port(facts: Facts) -> Verdict:
     host, port = str(api.get("listen_ip_address") or "127.0.0.1"), api.get("listen_port")
     if not isinstance(port, int) or not 0 < port < 65_536:
         return Verdict(
-            "fail", f"api_server.listen_port={port!r}, expected 1 to 65535", "mend the config"
+            "fail", f"api_server.listen_port={port!r}, expected 1 to 65535", "fix the config"
         )
     where, pid = f"port {port} on {host}", facts.pid
     problem = _bind_problem(host, port)
@@ -270,7 +270,7 @@ def check_api_port(facts: Facts) -> Verdict:
     if problem is None:
         return Verdict(
             "fail",
-            f"the bot (pid {pid}) runs, but nobody listens on {where}",
+            f"the bot (pid {pid}) runs, but nothing listens on {where}",
             "the config is newer than the bot (restart it), or the bot is still starting",
         )
     if problem != errno.EADDRINUSE:
@@ -288,14 +288,14 @@ def _held_by(where: str, port: int, pid: int | None) -> Verdict:
         if inodes is None:
             return Verdict(
                 "warn",
-                f"{where} is held; whether by the bot (pid {pid}) can't be seen from here",
-                "ask as the user who runs the bot, on a system with /proc",
+                f"{where} is in use; whether by the bot (pid {pid}) can't be seen from here",
+                "run doctor as the user who runs the bot, on a system with /proc",
             )
         if inodes & _listening_inodes(port):
-            return Verdict("pass", f"{where} is held by the bot itself")
+            return Verdict("pass", f"{where} is in use by the bot itself")
     return Verdict(
         "fail",
-        f"{where} is held by another process: freqtrade hangs at its start, without a word",
+        f"{where} is in use by another process: freqtrade would hang at start without an error",
         "stop that process, or set another api_server.listen_port",
     )
 
@@ -353,11 +353,11 @@ def _is_pending(facts: Facts) -> bool:
 def _older(facts: Facts, what: str) -> Verdict:
     """Return the verdict on a bot that lags behind the store."""
     if _is_pending(facts):
-        return Verdict("warn", f"{what}; a reload is under way", "wait, and ask again")
+        return Verdict("warn", f"{what}; a reload is under way", "wait, then run doctor again")
     return Verdict(
         "fail",
         f"{what}; no reload is pending",
-        f"{facts.command('reload')}; if it stays so, the bot reads another "
+        f"{facts.command('reload')}; if that does not help, the bot reads another "
         "store (FEEDER_STORE_URL of its own environment)",
     )
 

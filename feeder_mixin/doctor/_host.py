@@ -63,7 +63,7 @@ def check_candles(facts: Facts) -> Verdict:
         oldest = min(newest, key=lambda pair: newest[pair])
         return Verdict(
             "pass",
-            f"{len(newest)} pairs in {datadir}, the oldest end is {oldest}'s at "
+            f"{len(newest)} pairs in {datadir}, the least recent is {oldest}, up to "
             f"{open_text(newest[oldest])}",
         )
     lacking = list(missing) or wanted
@@ -76,7 +76,7 @@ def check_candles(facts: Facts) -> Verdict:
     return Verdict(
         "fail" if damaged else "warn",
         "; ".join(parts),
-        f"{first}this downloads what lacks, and names what {settings.exchange} does not list: "
+        f"{first}to download what is missing and see which pairs {settings.exchange} does not list: "
         f"{facts.command('optimize')}{by_hand}",
     )
 
@@ -90,10 +90,10 @@ def check_clock(facts: Facts) -> Verdict:
         ahead_s = facts.newest_candle_s - facts.now_ns / NANOSECONDS
         if ahead_s > 0:
             return Verdict(
-                "fail", f"the newest candle opens {ahead_s:.0f} s in the future: behind", advice
+                "fail", f"this clock is behind: the newest candle is {ahead_s:.0f} s ahead", advice
             )
         return Verdict(
-            "pass", "no candle opens in the future; no server here to compare with any closer"
+            "pass", "no candle opens in the future; there is no server clock to compare with"
         )
     side = "behind" if offset_s > 0 else "ahead of"
     if abs(offset_s) <= _OFF_S:
@@ -101,7 +101,7 @@ def check_clock(facts: Facts) -> Verdict:
     state = "fail" if abs(offset_s) > _FAR_OFF_S else "warn"
     return Verdict(
         "fail" if state == "fail" else "warn",
-        f"{abs(offset_s):.0f} s {side} the store's server: records seem to come from the future",
+        f"{abs(offset_s):.0f} s {side} the store's server: records get wrong times",
         f"{advice}, or the server's",
     )
 
@@ -137,7 +137,7 @@ def check_last_good(facts: Facts) -> Verdict:
         refused = [pair for pair, age in ages.items() if age > limit]
         return Verdict(
             "warn",
-            f"over feeder.last_good_max_days={limit:g}, so it would be refused: {some(refused)} "
+            f"over feeder.last_good_max_days={limit:g}, so a bot would refuse it: {some(refused)} "
             f"(oldest {oldest_days:.1f} days)",
             f"renew it while the store answers: {facts.command('reload')}",
         )

@@ -41,7 +41,7 @@ def check_valid(facts: Facts) -> Verdict:
         return Verdict(
             "fail",
             f"a bot rejects the newest record of {some(refused)}: {reasons}",
-            f"stop who wrote it, and tune again: {facts.command('optimize', '--pairs', *refused)}",
+            f"stop its writer, and tune again: {facts.command('optimize', '--pairs', *refused)}",
         )
     return Verdict("pass", f"{len(usable)} of {len(settings.pairs)} pairs have a valid record")
 
@@ -52,11 +52,11 @@ def check_missing(facts: Facts) -> Verdict:
     known = latest.records.keys() | latest.rejected.keys() | latest.expired.keys()
     missing = [pair for pair in settings.pairs if pair not in known]
     if not missing:
-        return Verdict("pass", "every pair has one")
-    where = "in this store" if len(missing) == len(settings.pairs) else ""
+        return Verdict("pass", "every pair has a record")
+    where = "in this store for" if len(missing) == len(settings.pairs) else ""
     return Verdict(
         "warn",
-        f"no record {where or 'for'} {some(missing)}: a bot starts on the defaults there",
+        f"no record {where or 'for'} {some(missing)}: a bot would start on the defaults",
         f"{facts.command('optimize')}; if that was done, this is another store "
         "(FEEDER_STORE_URL, feeder.store_url)",
     )
@@ -68,11 +68,11 @@ def check_complete(facts: Facts) -> Verdict:
     if not notes:
         return Verdict("pass", "no pair's newest point lacks a parameter")
     unserved = facts.latest.incomplete
-    after = f"; {some(unserved)} has no complete one" if unserved else ""
+    after = f"; {some(unserved)} has no complete record" if unserved else ""
     return Verdict(
         "fail" if unserved else "warn",
         f"passed over: {'; '.join(group_notes(notes)[:2])}{after}",
-        "a writer died half-way, or writes other field names: tune the pair again, look at the fields",
+        "a writer died half-way, or writes other field names: tune the pair again, see check `fields`",
     )
 
 
@@ -90,7 +90,7 @@ def check_future(facts: Facts) -> Verdict:
     if ahead_s <= _SKEW_S:
         return Verdict("warn", message, "set the clocks of this host and the writer (NTP)")
     return Verdict(
-        "fail", message, "make the writer write UTC, set its clock, and write the record again"
+        "fail", message, "make the writer use UTC, set its clock, and write the record again"
     )
 
 
@@ -121,13 +121,13 @@ def check_age(facts: Facts) -> Verdict:
     if latest.expired:
         return Verdict(
             "fail",
-            f"expired (over {MAX_AGE_DAYS:g} days old): {some(latest.expired)}; a bot that starts has "
-            "the defaults there",
+            f"expired (over {MAX_AGE_DAYS:g} days old): {some(latest.expired)}; a bot that starts uses "
+            "the defaults for them",
             advice,
         )
     ages = {p: (facts.now_ns - r.time_ns) / _DAY_NS for p, r in latest.records.items()}
     if not ages:
-        return Verdict("pass", "there is none that could be too old")
+        return Verdict("pass", "there is no record that could be too old")
     stale = [pair for pair, days in ages.items() if days > STALE_DAYS]
     if stale:
         return Verdict(
@@ -136,7 +136,7 @@ def check_age(facts: Facts) -> Verdict:
             f"at {MAX_AGE_DAYS:g})",
             advice,
         )
-    return Verdict("pass", f"the oldest is {max(ages.values()):.1f} days old")
+    return Verdict("pass", f"the oldest record is {max(ages.values()):.1f} days old")
 
 
 def check_tuned_for(facts: Facts) -> Verdict:
@@ -161,7 +161,7 @@ def check_tuned_for(facts: Facts) -> Verdict:
     kinds = [t for name, t in TUNED_ON.items() if any(name in found for found in other.values())]
     return Verdict(
         "warn",
-        f"tuned on other {' and '.join(kinds)}: {some(other)}; they are used all the same",
+        f"tuned on other {' and '.join(kinds)}: {some(other)}; bots still use them",
         facts.command("optimize", "--reload"),
     )
 

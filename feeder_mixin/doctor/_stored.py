@@ -54,9 +54,9 @@ def check_config(facts: Facts) -> Verdict:
         context = ", ".join(f'"{pair}"' for pair in settings.context_pairs)
         return Verdict(
             "warn",
-            f"{said}; feeder.context_pairs is not there, so it follows pair_whitelist: one more pair "
-            "asks for new models of all",
-            f'write it out in the config: "context_pairs": [{context}]',
+            f"{said}; feeder.context_pairs is not set, so it follows pair_whitelist: a new pair there "
+            "may retrain all models",
+            f'add to the feeder block: "context_pairs": [{context}]',
         )
     return Verdict("pass", said)
 
@@ -73,7 +73,7 @@ def check_store(facts: Facts) -> Verdict:
         return Verdict(
             "warn",
             f"{shown}: a bot does not read --store",
-            "ask without --store what the bots see; what follows is about this store",
+            "run without --store to check the bots' store; the checks below are about this one",
         )
     return Verdict("pass", shown)
 
@@ -112,7 +112,7 @@ def check_server(facts: Facts) -> Verdict:
         return Verdict(
             "warn",
             f"{store.description} does not exist: no record was ever written there",
-            f"make it: {facts.command('optimize')}; else name the right store in "
+            f"make it: {facts.command('optimize')}; or name the right store in "
             "FEEDER_STORE_URL or feeder.store_url",
         )
     before = time.time()
@@ -158,7 +158,7 @@ def check_bucket(facts: Facts) -> Verdict:
                     f"make it: {facts.command('optimize')}",
                 )
             return Verdict("pass", f"table {MEASUREMENT} is there (no bucket needed)")
-    raise Skipped(f"nothing is known of {store.description}")
+    raise Skipped(f"no such check for {store.description}")
 
 
 def check_retention(facts: Facts) -> Verdict:
@@ -167,15 +167,15 @@ def check_retention(facts: Facts) -> Verdict:
 
     store, feeder_id = facts.server, facts.settings.feeder_id
     if not isinstance(store, InfluxStore):
-        return Verdict("pass", "this kind of store drops nothing by itself")
+        return Verdict("pass", "this kind of store deletes nothing by itself")
     bucket = store.find_bucket(feeder_id)
     if bucket is None:
-        raise Skipped(f"the token may not look at bucket {bucket_name(feeder_id)}")
+        raise Skipped(f"the token has no right to see bucket {bucket_name(feeder_id)}")
     if bucket.keeps_s is not None and bucket.keeps_s < MAX_AGE_DAYS * _DAY_S:
         return Verdict(
             "warn",
-            f"bucket {bucket.name} drops points older than {bucket.keeps_text}, records with them: "
-            f"bots use one for {MAX_AGE_DAYS:g} days",
+            f"bucket {bucket.name} deletes points older than {bucket.keeps_text}, records too: "
+            f"bots use a record for {MAX_AGE_DAYS:g} days",
             f"influx bucket update --id {bucket.id} --retention 0",
         )
     return Verdict("pass", f"bucket {bucket.name} keeps points {bucket.keeps_text}")
@@ -206,8 +206,8 @@ def check_write_right(facts: Facts) -> Verdict:
         return Verdict("pass", "records can be written, too")
     return Verdict(
         "warn",
-        "records can't be written with this token or user: enough for a bot, the optimizer needs it",
-        "where the optimizer runs, use a token or user that may read and write; here, ignore this",
+        "this token or user can't write records: enough for a bot, not for the optimizer",
+        "where the optimizer runs, use a token or user that may read and write; else ignore this",
     )
 
 
@@ -224,7 +224,7 @@ def check_fields(facts: Facts) -> Verdict:
         case SqlStore():
             types = sql_inspection.field_types(store, feeder_id)
         case _:
-            raise Skipped(f"nothing is known of {store.description}")
+            raise Skipped(f"no such check for {store.description}")
     return judge_fields(types)
 
 

@@ -116,7 +116,7 @@ class Facts:
     store_url = Fact[str]("no store can be used")
     token = Fact[str | None]("the token can't be used")
     server = Fact[ParameterStore]("the store gave no answer, or is not there yet")
-    clock_offset_s = Fact[float]("no server has told its time")
+    clock_offset_s = Fact[float]("no server clock is known")
     may_write = Fact[bool]("the store gave no answer, or has no place for this feeder")
     store = Fact[ParameterStore]("there are no records that can be read")
     latest = Fact[Latest]("there are no records that can be read")

@@ -34,14 +34,14 @@ class Check(NamedTuple):
 
 
 CHECKS: Final = (
-    Check("config", stored.check_config, "mend what the message names in the feeder's config"),
+    Check("config", stored.check_config, "fix what the message names in the feeder's config"),
     Check("store", stored.check_store, "name the store in FEEDER_STORE_URL or feeder.store_url"),
     Check("token", stored.check_token, "set FEEDER_STORE_TOKEN or FEEDER_STORE_TOKEN_FILE"),
-    Check("server", stored.check_server, "start the store, or mend its address and the network"),
+    Check("server", stored.check_server, "start the store, or fix its address or the network"),
     Check(
         "bucket",
         stored.check_bucket,
-        "see what the store answered; feeder init-store makes a missing bucket",
+        "see what the store answered; feeder init-store creates a missing bucket",
     ),
     Check("retention", stored.check_retention, "see what the store answered"),
     Check("read_right", stored.check_read_right, "see what the store answered"),
@@ -53,20 +53,20 @@ CHECKS: Final = (
     Check("future_records", records.check_future, "set the writer's clock and zone"),
     Check("record_age", records.check_age, "tune the pairs again"),
     Check("tuned_for", records.check_tuned_for, "tune the pairs again"),
-    Check("candles", host.check_candles, "mend dataformat_ohlcv or datadir in the config"),
+    Check("candles", host.check_candles, "fix dataformat_ohlcv or datadir in the config"),
     Check("clock", host.check_clock, "set this host's clock"),
     Check("outbox", host.check_outbox, "restore the file from a copy, or move it away"),
     Check("last_good", host.check_last_good, "delete the file; a bot's next reload writes it anew"),
-    Check("bot", bot.check_bot, "ask where and as whom the bot runs"),
+    Check("bot", bot.check_bot, "run doctor on the bot's host, as the bot's user"),
     Check("status_file", bot.check_status_file, "delete the file; the next reload writes it anew"),
     Check("handler", bot.check_handler, "restart the bot"),
     Check("reload", bot.check_reload, "reload the bot"),
     Check("parameters", bot.check_parameters, "reload the bot"),
     Check("models", bot.check_models, "see the bot's log"),
     Check("served", bot.check_served, "see the bot's log"),
-    Check("api_port", bot.check_api_port, "mend api_server in the config"),
+    Check("api_port", bot.check_api_port, "fix api_server in the config"),
 )
-"""In the order in which they hand on facts, and in which an operator mends things."""
+"""In the order in which they hand on facts, and in which an operator fixes things."""
 
 
 def examine(facts: Facts) -> list[Finding]:
@@ -86,8 +86,8 @@ def _find(facts: Facts, check: Check) -> Finding:
     except Exception as error:  # noqa: BLE001  (the other checks are still to be made)
         verdict = Verdict(
             "fail",
-            f"the check itself ended with {type(error).__name__}: {error}",
-            "a defect of feeder doctor, or a state that it does not know: report it",
+            f"the check itself failed with {type(error).__name__}: {error}",
+            "a bug in feeder doctor, or a state that it does not know: please report it",
         )
     secrets = _secrets(facts)
     message, advice = (
@@ -121,15 +121,15 @@ def _judge_shared(facts: Facts, others: Sequence[Facts]) -> Verdict:
     port, trades = _port(facts), _trades(facts)
     same_port = [o.feeder_id for o in others if port is not None and _port(o) == port]
     same_trades = [o.feeder_id for o in others if _trades(o) == trades]
-    parts = [f"API port {port} is that of {', '.join(same_port)}, too"] if same_port else []
-    parts += [f"db_url is that of {', '.join(same_trades)}, too"] if same_trades else []
+    parts = [f"API port {port} is also used by {', '.join(same_port)}"] if same_port else []
+    parts += [f"db_url is also used by {', '.join(same_trades)}"] if same_trades else []
     if parts:
         return Verdict(
             "fail",
             "; ".join(parts),
             "give each feeder's config its own api_server.listen_port and db_url",
         )
-    return Verdict("pass", f"no API port and no db_url in common with {len(others)} others")
+    return Verdict("pass", f"API port and db_url differ from those of {len(others)} other feeders")
 
 
 def _port(facts: Facts) -> object:

@@ -82,7 +82,7 @@ class _Waiting:
         ]
         shown = _listed(reasons, ", ", _MOST_FAILURES, _MOST_CHARACTERS // 4)
         often = "" if times == 1 else f" {times} times"
-        return f"reload failed{often}, generation {self.kept} goes on: {shown}"
+        return f"reload failed{often}, generation {self.kept} stays in use: {shown}"
 
 
 class Messages:
@@ -138,7 +138,7 @@ class Messages:
         self.send_due()
 
     def failed(self, generation: int, reason: str) -> None:
-        """Say that a reload failed and what goes on."""
+        """Say that a reload failed and which generation stays."""
         with self._lock:
             self._waiting.failures[reason] += 1
             self._waiting.kept, self._waiting.last_failed = generation, True

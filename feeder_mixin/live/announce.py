@@ -1,4 +1,4 @@
-"""What a bot says of itself at its start: what it is set to, and what the exchange has of it."""
+"""What a bot logs at its start: its settings, and which of its pairs the exchange lists."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def warn_unlisted(settings: FeederSettings, is_listed: Callable[[str], bool]) ->
     """Say once which pairs of the config the exchange does not list."""
     for key, pairs, effect in (
         ("exchange.pair_whitelist", settings.pairs, "they have no candles and are never safe"),
-        ("feeder.context_pairs", settings.context_pairs, "features go without them"),
+        ("feeder.context_pairs", settings.context_pairs, "features are built without them"),
     ):
         unlisted = [pair for pair in pairs if not is_listed(pair)]
         if unlisted:

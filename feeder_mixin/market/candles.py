@@ -246,12 +246,12 @@ def _say_lacks(
     impossible: NDArray[np.bool_],
     source: str,
 ) -> None:
-    """Say what of the candles is no market, each kind once."""
+    """Log which candles are missing, halted or impossible, each kind once."""
     frame = candles.frame
     if candles.n_missing:
         logger.warning(
-            "Candles are missing: holes up to an hour cost the rows that they touch, longer ones a "
-            "week and more behind them pair=%s missing=%d gaps=%d longest_candles=%d source=%s",
+            "Candles are missing: gaps up to an hour cost the rows that they touch, longer ones also a "
+            "week and more after them pair=%s missing=%d gaps=%d longest_candles=%d source=%s",
             candles.pair,
             candles.n_missing,
             n_gaps,
@@ -260,7 +260,7 @@ def _say_lacks(
         )
     if candles.n_halted:
         logger.warning(
-            "Nothing traded for over an hour, which is no market: neither trained on, nor scored, nor "
+            "Nothing traded for over an hour: such candles are not trained on, not scored and never "
             "safe pair=%s candles=%d from=%s to=%s source=%s",
             candles.pair,
             candles.n_halted,

@@ -57,10 +57,12 @@ def describe_other_forms(path: Path, pair: str, data_format: str) -> str:
     }
     if not same:
         names = ", ".join(str(file.relative_to(datadir)) for file in list(found)[:_SHOWN])
-        return f"; of that coin there is {names} (another timeframe or candle type)"
+        return f"; of this pair there is {names} (another timeframe or candle type)"
     file, form = next(iter(same.items()))
     if form in _UNREADABLE:
-        return f"; there is {file}, but freqtrade reads {form} no more: download the candles again"
+        return (
+            f"; there is {file}, but freqtrade no longer reads {form}: download the candles again"
+        )
     return (
         f"; there is {file}: set dataformat_ohlcv to {form!r} in the config, or convert them: freqtrade "
         f"convert-data --format-from {form} --format-to {data_format} --datadir "

@@ -135,12 +135,12 @@ def download_missing(
         try:
             download_newer(settings, stale, datadir)
         except CandleError as error:
-            logger.warning("Candles are not brought up to date pairs=%d: %s", len(stale), error)
+            logger.warning("Candles could not be updated pairs=%d: %s", len(stale), error)
     if short := _short_files(settings, [pair for pair in wanted if pair not in missing], days):
         try:
             download_older(settings, short, datadir, days=days)
         except CandleError as error:
-            logger.warning("Older candles are not fetched pairs=%d: %s", len(short), error)
+            logger.warning("Older candles could not be downloaded pairs=%d: %s", len(short), error)
     if not missing:
         return {}
     _say_other_forms(settings, missing, datadir)
@@ -163,7 +163,7 @@ def _reason(settings: FeederSettings, pair: str, answer: _Answer) -> str:
     """Return why a download that was answered left no file of a pair."""
     if answer.listed is None or pair in answer.listed:
         return (
-            f"{settings.exchange} answered, but the download brought no candles of it. Last lines:\n"
+            f"{settings.exchange} answered, but sent no candles of this pair. Last lines:\n"
             f"{answer.tail}"
         )
     return (

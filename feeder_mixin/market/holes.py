@@ -1,4 +1,4 @@
-"""Candles in which nothing traded, or that nobody has: what is bridged, and what is no market.
+"""Missing candles and candles without trades: which are bridged, and which count as a halt.
 
 One rule for tuner, backtest and bot, by candles alone and by earlier ones alone. A candle is *quiet*
 when it is missing, or flat without volume: freqtrade fills holes with flat candles before a strategy

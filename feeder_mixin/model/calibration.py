@@ -1,4 +1,4 @@
-"""The slow online factor that keeps a quantile honest: adaptive conformal inference.
+"""The slow online factor that keeps a quantile calibrated: adaptive conformal inference.
 
 What is served is ``raw * exp(theta)``. Every label that has ended moves theta a little: up (a wider
 quantile) after a miss, down after a candle that held; and theta goes back to 0 by half in

@@ -103,11 +103,11 @@ def plan_layout(
     needed = needed_labelled_days(label)
     if days_back < needed:
         raise CandleError(
-            f"--days-back {days_back:g} is too short: needed are at least {needed:.4g} labelled days"
+            f"--days-back {days_back:g} is too short: at least {needed:.4g} labelled days are needed"
         )
     if labelled < needed:
         raise CandleError(
-            f"too few candles: {max(labelled, 0.0):.1f} labelled days, needed are {needed:.4g} "
+            f"too few candles: {max(labelled, 0.0):.1f} labelled days, minimum {needed:.4g} "
             f"beside {needed_warmup_days:.1f} days of warm-up for features "
             f"({needed + needed_warmup_days:.0f} days of candles without gaps)"
         )

@@ -295,7 +295,7 @@ def training_rows(
 
 def _too_few(n_rows: int, train_days: float, cut_s: int) -> ModelError:
     return ModelError(
-        f"{n_rows} rows to learn from in the {train_days:g} days before {open_text(cut_s)}, needed are "
+        f"{n_rows} rows to learn from in the {train_days:g} days before {open_text(cut_s)}, minimum "
         f"{LEAST_ROWS}: candles before that are missing, or the pair is too young"
     )
 

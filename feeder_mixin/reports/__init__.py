@@ -1,1 +1,1 @@
-"""Results as tables."""
+"""Results as tables, figures and one HTML page."""

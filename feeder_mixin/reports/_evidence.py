@@ -105,8 +105,8 @@ def exceedance_section(report: FeederReport) -> Section:
         [
             (
                 "The share of candles after which price went further than predicted. It should be the "
-                "nominal share (the tick). The bar is where 95 of 100 honest models land; labels "
-                "overlap, so it counts rows / horizon."
+                "nominal share (the tick). The bar covers 95 of 100 calibrated models; labels "
+                "overlap, so its sample size is rows / horizon."
             ),
         ],
         [Figure("", in_words("Exceedance in percent", rows, head), plot_of(plot))] if dots else [],
@@ -172,8 +172,8 @@ def _share(part: int, whole: int) -> str:
 
 
 _MODES: Final[Mapping[Mode, str]] = {
-    "auto": "A tuned set reaches the bot only when it is better, out of sample, than what runs there.",
-    "always": "Every tuned set was written, whatever it is worth (--promote always).",
+    "auto": "A tuned set reaches the bot only if it beats the running set out of sample.",
+    "always": "Every tuned set was written, better or not (--promote always).",
     "never": "No tuned set was written (--promote never).",
 }
 """``--promote`` -> what it means."""
@@ -208,9 +208,9 @@ def _decision_row(label: str, decision: Decision) -> Row:
 
 
 def _written(decision: Decision) -> str:
-    """Return whose parameters went where bots read, and whether the tuned ones went beside."""
+    """Return which set was written for bots, and whether the tuned set was kept as a candidate."""
     written = "nothing" if decision.written is None else MARKS[decision.written].label
-    return f"{written}{', tuned to the candidates' if decision.candidate else ''}"
+    return f"{written}{', tuned kept as candidate' if decision.candidate else ''}"
 
 
 def _promotion_text(report: FeederReport, outcomes: Collection[Outcome]) -> list[str]:
@@ -228,8 +228,8 @@ def _promotion_text(report: FeederReport, outcomes: Collection[Outcome]) -> list
     return [
         _MODES[newest.mode],
         (
-            "Evidence is pooled over the pairs and shrunk to each. Gain is against what ran, skill "
-            f"against the ATR rule, in points ± standard error. All pairs pooled: "
+            "Each pair's estimate is shrunk towards the others. Gain is over the previous set, skill "
+            f"over the ATR rule, in points ± standard error. All pairs pooled: "
             f"{pooled}."
         ),
         f"{'; '.join(meanings).capitalize()}.",
@@ -256,8 +256,8 @@ def calibration_section(report: FeederReport) -> Section:
         [
             (
                 "P-values on candles a horizon apart. Share (Kupiec): is the exceedance the nominal "
-                "share? Order (Christoffersen): do misses come independently? Marked where below "
-                f"{REJECTED_P:g}, which one honest pair in twenty is, too."
+                "share? Order (Christoffersen): do misses come independently? Marked below "
+                f"{REJECTED_P:g}; by chance, one calibrated pair in twenty is marked, too."
             ),
         ],
         tables=[Table("P-values", ["pair", *head], list(rows.values()))] if rows else [],

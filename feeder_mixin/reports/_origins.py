@@ -47,7 +47,7 @@ def provenance_section(report: FeederReport) -> Section:
             Table("Data", head, rows),
             Table("Made with", ["fact", "value"], _facts(report, labels), texts=(0, 1), wraps=(1,)),
         ],
-        missing=[f"Neither run nor record: {', '.join(untuned)}."] if untuned else [],
+        missing=[f"No run and no record: {', '.join(untuned)}."] if untuned else [],
     )
 
 

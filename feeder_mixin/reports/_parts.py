@@ -106,8 +106,8 @@ def lacking(report: FeederReport, what: str, has: Mapping[str, object]) -> list[
         "any pair" if len(without) == len(report.results) else ", ".join(names[p] for p in without)
     )
     from_store = not any(pair in report.tuned for pair in without)
-    why = "only its stored record is here" if from_store else "its run holds none"
-    return [f"{what}: not there for {who} ({why})."]
+    why = "only its stored record is known" if from_store else "its run has none"
+    return [f"{what}: not available for {who} ({why})."]
 
 
 def labels_of(report: FeederReport) -> dict[str, str]:

@@ -52,8 +52,8 @@ def history_section(report: FeederReport) -> Section:
             (
                 "Loss of each trial by its number, against that of the defaults (the dotted line); below "
                 "is better. Dots are finished trials, crosses were pruned early, the line is the best "
-                "so far. The best two are drawn again on other rows before one wins, and it must win "
-                "beyond noise: a low dot alone is luck. Trials far above stand on the upper edge."
+                "so far. The best two are refitted on other rows before one wins, and it must win "
+                "beyond noise: one low dot may be luck. Trials far above are drawn at the edge."
             ),
         ],
         drawn,
@@ -82,13 +82,13 @@ def spread_section(report: FeederReport) -> Section:
     bounds = on_bounds(sets)
     text = [
         (
-            "One dot a pair, on the parameter's whole range; the dotted line is the default. Equal "
+            "One dot per pair, on the parameter's whole range; the dotted line is the default. Equal "
             f"values are stacked. The defaults won for {at_default} of {len(sets)} pairs."
         )
     ]
     if bounds:
         ends = ", ".join(f"{name} {number}" for name, number in bounds.items())
-        text.append(f"Tuned winners on an end of a range: {ends}.")
+        text.append(f"Tuned winners at a limit of a range: {ends}.")
     head = ["parameter", *(names[pair] for pair in report.results)]
     rows: list[Row] = [
         [p.name, *(f"{item.value:.6g}" for item in spreads[p.name])] for p in PARAMETERS
@@ -121,8 +121,8 @@ def candle_section(report: FeederReport, wanted: str | None) -> Section:
                 f"The end of the test window, UTC. The line {side} each candle is how far price was "
                 f"expected to go within the next {hours:g} hours at worst; a cross marks a candle after "
                 f"which it went further. {n_breached} of {len(chart.times)} candles "
-                f"({percent(chart.breached_share)} %), nominal {percent(tuned.alpha)} %; breaches come in "
-                "rows, because labels overlap. A candle is safe while the line is inside the dotted "
+                f"({percent(chart.breached_share)} %), nominal {percent(tuned.alpha)} %; breaches "
+                "cluster, because labels overlap. A candle is safe while the line is inside the dotted "
                 "tolerance."
             ),
         ],

@@ -130,7 +130,7 @@ def _mean(values: list[float]) -> float | None:
 
 def _headline(pooled: tuple[float, float] | None) -> str:
     if pooled is None:
-        return "These results hold no pooled judgement against the ATR rule"
+        return "These results have no pooled comparison with the ATR rule"
     if pooled[0] > 0:
         return "Better than the ATR rule, beyond noise"
     if pooled[1] < 0:
@@ -203,10 +203,10 @@ def _fallback(known: KnownPair) -> str | None:
 
 _PROBLEMS: Final = (
     (f"Few labelled days (under {ADVISED_DAYS:g} were measured to lose)", _few_days),
-    ("Candles were old when tuned, the page describes that time; days", _old_candles),
-    ("Nothing beat the ATR rule (beats_rule 0), the bot emits no safe candle", _beaten),
-    ("Hardly any entry would pass; share of candles called safe, at the tolerance", _never_safe),
+    ("Candles were old when tuned, so results describe an older market; age in days", _old_candles),
+    ("Nothing beat the ATR rule (beats_rule 0), the bot calls no candle safe", _beaten),
+    ("Hardly any entry would pass; share of candles called safe at the tolerance", _never_safe),
     ("Exceedance outside its 95 % interval", _outside),
-    ("Too little history for the label scale, ATR14/close stood in", _fallback),
+    ("Too little history for the label scale, ATR14/close was used", _fallback),
 )
 """What is wrong -> what is said of a pair that has it, None for one that has not."""

@@ -21,11 +21,11 @@ Z95: Final = 1.96
 """Standard errors to either side of a 95 % interval."""
 
 OUTCOME_MEANINGS: Final[Mapping[Outcome, str]] = {
-    "promoted": "the tuned set replaced what ran",
-    "kept": "what runs stays",
-    "refused": "the tuned set was not let through, what runs stays",
-    "first": "nothing ran before, a first record was written",
-    "expired_replaced": "what ran was too old and was replaced",
+    "promoted": "the tuned set replaced the previous one",
+    "kept": "the running set stays",
+    "refused": "the tuned set was refused, the running set stays",
+    "first": "there was no record before, a first one was written",
+    "expired_replaced": "the previous record had expired and was replaced",
 }
 """Outcome of a promotion decision -> what it means."""
 

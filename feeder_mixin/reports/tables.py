@@ -76,7 +76,7 @@ def verdicts(results: Mapping[str, PairResult], undelivered: Collection[str] = (
         if result.labelled_days < ADVISED_DAYS:
             parts.append(
                 f"judged on {result.labelled_days:.0f} labelled days, where under "
-                f"{ADVISED_DAYS:.0f} were measured to lose: a try, not a tuning"
+                f"{ADVISED_DAYS:.0f} were measured to lose: good for a trial only"
             )
         if tuned.predicted_safe_share is not None and tuned.predicted_safe_share < NEVER_SAFE:
             parts.append(
@@ -84,7 +84,7 @@ def verdicts(results: Mapping[str, PairResult], undelivered: Collection[str] = (
                 f"tolerance of {percent(result.max_adverse_ratio)} % hardly any entry would pass"
             )
         if result.scale_is_fallback:
-            parts.append("too little history for the label scale, ATR14/close stood in")
+            parts.append("too little history for the label scale, ATR14/close was used")
         lines.append(f"{pair}: {'; '.join(parts)}")
     return lines
 
@@ -93,7 +93,7 @@ _DONE: Final[Mapping[Contender | None, str]] = {
     TUNED: "the tuned set is written",
     DEFAULTS: "the defaults are written",
     RUNNING: "the running set is written again",
-    None: "nothing is written, what runs stays",
+    None: "nothing is written, the running set stays",
 }
 _WAITS: Final[Mapping[Contender | None, str]] = {
     TUNED: "the tuned set waits in the outbox",
@@ -111,7 +111,7 @@ _OUTCOMES: Final[Mapping[Outcome, str]] = {
 
 def _decision_text(decision: Decision, *, is_delivered: bool) -> str:
     """Return what became of the pair and why."""
-    candidate = ", the tuned one goes to the candidates" if decision.candidate else ""
+    candidate = ", the tuned set is kept as a candidate" if decision.candidate else ""
     written = (_DONE if is_delivered else _WAITS)[decision.written]
     return f"{_OUTCOMES[decision.outcome]}, {written}{candidate} ({decision.reason})"
 
@@ -176,7 +176,7 @@ def _together(results: Mapping[str, PairResult]) -> list[str]:
     lines = [f"All {len(results)} pairs together: skill over the ATR rule {numbers}"]
     if decision.pooled_gain is not None:
         lines[0] += (
-            f", tuned sets over what ran {percent(decision.pooled_gain, 2)} points "
+            f", tuned sets over the previous ones {percent(decision.pooled_gain, 2)} points "
             f"(SE {percent(decision.pooled_gain_se, 2)})"
         )
     return lines
@@ -192,7 +192,7 @@ def feeder_notes(results: Mapping[str, PairResult]) -> list[str]:
     notes = [
         *_together(results),
         f"Which parameters mattered (mean over pairs, a rough guide): {mattered}",
-        f"Tuned winners on an end of a range, by parameter: {bounds or 'none'}",
+        f"Tuned winners at a limit of a range, by parameter: {bounds or 'none'}",
     ]
     defaults = default_parameters()
     for pairs in identical_pairs(results):

@@ -1,1 +1,1 @@
-"""Homes of parameter records: one contract, several backends."""
+"""Parameter stores: one contract, several backends."""

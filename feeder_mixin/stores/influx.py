@@ -124,7 +124,7 @@ class InfluxStore(ParameterStore):
             return make_bucket(self.server, bucket_name(feeder_id))
 
     def find_bucket(self, feeder_id: str) -> Bucket | None:
-        """Return the feeder's bucket; None when the token sees none or several, of organisations.
+        """Return the feeder's bucket; None when the token sees none, or several (one per organisation).
 
         Needs the right to read the bucket.
         """

@@ -57,7 +57,7 @@ def make_bucket(server: InfluxServer, name: str) -> Bucket:
 
 
 def find_bucket(server: InfluxServer, name: str) -> Bucket | None:
-    """Return the bucket; None when the token sees none or several, of organisations."""
+    """Return the bucket; None when the token sees none, or several (one per organisation)."""
     found = _find(server, name)
     return Bucket.of_answer(name, found[0]) if len(found) == 1 else None
 

@@ -46,7 +46,7 @@ def group_notes(notes: Iterable[Note]) -> list[str]:
 
 
 def describe_unused(latest: Latest) -> list[str]:
-    """Return what of a store's answer serves nobody, each reason once: its kind, then the points."""
+    """Return which stored points are not used, each reason once: its kind, then the points."""
     lines = [f"passed over: {line}" for line in group_notes(latest.notes)]
     lines += [f"rejected: {line}" for line in group_notes(latest.rejected.values())]
     if latest.expired:

@@ -5,9 +5,9 @@ disk over there or a kill loses nothing. What must stay true: a record is entere
 will have for ever; it counts as delivered only after the store confirmed it; delivering again is
 harmless, because stores take an equal record as already delivered.
 
-Records and candidates lie in the same tables as in a SQLite store. They stay after delivery: their
-keys are what a later one must not take. Beside each a second table holds the keys of the delivered
-ones. `Outbox.prune` removes delivered ones whose keys nobody can take any more: a record enters
+Records and candidates lie in the same tables as in a SQLite store. They stay after delivery, so that
+their keys are never reused. Beside each a second table holds the keys of the delivered
+ones. `Outbox.prune` removes delivered ones whose keys no later record can have: a record enters
 under the time at which its search ended, so only an unclosed run of the journal can bring an old one.
 """
 
@@ -185,7 +185,7 @@ class Outbox:
         return Delivered(tuple(delivered), remaining, _make_error(refusals, remaining, feeders))
 
     def prune(self, feeder_id: str, before_ns: int, *, dry_run: bool = False) -> int:
-        """Remove delivered records and candidates of before a time; return how many.
+        """Remove delivered records and candidates older than a time; return how many.
 
         What waits stays, and so does each pair's newest, which `latest_entered` goes by.
 

@@ -127,7 +127,7 @@ def load_token(environ: Mapping[str, str]) -> str | None:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if mode & 0o077:
                 raise SettingsError(
-                    f"{TOKEN_FILE_VARIABLE}={file_name}: mode {mode:04o} lets others at the token: "
+                    f"{TOKEN_FILE_VARIABLE}={file_name}: mode {mode:04o} gives others access: "
                     f"chmod 600 {shlex.quote(file_name)}"
                 )
             token = file.read().strip()

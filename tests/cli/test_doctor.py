@@ -261,7 +261,7 @@ BROKEN = {
         lambda p: p.sql("UPDATE optimized_parameters SET num_leaves = NULL"),
         "complete_records",
         "fail",
-        f"{', '.join(PAIRS)} has no complete one",
+        f"{', '.join(PAIRS)} has no complete record",
     ),
     "naive local time": (
         future(7 * HOUR_NS),
@@ -313,7 +313,7 @@ BROKEN = {
         lambda p: p.write_candles(FIRST, p.now_ns + HOUR_NS),
         "clock",
         "fail",
-        "s in the future: behind",
+        "s ahead",
     ),
     "result not delivered": (waiting_result, "outbox", "warn", "1 result not delivered"),
     "damaged outbox": (damaged_outbox, "outbox", "fail", "outbox"),
@@ -323,7 +323,7 @@ BROKEN = {
         "fail",
         "was cut short",
     ),
-    "old last good copy": (old_copy, "last_good", "warn", "so it would be refused"),
+    "old last good copy": (old_copy, "last_good", "warn", "so a bot would refuse it"),
     "damaged status file": (
         lambda p: p.settings.status_path.write_text('{"pid": 1'),
         "status_file",
@@ -413,7 +413,7 @@ BROKEN = {
         lambda p: p.say(lambda s: s["pairs"][FIRST].update(last_candle=NINE_DAYS_AGO)),
         "served",
         "fail",
-        f"nothing is served there: {FIRST} (last candle {NINE_DAYS_AGO[:16]}Z)",
+        f"so they get no prediction: {FIRST} (last candle {NINE_DAYS_AGO[:16]}Z)",
     ),
     "bot that trades nothing": (
         lambda p: p.say(
@@ -421,7 +421,7 @@ BROKEN = {
         ),
         "served",
         "fail",
-        "the bot is not asked about any pair",
+        "freqtrade analyses no pair",
     ),
     "context that follows the whitelist": (
         lambda p: p.configure(feeder={"side": "short"}),
@@ -500,7 +500,7 @@ def test_doctor_of_a_store_that_cannot_be_written_warns_for_the_optimizer(
     monkeypatch.setattr(sql_inspection.os, "access", lambda *_: False)
     code, findings = doctor()
     assert (code, states(findings)) == (0, {"write_right": "warn"})
-    assert "the optimizer needs it" in findings["write_right"]["message"]
+    assert "not for the optimizer" in findings["write_right"]["message"]
 
 
 def test_doctor_after_a_failed_check_skips_what_builds_on_it(patient, doctor):
@@ -561,7 +561,7 @@ def test_doctor_of_a_hostile_status_file_fails_in_one_line(patient, doctor, cont
         "status_file": "fail",
         **dict.fromkeys(("reload", "parameters", "models", "served"), "skipped"),
     }
-    assert "itself ended" not in findings["status_file"]["message"]
+    assert "itself failed" not in findings["status_file"]["message"]
 
 
 def test_doctor_prints_no_control_characters_of_a_status_file(patient, feeder):
@@ -601,7 +601,7 @@ def test_doctor_finds_the_api_port_held_by_another_process(project, doctor):
     patient = make_patient(project)
     with listen() as server:
         patient.configure(api_server=api(server.getsockname()[1]))
-        assert "held by another process" in doctor()[1]["api_port"]["message"]
+        assert "in use by another process" in doctor()[1]["api_port"]["message"]
     _, findings = doctor()
     assert findings["api_port"]["state"] == "pass"
     assert "is free" in findings["api_port"]["message"]

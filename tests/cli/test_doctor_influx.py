@@ -214,7 +214,7 @@ RIGHTS = {
             "models": "skipped",
             "served": "skipped",
         },
-        ("write_right", "enough for a bot, the optimizer needs it"),
+        ("write_right", "enough for a bot, not for the optimizer"),
     ),
 }
 

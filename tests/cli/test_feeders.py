@@ -95,7 +95,7 @@ def test_import_goes_on_after_a_feeder_that_fails(feeders, feeder, project):
     code, out, err = feeder("import", copy, "--feeder", *NAMES)
     assert code == 3
     assert "two failed: " in err
-    assert "the same command again goes on" in " ".join(err.split())
+    assert "run the same command again" in " ".join(err.split())
     assert "three: 1 record, 0 candidates" in out
 
 

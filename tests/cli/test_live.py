@@ -143,7 +143,7 @@ def test_status_of_a_killed_bot_is_shown_as_its_last_words(userdir, feeder):
     code, out, _ = feeder("status", "--feeder", "feeder120b")
     assert code == 1
     assert "feeder120b: NOT RUNNING" in out
-    assert f"last said by pid {os.getpid()}" in out
+    assert f"last status, from pid {os.getpid()}" in out
     assert PAIRS[0] in out
 
 
@@ -164,7 +164,7 @@ def test_status_of_a_starting_bot_tells_its_file_from_the_last_ones(userdir, fee
         code, out, _ = feeder("status", "--feeder", "feeder120b")
     assert code == 0
     assert f"running, pid {bot.pid}" in out
-    assert "last said by pid 1 (the running one is still starting)" in out
+    assert "last status, from pid 1 (the running one is still starting)" in out
 
 
 def test_status_several_feeders_each_get_an_answer(userdir, feeder):
@@ -292,8 +292,8 @@ def test_reload_of_a_bot_that_ends_meanwhile_says_so(userdir, feeder):
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
-        pytest.param("mute", "has not taken the request", id="request not taken"),
-        pytest.param("hang", "still at work", id="reload under way"),
+        pytest.param("mute", "has not received the request", id="request not taken"),
+        pytest.param("hang", "still loading", id="reload under way"),
         pytest.param("late", "still starting", id="no status yet"),
     ],
 )

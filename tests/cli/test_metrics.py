@@ -152,7 +152,7 @@ def test_taken_port_is_said_by_name(userdir, feeder):
         port = taken.getsockname()[1]
         code, _, err = feeder("metrics", "--feeder", FEEDER, "--port", port)
     assert code == 2
-    assert f"--port {port} can't be listened on" in err
+    assert f"--port {port} can't be used" in err
 
 
 def test_host_without_port_is_refused(userdir, feeder):
@@ -255,7 +255,7 @@ def test_metrics_to_a_store_that_is_no_influxdb_are_refused(userdir, feeder):
     """No table is made in SQLite by the way."""
     code, _, err = feeder("metrics", "--feeder", FEEDER, "--to-store")
     assert code == 2
-    assert "is no InfluxDB store" in err
+    assert "is not an InfluxDB store" in err
     assert not list(userdir.glob("*.sqlite"))
 
 

@@ -177,7 +177,7 @@ def test_prune_outbox_leaves_keys_that_an_interrupted_tuning_may_still_take(
         outbox.deliver(store)
         _, out, err = feeder("prune", *FEEDER, "--older-than", 30)
         assert "1 delivered in the outbox" in out
-        assert "was interrupted and may still go on" in err
+        assert "was interrupted and can be resumed" in err
         taken = record_of_age(60)
         again = outbox.put(replace(taken, metrics={"skill": 0.1}))
     assert again.time_ns == taken.time_ns + 1

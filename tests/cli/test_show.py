@@ -145,5 +145,5 @@ def test_init_store_of_a_file_says_there_is_nothing_to_make(project, feeder):
     """SQLite needs no preparation, and asking makes no file."""
     code, out, _ = feeder("init-store", "--feeder", "feeder120b")
     assert code == 0
-    assert "nothing to make" in out
+    assert "nothing to create" in out
     assert not (project / "user_data" / "feeder_params.sqlite").exists()

@@ -173,7 +173,7 @@ def test_import_of_two_contents_at_one_time_names_both_lines(project, stored, fe
     (project / "x.jsonl").write_text(out + json.dumps(line) + "\n")
     code, _, err = feeder("import", project / "x.jsonl", *FEEDER)
     assert code == 2
-    assert "line 5: GONE/USDT:USDT has another content at the same time than in line 1" in err
+    assert "line 5: GONE/USDT:USDT has other content at the same time than line 1" in err
 
 
 def test_import_over_another_content_of_the_same_time_is_a_conflict(project, stored, feeder):
@@ -210,7 +210,7 @@ def test_import_says_which_records_no_bot_of_this_feeder_takes(project, feeder):
     (project / "x.jsonl").write_text(line)
     code, _, err = feeder("import", project / "x.jsonl", *FEEDER)
     assert code == 0
-    assert f"no bot takes imported records of {PAIR}: {PAIR}: side=long, but this feeder is" in err
+    assert f"bots reject imported records of {PAIR}: {PAIR}: side=long, but this feeder is" in err
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "."])

@@ -387,10 +387,13 @@ def make_trading_project(root: Path, exchange: Exchange) -> TradingProject:
 
 
 def lasting_facts(status: Status) -> dict[str, dict[str, object]]:
-    """Return pair -> what a status says of it, without the candles that it was last asked about."""
-    moving = {"last_candle", "last_served"}
+    """Return pair -> what a status says of it, without what every candle moves."""
+    moving = {"last_candle", "last_served", "exceedance", "model"}
     return {
-        pair: {key: value for key, value in facts.items() if key not in moving}
+        pair: {
+            **{key: value for key, value in facts.items() if key not in moving},
+            "model": {k: v for k, v in facts["model"].items() if k != "calibration"},
+        }
         for pair, facts in status["pairs"].items()
     }
 

@@ -64,7 +64,7 @@ async def fetch_markets(self, params={}):
 ccxt.async_support.binance.fetch_markets = fetch_markets
 main(sys.argv[1:])
 """
-"""freqtrade on a spot exchange of these pairs: the replay exchange plays futures alone."""
+"""freqtrade on a spot exchange of these pairs: the replay exchange has futures alone."""
 
 
 @pytest.fixture

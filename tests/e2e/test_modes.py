@@ -142,7 +142,7 @@ def test_backtest_says_what_it_loaded_and_warns_of_hindsight(backtests):
     words = " ".join(backtests.output.split())
     flattered = set(re.findall(r"Parameters of (\S+) were tuned on candles up to", words))
     assert flattered == {THIRD}
-    assert "its result flatters" in words
+    assert "and looks better than it is" in words
 
 
 def test_backtest_enters_only_where_safe_and_tags_name_the_prediction(backtests):

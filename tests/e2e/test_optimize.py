@@ -196,7 +196,7 @@ def test_optimize_too_few_candles_for_every_pair_exits_2_and_says_how_many(proje
     done = project.run(project.optimize("--n-trials", 1))
     assert done.returncode == 2, done.stderr
     assert "too few candles" in done.stderr
-    assert "needed are" in done.stderr
+    assert "minimum" in done.stderr
     assert project.records() == []
 
 

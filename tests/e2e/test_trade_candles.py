@@ -114,7 +114,9 @@ def test_data_folder_gone_beside_the_bot_leaves_its_models_and_back_trains_whole
         since = bot.mark()
         write_and_signal(bot, 0.03)
         for pair in PAIRS:
-            (line,) = bot.wait_for_line(f"No new model for {pair}, what serves goes on", since)
+            (line,) = bot.wait_for_line(
+                f"No new model for {pair}, the current one stays in use", since
+            )
             assert " are missing" in line
         status = bot.wait_for_status(
             lambda s: all(facts["model"]["error"] for facts in s["pairs"].values()), "the errors"
@@ -137,7 +139,7 @@ def test_data_folder_gone_beside_the_bot_leaves_its_models_and_back_trains_whole
         assert all(rows > 0.95 * expected for rows, expected in rows_of(status).values())
         assert {facts["model"]["generation"] for facts in status["pairs"].values()} == {2}
         assert status["reload"]["requested"] == 1
-        assert bot.lines("Model is on a short history") == []
+        assert bot.lines("Model has a short history") == []
         code, found = findings(project)
         assert found["models"].startswith("pass")
         frames = bot.wait_for_candle(served_from_s(project) + 1)
@@ -200,7 +202,7 @@ def test_pair_whose_candles_ended_a_while_ago_fails_in_the_doctor_by_name(tradin
         assert code == 1
         assert found["models"].startswith("pass")
         assert found["served"].startswith("fail: ")
-        assert f"nothing is served there: {GONE} (last candle {last[:16]}Z)" in found["served"]
+        assert f"so they get no prediction: {GONE} (last candle {last[:16]}Z)" in found["served"]
         assert not any(pair in found["served"] for pair in KEPT)
 
 
@@ -216,7 +218,7 @@ def test_model_past_its_age_calls_nothing_safe_and_says_so_until_a_new_one_stand
     with running_bot(trading) as bot:
         with disks.read_only(trading.settings.model_dir):
             for pair in PAIRS:
-                bot.wait_for_line(f"No new model for {pair}, what serves goes on")
+                bot.wait_for_line(f"No new model for {pair}, the current one stays in use")
             status = bot.wait_for_status(
                 lambda s: all(facts["model"]["state"] == "stale" for facts in s["pairs"].values()),
                 "too old models",

@@ -236,10 +236,10 @@ def test_cut_model_file_at_restart_is_refused_and_only_that_pair_is_fitted_anew(
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with running_bot(trading) as bot:
         bot.wait_running()
-        (line,) = bot.lines(f"Model of before can't serve {cut}")
+        (line,) = bot.lines(f"Saved model can't serve {cut}")
         assert str(path) in line
         for pair in whole:
-            assert len(bot.lines(f"Model goes on serving {pair}")) == 1
+            assert len(bot.lines(f"Saved model serves {pair} again")) == 1
         bot.wait_ready()
         assert [pair for pair in PAIRS if bot.lines(f"Model is ready for {pair}")] == [cut]
         check_recovers(bot, 0.035)
@@ -412,7 +412,7 @@ def test_state_folder_read_only_at_reload_keeps_the_bot_and_recovers(lasting):
         os.kill(lasting.pid, signal.SIGUSR1)
         (line,) = lasting.wait_for_line("The status file is not written", since)
         assert "Read-only file system" in line
-        assert "it is kept in" in line
+        assert "it is written to" in line
         lasting.wait_for_line("Loaded Optuna params for 3 pairs", since)
         assert project.status() == before
         said = project.feeder("status", "--feeder", FEEDER_ID)

@@ -131,5 +131,5 @@ def _bot_text(seen: Seen, moment: str) -> str:
     if "last_good" in seen.sources:
         runs = "runs on the last good copy"
     else:
-        runs = "what runs goes on" if seen.error is not None else "loads"
+        runs = "current values stay" if seen.error is not None else "loads"
     return ", ".join([*said, runs])

@@ -485,7 +485,7 @@ def test_file_of_another_side_or_horizon_does_not_fit(start, caplog, feeder):
     """Theta of other labels says nothing here: said, and begun anew."""
     put(start())
     again = start(**feeder)
-    (line,) = [r for r in caplog.records if "Calibration of before does not fit" in r.getMessage()]
+    (line,) = [r for r in caplog.records if "Saved calibration does not match" in r.getMessage()]
     assert line.levelno == logging.WARNING
     assert again._calibration.factor(ETH) == 1.0
 

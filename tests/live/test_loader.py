@@ -386,7 +386,7 @@ def test_last_good_copy_of_the_other_side_serves_nobody_and_is_named(
     write_store(market_record(ETH, NEW, metrics={"side": -1.0}))
     write_row(settings, BTC, NEW, {"num_leaves": 99.0})
     assert load(other).pairs[BTC].source == "default"
-    (said,) = [t for t in of_level(lines, "ERROR") if t.startswith("Last good copy does not fit")]
+    (said,) = [t for t in of_level(lines, "ERROR") if t.startswith("Last good copy does not match")]
     assert f"reason={BTC}: side=long, but this feeder is short" in said
 
 
@@ -726,4 +726,6 @@ def test_record_tuned_without_a_context_pair_names_it(settings, write_store, lin
     write_store(dataclasses.replace(record, provenance={"context_pairs": [BTC, ETH]}))
     load(settings)
     (said,) = [text for text in of_level(lines, "WARNING") if "other context pairs" in text]
-    assert said.endswith(f"tuned_without={SOL}: they had no candles there, download them first")
+    assert said.endswith(
+        f"tuned_without={SOL}: they had no candles when tuned, download them first"
+    )

@@ -508,7 +508,7 @@ def test_models_of_a_clock_set_back_are_said_in_one_line(world, tmp_path, caplog
     feeder.start()
     feeder.stop()
     (line,) = [r.getMessage() for r in caplog.records if "still to come" in r.getMessage()]
-    assert f"Model of before can't serve {BTC}, {ETH}, {SOL}: " in line
+    assert f"Saved model can't serve {BTC}, {ETH}, {SOL}: " in line
     assert open_text(begin_s + 6) in line
 
 

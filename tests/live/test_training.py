@@ -298,7 +298,7 @@ def test_pair_whose_candles_came_after_the_first_fit_began_is_fitted_with_them(m
 def test_failing_fit_leaves_the_old_model_and_is_retried_after_the_pause(
     make_bench, inline, monkeypatch, caplog, context
 ):
-    """Damaged candles: what serves goes on, why is in `errors` and log; mended, it comes."""
+    """Damaged candles: the current model stays in use, why is in `errors` and log; mended, it comes."""
     monkeypatch.setattr(due, "RETRY_S", 0.5)
     bench = make_bench(context_pairs=context, pairs=(BTC, ETH))
     bench.load(loaded_pair(BTC), loaded_pair(ETH))
@@ -315,7 +315,7 @@ def test_failing_fit_leaves_the_old_model_and_is_retried_after_the_pause(
     )
     assert path.name in bench.due.errors.get(ETH, "")
     assert bench.newest(ETH) is old
-    line = f"No new model for {ETH}, what serves goes on cut="
+    line = f"No new model for {ETH}, the current one stays in use cut="
     assert any(r.getMessage().startswith(line) for r in caplog.records)
     n_failed = len(inline.fits)
     wait_until(lambda: len(inline.fits) > n_failed, "another fit")  # tried again by itself
@@ -452,7 +452,7 @@ def test_model_on_a_fraction_of_its_history_never_replaces_a_good_one(
     assert bench.newest(ETH).model is good
     said = f"candles are missing: rows=\\d+ expected_rows={bench.due.expected_rows(good)} "
     assert re.search(f"{said}.* rows={good.rows} ", bench.due.errors[ETH])
-    assert "No new model for ETH/USDT:USDT, what serves goes on" in caplog.text
+    assert "No new model for ETH/USDT:USDT, the current one stays in use" in caplog.text
     assert "gap=its candles are gone from" in caplog.text
     bench.datadir.rmdir()
     away.rename(bench.datadir)
@@ -486,7 +486,7 @@ def test_first_model_on_a_short_history_serves_with_a_warning_until_older_candle
     assert bench.due.is_short(short)
     assert bench.due.expected_rows(short) == 4320  # 150 days
     assert (
-        f"Model is on a short history, older candles are missing; it is trained again when they are there pair={ETH} rows={short.rows} expected_rows=4320 "
+        f"Model has a short history, older candles are missing; it is trained again when they are there pair={ETH} rows={short.rows} expected_rows=4320 "
         in caplog.text
     )
     assert "gap=candles from " in caplog.text
@@ -549,7 +549,7 @@ def test_pair_with_too_few_rows_gets_no_model(make_bench, inline, caplog):
         bench.due.errors[ETH],
     )
     assert bench.newest(ETH) is None
-    wait_until(lambda: "none serves: it is never safe" in caplog.text, "the warning")
+    wait_until(lambda: "it has none and is never safe" in caplog.text, "the warning")
 
 
 # ------------------------------------------------------------------ the real worker process

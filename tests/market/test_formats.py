@@ -74,14 +74,14 @@ def test_missing_candles_in_a_format_of_before_say_that_it_is_not_read(tmp_path)
 def test_missing_candles_of_another_kind_are_named(tmp_path, store, stored, named):
     """What is there of that coin shows what was downloaded in place of what is wanted."""
     store(**stored)
-    assert f"of that coin there is {named} (another timeframe or candle type)" in missing(tmp_path)
+    assert f"of this pair there is {named} (another timeframe or candle type)" in missing(tmp_path)
 
 
 def test_missing_spot_candles_beside_futures_name_those(tmp_path, store):
     """The other way round: a spot feeder on a folder of futures candles."""
     store()
     said = missing(tmp_path, "ETH/USDT", "spot")
-    assert "of that coin there is futures/ETH_USDT_USDT-5m-futures.feather" in said
+    assert "of this pair there is futures/ETH_USDT_USDT-5m-futures.feather" in said
 
 
 def test_missing_candles_with_nothing_there_say_what_a_data_folder_is(tmp_path, store):

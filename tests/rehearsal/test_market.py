@@ -204,7 +204,7 @@ def test_generated_market_says_so(clock, caplog, tmp_path):
     write_datadir(market, tmp_path)
 
     assert "no real prices" in caplog.text
-    assert "NO REAL PRICES" in (tmp_path / MARKER).read_text()
+    assert "NOT REAL PRICES" in (tmp_path / MARKER).read_text()
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_mixed_pairs_name_those_that_lack_a_part():
     page = render_page(builder.make_report(results))
     lines = [line for line in page.missing if "BTC" in line]
     assert len(lines) == 5  # interval, decision value, decision, search, tests
-    assert all("only its stored record is here" in line for line in lines)
+    assert all("only its stored record is known" in line for line in lines)
     assert "ETH" not in "".join(lines)
 
 
@@ -175,7 +175,7 @@ def test_result_without_a_decision_is_shown_and_said():
     """A command that was killed between a search's end and its decision."""
     results = {BTC: TunedPair(builder.make_result(decision=None), builder.make_trials())}
     page = render_page(builder.make_report(results))
-    assert page.missing == ["A decision: not there for any pair (its run holds none)."]
+    assert page.missing == ["A decision: not there for any pair (its run has none)."]
 
 
 def test_store_that_can_not_be_read_is_said_and_the_rest_is_shown():
@@ -213,6 +213,6 @@ def test_decisions_name_what_was_written_and_what_went_to_the_candidates():
     refused = builder.make_result(outcome="refused")
     refused = builder.with_decision(refused, candidate=True, pooled_gain=None)
     html = render_page(builder.make_report({refused.pair: TunedPair(refused)})).html
-    assert "nothing, tuned to the candidates" in html
+    assert "nothing, tuned kept as candidate" in html
     assert "All pairs pooled: skill +6.4 ± 0.8." in html
     assert "All pairs pooled: gain +0.31" in render_page(builder.make_report()).html

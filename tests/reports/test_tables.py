@@ -99,7 +99,7 @@ def test_closing_table_shows_every_contender_and_a_dash_for_an_absent_rate():
         pytest.param(result(), "promoted, the tuned set is written (won +1.00", id="promoted"),
         pytest.param(
             result(decided={"outcome": "refused", "written": None, "candidate": True}),
-            "refused, nothing is written, what runs stays, the tuned one goes to the candidates",
+            "refused, nothing is written, the running set stays, the tuned set is kept as a candidate",
             id="refused",
         ),
         pytest.param(
@@ -157,7 +157,7 @@ def test_feeder_notes_say_what_all_pairs_show_together():
     """The pooled numbers, once for all pairs; a single pair has said its own."""
     (line, *_) = feeder_notes({"A": result(), "B": result()})
     assert line == (
-        "All 2 pairs together: skill over the ATR rule 6.00 % (SE 0.80), tuned sets over what ran "
+        "All 2 pairs together: skill over the ATR rule 6.00 % (SE 0.80), tuned sets over the previous ones "
         "1.20 points (SE 0.10)"
     )
     assert not any("together" in note for note in feeder_notes({"A": result()}))

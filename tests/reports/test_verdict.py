@@ -30,7 +30,7 @@ def result(pair=BTC, *, decision=None, score=None, metrics=None, **changes):
         pytest.param(0.05, 0.02, "Better than the ATR rule, beyond noise", id="better"),
         pytest.param(0.03, 0.02, "Not better than the ATR rule beyond noise", id="noise"),
         pytest.param(-0.05, 0.02, "Worse than the ATR rule, beyond noise", id="worse"),
-        pytest.param(0.05, None, "no pooled judgement", id="no error"),
+        pytest.param(0.05, None, "no pooled comparison", id="no error"),
     ],
 )
 def test_headline_says_what_the_pooled_interval_says(skill, error, words):
@@ -101,7 +101,7 @@ def test_verdict_of_a_run_that_was_stopped_before_its_decision_guesses_nothing()
     verdict = verdict_of(builder.make_result(decision=None))
     assert verdict.outcomes == {"undecided": 1}
     assert verdict.pooled_skill is None
-    assert "no pooled judgement" in verdict.headline
+    assert "no pooled comparison" in verdict.headline
 
 
 def test_warning_of_a_stored_record_asks_its_metric():

@@ -74,7 +74,7 @@ def test_missing_candles_fail_their_pair_and_come_with_the_command_for_all(load,
     loaded, failures = load(fresh(PAIR))
     assert list(loaded) == [PAIR]
     assert list(failures) == [OTHER]
-    assert "Context pair is missing, features go without it" in caplog.text
+    assert "Context pair is missing, features are built without it" in caplog.text
     (line,) = [r.getMessage() for r in caplog.records if "get them with" in r.getMessage()]
     assert line.startswith("Candles of 2 pairs are missing")
     assert f"--pairs {OTHER} {CONTEXT}" in line
@@ -115,11 +115,13 @@ def test_old_candles_of_a_pair_are_said_with_their_age(load, caplog, ago_days, i
     """A record would describe that time."""
     late = {PAIR: make_candles(N, 1, **until(int(ago_days * DAY_CANDLES)))}
     load(fresh(OTHER, CONTEXT) | late)
-    line = f"Candles are old, the record will describe that time pair={PAIR} age_days={ago_days}"
+    line = (
+        f"Candles are old, the record will describe an older market pair={PAIR} age_days={ago_days}"
+    )
     assert (line in caplog.text) == is_said
 
 
 def test_context_that_ends_a_day_before_the_others_is_stale(load, caplog):
     """Compared with the newest candle of all, not with the clock."""
     load(fresh(PAIR, OTHER) | {CONTEXT: make_candles(N, 1, **until(2 * DAY_CANDLES))})
-    assert f"later features go without it pair={CONTEXT} lag_days=2.0" in caplog.text
+    assert f"later features are built without it pair={CONTEXT} lag_days=2.0" in caplog.text

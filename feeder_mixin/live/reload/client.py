@@ -127,7 +127,7 @@ def reload_bot(settings: FeederSettings, timeout_s: float = RELOAD_TIMEOUT_S) ->
         return ReloadOutcome(settings.feeder_id, pid, before, error=str(error))
     failure = after["reload"]["last_error"]
     if failure is not None:
-        failure = f"the reload failed, the bot keeps what it runs: {failure}"
+        failure = f"the reload failed, the bot keeps its parameters: {failure}"
     return ReloadOutcome(settings.feeder_id, pid, before, after, failure)
 
 
@@ -152,9 +152,9 @@ class _Request:
         status = self._poll(self._read_own)
         if status is None:
             raise StateError(
-                f"the bot (pid {self.pid}) runs, but {self.settings.status_path} is not its own yet: it "
+                f"the bot (pid {self.pid}) runs, but {self.settings.status_path} is not from it yet: it "
                 "is still starting, or can't write there (see its log). Nothing was sent; at its start it "
-                f"loads the newest records by itself, else kill -USR1 {self.pid} and see its log"
+                f"loads the newest records by itself; later, kill -USR1 {self.pid} and see its log"
             )
         return status
 
@@ -172,8 +172,8 @@ class _Request:
             if not catches_sigusr1(self.pid):
                 raise StateError(
                     f"process {self.pid} ({_command_of(self.pid)}) has the bot lock, but does not "
-                    "catch SIGUSR1, which would end it; nothing was sent. It may be building itself anew "
-                    "(/reload_config): try again. Else restart that bot, with a "
+                    "catch SIGUSR1: the signal would kill it; nothing was sent. It may just be rebuilding "
+                    "(/reload_config): try again. Otherwise restart that bot, with a "
                     "strategy that has the OptunaParamsMixin"
                 )
             sent_ns = time.time_ns()
@@ -201,12 +201,12 @@ class _Request:
             return status
         last = self._read_own()
         if last is not None and last["reload"]["requested"] >= wanted:
-            state = "it took the request and is still at work (a slow store?)"
+            state = "it received the request and is still loading (a slow store?)"
         else:
-            state = "it has not taken the request yet (is the process stopped or swamped?)"
+            state = "it has not received the request yet (is the process stopped or overloaded?)"
         raise StateError(
             f"no answer from the bot (pid {self.pid}) in time: {state}. See its log, then feeder "
-            f"status --feeder {self.settings.feeder_id}; the request stands, or ask for longer with "
+            f"status --feeder {self.settings.feeder_id}; the request stays pending; or wait longer with "
             "--timeout"
         )
 
@@ -226,7 +226,7 @@ class _Request:
 
 
 class _PinnedProcess:
-    """A process that a signal reaches, or nobody: a pid that is given out anew meanwhile is safe."""
+    """A process to signal; when it has ended and its pid was reused, no process gets the signal."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -252,7 +252,7 @@ class _PinnedProcess:
             raise StateError(f"the bot (pid {self._pid}) has just ended") from error
         except PermissionError as error:
             raise StateError(
-                f"the bot (pid {self._pid}) belongs to another user; nothing was sent. Ask as that user"
+                f"the bot (pid {self._pid}) belongs to another user; nothing was sent. Run as that user"
             ) from error
 
 

@@ -208,7 +208,7 @@ def other_features(record: ParameterRecord, settings: FeederSettings) -> dict[st
 
 
 def _say_unused(latest: Latest) -> None:
-    """Say what of the store's answer serves nobody, each reason once."""
+    """Log which stored points are not used, each reason once."""
     for line in group_notes(latest.notes):
         logger.warning("Stored record passed over: %s", line)
     if latest.expired:
@@ -260,7 +260,7 @@ def _lacking_context(settings: FeederSettings, record: ParameterRecord) -> str:
     if not lacking:
         return ""
     names = ",".join(sorted(lacking))
-    return f" tuned_without={names}: they had no candles there, download them first"
+    return f" tuned_without={names}: they had no candles when tuned, download them first"
 
 
 def _shared_version(times_ns: Iterable[int | None]) -> str:
@@ -318,7 +318,7 @@ def load_last_good(
             good[record.pair] = record
             usable[record.pair] = replace(from_record(record, "last_good"), saved_ns=saved_ns)
     for _, reason in group_pairs(other):
-        logger.error("Last good copy does not fit reason=%s path=%s", reason, path)
+        logger.error("Last good copy does not match this config reason=%s path=%s", reason, path)
     _say_sideless(settings, good)
     if too_old:
         logger.error(

@@ -61,7 +61,7 @@ class Reloader:
         self._messages.started(loaded)
 
     def reload(self) -> None:
-        """Load anew and swap; whatever fails, what runs goes on and the reason is said."""
+        """Load again and swap; after a failure the bot keeps its parameters, the reason is logged."""
         attempt, began = format_time_ns(time.time_ns()), time.perf_counter()
         self._counts.count_request()
         self._keeper.keep_status()  # a slow store can be seen at work

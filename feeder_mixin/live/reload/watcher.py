@@ -83,4 +83,4 @@ class SignalWatcher:
                 try:
                     self._reload()
                 except Exception:
-                    logger.exception("Reload failed, what runs goes on")
+                    logger.exception("Reload failed, the bot keeps its parameters")

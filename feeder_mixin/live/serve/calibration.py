@@ -196,7 +196,7 @@ class Calibration:
                 return
             if document.get("identity") != self._identity:
                 logger.warning(
-                    "Calibration of before does not fit this config (side, horizon, timeframe or "
+                    "Saved calibration does not match this config (side, horizon, timeframe or "
                     "version changed): it begins anew"
                 )
                 return
@@ -230,12 +230,12 @@ def _tracks_of(document: Mapping[str, Any], timeframe_s: int) -> dict[str, Theta
         thetas = np.frombuffer(base64.b64decode(entry["thetas"], validate=True), _DOUBLE)
         track = ThetaTrack(entry["first_candle_s"], timeframe_s, thetas.astype(np.float64))
         if type(track.first_s) is not int or track.first_s < 0:
-            raise ValueError(f"{pair} begins at {track.first_s!r}, which is no candle")
+            raise ValueError(f"{pair} begins at {track.first_s!r}, which is not a candle's open")
         if not (len(thetas) and np.isfinite(thetas).all()):
-            raise ValueError(f"{pair} has no theta that is a number at every candle")
+            raise ValueError(f"{pair} has a theta that is not a finite number")
         if track.last_s > time.time() + CLOCK_SLACK_S:
             raise ValueError(
-                f"{pair} goes on to {open_text(track.last_s)}, which is still to come (was the clock "
+                f"{pair} extends to {open_text(track.last_s)}, which is in the future (was the clock "
                 "wrong?)"
             )
         tracks[pair] = track

@@ -1,4 +1,4 @@
-"""Columns of the host's frame: the newest candles predicted, older ones kept as they were said.
+"""Columns of the host's frame: the newest candles predicted, older ones kept as they were served.
 
 A candle's ``safety_q`` is the value of the model in force at that candle times the calibration factor
 in force there, and is never recomputed by a later model. What runs here runs on the bot's main
@@ -181,7 +181,7 @@ class Predictor:
         if is_behind and pair not in self._behind:
             last = "none" if tail is None else open_text(tail.last_s)
             logger.warning(
-                "Context pair is behind, features go on without it pair=%s last_candle=%s",
+                "Context pair is behind, features are built without it pair=%s last_candle=%s",
                 pair,
                 last,
             )

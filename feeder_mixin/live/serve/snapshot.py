@@ -150,6 +150,6 @@ def _take_over(
 
 
 def _append(servings: tuple[Serving, ...], new: Serving) -> tuple[Serving, ...]:
-    """Return the servings with `new` last; one that had not served yet gives way to it."""
+    """Return the servings with `new` last; it replaces one that has not served yet."""
     kept = tuple(s for s in servings if s.first_candle_s < new.first_candle_s)
     return (*kept, new)

@@ -42,7 +42,7 @@ def write_private(path: Path, text: str, *, durable: bool = True) -> None:
         content = text.encode()
     except UnicodeEncodeError as error:
         raise StateError(
-            f"{path} is not written: its content has no UTF-8 form: {error}"
+            f"{path} is not written: its content can't be encoded as UTF-8: {error}"
         ) from error
     _write(path, content, durable=durable)
 
@@ -103,18 +103,18 @@ def read_checked(path: Path) -> dict[str, Any] | None:
         ) from error
     head = _HEAD.match(content)
     if head is None or not content.endswith(_TAIL):
-        problem = "was cut short or is no file of this kind" if content else "is empty"
+        problem = "is truncated or not a file of this kind" if content else "is empty"
         raise _damaged(path, problem)
     # A view: a file may hold megabytes of model text.
     body = memoryview(content)[head.end() : -len(_TAIL)]
     if hashlib.sha256(body).hexdigest().encode() != head[1]:
-        raise _damaged(path, "was cut, edited or damaged: its SHA-256 does not fit its content")
+        raise _damaged(path, "was cut, edited or damaged: its SHA-256 does not match its content")
     try:
         document = json.loads(bytes(body))
     except (ValueError, RecursionError) as error:  # only where the digest was made to fit
         raise _damaged(path, f"is not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise _damaged(path, "holds no JSON object")
+        raise _damaged(path, "is not a JSON object")
     return document
 
 

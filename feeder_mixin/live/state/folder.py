@@ -71,16 +71,16 @@ class StateFolder:
             self._temporary = ScratchFolder("models")
         except OSError as problem:  # one full disk for all: what is on it can still serve
             logger.error(  # noqa: TRY400
-                "State folder can't be written, nor a temporary one: what it holds serves, nothing "
-                "is kept until there is space feeder=%s error=%s temporary=%s",
+                "State folder can't be written, nor a temporary one: its files are still used, nothing "
+                "is saved until there is space feeder=%s error=%s temporary=%s",
                 self.settings.feeder_id,
                 error,
                 problem,
             )
             return self.settings.model_dir
         logger.error(
-            "State folder can't be used: no last good copy, and models and calibration last as long "
-            "as this process feeder=%s models=%s error=%s",
+            "State folder can't be used: no last good copy, models and calibration are lost when this "
+            "process ends feeder=%s models=%s error=%s",
             self.settings.feeder_id,
             self._temporary.path,
             error,

@@ -1,4 +1,4 @@
-"""Which stored records a feeder's bot still stands on: what retention must leave alone."""
+"""Which stored records a feeder's bot still uses: retention must keep them."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ class StateKeeper:
         try:
             save_last_good(self._settings, list(records.values()))
         except StateError as error:
-            self._once.warn("last good", f"Last good copy is not kept: {error}")
+            self._once.warn("last good", f"Last good copy is not saved: {error}")
 
     def _write(self, what: str, write: Callable[[], None]) -> None:
         """Write a file of the state folder; a failure is said once and costs nothing else."""

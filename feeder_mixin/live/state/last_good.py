@@ -1,7 +1,7 @@
 """The last good copy: the records that the store gave last, kept for a start without it.
 
 The loader writes and takes it; doctor, metrics and retention look at it. What must stay true: one reader for
-all, so that a copy that would not serve counts as one nowhere; one bad entry is dropped by the next
+all, so that an unusable copy counts as a copy nowhere; one bad entry is dropped by the next
 write, and costs no other.
 """
 
@@ -58,7 +58,7 @@ def save_last_good(settings: FeederSettings, records: Sequence[ParameterRecord])
 
 
 def _usable_entries(settings: FeederSettings) -> dict[str, Any]:
-    """Return what the copy holds and can be read: whoever needed the rest has said so."""
+    """Return the copy's readable entries; whoever loads the copy reports the others."""
     try:
         copy = _read(settings)
     except StateError:

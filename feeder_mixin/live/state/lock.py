@@ -131,7 +131,7 @@ class BotLock:
         self._place, self._lock = place, lock
 
     def _take_stand_in(self, problem: StateError) -> None:
-        """Take the lock beside a state folder that has none to take."""
+        """Take the lock in the stand-in of a state folder that can't be locked."""
         with suppress(StateError):  # the disk became read-only after another bot had started
             if _is_locked(self._state_dir / LOCK_NAME):
                 raise self._busy(self._state_dir) from problem
@@ -139,12 +139,12 @@ class BotLock:
             self._take(make_stand_in(self._state_dir))
         except StateError as error:
             raise StateError(
-                f"{problem}; {error}. Until then nothing keeps a second bot away, and `feeder status` and "
+                f"{problem}; {error}. Until then nothing prevents a second bot, and `feeder status` and "
                 "`feeder reload` can't find this one"
             ) from error
 
     def _say_pid(self) -> StateError | None:
-        """Write the pid file; return why not, which hides nothing: the kernel knows who has the lock."""
+        """Write the pid file; return the error, if any: the kernel still knows who has the lock."""
         try:
             write_private(self._place / PID_NAME, f"{os.getpid()}\n")
         except StateError as error:
@@ -257,7 +257,7 @@ def running_bot_pid(settings: FeederSettings) -> int | None:
             said = "there is no" if pid is None else f"pid {pid} in"
             raise StateError(
                 f"a bot has {lock}, but its process can't be seen from here ({said} {PID_NAME}): it "
-                "runs in another container or as another user. Ask from there"
+                "runs in another container or as another user. Run this there"
             )
         time.sleep(_POLL_S)
     return None
@@ -274,7 +274,7 @@ def bot_started_s(settings: FeederSettings, pid: int) -> float:
 
 def _unreadable(path: Path, error: OSError) -> StateError:
     return StateError(
-        f"{path} can't be read: {error.strerror or error}. Ask as the user who runs the bot"
+        f"{path} can't be read: {error.strerror or error}. Run this as the user who runs the bot"
     )
 
 

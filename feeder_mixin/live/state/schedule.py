@@ -31,9 +31,9 @@ _FORMAT: Final = 2
 
 
 def schedule_identity(settings: FeederSettings) -> dict[str, Any]:
-    """Return what a model in force depends on beside its file: one of another can't go on serving.
+    """Return the settings that a restored model must share: with others it can't serve.
 
-    Context pairs and training window are not here: a model of others serves until the new one stands.
+    Context pairs and training window are not here: a model of others serves until the new one is ready.
     """
     return {
         "format": _FORMAT,
@@ -95,7 +95,7 @@ class Schedule:
                 self._put_in_force(pair, servings)
         if ahead:  # the clock's fault, not a pair's: said once for all
             logger.error(
-                "Model of before can't serve %s: it was put in force at %s, which is still to come "
+                "Saved model can't serve %s: it was put in force at %s, which is in the future "
                 "(was the clock wrong?); a new one is trained",
                 some(ahead),
                 open_text(max(ahead.values())),
@@ -139,7 +139,7 @@ class Schedule:
                     servings.append(serving)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             logger.error(  # noqa: TRY400
-                "Schedule of models is lost, models of %s are trained anew: %s is whole but not "
+                "Schedule of models is lost, models of %s are trained anew: %s is readable but not "
                 "what a bot writes: %r",
                 name,
                 self._folder.schedule_path,
@@ -153,12 +153,12 @@ class Schedule:
         newest = servings[-1]
         if keys := newest.model.misfits(self._settings):
             logger.warning(
-                "Model was trained with other %s, it serves until the new one stands pair=%s",
+                "Model was trained with other %s, it serves until the new one is ready pair=%s",
                 " and ".join(keys),
                 pair,
             )
         logger.info(
-            "Model goes on serving %s version=%s trained_until=%s first_candle=%s",
+            "Saved model serves %s again version=%s trained_until=%s first_candle=%s",
             pair,
             newest.loaded.version_text,
             open_text(newest.model.cut_s),
@@ -179,7 +179,7 @@ def _entry(serving: Serving) -> dict[str, Any]:
 def _first_candle_s(entry: Mapping[str, Any]) -> int:
     first_s: int = entry["first_candle_s"]
     if not 0 <= first_s <= LATEST_TIME_NS // NANOSECONDS:
-        raise ValueError(f"first_candle_s={first_s!r} is no time")
+        raise ValueError(f"first_candle_s={first_s!r} is not a time")
     return first_s
 
 
@@ -188,7 +188,7 @@ def _serving(pair: PairSnapshot, entry: Mapping[str, Any], models: ModelStore) -
     try:
         model = models.load(entry["model"])
     except ModelError as error:
-        logger.error("Model of before can't serve %s: %s", pair.loaded.pair, error)  # noqa: TRY400
+        logger.error("Saved model can't serve %s: %s", pair.loaded.pair, error)  # noqa: TRY400
         return None
     loaded, generation = pair.loaded, pair.generation
     if entry["version"] != loaded.version or model.parameters != loaded.parameters:

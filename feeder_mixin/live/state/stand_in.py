@@ -2,10 +2,10 @@
 
 A full or read-only disk, or a folder of another user, must not hide a running bot from ``feeder status``
 and ``feeder reload``. Bot and command find the stand-in by the state folder's path alone. What must
-stay true: only a folder of the bot's or the asking user is believed, in which nobody else can write,
+stay true: only a folder of the bot's or the asking user is trusted, in which nobody else can write,
 because anybody may make one of that name.
 
-2026-11: in shared memory where there is any. It is no disk that may be the full one, and a service with
+2026-11: in shared memory where there is any. It is not on the disk that is full, and a service with
 a ``/tmp`` of its own (systemd's PrivateTmp) is still found from outside.
 """
 
@@ -42,7 +42,7 @@ def make_stand_in(state_dir: Path) -> Path:
     StateError
         When none can be made.
     """
-    problem = "no place for it"
+    problem = "no usable folder"
     for folder in _candidates(state_dir):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -52,8 +52,8 @@ def make_stand_in(state_dir: Path) -> Path:
         else:
             if _is_trusted(folder, state_dir):
                 return folder
-            problem = f"another user has {folder}"
-    raise StateError(f"nothing stands in for {state_dir}: {problem}")
+            problem = f"{folder} belongs to another user"
+    raise StateError(f"no substitute for {state_dir}: {problem}")
 
 
 def remove_stand_in(state_dir: Path) -> None:

@@ -148,7 +148,7 @@ def keep_status(settings: FeederSettings, status: Status) -> str | None:
             write_status(folder / settings.status_path.name, status)
         except StateError as problem:
             raise StateError(f"{error}; {problem}") from error
-        return f"{error}; it is kept in {folder} until then"
+        return f"{error}; until then it is written to {folder}"
     stand_in = find_stand_in(settings.state_dir)
     if stand_in is not None:
         with suppress(OSError):
@@ -173,12 +173,12 @@ def read_status(path: Path) -> Status:
         ) from error
     except OSError as error:
         raise StateError(
-            f"{path} can't be read: {error.strerror or error}. Ask as the user who runs the bot"
+            f"{path} can't be read: {error.strerror or error}. Run this as the user who runs the bot"
         ) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"is not JSON: {error}") from error
     return checked(
-        Status, document, lambda problem: _damaged(path, f"is no status file: {problem}")
+        Status, document, lambda problem: _damaged(path, f"is not a status file: {problem}")
     )
 
 

@@ -84,7 +84,7 @@ class DueFits:
         return min(waiting, key=lambda item: item[:2])[2] if waiting else None
 
     def is_waiting(self, pair: PairSnapshot) -> bool:
-        """Return whether a fit of this pair is due and not given up for now."""
+        """Return whether a fit of this pair is due and not waiting for its retry."""
         fit = self.due(pair, time.time())
         return fit is not None and not self._is_paused(fit)
 
@@ -146,7 +146,7 @@ class DueFits:
         if serving is not None and self._is_worse(model, serving.model):
             raise ModelError(
                 f"candles are missing: rows={model.rows} expected_rows={self.expected_rows(model)} "
-                f"context_share={model.context_share:.2f}, the model that serves has "
+                f"context_share={model.context_share:.2f}, the current model has "
                 f"rows={serving.model.rows} context_share={serving.model.context_share:.2f}. It is "
                 "trained again as soon as its candle files change"
             )

@@ -244,7 +244,9 @@ def make_trainer(
         known = None if candles is None else candles.before(until_s + 1)
         if known is None:
             other = folder.describe_other_forms(pair)
-            lacks.append(f"{pair}: no candles in {folder.datadir}, models go without it{other}")
+            lacks.append(
+                f"{pair}: no candles in {folder.datadir}, models are trained without it{other}"
+            )
         else:
             context[pair] = known.frame()
     until = pd.Timestamp(until_s, unit="s", tz="UTC")

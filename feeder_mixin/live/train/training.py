@@ -68,7 +68,7 @@ class ModelTraining:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and its worker; a fit under way is given up."""
+        """End the thread and its worker; a fit under way is abandoned."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
@@ -107,7 +107,7 @@ class ModelTraining:
     def _say_failed(self, error: Exception) -> None:
         self._due.thread_error = f"{type(error).__name__}: {error}"
         logger.error(
-            "Training failed, what serves goes on feeder=%s retry_s=%.0f error=%s",
+            "Training failed, current models stay in use feeder=%s retry_s=%.0f error=%s",
             self._history.settings.feeder_id,
             RETRY_S,
             error,
@@ -150,7 +150,7 @@ class ModelTraining:
         )
 
     def _check_stopping(self) -> None:
-        """Go on waiting for a worker or a download, or leave it."""
+        """Raise when the bot stops: called while waiting for a worker or a download."""
         if self._stopping:
             raise _StoppedError
 
@@ -178,7 +178,7 @@ class ModelTraining:
         logger.error(
             "No new model for %s, %s cut=%s retry_s=%.0f error=%s",
             fit.pair,
-            "what serves goes on" if pair.servings else "none serves: it is never safe",
+            "the current one stays in use" if pair.servings else "it has none and is never safe",
             open_text(fit.cut_s),
             RETRY_S,
             error,
@@ -210,8 +210,8 @@ class ModelTraining:
         """Say what a model that now serves had to be trained without."""
         if self._due.is_short(model):
             logger.warning(
-                "Model is on a short history, older candles are missing; it is trained again when "
-                "they are there pair=%s rows=%d expected_rows=%d context_share=%.2f",
+                "Model has a short history, older candles are missing; it is trained again when "
+                "they arrive pair=%s rows=%d expected_rows=%d context_share=%.2f",
                 model.pair,
                 model.rows,
                 self._due.expected_rows(model),
@@ -219,7 +219,7 @@ class ModelTraining:
             )
         for lack in answer.lacks:
             if lack not in self._said_lacks:  # not of every pair and every day anew
-                logger.warning("Model was trained with a lack pair=%s lack=%s", model.pair, lack)
+                logger.warning("Model lacks a context pair pair=%s lack=%s", model.pair, lack)
         self._said_lacks = frozenset(answer.lacks)
         if answer.n_missing:
             logger.warning(

@@ -296,7 +296,7 @@ class WalkForward:
             self._until_s = until_s
             self._trainer, lacks = make_trainer(self._folder, {}, self._model_dir, until_s)
             for lack in lacks:
-                logger.warning("Models are trained with a lack: %s", lack)
+                logger.warning("Models lack a context pair: %s", lack)
         return self._trainer
 
     def _say_progress(self, pair: str, number: int, n: int) -> None:
@@ -314,8 +314,8 @@ def _warn_hindsight(loaded: LoadedPair, first_s: int) -> None:
     """Say when the parameters were tuned on candles of the frame: its result then flatters."""
     if loaded.candles_to_s is not None and loaded.candles_to_s >= first_s:
         logger.warning(
-            "Parameters of %s were tuned on candles up to %s: a backtest from %s on knows them "
-            "already, its result flatters",
+            "Parameters of %s were tuned on candles up to %s: a backtest from %s on is in-sample "
+            "and looks better than it is",
             loaded.pair,
             open_text(int(loaded.candles_to_s)),
             open_text(first_s),

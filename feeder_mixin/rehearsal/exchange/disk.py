@@ -56,10 +56,10 @@ def write_datadir(market: ReplayMarket, datadir: Path, until_ms: int | None = No
 
 
 def _about(market: ReplayMarket, end_ms: int) -> str:
-    warning = "THESE ARE NO REAL PRICES: a seed made them.\n" if market.is_generated else ""
+    warning = "NOT REAL PRICES: generated from a seed.\n" if market.is_generated else ""
     return (
         f"Candles of the replay exchange: {market.origin}.\n{warning}"
-        f"Timeframe {market.timeframe}, up to {iso(end_ms)}. Their dates are not when they happened.\n"
+        f"Timeframe {market.timeframe}, up to {iso(end_ms)}. Their dates are not real.\n"
         "Written by `feeder replay-exchange --write-datadir`, which replaces them on its next run.\n"
     )
 

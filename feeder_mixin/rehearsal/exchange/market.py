@@ -332,9 +332,7 @@ def _choose_shift(series: Iterable[Series], now_s: float, weeks: int | None) -> 
         count = math.ceil((now_ms + to_come_ms - end_ms) / unit_ms)
         if start_ms + count * unit_ms <= now_ms:
             if unit_ms != WEEK_MS:
-                logger.warning(
-                    "Candles are too short to keep their weekday moved_%s=%d", unit, count
-                )
+                logger.warning("History is too short to keep weekdays moved_%s=%d", unit, count)
             return count * unit_ms, f"{count} {unit}"
     raise CandleError(
         f"the pairs share only {(end_ms - start_ms) / HOUR_MS:g} hours of candles, too few to replay"

@@ -119,8 +119,8 @@ class ReplayApp:
         name = f"{request.method} {request.path}"
         self.unknown[name] += 1
         if self.unknown[name] == 1:
-            logger.warning("Asked for what the replay exchange does not have request=%s", name)
-        return web.json_response({"code": -5000, "msg": f"{name} is not replayed"}, status=404)
+            logger.warning("Unsupported request to the replay exchange request=%s", name)
+        return web.json_response({"code": -5000, "msg": f"{name} is not supported"}, status=404)
 
 
 def _faulty(request: web.Request, status: int) -> web.Response:

@@ -51,8 +51,8 @@ def parse_moment(option: str, text: str, now: int) -> Moment:
         raise SettingsError(f"{option}: {error}") from error
     if first_ns > now:
         raise SettingsError(
-            f"{option} {text}: {(first_ns - now) / NANOSECONDS:.0f} s in the future, expected a time "
-            f"that has been (now it is {format_time_ns(now)[:19]}Z)"
+            f"{option} {text}: {(first_ns - now) / NANOSECONDS:.0f} s in the future, expected a past "
+            f"time (now it is {format_time_ns(now)[:19]}Z)"
         )
     fraction = _FRACTION.search(text)
     digits = len(fraction[1]) if fraction else 0
@@ -89,7 +89,7 @@ def load_record_at(
     if any(moment.first_ns <= point.time_ns <= moment.last_ns for point in candidates):
         raise SettingsError(
             f"{pair}: {moment.text} is the time of a candidate, a set that was refused; expected the "
-            f"time of a record, or one between two (feeder history shows them)"
+            f"time of a record, or a time between two records (see feeder history)"
         )
     if record is None:
         raise SettingsError(f"{pair}: no record at or before {moment.text}{_oldest(history)}")

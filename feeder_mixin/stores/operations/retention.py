@@ -1,4 +1,4 @@
-"""What may leave a store: old points that nobody stands on.
+"""What may be deleted from a store: old points that are not in use.
 
 ``feeder prune`` calls this; nothing else ever deletes. What must stay true: each pair keeps its
 newest complete point, whatever its age, and its newest valid one.
@@ -30,7 +30,7 @@ def find_prunable(
     in_use: Mapping[str, Collection[int]],
     now: int,
 ) -> list[PrunablePoints]:
-    """Return what may leave `store`, records before candidates.
+    """Return what may be deleted from `store`, records before candidates.
 
     Parameters
     ----------

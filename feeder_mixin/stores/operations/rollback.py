@@ -1,7 +1,7 @@
-"""Going back: an old record is written again as a new one, so that nothing is ever taken away.
+"""Rollback: an old record is written again as a new one, so that nothing is ever deleted.
 
 ``feeder rollback`` calls this. What must stay true: every pair is resolved before anything is
-written; the copy has the old values to the last digit and says whose they are; what runs already is
+written; the copy has the old values to the last digit and says whose they are; a set already in use is
 not written again.
 """
 
@@ -39,7 +39,7 @@ class RollbackStep:
         return self.newest is None or not self._has_values(self.newest)
 
     def is_copied_by(self, waiting: ParameterRecord | None) -> bool:
-        """Return whether a record that waits for the store already takes bots there."""
+        """Return whether a record waiting in the outbox already gives bots the target's values."""
         if waiting is None or not self._has_values(waiting):
             return False
         return self.newest is None or waiting.time_ns > self.newest.time_ns
@@ -87,7 +87,7 @@ def plan_rollback(
         steps.append(RollbackStep(target, latest.records.get(pair)))
     if problems:
         raise SettingsError(
-            f"{settings.feeder_id}: nothing is written, because not every pair can go back:\n"
+            f"{settings.feeder_id}: nothing is written, because not every pair can be rolled back:\n"
             + "\n".join(problems)
         )
     return steps

@@ -147,7 +147,7 @@ def read_lines(lines: Iterable[str], feeder_ids: Iterable[str]) -> StoreDump:
         first_number, first = seen.setdefault(key, (number, record))
         if not first.same_content(record):
             problems.append(
-                f"line {number}: {record.pair} has another content at the same time than in line "
+                f"line {number}: {record.pair} has other content at the same time than line "
                 f"{first_number}, expected one record for each time"
             )
         elif record.feeder_id not in wanted:

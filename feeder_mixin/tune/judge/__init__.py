@@ -1,1 +1,1 @@
-"""What a parameter set is worth, and whether it may replace the one that runs."""
+"""What a parameter set is worth, and whether it may replace the running record."""

@@ -1,16 +1,16 @@
-"""What days of losses prove about each pair, with the feeder's other pairs as witnesses.
+"""Each pair's gain from its daily losses, shrunk towards the mean of the feeder's other pairs.
 
 A pair's gain is a ratio: loss saved over the ATR rule's loss, both summed by day. Fifteen days of one
 pair prove little, so the other pairs count as a prior: their mean, as far as pairs are alike. What
 must stay true: days are shared, so errors of pairs are never taken as independent (every standard
 error comes from one number a day, summed over pairs first); pairs count alike, so that none takes
-over by being large or by hardly differing, nor by one wild day (`metrics.day_weights`); a pair that
-is nothing like the others says nothing of them (`LARGEST_APART`); a pair that gains more is never believed less for it;
+over by being large or by hardly differing, nor by one extreme day (`metrics.day_weights`); a pair that
+is nothing like the others has no influence on them (`LARGEST_APART`); a larger gain never lowers the estimate;
 scaling all losses changes nothing.
 
 Chosen (2026-11): normal-normal empirical Bayes, the between-pair variance by moments (Hedges) from
-the other pairs. DerSimonian and Laird's weights let a pair whose sets hardly differ, and is known to
-a hair, speak for all; and a variance that a pair's own gain enters lets a better pair lose: the
+the other pairs. DerSimonian and Laird's weights let a pair whose sets hardly differ, and has almost
+no error, dominate; and a variance that a pair's own gain enters lets a better pair lose: the
 larger its gain, the less alike pairs seem, the wider its error.
 
 References
@@ -89,7 +89,7 @@ class Pooled:
 
 
 def pool(losses: Mapping[str, DayLosses]) -> Pooled:
-    """Return what the losses of some pairs prove, for each of them and for all.
+    """Return the pooled gain of each pair, and of all pairs together.
 
     A pair of a single day can't show its noise: it stands for itself, with an infinite error.
 

@@ -44,7 +44,7 @@ class Decision:
     Attributes
     ----------
     written
-        Whose parameters go where bots read; None: what is there stays.
+        Which set is written for bots to read; None: the stored record stays.
     candidate
         Whether the challenger goes to the candidates.
     gain, gain_se

@@ -1,7 +1,7 @@
 """What a parameter set is worth: the walk over all folds, and the untouched test window behind them.
 
 Forecasts are what a bot would have served: a model fitted at each window's cut on labels that ended
-by then, its quantiles calibrated along the walk (`model.calibration`). The ATR rule is what it is:
+by then, its quantiles calibrated along the walk (`model.calibration`). The ATR rule is not calibrated:
 its constant is refitted at each cut, nothing else. A set is fitted once per level, whoever asks.
 """
 

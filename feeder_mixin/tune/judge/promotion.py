@@ -1,9 +1,9 @@
-"""Who is served: challengers against what runs, decided over all pairs of a run together.
+"""Promotion: challengers against the running records, decided over all pairs of a run together.
 
 Pure functions of the pairs' evidence and of what the store held when the run began. The parent calls
 `decide` once the searches have ended, and does what it says. What must stay true: a bot always has a
-record to read after ``auto``; a challenger reaches bots only by beating what runs there beyond noise,
-with a quantile that means what it says; the same evidence gives the same decisions, in whatever order
+record to read after ``auto``; a challenger reaches bots only by beating their record beyond noise,
+with an exceedance inside its interval; the same evidence gives the same decisions, in whatever order
 and by however many processes it was made.
 """
 
@@ -119,7 +119,7 @@ def _against_rule(table: DayTable, saved: NDArray[np.float64]) -> DayLosses:
 def _pooled_gains(
     evidence: Mapping[str, Evidence], champions: Mapping[str, Champion]
 ) -> Pooled | None:
-    """Return what the test windows prove for the challengers; None when no pair has one.
+    """Return the challengers' pooled gains on the test windows; None when no pair has one.
 
     A pair whose challenger is the incumbent has nothing to say about challengers.
     """
@@ -168,7 +168,7 @@ def _judge_challenger(
         return _Verdict(outcome, TUNED, candidate=False, reason="--promote always")
     if gain is None:
         if incumbent == RUNNING:
-            return _Verdict("kept", None, False, "the search ended at what runs already")
+            return _Verdict("kept", None, False, "the search found the running set again")
         return _Verdict(replaced, DEFAULTS, False, "the defaults won the search")
     objection = _objection(evidence, gain, incumbent)
     if objection is None:
@@ -217,7 +217,7 @@ def _rewrite_champion_if_needed(
         now = "something beats" if beats_rule else "nothing beats"
         why = f"written again, because {now} the ATR rule now"
     elif earlier is not None and earlier.written is not None:
-        why = "written again, because the interrupted command had written otherwise"
+        why = "written again, because the interrupted command had written another set"
     else:
         return verdict
     return replace(verdict, outcome="kept", written=RUNNING, reason=f"{verdict.reason}; {why}")

@@ -119,7 +119,7 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
         lost = f", {n_lost} of them missing or in a halt," if n_lost else ""
         raise CandleError(
             f"{pair}: too few candles: {len(frame)}{lost} give {usable_days:.1f} days with features and "
-            f"label, needed are {needed:.4g} beside {warmup_days:.1f} days of warm-up, that "
+            f"label, minimum {needed:.4g} beside {warmup_days:.1f} days of warm-up, that "
             f"is {int((needed + warmup_days) * DAY_S / market.timeframe_s)} candles "
             "without gaps"
         )

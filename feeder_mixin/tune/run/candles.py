@@ -50,7 +50,7 @@ def load_run_candles(
             if pair in pairs:
                 failures[pair] = error
             else:
-                logger.warning("Context pair is missing, features go without it: %s", error)
+                logger.warning("Context pair is missing, features are built without it: %s", error)
     progress.stage("loading candles", len(wanted), len(wanted))
     if missing:
         days = options.days_back + settings.train_days
@@ -68,7 +68,7 @@ def _say_stale(
             age_days = (time.time() - loaded[pair].last_s) / DAY_S
             if age_days > STALE_DAYS:
                 logger.warning(
-                    "Candles are old, the record will describe that time pair=%s age_days=%.1f",
+                    "Candles are old, the record will describe an older market pair=%s age_days=%.1f",
                     pair,
                     age_days,
                 )
@@ -76,7 +76,7 @@ def _say_stale(
     for pair in settings.context_pairs:
         if pair in loaded and newest - loaded[pair].last_s > _CONTEXT_LAG_DAYS * DAY_S:
             logger.warning(
-                "Context pair is stale, later features go without it pair=%s lag_days=%.1f",
+                "Context pair is stale, later features are built without it pair=%s lag_days=%.1f",
                 pair,
                 (newest - loaded[pair].last_s) / DAY_S,
             )

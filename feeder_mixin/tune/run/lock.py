@@ -1,4 +1,4 @@
-"""One at a time decides what a feeder's bots shall run: the optimizer's lock."""
+"""The optimizer's lock: one process at a time tunes or rolls back a feeder."""
 
 from __future__ import annotations
 

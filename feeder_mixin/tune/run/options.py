@@ -1,4 +1,4 @@
-"""What a run is asked for, what it tells meanwhile, and what it leaves."""
+"""A run's options, its progress reports and its summary."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class _Runner:
         except StoreError as error:
             self._summary.store_error = error
             logger.warning(
-                "Store can't be used, going by the records that were last written from here; "
+                "Store can't be used, comparing with the records last written from this host; "
                 "results will wait in the outbox feeder=%s error=%s",
                 self._settings.feeder_id,
                 error,

@@ -40,7 +40,7 @@ class StudySettings:
 
     @property
     def start(self) -> ParameterSet:
-        """Return the defaults with the fixes applied: trial 0, and what near-ties go to."""
+        """Return the defaults with the fixes applied: trial 0, and the winner of near-ties."""
         return {**default_parameters(), **self.fixes}
 
     @property

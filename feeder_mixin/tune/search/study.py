@@ -1,4 +1,4 @@
-"""The search for one pair: trials, redraws, winner, record.
+"""The search for one pair: trials, redraws, winner.
 
 The objective is the pinball loss of the served forecast over all folds together, relative to that of
 the default parameters at the trial's own quantile level, minus one: below 0 is better than the
