@@ -1,4 +1,8 @@
-"""A local HTTP server that plays InfluxDB: it answers what a test tells it to."""
+"""A local HTTP server that plays InfluxDB: it answers what a test tells it to.
+
+For answers that no healthy server gives, and for what the client sends. What a server makes of writes
+and queries is `tests/faults/influx_model.py`; what a real one said is `tests/recording.py`.
+"""
 
 from __future__ import annotations
 

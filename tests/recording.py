@@ -3,7 +3,8 @@
 Between store and server stands a local proxy. It forwards and keeps every exchange, or, without a
 server, gives the kept answer to a request equal in method, address and body. Equal requests get
 their answers in the order of recording. Tokens are in no recording: headers of requests are not
-kept, and tests make buckets and tokens past the proxy.
+kept, and tests make buckets and tokens past the proxy. What is recorded is what a real server does: the
+measure for `tests/faults/influx_model.py`; answers made up are in `tests/fake_influx.py`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 It follows what a real server was recorded to do (`tests/stores/recorded_influx.json`): equal tags and
 time merge, fields that are absent read as null, a row stands wherever one field is. Served in this
-process (`attach`) or over HTTP (`serve`), for clients that are killed.
+process (`attach`) or over HTTP (`serve`), for clients that are killed. It keeps what is written, which
+neither the scripted server (`tests/fake_influx.py`) nor recorded answers (`tests/recording.py`) do.
 """
 
 from __future__ import annotations

@@ -300,6 +300,8 @@ def test_failing_fit_leaves_the_old_model_and_is_retried_after_the_pause(
 ):
     """Damaged candles: the current model stays in use, why is in `errors` and log; mended, it comes."""
     monkeypatch.setattr(due, "RETRY_S", 0.5)
+    monkeypatch.setattr(candle_history, "download_newer", refuse_download)
+    monkeypatch.setattr(candle_history, "download_older", refuse_download)
     bench = make_bench(context_pairs=context, pairs=(BTC, ETH))
     bench.load(loaded_pair(BTC), loaded_pair(ETH))
     bench.see()
@@ -324,12 +326,13 @@ def test_failing_fit_leaves_the_old_model_and_is_retried_after_the_pause(
     wait_until(lambda: bench.due.errors == {}, "no error any more")
 
 
-def test_failed_fit_is_not_tried_again_before_the_pause_is_over(make_bench, inline):
+def test_failed_fit_is_not_tried_again_before_the_pause_is_over(make_bench, inline, monkeypatch):
     """A fit that fails does not keep a core busy; other pairs go on."""
     bench = make_bench(context_pairs=[BTC], pairs=(ETH, BTC))
     candle_file(bench.datadir, ETH).write_bytes(b"nonsense")
     bench.load(loaded_pair(ETH), loaded_pair(BTC))
     bench.see()
+    monkeypatch.setattr(candle_history, "download_newer", refuse_download)
     bench.training.start()
     wait_until(
         lambda: ETH in bench.due.errors and bench.is_current(BTC),
