@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,27 +39,43 @@ from feeder_mixin.tune.run.journal import Journal, RunTrials
 from feeder_mixin.tune.search.space import ParameterSet, StudySettings, warm_start_sets
 from feeder_mixin.tune.search.study import Budget, StudyResult, run_study
 
-_market: list[FeatureContext] = []
-"""This process's market, set by `start`."""
 
-_label: list[LabelSpec] = []
-"""What this process's tasks predict, set by `start`."""
+class _Worker:
+    """What a worker process is set up with: the context's candles, and what is predicted."""
 
-_shared_tables: dict[str, pd.DataFrame] = {}
-"""Context pair -> rows that shared models learn from; built when first asked for."""
+    def __init__(
+        self, context: Mapping[str, pd.DataFrame], label: LabelSpec, until: pd.Timestamp
+    ) -> None:
+        self.label = label
+        self._market = FeatureContext(context, label.horizon, label.timeframe_s, until)
+
+    @property
+    def context_pairs(self) -> list[str]:
+        """Return the pairs whose candles all tasks share."""
+        return sorted(self._market.context)
+
+    @cached_property
+    def context_tables(self) -> dict[str, pd.DataFrame]:
+        """Return context pair -> rows that shared models learn from."""
+        return shared_context(self._market)
+
+    def frame(self, pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
+        """Return a pair's candles: those of the task, or the context's where it brings none."""
+        return self._market.context[pair] if candles is None else candles
+
+    def build_table(self, pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
+        """Return a pair's features and labels."""
+        return self._market.build(self.frame(pair, candles))
+
+
+_worker: _Worker
+"""This process's, made by `start`."""
 
 
 def start(context: Mapping[str, pd.DataFrame], label: LabelSpec, until: pd.Timestamp) -> None:
     """Set up this process; `until` is the open of the newest candle of any pair."""
-    _label[:] = [label]
-    _market[:] = [FeatureContext(context, label.horizon, label.timeframe_s, until)]
-    _shared_tables.clear()
-
-
-def _context_tables() -> dict[str, pd.DataFrame]:
-    if not _shared_tables:
-        _shared_tables.update(shared_context(_market[0]))
-    return _shared_tables
+    global _worker  # noqa: PLW0603 - one process works for one run: tasks carry what differs
+    _worker = _Worker(context, label, until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +106,8 @@ class PairTask:
     own: Mapping[str, float] | None
     others: Sequence[Mapping[str, float]]
     champion: Mapping[str, float] | None
-    provenance: Mapping[str, Any]
+    provenance: Mapping[str, object]
     market_hash: int
-
-
-def _build_table(pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
-    market = _market[0]
-    return market.build(market.context[pair] if candles is None else candles)
 
 
 def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layout:
@@ -107,12 +118,11 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
     CandleError
         When too few rows with complete features and label remain, naming how many are needed.
     """
-    market, label = _market[0], _label[0]
-    table = _build_table(pair, candles)
-    frame = market.context[pair] if candles is None else candles
-    warmup_days = warmup_candles(market.horizon) * market.timeframe_s / DAY_S
+    label = _worker.label
+    table, frame = _worker.build_table(pair, candles), _worker.frame(pair, candles)
+    warmup_days = warmup_candles(label.horizon) * label.timeframe_s / DAY_S
     labelled = table.index[np.isfinite(labels(table, "long"))]
-    usable_days = len(labelled) * market.timeframe_s / DAY_S
+    usable_days = len(labelled) * label.timeframe_s / DAY_S
     needed = needed_labelled_days(label)
     if usable_days < needed:
         n_lost = int(np.isnan(bridge(frame).close).sum())
@@ -120,7 +130,7 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
         raise CandleError(
             f"{pair}: too few candles: {len(frame)}{lost} give {usable_days:.1f} days with features and "
             f"label, minimum {needed:.4g} beside {warmup_days:.1f} days of warm-up, that "
-            f"is {int((needed + warmup_days) * DAY_S / market.timeframe_s)} candles "
+            f"is {int((needed + warmup_days) * DAY_S / label.timeframe_s)} candles "
             "without gaps"
         )
     try:
@@ -138,17 +148,17 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
 
 def fit_cut(cut_s: int) -> SharedModels:
     """Return scale and pooled trees of the context pairs at a cut."""
-    return fit_shared(_context_tables(), cut_s, _label[0])
+    return fit_shared(_worker.context_tables, cut_s, _worker.label)
 
 
 def tune_pair(task: PairTask) -> PairResult:
     """Return what tuning a pair found, kept in the journal before it is returned."""
     s = task.settings
     started = time.monotonic()
-    table = _build_table(s.pair, task.candles)
+    table = _worker.build_table(s.pair, task.candles)
     shared = task.shared
     if shared is None:
-        tables = {**_context_tables(), s.pair: table}
+        tables = {**_worker.context_tables, s.pair: table}
         shared = {cut_s: fit_shared(tables, cut_s, s.label) for cut_s in task.layout.cuts_s}
     with Journal(task.journal_path) as journal:
         try:
@@ -183,20 +193,7 @@ def _evaluate_contenders(
         contenders[RUNNING] = dict(task.champion)
     contenders[TUNED] = study.parameters
     comparison = compare(evaluator, task.layout, contenders, s.table_alpha)
-    frame = _market[0].context[s.pair] if task.candles is None else task.candles
-    facts = {
-        "optimization_trials": float(len(study.trials)),
-        "optimization_time": time.monotonic() - started,
-        "side": SIDE_NUMBERS[s.label.side],
-        "horizon_candles": float(s.label.horizon),
-        "timeframe_s": float(s.label.timeframe_s),
-        "candles_from_s": frame.index[0].timestamp(),
-        "candles_to_s": frame.index[-1].timestamp(),
-        "context_hash": float(hash48(*sorted(_market[0].context))),
-        "feature_hash": float(FEATURE_HASH),
-        "market_hash": float(task.market_hash),
-        "max_adverse_ratio": s.max_adverse_ratio,
-    }
+    facts = _run_facts(task, len(study.trials), time.monotonic() - started)
     walks = {name: evaluator.walk(task.layout, values) for name, values in contenders.items()}
     best_trial: dict[Contender, dict[str, float]] = {
         DEFAULTS: {"best_trial": 0.0},
@@ -224,7 +221,7 @@ def _evaluate_contenders(
         max_adverse_ratio=s.max_adverse_ratio,
         labelled_days=task.layout.labelled_days,
         decision_value=decision_value(served, s.max_adverse_ratio),
-        chart=chart(served, frame),
+        chart=chart(served, _worker.frame(s.pair, task.candles)),
         search=SearchFacts(
             n_pruned=sum(trial.pruned for trial in study.trials),
             importances=dict(study.importances),
@@ -233,6 +230,24 @@ def _evaluate_contenders(
         ),
         scale_is_fallback=shared[task.layout.test.cut_s].scale.is_fallback,
     )
+
+
+def _run_facts(task: PairTask, n_trials: int, took_s: float) -> dict[str, float]:
+    """Return the metrics that all contenders of a run share: what it was made from, and how."""
+    s, frame = task.settings, _worker.frame(task.settings.pair, task.candles)
+    return {
+        "optimization_trials": float(n_trials),
+        "optimization_time": took_s,
+        "side": SIDE_NUMBERS[s.label.side],
+        "horizon_candles": float(s.label.horizon),
+        "timeframe_s": float(s.label.timeframe_s),
+        "candles_from_s": frame.index[0].timestamp(),
+        "candles_to_s": frame.index[-1].timestamp(),
+        "context_hash": float(hash48(*_worker.context_pairs)),
+        "feature_hash": float(FEATURE_HASH),
+        "market_hash": float(task.market_hash),
+        "max_adverse_ratio": s.max_adverse_ratio,
+    }
 
 
 def library_versions() -> dict[str, str]:
