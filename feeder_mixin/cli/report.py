@@ -179,19 +179,18 @@ def _collect(
 
 def _read_journal(settings: FeederSettings) -> tuple[dict[str, TunedPair], str | None]:
     """Return pair -> its newest result, and what could not be read; asking makes no file."""
-    from feeder_mixin.reports.documents import TrialPoint, TunedPair
+    from feeder_mixin.reports.documents import TunedPair
     from feeder_mixin.tune.run.journal import Journal
-    from feeder_mixin.tune.search.study import SEARCH
+    from feeder_mixin.tune.search.kept import SEARCH, KeptTrial
 
     if not settings.journal_path.exists():
         return {}, None
     with Journal(settings.journal_path) as journal:
         newest = journal.newest_results()
-        tuned = {}
-        for pair, (run_id, result) in newest.results.items():
-            trials = journal.trials(run_id, SEARCH)
-            points = {n: TrialPoint(one["value"], one["pruned"]) for n, one in trials.items()}
-            tuned[pair] = TunedPair(result, points)
+        tuned = {
+            pair: TunedPair(result, journal.trials(run_id, SEARCH, KeptTrial))
+            for pair, (run_id, result) in newest.results.items()
+        }
     if not newest.unread:
         return tuned, None
     return tuned, (

@@ -140,7 +140,7 @@ def trial_history(pair: str, tuned: TunedPair) -> TrialHistory:
     best: list[tuple[int, float]] = []
     for number, trial in sorted(tuned.trials.items()):
         point = (number, trial.value)
-        if trial.is_pruned:
+        if trial.pruned:
             pruned.append(point)
         else:
             finished.append(point)

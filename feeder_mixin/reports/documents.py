@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from feeder_mixin.schema import ParameterRecord
 from feeder_mixin.settings import Side
 from feeder_mixin.tune.judge.contenders import RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Decision, Outcome
 from feeder_mixin.tune.judge.result import PairResult, Score
+from feeder_mixin.tune.search.kept import KeptTrial
 
 Z95: Final = 1.96
 """Standard errors to either side of a 95 % interval."""
@@ -30,19 +31,12 @@ OUTCOME_MEANINGS: Final[Mapping[Outcome, str]] = {
 """Outcome of a promotion decision -> what it means."""
 
 
-class TrialPoint(NamedTuple):
-    """One trial of a search: its loss against the defaults', as a ratio; below 0 is better."""
-
-    value: float
-    is_pruned: bool
-
-
 @dataclass(frozen=True, slots=True)
 class TunedPair:
     """A pair that was tuned here: its newest result and the trials of the search."""
 
     result: PairResult
-    trials: Mapping[int, TrialPoint] = field(default_factory=dict)
+    trials: Mapping[int, KeptTrial] = field(default_factory=dict)
 
     @property
     def time_ns(self) -> int:

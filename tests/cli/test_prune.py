@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from feeder_mixin.documents import Numbers
 from feeder_mixin.live.state.files import write_private
 from feeder_mixin.live.state.last_good import save_last_good
 from feeder_mixin.live.state.status import write_status
@@ -202,7 +203,7 @@ def test_prune_journal_keeps_open_runs_and_each_pairs_newest_result(
     with Journal(settings.journal_path) as journal:
         assert journal.newest_results().results[PAIR] == (ids[2], builder.make_result(seed=2))
         assert journal.begin({OTHER: {"number": 9}}, {})[OTHER].run_id == unclosed.run_id
-        assert [len(journal.trials(run_id, "search")) for run_id in ids] == [0, 0, 1]
+        assert [len(journal.trials(run_id, "search", Numbers)) for run_id in ids] == [0, 0, 1]
 
 
 @pytest.mark.parametrize("days", ["0.5", "-3", "nan", "1e9"])

@@ -15,7 +15,7 @@ from feeder_mixin.errors import StoreUnavailableError
 from feeder_mixin.settings import load_settings
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.run.journal import Journal
-from feeder_mixin.tune.search.study import SEARCH
+from feeder_mixin.tune.search.kept import SEARCH
 from tests.reports import builder
 
 FEEDER = "feeder120b"
@@ -37,8 +37,7 @@ def tuned(state):
         for seed, pair in enumerate(PAIRS[:2]):
             run = journal.begin({pair: {"pair": pair}}, {})[pair]
             for number, trial in builder.make_trials(seed).items():
-                document = {"value": trial.value, "pruned": trial.is_pruned}
-                journal.save_trial(run.run_id, SEARCH, number, document)
+                journal.save_trial(run.run_id, SEARCH, number, trial.to_json())
             results[pair] = builder.make_result(pair, seed)
             journal.finish(run.run_id, results[pair])
             journal.close_runs([run.run_id])

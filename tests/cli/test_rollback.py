@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from feeder_mixin.documents import Numbers
 from feeder_mixin.errors import StoreError, StoreUnavailableError
 from feeder_mixin.live.state.status import read_status
 from feeder_mixin.schema import (
@@ -321,7 +322,7 @@ def test_rollback_sets_aside_an_interrupted_tuning_of_its_pairs(project, store, 
         after = journal.begin(identities, {})
         assert after[PAIR].run_id != before[PAIR].run_id
         assert after[OTHER].run_id == before[OTHER].run_id
-        assert journal.trials(before[PAIR].run_id, "search") == {0: {}}
+        assert journal.trials(before[PAIR].run_id, "search", Numbers) == {0: {}}
 
 
 def test_rollback_of_a_rollback_names_the_copy(project, store, history, feeder):

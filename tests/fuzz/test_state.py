@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from feeder_mixin.cli.bot_commands import BotReport, _print_report
 from feeder_mixin.cli.common import make_console
+from feeder_mixin.documents import Numbers
 from feeder_mixin.live.bot import LiveFeeder
 from feeder_mixin.live.reload.loader import load_last_good
 from feeder_mixin.live.serve.calibration import Calibration
@@ -192,11 +193,11 @@ def replace_database(path, content):
 def use_journal(journal):
     """Do with a journal what a run does."""
     for run_id, _ in journal.newest_results().results.values():
-        journal.trials(run_id, "search")
+        journal.trials(run_id, "search", Numbers)
     runs = journal.begin({BTC: {"pair": BTC}}, {})
     run_id = runs[BTC].run_id
     journal.save_trial(run_id, "search", 7, {"value": 1.0})
-    assert 7 in journal.trials(run_id, "search")
+    assert 7 in journal.trials(run_id, "search", Numbers)
     journal.progress([run_id], "search")
     journal.finish(run_id, builder.make_result())
     journal.close_runs([run_id])

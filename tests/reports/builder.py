@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from feeder_mixin.reports.documents import FeederReport, Stored, StoredPair, TrialPoint, TunedPair
+from feeder_mixin.reports.documents import FeederReport, Stored, StoredPair, TunedPair
 from feeder_mixin.schema import NANOSECONDS, PARAMETERS, ParameterRecord, default_parameters
 from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
 from feeder_mixin.tune.judge.decision import Decision, Outcome
@@ -26,6 +26,7 @@ from feeder_mixin.tune.judge.result import (
     Score,
     SearchFacts,
 )
+from feeder_mixin.tune.search.kept import KeptTrial
 
 TEN_PAIRS = tuple(
     f"{name}/USDT:USDT"
@@ -223,14 +224,19 @@ def with_decision(result: PairResult, **changes: Any) -> PairResult:
     return replace(result, decision=replace(result.decided, **changes))
 
 
-def make_trials(seed: int = 0, n: int = 20) -> dict[int, TrialPoint]:
+def make_trial(value: float, *, pruned: bool) -> KeptTrial:
+    """Return a trial that came to a value."""
+    return KeptTrial({}, default_parameters(), value, pruned, {20: value})
+
+
+def make_trials(seed: int = 0, n: int = 20) -> dict[int, KeptTrial]:
     """Return the trials of a search: the defaults first, a third of the others pruned."""
     random = np.random.default_rng(seed)
-    trials = {0: TrialPoint(0.0, is_pruned=False)}
+    trials = {0: make_trial(0.0, pruned=False)}
     for number in range(1, n):
         is_pruned = bool(random.random() < 0.35)
         value = float(random.normal(0.004 if is_pruned else 0.0005, 0.002))
-        trials[number] = TrialPoint(value, is_pruned)
+        trials[number] = make_trial(value, pruned=is_pruned)
     return trials
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from feeder_mixin.reports import _figures as figures
 from feeder_mixin.reports._candles import candle_chart, candle_figure
-from feeder_mixin.reports.documents import TrialPoint, TunedPair
+from feeder_mixin.reports.documents import TunedPair
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
 from feeder_mixin.tune.judge.result import Chart, DecisionValue, Score
 from tests.reports import builder
@@ -83,7 +83,9 @@ def test_value_of_a_rule_without_unsafe_candles_has_no_ratio():
 )
 def test_trial_history_of_any_search_equals_the_oracle(trials, random):
     """Pruned trials are apart, and the running best is the least finished loss up to there."""
-    shuffled = [(n, TrialPoint(value, pruned)) for n, (value, pruned) in enumerate(trials)]
+    shuffled = [
+        (n, builder.make_trial(value, pruned=pruned)) for n, (value, pruned) in enumerate(trials)
+    ]
     random.shuffle(shuffled)
     history = figures.trial_history(BTC, TunedPair(RESULT, dict(shuffled)))
     assert history.pruned == [(n, v) for n, (v, pruned) in enumerate(trials) if pruned]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from feeder_mixin.documents import Numbers
 from feeder_mixin.errors import TuningError
 from feeder_mixin.tune.run.journal import Journal, NewestResults, WarmStart
 from tests.reports import builder
@@ -97,7 +98,7 @@ def test_reopen_lets_a_finished_run_go_on(path):
         journal.finish(run.run_id, RESULT)
         journal.reopen(run.run_id)
         assert begin(journal).state == "open"
-        assert list(journal.trials(run.run_id, "search")) == [0]
+        assert list(journal.trials(run.run_id, "search", Numbers)) == [0]
 
 
 def test_drop_unclosed_deletes_runs_and_trials_of_those_pairs_only(path):
@@ -107,8 +108,8 @@ def test_drop_unclosed_deletes_runs_and_trials_of_those_pairs_only(path):
         for run in runs.values():
             journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
         assert journal.drop_unclosed(["BTC"]) == 1
-        assert journal.trials(runs["BTC"].run_id, "search") == {}
-        assert len(journal.trials(runs["ETH"].run_id, "search")) == 1
+        assert journal.trials(runs["BTC"].run_id, "search", Numbers) == {}
+        assert len(journal.trials(runs["ETH"].run_id, "search", Numbers)) == 1
 
 
 def test_save_trial_again_keeps_the_first(path):
@@ -117,7 +118,7 @@ def test_save_trial_again_keeps_the_first(path):
         run = begin(journal)
         journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
         journal.save_trial(run.run_id, "search", 0, {"value": 2.0})
-        assert journal.trials(run.run_id, "search") == {0: {"value": 1.0}}
+        assert journal.trials(run.run_id, "search", Numbers) == {0: {"value": 1.0}}
         assert journal.progress([run.run_id], "search") == {run.run_id: 1}
 
 
@@ -186,7 +187,7 @@ def test_saved_trials_survive_a_kill(path):
     process.join()
     assert process.exitcode == -signal.SIGKILL
     with Journal(path) as journal:
-        kept = journal.trials(run.run_id, "search")
+        kept = journal.trials(run.run_id, "search", Numbers)
     assert kept == {number: {"value": float(number)} for number in range(100)}
 
 
@@ -224,7 +225,7 @@ def test_document_that_is_none_is_an_error_that_names_the_file(path, text):
         journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
         journal._db.execute("UPDATE trials SET document = ?", (text,))
         with pytest.raises(TuningError, match=r"journal\.sqlite is damaged"):
-            journal.trials(run.run_id, "search")
+            journal.trials(run.run_id, "search", Numbers)
         journal._db.execute("UPDATE runs SET warm_start = ?", (text,))
         with pytest.raises(TuningError, match=r"journal\.sqlite is damaged"):
             begin(journal)

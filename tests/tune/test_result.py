@@ -14,6 +14,7 @@ from feeder_mixin.errors import TuningError
 from feeder_mixin.tune.judge.contenders import DEFAULTS, RUNNING, TUNED
 from feeder_mixin.tune.judge.decision import OUTCOMES, Champion, Decision
 from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult, Score
+from feeder_mixin.tune.search.kept import KeptRedraw, KeptTrial
 from tests.reports import builder
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -103,6 +104,27 @@ def test_decision_of_any_content_comes_back_from_json_as_it_was(decision):
 def test_champion_comes_back_from_json_as_it_was(champion):
     """What stood in the store when the run began is what an interrupted run is decided on."""
     assert read(Champion, kept(champion.to_json())) == champion
+
+
+@given(
+    st.builds(
+        KeptTrial,
+        coordinates=st.dictionaries(names, finite | st.integers(-(2**63), 2**63), max_size=3),
+        parameters=st.dictionaries(names, finite | st.integers(-(2**63), 2**63), max_size=3),
+        value=finite,
+        pruned=st.booleans(),
+        reported=st.dictionaries(st.integers(0, 2000), finite, max_size=3),
+    )
+)
+def test_trial_of_any_content_comes_back_from_json_as_it_was(trial):
+    """A search that goes on makes its study again from what was kept."""
+    assert read(KeptTrial, kept(trial.to_json())) == trial
+
+
+def test_redraw_comes_back_from_json_as_it_was():
+    """A redraw is never made twice."""
+    redraw = KeptRedraw('[1, {"num_leaves": 20}]', (0.1, 0.2))
+    assert read(KeptRedraw, kept(redraw.to_json())) == redraw
 
 
 def test_decision_to_json_has_the_keys_that_the_command_line_promises():

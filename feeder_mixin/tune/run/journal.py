@@ -141,7 +141,7 @@ class Journal:
 
     def begin(
         self,
-        identities: Mapping[str, Mapping[str, Any]],
+        identities: Mapping[str, Mapping[str, object]],
         warm_starts: Mapping[str, WarmStart],
     ) -> dict[str, Run]:
         """Return the unclosed run of every pair, made now where there is none.
@@ -170,7 +170,7 @@ class Journal:
                 )
         return {pair: self._unclosed(identity) for pair, identity in identities.items()}
 
-    def _unclosed(self, identity: Mapping[str, Any]) -> Run:
+    def _unclosed(self, identity: Mapping[str, object]) -> Run:
         with self._errors():
             run_id, pair, state, warm_start, result = self._db.execute(
                 "SELECT id, pair, state, warm_start, result FROM runs"
@@ -232,7 +232,9 @@ class Journal:
                 self._db.execute(f"DELETE {condition}", (before_s,))
         return int(n_runs)
 
-    def save_trial(self, run_id: int, stage: str, number: int, document: Mapping[str, Any]) -> None:
+    def save_trial(
+        self, run_id: int, stage: str, number: int, document: Mapping[str, object]
+    ) -> None:
         """Keep one finished trial or redraw.
 
         Saving it again does nothing: trials are a function of run and number, so an orphaned worker
@@ -244,14 +246,14 @@ class Journal:
                 (run_id, stage, number, _dump(document)),
             )
 
-    def trials(self, run_id: int, stage: str) -> dict[int, dict[str, Any]]:
-        """Return number -> document of a stage, in order."""
+    def trials(self, run_id: int, stage: str, shape: type[Kept]) -> dict[int, Kept]:
+        """Return number -> trial or redraw of a stage, of the type that was kept, in order."""
         with self._errors():
             rows = self._db.execute(
                 "SELECT number, document FROM trials WHERE run_id = ? AND stage = ? ORDER BY number",
                 (run_id, stage),
             ).fetchall()
-        return {number: self._read(document) for number, document in rows}
+        return {number: self._built(shape, text) for number, text in rows}
 
     def newest_results(self) -> NewestResults:
         """Return every pair's newest result, of runs closed or not; nothing is changed."""
@@ -338,7 +340,7 @@ class Journal:
             lambda problem: self._damaged(f"holds a document of another form: {problem}"),
         )
 
-    def _read(self, text: str) -> dict[str, Any]:
+    def _read(self, text: str) -> dict[str, object]:
         """Return a document as it was kept."""
         try:
             document = json.loads(text)
@@ -382,14 +384,14 @@ class RunTrials:
     def __init__(self, journal: Journal, run_id: int) -> None:
         self._journal, self._run_id = journal, run_id
 
-    def kept(self, stage: str) -> dict[int, dict[str, Any]]:
-        """Return number -> document of a stage, in order."""
-        return self._journal.trials(self._run_id, stage)
+    def kept(self, stage: str, shape: type[Kept]) -> dict[int, Kept]:
+        """Return number -> trial or redraw of a stage, of the type that was kept, in order."""
+        return self._journal.trials(self._run_id, stage, shape)
 
-    def keep(self, stage: str, number: int, document: Mapping[str, Any]) -> None:
+    def keep(self, stage: str, number: int, document: Mapping[str, object]) -> None:
         """Keep one; again does nothing (`Journal.save_trial`)."""
         self._journal.save_trial(self._run_id, stage, number, document)
 
 
-def _dump(document: Mapping[str, Any]) -> str:
+def _dump(document: Mapping[str, object]) -> str:
     return json.dumps(document, sort_keys=True, allow_nan=False)

@@ -15,7 +15,8 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+
+import pandas as pd
 
 from feeder_mixin.errors import FeederError, StoreError
 from feeder_mixin.market.candles import Candles, timeframe_seconds
@@ -36,8 +37,9 @@ from feeder_mixin.tune.run.candles import load_run_candles
 from feeder_mixin.tune.run.journal import Journal, Run, WarmStart
 from feeder_mixin.tune.run.lock import feeder_lock
 from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary, check_options
+from feeder_mixin.tune.search.kept import SEARCH
 from feeder_mixin.tune.search.space import StudySettings
-from feeder_mixin.tune.search.study import SEARCH, Budget
+from feeder_mixin.tune.search.study import Budget
 from feeder_mixin.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -147,7 +149,7 @@ class _Runner:
                 }
                 self._collect(pool, tasks, journal)
 
-    def _identity(self, pair: str, candles: Mapping[str, Candles]) -> dict[str, Any]:
+    def _identity(self, pair: str, candles: Mapping[str, Candles]) -> dict[str, object]:
         """Return everything that decides a pair's result, beside the store's content.
 
         The store is part of it: a run goes on from what its own store held, and ends there.
@@ -216,7 +218,7 @@ class _Runner:
         pool: WorkerPool,
         pairs: Sequence[str],
         candles: Mapping[str, Candles],
-        context: Mapping[str, Any],
+        context: Mapping[str, pd.DataFrame],
     ) -> dict[str, Layout]:
         options = self._options
         layouts: dict[str, Layout] = {}
@@ -242,7 +244,7 @@ class _Runner:
         return {pair: layouts[pair] for pair in pairs if pair in layouts}
 
     def _fit_shared(
-        self, pool: WorkerPool, layouts: Mapping[str, Layout], context: Mapping[str, Any]
+        self, pool: WorkerPool, layouts: Mapping[str, Layout], context: Mapping[str, pd.DataFrame]
     ) -> dict[int, SharedModels]:
         """Return cut -> models that all context pairs share, each fitted once."""
         cuts = sorted({c for pair, x in layouts.items() if pair in context for c in x.cuts_s})
@@ -260,7 +262,7 @@ class _Runner:
         pair: str,
         layout: Layout,
         candles: Mapping[str, Candles],
-        context: Mapping[str, Any],
+        context: Mapping[str, pd.DataFrame],
         shared: Mapping[int, SharedModels],
         jobs: int,
     ) -> worker.PairTask:

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from feeder_mixin.model.metrics import day_block_sums, pinball_losses, ratio_with_error
 from feeder_mixin.tune.run.journal import RunTrials
 from feeder_mixin.tune.search._objective import Draw, FoldRows, grow
+from feeder_mixin.tune.search.kept import REDRAW, KeptRedraw
 from feeder_mixin.tune.search.space import ALPHA, Trial
 
 Array = NDArray[np.float64]
-
-REDRAW: Final = "redraw"
-"""Stage of the redraws in the journal."""
 
 WIN_ERRORS: Final = 2.0
 """Standard errors by which a winner must beat the defaults on the redraws.
@@ -96,7 +94,7 @@ class Redraws:
         self._make_draw, self._draws = make_draw, dict[int, Draw]()
         self._forecasts: dict[str, Array] = {}
         self._n_draws, self._trials = n_draws, trials
-        self._kept = {d["key"]: d for d in trials.kept(REDRAW).values()}
+        self._kept = {one.key: one.day_losses for one in trials.kept(REDRAW, KeptRedraw).values()}
         self.excursion = np.concatenate([fold.excursion for fold in rows])
         self.opens_s = np.concatenate([fold.opens_s for fold in rows])
 
@@ -118,10 +116,10 @@ class Redraws:
             forecasts = self.forecasts(parameters, number)
             losses = pinball_losses(self.excursion, forecasts, parameters[ALPHA])
             sums = day_block_sums(losses, self.opens_s)
-            document = {"key": key, "day_losses": sums.tolist()}
-            self._trials.keep(REDRAW, len(self._kept), document)
-            self._kept[key] = document
-        return np.asarray(self._kept[key]["day_losses"])
+            redraw = KeptRedraw(key, tuple(sums.tolist()))
+            self._trials.keep(REDRAW, len(self._kept), redraw.to_json())
+            self._kept[key] = redraw.day_losses
+        return np.asarray(self._kept[key])
 
     def compare(self, trial: Trial, start: Mapping[str, float], alpha: float) -> RedrawGain:
         """Return the evidence for a trial against the start set, both at one level.

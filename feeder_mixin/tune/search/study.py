@@ -21,7 +21,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import optuna
@@ -44,12 +44,10 @@ from feeder_mixin.tune.search._objective import (
     build_fold_rows,
     grow,
 )
+from feeder_mixin.tune.search.kept import SEARCH, KeptTrial
 from feeder_mixin.tune.search.space import ALPHA, ParameterSet, SearchSpace, StudySettings, Trial
 
 Array = NDArray[np.float64]
-
-SEARCH: Final = "search"
-"""Stage of the trials in the journal."""
 
 REDRAWS: Final = 2
 N_FINALISTS: Final = 2
@@ -115,8 +113,8 @@ class Search:
         pruner = optuna.pruners.PercentilePruner(PRUNE_PERCENTILE, n_startup_trials=5)
         self._study = optuna.create_study(direction="minimize", pruner=pruner)
         self.trials: list[Trial] = []
-        for document in kept.kept(SEARCH).values():
-            self._replay(document)
+        for trial in kept.kept(SEARCH, KeptTrial).values():
+            self._replay(trial)
 
     def run(self, n_trials: int, out_of_time: Callable[[], bool]) -> None:
         """Make trials until there are `n_trials`, or time is up; trial 0 is always made."""
@@ -154,37 +152,36 @@ class Search:
         except PrunedError as stop:
             trees, pruned, value = stop.trees, True, stop.loss / reference - 1.0
             self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        document = {
-            "coordinates": dict(trial.params),
-            "parameters": {**parameters, "n_estimators": trees},
-            "value": value,
-            "pruned": pruned,
-            "reported": {str(step): x for step, x in reported.items()},
-        }
+        kept = KeptTrial(
+            coordinates=dict(trial.params),
+            parameters={**parameters, "n_estimators": trees},
+            value=value,
+            pruned=pruned,
+            reported=reported,
+        )
         # Saved before it counts: a trial that the search knows is never lost.
-        self._kept.keep(SEARCH, number, document)
-        self._remember(document)
+        self._kept.keep(SEARCH, number, kept.to_json())
+        self._remember(kept)
 
-    def _remember(self, document: Mapping[str, Any]) -> None:
-        number = len(self.trials)
+    def _remember(self, kept: KeptTrial) -> None:
         parameters = {
             name: PARAMETER_BY_NAME[name].restore(value) if name != "n_estimators" else int(value)
-            for name, value in document["parameters"].items()
+            for name, value in kept.parameters.items()
         }
-        self.trials.append(Trial(number, parameters, document["value"], document["pruned"]))
+        self.trials.append(Trial(len(self.trials), parameters, kept.value, kept.pruned))
 
-    def _replay(self, document: Mapping[str, Any]) -> None:
-        state = optuna.trial.TrialState.PRUNED if document["pruned"] else None
+    def _replay(self, kept: KeptTrial) -> None:
+        states = optuna.trial.TrialState
         self._study.add_trial(
             optuna.trial.create_trial(
-                state=state or optuna.trial.TrialState.COMPLETE,
-                value=document["value"],
-                params=document["coordinates"],
+                state=states.PRUNED if kept.pruned else states.COMPLETE,
+                value=kept.value,
+                params=dict(kept.coordinates),
                 distributions=self._space.distributions,
-                intermediate_values={int(k): x for k, x in document["reported"].items()},
+                intermediate_values=dict(kept.reported),
             )
         )
-        self._remember(document)
+        self._remember(kept)
 
     def importances(self) -> dict[str, float]:
         """Return Optuna's importance of each searched parameter, empty with too few trials."""
