@@ -64,12 +64,10 @@ def tune(world, settings, pairs, parameters, cuts_s):
             model, _ = fit_safety_model(
                 pair,
                 table,
-                settings.side,
+                LabelSpec(settings.side, HORIZON, STEP_S),
                 parameters,
                 of_cut,
-                train_days=settings.train_days,
-                horizon=HORIZON,
-                timeframe_s=STEP_S,
+                settings.train_days,
             )
             rows = in_force == number
             q[rows] = model.predict(table[rows])
