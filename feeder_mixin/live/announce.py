@@ -1,4 +1,4 @@
-"""What a bot logs at its start: its settings, and which of its pairs the exchange lists."""
+"""What a bot logs: its settings at start, what each load gave, and which pairs the exchange lists."""
 
 from __future__ import annotations
 
@@ -34,6 +34,67 @@ def log_start(settings: FeederSettings, loaded: Loaded, environ: Mapping[str, st
         masked_store_url(url),
         origin,
     )
+
+
+def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> None:
+    """Write the fixed log lines of one load."""
+    if loaded.error is not None:
+        logger.error(
+            "Store gave no answer feeder=%s store=%s error=%s",
+            settings.feeder_id,
+            loaded.store,
+            loaded.error,
+        )
+    _log_rejected(loaded)
+    for pair, now in loaded.pairs.items():
+        if now.source == "default":
+            logger.warning(
+                "No Optuna params for %s, using defaults generation=%d", pair, generation
+            )
+        else:
+            logger.info(
+                "Using Optuna params for %s source=%s version=%s generation=%d",
+                pair,
+                now.source,
+                now.version_text,
+                generation,
+            )
+            values = " ".join(f"{name}={value!r}" for name, value in now.parameters.items())
+            logger.debug("Optuna params of %s %s", pair, values)
+    if not loaded.records and loaded.error is None:
+        logger.warning(
+            "No pair has Optuna params from the store feeder=%s store=%s: is it the right one? "
+            "(FEEDER_STORE_URL, then feeder.store_url, then the default)",
+            settings.feeder_id,
+            loaded.store,
+        )
+    logger.info(
+        "Loaded Optuna params for %d pairs feeder=%s loaded=%d defaulted=%d rejected=%d "
+        "generation=%d store=%s took_ms=%.0f last_good=%d passed_over=%d",
+        len(loaded.records),
+        settings.feeder_id,
+        len(loaded.records),
+        loaded.n_defaulted,
+        loaded.n_rejected,
+        generation,
+        loaded.store,
+        loaded.took_ms,
+        sum(pair.source == "last_good" for pair in loaded.pairs.values()),
+        sum(pair.passed_over is not None for pair in loaded.pairs.values()),
+    )
+
+
+def _log_rejected(loaded: Loaded) -> None:
+    """Write the fixed line of every refused pair: operators grep for their pair."""
+    for pair, now in loaded.pairs.items():
+        if now.rejected is not None:
+            logger.error(
+                "Rejected Optuna params for %s reason=%s running=%s version=%s",
+                pair,
+                now.rejected,
+                now.source,
+                now.version_text,
+            )
 
 
 def warn_unlisted(settings: FeederSettings, is_listed: Callable[[str], bool]) -> None:

@@ -13,13 +13,13 @@ import time
 import pytest
 
 from feeder_mixin.errors import SettingsError, StoreError
+from feeder_mixin.live.announce import log_loaded
 from feeder_mixin.live.reload import loader
 from feeder_mixin.live.reload.loader import (
     Loaded,
     check_store,
     load_last_good,
     load_parameters,
-    log_loaded,
 )
 from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.live.state.last_good import save_last_good

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from feeder_mixin.errors import SettingsError, StoreError
-from feeder_mixin.live.reload.loader import load_parameters, log_loaded
+from feeder_mixin.live.announce import log_loaded
+from feeder_mixin.live.reload.loader import load_parameters
 from feeder_mixin.live.state.last_good import save_last_good
 from feeder_mixin.schema import (
     NANOSECONDS,

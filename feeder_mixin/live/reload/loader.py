@@ -145,19 +145,25 @@ def load_parameters(
     lost = set(settings.pairs) if error is not None else (reasons.keys() | unsaid) - usable.keys()
     copies = load_last_good(settings, timeframe_s, lost) if running is None and lost else {}
     passed_over = {note.pair: str(note) for note in reversed(latest.notes)}
-    pairs = {}
-    for pair in settings.pairs:
-        if pair in usable:
-            now = from_record(usable[pair], "store")
-        elif running is not None and pair in running:
-            now = running[pair]
-        elif pair in copies:
-            now = copies[pair]
-        else:
-            now = LoadedPair(pair, default_parameters(), "default", None)
-        pairs[pair] = replace(now, rejected=reasons.get(pair), passed_over=passed_over.get(pair))
+    stored = {pair: from_record(record, "store") for pair, record in usable.items()}
+    pairs = {
+        pair: replace(
+            _first_of(pair, stored, running or {}, copies),
+            rejected=reasons.get(pair),
+            passed_over=passed_over.get(pair),
+        )
+        for pair in settings.pairs
+    }
     took_ms = (time.perf_counter() - started) * 1000
     return Loaded(pairs, description, usable, error, took_ms)
+
+
+def _first_of(pair: str, *sources: Mapping[str, LoadedPair]) -> LoadedPair:
+    """Return what the first source says that knows the pair, else the schema's defaults."""
+    for source in sources:
+        if pair in source:
+            return source[pair]
+    return LoadedPair(pair, default_parameters(), "default", None)
 
 
 def _sort_out(
@@ -300,17 +306,16 @@ def load_last_good(
     if copies is None:
         logger.warning("There is no last good copy path=%s", path)
         return {}
+    now_ns = time.time_ns()
     usable: dict[str, LoadedPair] = {}
     good: dict[str, ParameterRecord] = {}
     too_old: dict[str, float] = {}
     other: dict[str, str] = {}
-    limit, now_ns = settings.last_good_max_days, time.time_ns()
     for record, saved_ns in copies:
-        age_days = (now_ns - saved_ns) / _DAY_NS
         if record.pair not in lost:
             continue
-        # A copy of the future is of unknown age: the clock was wrong, then or now.
-        if limit is not None and not -1.0 <= age_days <= limit:
+        age_days = (now_ns - saved_ns) / _DAY_NS
+        if _is_too_old(settings, age_days):
             too_old[record.pair] = age_days
         elif reason := mismatch_reason(record, settings.label(timeframe_s)):
             other[record.pair] = reason
@@ -320,87 +325,43 @@ def load_last_good(
     for _, reason in group_pairs(other):
         logger.error("Last good copy does not match this config reason=%s path=%s", reason, path)
     _say_sideless(settings, good)
-    if too_old:
+    _say_too_old(settings, too_old)
+    _say_stand_in(settings, usable, now_ns)
+    return usable
+
+
+def _is_too_old(settings: FeederSettings, age_days: float) -> bool:
+    """Return whether a copy may not stand in for the store any more.
+
+    A copy of the future is of unknown age: the clock was wrong, then or now.
+    """
+    limit = settings.last_good_max_days
+    return limit is not None and not -1.0 <= age_days <= limit
+
+
+def _say_too_old(settings: FeederSettings, ages_days: Mapping[str, float]) -> None:
+    if ages_days:
         logger.error(
             "Last good copy is too old pair=%s age_days=%.1f feeder.last_good_max_days=%g path=%s",
-            ",".join(too_old),
-            max(too_old.values(), key=abs),
-            limit,
-            path,
+            ",".join(ages_days),
+            max(ages_days.values(), key=abs),
+            settings.last_good_max_days,
+            settings.last_good_path,
         )
-    if usable:
-        oldest = max(now_ns - (copy.saved_ns or now_ns) for copy in usable.values())
+
+
+def _say_stand_in(settings: FeederSettings, copies: Mapping[str, LoadedPair], now_ns: int) -> None:
+    if copies:
+        oldest = max(now_ns - (copy.saved_ns or now_ns) for copy in copies.values())
         logger.warning(
             "Last good copy stands in for the store pairs=%d oldest_days=%.1f path=%s",
-            len(usable),
+            len(copies),
             oldest / _DAY_NS,
-            path,
+            settings.last_good_path,
         )
-    return usable
 
 
 def check_store(settings: FeederSettings, environ: Mapping[str, str]) -> None:
     """Raise `SettingsError` when the store's URL or token can't be used; does not connect."""
     url, _ = choose_store_url(None, environ, settings)
     open_store(url, root=settings.root, feeder_ids=[settings.feeder_id], environ=environ).close()
-
-
-def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> None:
-    """Write the fixed log lines of one load."""
-    if loaded.error is not None:
-        logger.error(
-            "Store gave no answer feeder=%s store=%s error=%s",
-            settings.feeder_id,
-            loaded.store,
-            loaded.error,
-        )
-    _log_rejected(loaded)
-    for pair, now in loaded.pairs.items():
-        if now.source == "default":
-            logger.warning(
-                "No Optuna params for %s, using defaults generation=%d", pair, generation
-            )
-        else:
-            logger.info(
-                "Using Optuna params for %s source=%s version=%s generation=%d",
-                pair,
-                now.source,
-                now.version_text,
-                generation,
-            )
-            values = " ".join(f"{name}={value!r}" for name, value in now.parameters.items())
-            logger.debug("Optuna params of %s %s", pair, values)
-    if not loaded.records and loaded.error is None:
-        logger.warning(
-            "No pair has Optuna params from the store feeder=%s store=%s: is it the right one? "
-            "(FEEDER_STORE_URL, then feeder.store_url, then the default)",
-            settings.feeder_id,
-            loaded.store,
-        )
-    logger.info(
-        "Loaded Optuna params for %d pairs feeder=%s loaded=%d defaulted=%d rejected=%d "
-        "generation=%d store=%s took_ms=%.0f last_good=%d passed_over=%d",
-        len(loaded.records),
-        settings.feeder_id,
-        len(loaded.records),
-        loaded.n_defaulted,
-        loaded.n_rejected,
-        generation,
-        loaded.store,
-        loaded.took_ms,
-        sum(pair.source == "last_good" for pair in loaded.pairs.values()),
-        sum(pair.passed_over is not None for pair in loaded.pairs.values()),
-    )
-
-
-def _log_rejected(loaded: Loaded) -> None:
-    """Write the fixed line of every refused pair: operators grep for their pair."""
-    for pair, now in loaded.pairs.items():
-        if now.rejected is not None:
-            logger.error(
-                "Rejected Optuna params for %s reason=%s running=%s version=%s",
-                pair,
-                now.rejected,
-                now.source,
-                now.version_text,
-            )

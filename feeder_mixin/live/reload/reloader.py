@@ -13,8 +13,8 @@ import time
 from feeder_mixin.errors import FeederError
 from feeder_mixin.live._memory import FeederMemory
 from feeder_mixin.live._messages import Messages
-from feeder_mixin.live.announce import log_start
-from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters, log_loaded
+from feeder_mixin.live.announce import log_loaded, log_start
+from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters
 from feeder_mixin.live.serve.candles import DataFolder, forming_candle_s
 from feeder_mixin.live.serve.snapshot import ParameterCache
 from feeder_mixin.live.state.keeper import StateKeeper

@@ -28,7 +28,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, ModelError
-from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters, log_loaded
+from feeder_mixin.live.announce import log_loaded
+from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters
 from feeder_mixin.live.serve.candles import DataFolder, from_host
 from feeder_mixin.live.serve.columns import SafetyColumns, empty_columns, is_tolerable
 from feeder_mixin.live.train.due import due_cut_s
