@@ -321,7 +321,7 @@ BROKEN = {
         lambda p: p.settings.last_good_path.write_text('{"cut'),
         "last_good",
         "fail",
-        "was cut short",
+        "is truncated",
     ),
     "old last good copy": (old_copy, "last_good", "warn", "so a bot would refuse it"),
     "damaged status file": (
@@ -347,7 +347,7 @@ BROKEN = {
         lambda p: p.say(lambda s: s["reload"].update(last_error="StoreError: no")),
         "reload",
         "fail",
-        "the bot keeps what it runs: StoreError: no",
+        "the bot keeps its parameters: StoreError: no",
     ),
     "reload under way": (pending, "reload", "warn", "3 requested, 2 completed"),
     "newer record in the store": (newer_record, "parameters", "fail", "no reload is pending"),
@@ -593,7 +593,7 @@ def test_doctor_finds_the_api_port_held_by_the_bot_itself(patient, doctor):
     with listen() as server:
         patient.configure(api_server=api(server.getsockname()[1]))
         assert states(doctor()[1]) == {}
-    assert "nobody listens" in doctor()[1]["api_port"]["message"]
+    assert "nothing listens" in doctor()[1]["api_port"]["message"]
 
 
 def test_doctor_finds_the_api_port_held_by_another_process(project, doctor):
@@ -643,7 +643,7 @@ def test_doctor_of_several_feeders_names_a_shared_port_and_database(project, wri
         "three": "pass",
     }
     assert (
-        found["one"]["message"] == "API port 8100 is that of two, too; db_url is that of two, too"
+        found["one"]["message"] == "API port 8100 is also used by two; db_url is also used by two"
     )
 
 
@@ -693,4 +693,4 @@ def test_doctor_of_records_tuned_without_a_context_pair_that_has_no_candles_asks
     _, findings = doctor()
     assert findings["tuned_for"]["state"] == "pass"
     assert f"no file for {CONTEXT[0]}" in str(findings["candles"])
-    assert "names what binance does not list" in str(findings["candles"])
+    assert "see which pairs binance does not list" in str(findings["candles"])

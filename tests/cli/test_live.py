@@ -22,6 +22,7 @@ from feeder_mixin.live.state.status import write_status
 from tests import disks
 from tests.builders import PAIRS, make_settings
 from tests.live.fake_bot import fake_bot, make_status
+from tests.reports import builder
 
 
 @pytest.fixture
@@ -221,7 +222,7 @@ def test_reload_that_failed_gives_the_bots_reason_and_exits_1(userdir, feeder):
     assert code == 1
     assert not out
     assert (
-        "the reload failed, the bot keeps what it runs: StoreUnavailableError: influx is down"
+        "the reload failed, the bot keeps its parameters: StoreUnavailableError: influx is down"
         in err
     )
     assert "generation" not in err  # nothing was read, so there is nothing to count
@@ -354,8 +355,7 @@ def tuned(monkeypatch, project):
     summary = SimpleNamespace(failures={}, store_error=None, exit_code=0, candidates={})
     summary.undelivered = frozenset()
     record = SimpleNamespace(to_dict=dict)
-    keys = ("parameters", "metrics", "provenance", "scores", "decision")
-    summary.results = {PAIRS[0]: {key: {} for key in keys}}
+    summary.results = {PAIRS[0]: builder.make_result(PAIRS[0])}
     summary.records = {PAIRS[0]: record}
     monkeypatch.setattr("feeder_mixin.market.history.download_missing", lambda *_, **__: {})
     monkeypatch.setattr("feeder_mixin.tune.run.run.run_feeder", lambda *_: summary)

@@ -74,8 +74,8 @@ def test_read_checked_missing_file_is_none(tmp_path):
     ("damage", "words"),
     [
         pytest.param(lambda _content: b"", "is empty", id="empty"),
-        pytest.param(lambda content: content[:-1], "cut short", id="last byte lost"),
-        pytest.param(lambda content: content[: len(content) // 2], "cut short", id="half"),
+        pytest.param(lambda content: content[:-1], "is truncated", id="last byte lost"),
+        pytest.param(lambda content: content[: len(content) // 2], "is truncated", id="half"),
         pytest.param(lambda content: content.replace(b"20", b"21"), "edited", id="edited"),
         pytest.param(lambda content: content[:-3] + b" }}\n", "edited", id="space put in"),
         pytest.param(lambda content: bytes(len(content)), "not a file of this kind", id="zeros"),
