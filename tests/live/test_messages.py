@@ -111,7 +111,7 @@ def test_messages_of_one_minute_are_one_and_nothing_is_lost(messages, sent, cloc
 def test_failure_is_in_the_next_message_and_at_once_where_the_last_is_older(messages, sent, clock):
     """The merge swallows no failure, and says which outcome was the last."""
     messages.failed(1, "store is down")
-    assert "reload failed, generation 1 goes on: `store is down`" in sent[0]
+    assert "reload failed, generation 1 stays in use: `store is down`" in sent[0]
     for reason in ("store is down", "token is wrong", "store is down"):
         messages.failed(1, reason)
     messages.reloaded({}, loaded_of(pair_of(BTC)), 2, 0.1)
@@ -123,7 +123,9 @@ def test_failure_is_in_the_next_message_and_at_once_where_the_last_is_older(mess
     messages.send_due()
     assert len(sent) == 2
     assert "reloaded, generation 2" in sent[1]
-    assert "reload failed 3 times, generation 1 goes on: `store is down` (2 times), " in sent[1]
+    assert (
+        "reload failed 3 times, generation 1 stays in use: `store is down` (2 times), " in sent[1]
+    )
     assert "`token is wrong`" in sent[1]
     assert sent[1].endswith("the last one succeeded")
     clock.now_s += 60
@@ -222,7 +224,7 @@ def test_failed_reload_is_said_with_its_reason_but_no_foreign_text(
         monkeypatch.setattr(reloader, "load_parameters", fail)
         live.reload()
     (text,) = sent
-    assert "reload failed, generation 1 goes on" in text
+    assert "reload failed, generation 1 stays in use" in text
     assert told in text
     assert not kept or kept not in text
 
