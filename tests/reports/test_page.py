@@ -175,7 +175,7 @@ def test_result_without_a_decision_is_shown_and_said():
     """A command that was killed between a search's end and its decision."""
     results = {BTC: TunedPair(builder.make_result(decision=None), builder.make_trials())}
     page = render_page(builder.make_report(results))
-    assert page.missing == ["A decision: not there for any pair (its run has none)."]
+    assert page.missing == ["A decision: not available for any pair (its run has none)."]
 
 
 def test_store_that_can_not_be_read_is_said_and_the_rest_is_shown():

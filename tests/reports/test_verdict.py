@@ -83,7 +83,7 @@ def test_verdict_sums_the_decision_value_over_pairs():
         pytest.param({"decision": {"beats_rule": False}}, "beats_rule 0", id="beats nothing"),
         pytest.param({"score": {"predicted_safe_share": 0.001}}, "0.1 % at 1.0 %", id="never safe"),
         pytest.param({"score": {"exceedance": 0.2}}, "95 % interval: BTC 20.0 %", id="outside"),
-        pytest.param({"scale_is_fallback": True}, "ATR14/close stood in", id="fallback"),
+        pytest.param({"scale_is_fallback": True}, "ATR14/close was used", id="fallback"),
     ],
 )
 def test_every_warning_is_said_with_its_pair(changes, words):

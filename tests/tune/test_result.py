@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from feeder_mixin.documents import built
 from feeder_mixin.errors import TuningError
 from feeder_mixin.tune.judge.contenders import DEFAULTS, RUNNING, TUNED
-from feeder_mixin.tune.judge.decision import OUTCOMES, Champion, Decision
+from feeder_mixin.tune.judge.decision import MODES, Champion, Decision, Outcome
 from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult, Score
 from feeder_mixin.tune.search.kept import KeptRedraw, KeptTrial
 from tests.reports import builder
@@ -26,8 +27,8 @@ names = st.text(max_size=5)
 def decisions(draw) -> Decision:
     """Draw a decision with any numbers, known or not."""
     return Decision(
-        mode=draw(st.sampled_from(("auto", "always", "never"))),
-        outcome=draw(st.sampled_from(OUTCOMES)),
+        mode=draw(st.sampled_from(MODES)),
+        outcome=draw(st.sampled_from(get_args(Outcome))),
         written=draw(st.sampled_from((None, DEFAULTS, RUNNING, TUNED))),
         candidate=draw(st.booleans()),
         reason=draw(st.text(max_size=20)),
@@ -57,7 +58,7 @@ def results(draw) -> PairResult:
     made = builder.make_result(
         draw(st.text(max_size=20)),
         draw(st.integers(0, 5)),
-        outcome=draw(st.sampled_from(OUTCOMES)),
+        outcome=draw(st.sampled_from(get_args(Outcome))),
         time_ns=draw(st.integers(0, 2**63)),
         provenance=draw(st.dictionaries(names, names | st.lists(names) | maybe, max_size=3)),
         scale_is_fallback=draw(st.booleans()),

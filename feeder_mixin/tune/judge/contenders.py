@@ -11,4 +11,3 @@ TUNED: Final = "tuned"
 
 Contender = Literal["defaults", "running", "tuned"]
 """Whose parameters are fitted; the ATR rule, which is compared with them, has none."""
-CONTENDERS: Final[tuple[Contender, ...]] = (DEFAULTS, RUNNING, TUNED)

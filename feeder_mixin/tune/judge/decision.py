@@ -13,9 +13,6 @@ Mode = Literal["auto", "always", "never"]
 MODES: Final[tuple[Mode, ...]] = ("auto", "always", "never")
 
 Outcome = Literal["promoted", "kept", "refused", "first", "expired_replaced"]
-OUTCOMES: Final[tuple[Outcome, ...]] = (
-    "promoted", "kept", "refused", "first", "expired_replaced",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

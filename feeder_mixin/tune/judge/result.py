@@ -1,7 +1,8 @@
-"""What tuning a pair found, as types with one JSON form: their fields.
+"""What tuning a pair found, as types; their fields are the one JSON form.
 
 A worker makes a `PairResult`, the journal keeps it (`documents.built` reads it back), the run adds its
-`Decision`; the command line and the report show both. What must stay true: nothing heavy is imported here, because every command reads these types.
+`Decision`; the command line and the report show both. What must stay true: nothing heavy is imported
+here, because every command reads these types.
 """
 
 from __future__ import annotations
