@@ -141,7 +141,7 @@ def test_flush_that_can_not_look_never_says_that_nothing_remains(
         patch.setattr(SqlStore, "ping", refuse)
         code, out, err = feeder("flush", "--feeder", "one")
     assert (code, out) == (1, "")
-    assert "can't be asked: no right to read it" in err
+    assert "can't be used: no right to read it" in err
     assert "remain" not in err
     code, out, _ = feeder("flush", "--feeder", "one")
     assert code == 0
