@@ -49,7 +49,7 @@ def test_missing_bucket_is_made_without_retention_and_rights_are_printed(server,
     assert path == "/api/v2/buckets"
     asked = json.loads(body)
     assert (asked["orgID"], asked["name"], asked["retentionRules"]) == ("31d0", BUCKET, [])
-    assert f"{FEEDER}: bucket {BUCKET} made" in out
+    assert f"{FEEDER}: bucket {BUCKET} created" in out
     command = "influx auth create --org ArtiSky --description"
     assert f"{command} 'bot {FEEDER}' --read-bucket 43f1\n" in out
     assert f"{command} 'optimizer {FEEDER}' --read-bucket 43f1 --write-bucket 43f1\n" in out
@@ -62,8 +62,8 @@ def test_found_bucket_that_forgets_is_left_and_warned_of(server, feeder):
     server.answers += [ORG, found, READABLE]
     code, out, err = feeder("init-store", "--feeder", FEEDER)
     assert code == 0
-    assert f"bucket {BUCKET} was there" in out
-    assert "drops points older than 30 days" in err
+    assert f"bucket {BUCKET} exists already" in out
+    assert "deletes points older than 30 days" in err
     assert "influx bucket update --id 43f1 --retention 0" in err
     assert [path for path, _, _ in server.asked] == ["/api/v2/orgs", "/api/v2/buckets", "/query"]
 
@@ -74,7 +74,7 @@ def test_bucket_of_another_organisation_is_not_taken_for_ours(server, feeder):
     server.answers += [ORG, other, (201, json.dumps(bucket())), READABLE]
     code, out, _ = feeder("init-store", "--feeder", FEEDER)
     assert code == 0
-    assert f"bucket {BUCKET} made" in out
+    assert f"bucket {BUCKET} created" in out
 
 
 def test_all_feeders_json_is_one_document(server, feeder):
@@ -106,7 +106,7 @@ def test_several_feeders_get_the_commands_of_one_token_for_all(server, feeder):
     assert code == 0
     read = " ".join(f"--read-bucket {one}" for one in ids)
     write = " ".join(f"--write-bucket {one}" for one in ids)
-    assert f"one token for {FEEDER}, feeder75a, as FEEDER_STORE_TOKEN is read for all" in out
+    assert f"one token for {FEEDER}, feeder75a, which all read the same FEEDER_STORE_TOKEN" in out
     assert f"'bot {FEEDER} feeder75a' {read}\n" in out
     assert f"'optimizer {FEEDER} feeder75a' {read} {write}\n" in out
     assert "A token that may write a bucket may also delete it" in out

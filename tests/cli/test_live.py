@@ -415,7 +415,7 @@ def test_optimize_that_wrote_nothing_reloads_nothing(userdir, feeder, tuned):
     (shown,) = json.loads(out)
     assert "reload" not in shown
     (pair,) = shown["pairs"].values()
-    assert (pair["record"], pair["candidate"], pair["decision"]) == (None, {}, {})
+    assert (pair["record"], pair["candidate"]) == (None, {})
 
 
 def test_optimize_without_reload_signals_nobody(userdir, feeder, tuned):

@@ -159,7 +159,7 @@ def test_host_without_port_is_refused(userdir, feeder):
     """It would change nothing."""
     code, _, err = feeder("metrics", "--feeder", FEEDER, "--host", "0.0.0.0")  # noqa: S104
     assert code == 2
-    assert "--host 0.0.0.0 goes with --port" in err
+    assert "--host 0.0.0.0 needs --port" in err
 
 
 # ------------------------------------------------------------------ into InfluxDB

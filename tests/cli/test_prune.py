@@ -154,7 +154,7 @@ def test_prune_outbox_keeps_what_waits_and_each_pairs_newest(project, store, set
             outbox.put(record_of_age(age, OTHER), CANDIDATES)
         assert outbox.deliver(store).remaining == 0
         waiting = outbox.put(record_of_age(100, OTHER))
-        assert "2 delivered in the outbox" in prune(feeder)
+        assert "2 delivered outbox entries" in prune(feeder)
         assert outbox.pending() == [waiting]
         newest = outbox.latest_entered("feeder120b", [OTHER]).records[OTHER]
         assert newest.time_ns == record_of_age(80).time_ns
@@ -177,7 +177,7 @@ def test_prune_outbox_leaves_keys_that_an_interrupted_tuning_may_still_take(
             outbox.put(record_of_age(age))
         outbox.deliver(store)
         _, out, err = feeder("prune", *FEEDER, "--older-than", 30)
-        assert "1 delivered in the outbox" in out
+        assert "1 delivered outbox entries" in out
         assert "was interrupted and can be resumed" in err
         taken = record_of_age(60)
         again = outbox.put(replace(taken, metrics={"skill": 0.1}))
@@ -199,7 +199,7 @@ def test_prune_journal_keeps_open_runs_and_each_pairs_newest_result(
         unclosed = journal.begin({OTHER: {"number": 9}}, {})[OTHER]
     with sqlite3.connect(settings.journal_path) as db:
         db.execute("UPDATE runs SET created_s = ?", ((NOW_NS - 65 * DAY_NS) / 1e9,))
-    assert "2 closed runs in the journal" in prune(feeder)
+    assert "2 closed runs of the journal" in prune(feeder)
     with Journal(settings.journal_path) as journal:
         assert journal.newest_results().results[PAIR] == (ids[2], builder.make_result(seed=2))
         assert journal.begin({OTHER: {"number": 9}}, {})[OTHER].run_id == unclosed.run_id

@@ -63,8 +63,8 @@ def test_report_writes_the_page_of_the_journal_beside_it_and_says_where(state, t
     assert path.stat().st_mode & 0o777 == 0o600
     html = path.read_text(encoding="utf-8")
     assert "Better than the ATR rule" in html
-    assert "Neither run nor record: BCH, ZEC." in html
-    assert "not shown: Neither run nor record: BCH, ZEC." in err
+    assert "No run and no record: BCH, ZEC." in html
+    assert "not shown: No run and no record: BCH, ZEC." in err
     assert not list(state.glob("*.tmp"))
 
 

@@ -317,7 +317,7 @@ def test_rollback_sets_aside_an_interrupted_tuning_of_its_pairs(project, store, 
         before = journal.begin(identities, {})
         journal.save_trial(before[PAIR].run_id, "search", 0, {})
     _, _, err = feeder("rollback", *FEEDER, "--pair", PAIR, "--to", shown(history[0]))
-    assert "1 interrupted tuning set aside" in err
+    assert "1 interrupted tuning cancelled" in err
     with Journal(path) as journal:
         after = journal.begin(identities, {})
         assert after[PAIR].run_id != before[PAIR].run_id

@@ -130,10 +130,7 @@ def places(tmp_path, monkeypatch, prepared):
 
     def run_feeder(settings, *_):
         done.append(f"tuned {settings.feeder_id}")
-        results = {p: r.document for p, r in make_results(settings.pairs).items()}
-        for result in results.values():
-            result["decision"]["candidate"] = False
-            result["advised_days"] = 100.0
+        results = {p: known.result for p, known in make_results(settings.pairs).items()}
         return RunSummary(settings.feeder_id, results, {PAIR: record_after(50)})
 
     def reload_bot(settings, *_):
