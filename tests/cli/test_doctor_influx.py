@@ -235,7 +235,7 @@ def test_doctor_tells_rights_of_the_token_apart(ask, server, answers, expected, 
 @pytest.mark.parametrize(
     ("keeps_s", "state", "words"),
     [
-        pytest.param(3_600, "warn", "deletes points older than 1 hour, records with", id="an_hour"),
+        pytest.param(3_600, "warn", "deletes points older than 1 hour, records too", id="an_hour"),
         pytest.param(89 * 86_400, "warn", "deletes points older than 89 days", id="89_days"),
         pytest.param(90 * 86_400, "pass", "keeps points 90 days", id="as_long_as_records_count"),
         pytest.param(0, "pass", "keeps points for ever", id="for_ever"),

@@ -498,7 +498,7 @@ def test_file_of_another_timeframe_does_not_fit(fresh, tmp_path, caplog):
     other = Calibration(replace(written._settings, timeframe="15m"), 900, FRAME_CANDLES)
     other.restore(path)
     assert other.tracks == {}
-    assert "does not fit" in caplog.text
+    assert "does not match" in caplog.text
 
 
 def test_folder_that_can_not_be_written_is_said_once_and_theta_goes_on(start, caplog, monkeypatch):

@@ -21,7 +21,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
+from feeder_mixin.documents import Count, checked
 from feeder_mixin.errors import StateError
 from feeder_mixin.live.serve.candles import Tail
 from feeder_mixin.live.serve.columns import FrameForecasts
@@ -200,12 +202,15 @@ class Calibration:
                     "version changed): it begins anew"
                 )
                 return
-            self.tracks = _tracks_of(document, self._timeframe_s)
+            kept = checked(
+                _Kept, document, lambda problem: StateError(f"{path} is not usable: {problem}")
+            )
+            self.tracks = {
+                pair: _track_of(f"{path}: {pair}", entry, self._timeframe_s)
+                for pair, entry in kept["pairs"].items()
+            }
         except StateError as error:
             logger.error("Calibration is lost, it begins anew: %s", error)  # noqa: TRY400
-            return
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            logger.error("Calibration is lost, it begins anew: %s: %r", path, error)  # noqa: TRY400
             return
         self._saved = self._ends_s(self.tracks)
 
@@ -224,22 +229,32 @@ class Calibration:
         }
 
 
-def _tracks_of(document: Mapping[str, Any], timeframe_s: int) -> dict[str, ThetaTrack]:
-    tracks = {}
-    for pair, entry in document["pairs"].items():
-        thetas = np.frombuffer(base64.b64decode(entry["thetas"], validate=True), _DOUBLE)
-        track = ThetaTrack(entry["first_candle_s"], timeframe_s, thetas.astype(np.float64))
-        if type(track.first_s) is not int or track.first_s < 0:
-            raise ValueError(f"{pair} begins at {track.first_s!r}, which is not a candle's open")
-        if not (len(thetas) and np.isfinite(thetas).all()):
-            raise ValueError(f"{pair} has a theta that is not a finite number")
-        if track.last_s > time.time() + CLOCK_SLACK_S:
-            raise ValueError(
-                f"{pair} extends to {open_text(track.last_s)}, which is in the future (was the clock "
-                "wrong?)"
-            )
-        tracks[pair] = track
-    return tracks
+class _KeptTrack(TypedDict):
+    """Theta of a pair as it is kept: the first candle, and base64 of one double a candle."""
+
+    first_candle_s: Count
+    thetas: str
+
+
+class _Kept(TypedDict):
+    pairs: dict[str, _KeptTrack]
+
+
+def _track_of(where: str, kept: _KeptTrack, timeframe_s: int) -> ThetaTrack:
+    """Return a pair's track, or raise `StateError` that begins with `where`."""
+    try:
+        thetas = np.frombuffer(base64.b64decode(kept["thetas"], validate=True), _DOUBLE)
+    except ValueError as error:
+        raise StateError(f"{where} has thetas that are not base64 of doubles: {error}") from error
+    if not (len(thetas) and np.isfinite(thetas).all()):
+        raise StateError(f"{where} has a theta that is not a finite number")
+    track = ThetaTrack(kept["first_candle_s"], timeframe_s, thetas.astype(np.float64))
+    if track.last_s > time.time() + CLOCK_SLACK_S:
+        raise StateError(
+            f"{where} extends to {open_text(track.last_s)}, which is in the future (was the clock "
+            "wrong?)"
+        )
+    return track
 
 
 def excursions_at(opens_s: NDArray[np.int64], tail: Tail, horizon: int, side: Side) -> Array:

@@ -9,14 +9,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from annotated_types import Ge, Le
+from typing_extensions import TypedDict
+
+from feeder_mixin.documents import Count, checked
 from feeder_mixin.errors import ModelError, StateError
 from feeder_mixin.live.reload.loader import LoadedPair
 from feeder_mixin.live.serve.candles import forming_candle_s
 from feeder_mixin.live.serve.snapshot import PairSnapshot, ParameterCache, Serving
 from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.live.state.folder import StateFolder
+from feeder_mixin.live.state.status import Source
 from feeder_mixin.live.train.models import ModelStore
 from feeder_mixin.market.candles import CLOCK_SLACK_S
 from feeder_mixin.market.features import FEATURE_HASH
@@ -28,6 +33,22 @@ logger = logging.getLogger(__name__)
 
 _FORMAT: Final = 2
 """Raise it when the schedule's content changes: models are then trained anew."""
+
+
+class _Entry(TypedDict):
+    """A serving as it is kept."""
+
+    model: str
+    first_candle_s: Annotated[int, Ge(0), Le(LATEST_TIME_NS // NANOSECONDS)]
+    source: Source
+    version: Count | None
+    beats_rule: bool
+
+
+class _Kept(TypedDict):
+    """The file; a pair's entries are checked one pair at a time, a bad one costs its own pair."""
+
+    pairs: dict[str, object]
 
 
 def schedule_identity(settings: FeederSettings) -> dict[str, Any]:
@@ -85,12 +106,12 @@ class Schedule:
 
     def restore(self, models: ModelStore) -> None:
         """Put back in force what served before this process, as far as its files are whole."""
-        document = self._read()
-        if document is None:
+        kept = self._read()
+        if kept is None:
             return
         ahead: dict[str, int] = {}
         for pair, known in self._cache.snapshot.pairs.items():
-            servings = self._restore_pair(known, document, models, ahead)
+            servings = self._restore_pair(known, kept.get(pair, []), models, ahead)
             if servings:
                 self._put_in_force(pair, servings)
         if ahead:  # the clock's fault, not a pair's: said once for all
@@ -101,7 +122,7 @@ class Schedule:
                 open_text(max(ahead.values())),
             )
 
-    def _read(self) -> Mapping[str, Any] | None:
+    def _read(self) -> Mapping[str, object] | None:
         """Return what was kept for this config, None without; what can't be used is said."""
         if not self._folder.is_kept:
             return None
@@ -118,34 +139,36 @@ class Schedule:
                 _changes(document.get("identity"), now),
             )
             return None
-        return document
+        try:
+            return checked(_Kept, document, self._not_ours)["pairs"]
+        except StateError as error:
+            logger.error("Schedule of models is lost, models are trained anew: %s", error)  # noqa: TRY400
+            return None
+
+    def _not_ours(self, problem: str) -> StateError:
+        return StateError(
+            f"{self._folder.schedule_path} is readable but not what a bot writes: {problem}"
+        )
 
     def _restore_pair(
-        self,
-        pair: PairSnapshot,
-        document: Mapping[str, Any],
-        models: ModelStore,
-        ahead: dict[str, int],
+        self, pair: PairSnapshot, kept: object, models: ModelStore, ahead: dict[str, int]
     ) -> list[Serving]:
         """Return a pair's servings; those of a time still to come are noted in `ahead`."""
         name = pair.loaded.pair
-        servings = []
         try:
-            for entry in document["pairs"].get(name, []):
-                first_s = _first_candle_s(entry)
-                if first_s > time.time() + CLOCK_SLACK_S:
-                    ahead[name] = max(first_s, ahead.get(name, 0))
-                elif (serving := _serving(pair, entry, models)) is not None:
-                    servings.append(serving)
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            entries = checked(list[_Entry], kept, self._not_ours)
+        except StateError as error:
             logger.error(  # noqa: TRY400
-                "Schedule of models is lost, models of %s are trained anew: %s is readable but not "
-                "what a bot writes: %r",
-                name,
-                self._folder.schedule_path,
-                error,
+                "Schedule of models is lost, models of %s are trained anew: %s", name, error
             )
             return []
+        servings = []
+        for entry in entries:
+            first_s = entry["first_candle_s"]
+            if first_s > time.time() + CLOCK_SLACK_S:
+                ahead[name] = max(first_s, ahead.get(name, 0))
+            elif (serving := _serving(pair, entry, models)) is not None:
+                servings.append(serving)
         return servings
 
     def _put_in_force(self, pair: str, servings: list[Serving]) -> None:
@@ -166,7 +189,7 @@ class Schedule:
         )
 
 
-def _entry(serving: Serving) -> dict[str, Any]:
+def _entry(serving: Serving) -> _Entry:
     return {
         "model": serving.model.name,
         "first_candle_s": serving.first_candle_s,
@@ -176,14 +199,7 @@ def _entry(serving: Serving) -> dict[str, Any]:
     }
 
 
-def _first_candle_s(entry: Mapping[str, Any]) -> int:
-    first_s: int = entry["first_candle_s"]
-    if not 0 <= first_s <= LATEST_TIME_NS // NANOSECONDS:
-        raise ValueError(f"first_candle_s={first_s!r} is not a time")
-    return first_s
-
-
-def _serving(pair: PairSnapshot, entry: Mapping[str, Any], models: ModelStore) -> Serving | None:
+def _serving(pair: PairSnapshot, entry: _Entry, models: ModelStore) -> Serving | None:
     """Return what an entry says; None, which is said, when its model can't be read."""
     try:
         model = models.load(entry["model"])
@@ -196,9 +212,7 @@ def _serving(pair: PairSnapshot, entry: Mapping[str, Any], models: ModelStore) -
     return Serving(loaded, model, entry["first_candle_s"], generation)
 
 
-def _loaded_then(
-    pair: PairSnapshot, entry: Mapping[str, Any], parameters: Mapping[str, float]
-) -> LoadedPair:
+def _loaded_then(pair: PairSnapshot, entry: _Entry, parameters: Mapping[str, float]) -> LoadedPair:
     """Return what a pair ran on when the entry was written."""
     return LoadedPair(
         pair.loaded.pair,
