@@ -111,7 +111,7 @@ def test_optimize_ctrl_c_exits_130_and_keeps_finished_trials(project):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "the same command goes on" in errors
+    assert "run the same command to continue" in errors
     assert "Traceback" not in errors
     kept = sum(project.trials_kept().values())
     assert kept >= 5
@@ -132,7 +132,7 @@ def test_optimize_closed_terminal_exits_130_keeps_trials_and_leaves_no_folder(
     os.killpg(process.pid, signal.SIGHUP)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "the same command goes on" in errors
+    assert "run the same command to continue" in errors
     assert "Traceback" not in errors
     assert "died" not in errors
     assert sum(project.trials_kept().values()) >= 5
