@@ -498,7 +498,8 @@ def test_models_of_a_clock_set_back_are_said_in_one_line(world, tmp_path, caplog
     """Twenty servings of three pairs, one reason: one line that names them."""
     settings = world.settings(tmp_path / "user_data", pairs=(BTC, ETH, SOL))
     begin_s = int(time.time()) + 7_200
-    entries = [{"model": "x", "first_candle_s": begin_s + n} for n in range(7)]
+    kept = {"model": "x", "source": "default", "version": None, "beats_rule": True}
+    entries = [{**kept, "first_candle_s": begin_s + n} for n in range(7)]
     document = {
         "identity": schedule_identity(settings),
         "pairs": dict.fromkeys((BTC, ETH, SOL), entries),
@@ -507,7 +508,7 @@ def test_models_of_a_clock_set_back_are_said_in_one_line(world, tmp_path, caplog
     feeder = LiveFeeder(world.folder(settings), lambda _pair: world.candles[ETH].iloc[:0])
     feeder.start()
     feeder.stop()
-    (line,) = [r.getMessage() for r in caplog.records if "still to come" in r.getMessage()]
+    (line,) = [r.getMessage() for r in caplog.records if "in the future" in r.getMessage()]
     assert f"Saved model can't serve {BTC}, {ETH}, {SOL}: " in line
     assert open_text(begin_s + 6) in line
 

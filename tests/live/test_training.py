@@ -489,7 +489,7 @@ def test_first_model_on_a_short_history_serves_with_a_warning_until_older_candle
     assert bench.due.is_short(short)
     assert bench.due.expected_rows(short) == 4320  # 150 days
     assert (
-        f"Model has a short history, older candles are missing; it is trained again when they are there pair={ETH} rows={short.rows} expected_rows=4320 "
+        f"Model has a short history, older candles are missing; it is trained again when they arrive pair={ETH} rows={short.rows} expected_rows=4320 "
         in caplog.text
     )
     assert "gap=candles from " in caplog.text
@@ -517,7 +517,8 @@ def test_young_pair_is_not_a_short_history(make_bench, inline, caplog):
     assert caplog.text.count("Training begins feeder=feeder120b pairs=1 cut=20") == 1
     assert "short history" not in caplog.text
     assert "Candles are missing" not in caplog.text
-    assert f"rows={model.rows} expected_rows={bench.due.expected_rows(model)} " in caplog.text
+    said = f"rows={model.rows} expected_rows={bench.due.expected_rows(model)} "
+    wait_until(lambda: said in caplog.text, "the line of the model")
 
 
 def test_exchange_without_older_candles_tells_the_listing(make_bench, inline, caplog, monkeypatch):
@@ -548,7 +549,7 @@ def test_pair_with_too_few_rows_gets_no_model(make_bench, inline, caplog):
     bench.training.start()
     wait_until(lambda: ETH in bench.due.errors, "ETH's error")
     assert re.match(
-        r"\d\d rows to learn from in the 150 days before 20\S+Z, needed are 100: ",
+        r"\d\d rows to learn from in the 150 days before 20\S+Z, minimum 100: ",
         bench.due.errors[ETH],
     )
     assert bench.newest(ETH) is None

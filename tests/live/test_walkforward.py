@@ -183,14 +183,16 @@ def test_empty_folder_is_an_error(world, walk, tmp_path):
         walk(tmp_path / "nothing").predict(ETH, frame_of(world, ETH))
 
 
-def test_record_tuned_on_candles_of_the_frame_is_said_to_flatter(world, walk, write_store, caplog):
+def test_record_tuned_on_candles_of_the_frame_is_said_to_be_in_sample(
+    world, walk, write_store, caplog
+):
     """Hindsight is a WARNING that names both times; without it there is none."""
     walk().predict(ETH, frame_of(world, ETH))
-    assert "flatters" not in caplog.text
+    assert "in-sample" not in caplog.text
     until = float(open_s(world.candles[ETH], LAST - 10))
     write_store(market_record(ETH, VERSION_NS + 1, metrics={"candles_to_s": until}))
     walk().predict(ETH, frame_of(world, ETH))
-    (line,) = [r.getMessage() for r in caplog.records if "flatters" in r.getMessage()]
+    (line,) = [r.getMessage() for r in caplog.records if "in-sample" in r.getMessage()]
     assert line.startswith(f"Parameters of {ETH} were tuned on candles up to 2025-11-08T00:30Z")
 
 

@@ -106,11 +106,11 @@ def test_layout_of_thin_history_takes_what_is_there():
 )
 def test_layout_of_too_few_days_names_what_is_needed(history_days, days_back):
     """The error says how many days there are and how many are needed, warm-up included."""
-    with pytest.raises(CandleError, match=r"labelled days, needed are 10 .* 14\.1 .*\(24 days"):
+    with pytest.raises(CandleError, match=r"labelled days, minimum 10 .* 14\.1 .*\(24 days"):
         plan(history_days, days_back)
 
 
 def test_layout_of_too_few_days_wanted_names_the_option():
     """Where candles are there and the request is at fault, the error says so."""
-    with pytest.raises(CandleError, match=r"--days-back 5 is too short: needed are at least 10"):
+    with pytest.raises(CandleError, match=r"--days-back 5 is too short: at least 10"):
         plan(100.0, 5)

@@ -247,7 +247,7 @@ def test_training_rows_without_finished_label_are_refused(small_market):
     """A cut before all labels is an error that names it."""
     table = small_market.tables[ETH]
     with pytest.raises(
-        ModelError, match=r"^0 rows to learn from in the 150 days before 20\S+Z, needed are 100"
+        ModelError, match=r"^0 rows to learn from in the 150 days before 20\S+Z, minimum 100"
     ):
         training_rows(
             ETH,
