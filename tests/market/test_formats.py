@@ -56,7 +56,7 @@ def test_missing_candles_in_a_format_of_before_say_that_it_is_not_read(tmp_path)
     """No handler of freqtrade reads hdf5 any more: neither setting nor converting helps."""
     (tmp_path / "futures").mkdir()
     (tmp_path / "futures" / "ETH_USDT_USDT-5m-futures.h5").touch()
-    assert "freqtrade reads hdf5 no more" in missing(tmp_path)
+    assert "freqtrade no longer reads hdf5" in missing(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_pair_that_is_listed_but_brought_nothing_is_not_called_unlisted(settings
     exchange(PAIRS, broken=[SOL])
     lacking = download_missing(settings, PAIRS, days=30)
     assert lacking.keys() == {SOL}
-    assert "binance answered, but the download brought no candles of it" in lacking[SOL]
+    assert "binance answered, but sent no candles of this pair" in lacking[SOL]
 
 
 def test_exchange_that_gives_no_answer_is_called_that_and_the_command_is_named(settings, exchange):

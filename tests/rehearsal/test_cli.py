@@ -66,7 +66,7 @@ def test_spot_feeder_ends_with_2_and_says_what_is_played(tmp_path, capsys):
     (tmp_path / "spot1.json").write_text(json.dumps(config))
     options = ["--feeder", "spot1", "--config", str(tmp_path / "spot1.json")]
     assert main(["replay-exchange", *options]) == 2
-    assert "spot1 has trading_mode 'spot': the replay exchange plays" in capsys.readouterr().err
+    assert "spot1 has trading_mode 'spot': the replay exchange has" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--write-datadir", "--write-config"])
