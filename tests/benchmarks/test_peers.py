@@ -190,6 +190,7 @@ def test_main_without_candles_names_the_file(peers, tmp_path, capsys):
     assert str(tmp_path) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_main_killed_goes_on_with_the_cells_that_are_missing(peers, monkeypatch, tmp_path, capsys):
     """Finished cells are kept when a run ends early, and not measured again."""
     measured = []

@@ -61,6 +61,7 @@ def test_optimize_killed_goes_on_and_ends_with_the_undisturbed_record(project, o
     ]
 
 
+@pytest.mark.slow
 def test_optimize_ctrl_c_writes_the_finished_pairs_and_ends_as_if_undisturbed(
     project, other_project
 ):
@@ -82,6 +83,7 @@ def test_optimize_ctrl_c_writes_the_finished_pairs_and_ends_as_if_undisturbed(
     ]
 
 
+@pytest.mark.slow
 def test_optimize_second_run_keeps_what_runs_and_says_so(project):
     """A search that ends where the record stands: exit 0, nothing new for bots, and why.
 
@@ -160,6 +162,7 @@ def test_optimize_all_whose_output_nobody_reads_tunes_every_feeder(project):
         assert [record["pair"] for record in json.loads(shown.stdout)] == list(PAIRS)
 
 
+@pytest.mark.slow
 def test_optimize_second_on_the_same_feeder_is_refused_and_told_who_works(project):
     """Two optimizers on one feeder: the second does nothing and says which process is first."""
     first = project.start(project.optimize("--n-trials", 500, "--jobs", 1))
@@ -200,6 +203,7 @@ def test_optimize_too_few_candles_for_every_pair_exits_2_and_says_how_many(proje
     assert project.records() == []
 
 
+@pytest.mark.slow
 def test_optimize_store_down_keeps_results_and_flush_writes_them(project):
     """An unreachable store costs exit 1 and nothing else."""
     store = "postgresql+psycopg://user:SECRET@127.0.0.1:1/none"
@@ -212,6 +216,7 @@ def test_optimize_store_down_keeps_results_and_flush_writes_them(project):
     assert [r["pair"] for r in project.records()] == list(PAIRS[:2])
 
 
+@pytest.mark.slow
 def test_optimize_full_disk_exits_1_names_the_file_and_goes_on_later(project):
     """A full disk ends the run with a message; with space again the same command goes on."""
     state = project.root / "user_data" / "feeder_state"
@@ -234,6 +239,7 @@ def test_optimize_full_disk_exits_1_names_the_file_and_goes_on_later(project):
         subprocess.run(["umount", "-l", str(state)], check=False)  # noqa: S603, S607
 
 
+@pytest.mark.slow
 def test_optimize_timeout_ends_the_search_and_leaves_records(project):
     """Out of time, every pair takes the best of the trials it has."""
     done = project.run(project.optimize("--n-trials", 100_000, "--timeout", 3, "--jobs", 2))

@@ -216,7 +216,7 @@ def test_corrupt_copy_at_start_without_store_serves_defaults_and_recovers(tradin
         assert sources_of(status) == {"default"}
         (line,) = bot.lines("Last good copy can't be used")
         assert str(path) in line
-        assert "was cut" in line
+        assert "is truncated" in line
         shutil.copy(backup, trading.store_path)
         check_recovers(bot, 0.034)
         assert bot.stop() == STOPPED
