@@ -27,7 +27,6 @@ from feeder_mixin.live.train.models import ModelStore
 from feeder_mixin.live.train.trainer import make_trainer
 from feeder_mixin.model.quantile import pooled_weights
 from feeder_mixin.model.rows import DAY_S
-from feeder_mixin.model.scale import LabelScale
 from feeder_mixin.rehearsal.exchange.disk import write_datadir
 from feeder_mixin.rehearsal.exchange.market import ReplayMarket
 from feeder_mixin.schema import ParameterRecord, default_parameters
@@ -153,27 +152,20 @@ def _versions(project: LiveProject) -> dict[str, int]:
 
 
 def _copy_model(store: ModelStore, name: str, pair: str) -> str:
-    """Write a real pair's model under a copy's name, with shared models of its own, as it has."""
+    """Write a real pair's model under a copy's name, with scale weights of its own."""
     model = store.load(name)
     source = model.pair
     slug = pair.replace("/", "_").replace(":", "_")
     shared = store.load_shared(model.shared_name, tuple(pooled_weights(model.safety.alpha)))
-    scale = LabelScale(
-        shared.scale.mean,
-        shared.scale.std,
-        {**shared.scale.coefficients, pair: shared.scale.coefficients[source]},
-        shared.scale.trees,
-    )
-    shared_name = f"shared-{model.cut_s}-{slug}"
-    store.save_shared(shared_name, replace(shared, scale=scale))
+    shared = shared.with_weights(pair, model.safety.shared.scale.coefficients[source])
     own = replace(
         model.safety,
         pair=pair,
         own=lgb.Booster(model_str=model.safety.own.model_to_string()),
-        shared=replace(shared, scale=scale),
+        shared=shared,
     )
     copied = f"{slug}-{model.cut_s}-copy"
-    store.save(copied, shared_name, own, model.parameters, model.rows, 1.0)
+    store.save(copied, model.shared_name, own, model.parameters, model.rows, 1.0)
     return copied
 
 

@@ -103,10 +103,7 @@ def predict_cut(task: Task) -> pd.DataFrame:
     for model_cut_s in range(first_s, end_s, walk_s):
         common_models = fit_shared(thin, model_cut_s, LabelSpec("long", H, STEP_S), levels)
         for pair in task.pairs:
-            models = common_models
-            if pair not in context:
-                with_pair = {**thin, pair: shared_rows(tables[pair], STEP_S)}
-                models = fit_shared(with_pair, model_cut_s, LabelSpec("long", H, STEP_S), levels)
+            models = common_models.with_pair(pair, tables[pair], LabelSpec("long", H, STEP_S))
             for side in SIDES:
                 part = predict_days(task, tables[pair], pair, side, models, model_cut_s + walk_s)
                 if part is not None:

@@ -9,7 +9,7 @@ what it was measured to do (ten pairs, five windows, level 0.10).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -157,6 +157,21 @@ class SharedModels:
     scale: LabelScale
     pooled: Mapping[float, lgb.Booster]
 
+    def with_pair(self, pair: str, table: pd.DataFrame, label: LabelSpec) -> SharedModels:
+        """Return the models with a scale that knows a pair outside of the context, too.
+
+        Parameters
+        ----------
+        table
+            The pair's `build_table`, or `shared_rows` of it.
+        """
+        return replace(self, scale=self.scale.with_pair(pair, table, label))
+
+    def with_weights(self, pair: str, weights: NDArray[np.float64]) -> SharedModels:
+        """Return the models with a scale that has these weights for a pair."""
+        coefficients = {**self.scale.coefficients, pair: weights}
+        return replace(self, scale=replace(self.scale, coefficients=coefficients))
+
     def pooled_z(
         self,
         table: pd.DataFrame,
@@ -202,7 +217,7 @@ def fit_shared(
     Parameters
     ----------
     tables
-        Pair -> `build_table`, or `shared_rows` of it: the context pairs, and the pair to be served.
+        Context pair -> `build_table`, or `shared_rows` of it.
     label
         Horizon and timeframe; the pooled trees learn both sides together.
     alphas

@@ -7,7 +7,8 @@ label over ATR14 / close about +3 to +5 %, over this scale +7.5 % (ten pairs, se
 
 Two steps and an anchor. A weighted linear regression of the log excursion on `SCALE_FEATURES` and
 some products of them; its normal equations are averaged over the context pairs (each counts the same)
-and mixed with the pair's own. Trees, shared by all pairs, learn what it leaves over: the log of the
+and mixed with the pair's own, also those of a pair outside of the context (`LabelScale.with_pair`).
+Trees, learned from the context pairs and shared by all, learn what it leaves over: the log of the
 excursion is easier to learn than its quantile, so the many features go here and the quantile models
 stay small. Then a fifth of the log ATR14 / close: it costs nothing on average and keeps every pair
 nearer to the rule it is judged against (cells above the rule: 133 without, 135 to 136 with, of 140).
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import lightgbm as lgb
@@ -129,8 +130,13 @@ class LabelScale:
 
     Attributes
     ----------
+    cut_s
+        Seconds since the epoch; no label that ended later was used.
     mean, std : shape (n_regressors,)
-        Moments that standardise the regressors.
+        Moments of the context pairs that standardise the regressors.
+    equations : shape (n_regressors + 1, n_regressors + 2)
+        Normal equations of the linear part, averaged over the context pairs; the last column is their
+        right side.
     coefficients
         Pair -> weights of the standardised regressors and the intercept. Empty where history was
         too short: the scale then is ATR14 / close.
@@ -138,8 +144,10 @@ class LabelScale:
         What the linear part leaves over; None where there were too few rows to learn it from.
     """
 
+    cut_s: int
     mean: Array
     std: Array
+    equations: Array
     coefficients: Mapping[str, Array]
     trees: lgb.Booster | None = None
 
@@ -147,6 +155,22 @@ class LabelScale:
     def is_fallback(self) -> bool:
         """Return whether ATR14 / close stands in for the regression."""
         return not self.coefficients
+
+    def with_pair(self, pair: str, table: pd.DataFrame, label: LabelSpec) -> LabelScale:
+        """Return the scale with weights of a pair outside of the context, itself for one inside.
+
+        Moments and trees stay those of the context, so that every pair shares one fit.
+
+        Parameters
+        ----------
+        table
+            All rows of the pair's `build_table`; those whose label ended by the cut are used.
+        """
+        if self.is_fallback or pair in self.coefficients:
+            return self
+        rows = _training_rows(table, self.cut_s, label)
+        own = self.equations if rows is None else _normal_equations(rows, self.mean, self.std)
+        return replace(self, coefficients={**self.coefficients, pair: _solve(self.equations, own)})
 
     def log_scale(self, pair: str, table: pd.DataFrame) -> Array:
         """Return the log scale of every row of a pair's table, shape (n_rows,)."""
@@ -206,7 +230,7 @@ def fit_scale(tables: Mapping[str, pd.DataFrame], cut_s: int, label: LabelSpec) 
     Parameters
     ----------
     tables
-        Pair -> `build_table`: the context pairs, and the pair to be served.
+        Context pair -> `build_table`.
     cut_s
         Seconds since the epoch; no label that ends later is used.
     label
@@ -219,40 +243,42 @@ def fit_scale(tables: Mapping[str, pd.DataFrame], cut_s: int, label: LabelSpec) 
     }
     n_rows = sum(len(rows.target) for rows in parts.values())
     if n_rows < MIN_ROWS:
-        return LabelScale(np.empty(0), np.empty(0), {})
+        return LabelScale(cut_s, np.empty(0), np.empty(0), np.empty((0, 0)), {})
     seen = np.hstack([rows.x for rows in parts.values()])
     mean, std = seen.mean(axis=1), seen.std(axis=1) + 1e-9
-    coefficients = _fit_linear(list(tables), parts, mean, std)
+    own = {pair: _normal_equations(rows, mean, std) for pair, rows in parts.items()}
+    equations: Array = np.mean(np.stack(list(own.values())), axis=0, dtype=np.float64)
+    # A pair without a finished label takes the pooled fit.
+    coefficients = {pair: _solve(equations, own.get(pair, equations)) for pair in tables}
     trees = None
     if n_rows >= MIN_TREE_ROWS:
         trees = _fit_trees(
             {pair: _linear(rows.x, mean, std, coefficients[pair]) for pair, rows in parts.items()},
             parts,
         )
-    return LabelScale(mean, std, coefficients, trees)
+    return LabelScale(cut_s, mean, std, equations, coefficients, trees)
 
 
-def _fit_linear(
-    pairs: list[str], parts: Mapping[str, _Rows], mean: Array, std: Array
-) -> dict[str, Array]:
-    equations = {}
-    for pair, rows in parts.items():
-        z = np.column_stack(
-            [((rows.x - mean[:, None]) / std[:, None]).T, np.ones(len(rows.target))]
-        )
-        weighted = (z * rows.weight[:, None]).T
-        # Normal equations [Z'Z | Z'y], per unit of weight, so that pairs count alike however long they are.
-        equations[pair] = weighted @ np.column_stack([z, rows.target]) / rows.weight.sum()
-    pooled: Array = np.mean(list(equations.values()), axis=0)
+def _normal_equations(rows: _Rows, mean: Array, std: Array) -> Array:
+    """Return ``[Z'Z | Z'y]`` of a pair's standardised rows, per unit of weight.
+
+    So pairs count alike, however long they are.
+    """
+    z = np.column_stack([((rows.x - mean[:, None]) / std[:, None]).T, np.ones(len(rows.target))])
+    weighted = (z * rows.weight[:, None]).T
+    equations: Array = weighted @ np.column_stack([z, rows.target]) / rows.weight.sum()
+    return equations
+
+
+def _solve(pooled: Array, own: Array) -> Array:
+    """Return a pair's weights and intercept from its own and the pooled equations.
+
+    Equations are mixed, not coefficients: a pair with few rows of one kind borrows just those.
+    """
+    mixed = (1 - OWN_SHARE) * pooled + OWN_SHARE * own
     # The intercept is not shrunk: it is the typical size itself.
-    ridge = RIDGE * np.diag([1.0] * len(mean) + [0.0])
-    coefficients = {}
-    for pair in pairs:
-        own = equations.get(pair, pooled)  # a pair without a finished label takes the pooled fit
-        # Equations are mixed, not coefficients: a pair with few rows of one kind borrows just those.
-        mixed = (1 - OWN_SHARE) * pooled + OWN_SHARE * own
-        coefficients[pair] = np.linalg.solve(mixed[:, :-1] + ridge, mixed[:, -1])
-    return coefficients
+    ridge = RIDGE * np.diag([1.0] * (len(mixed) - 1) + [0.0])
+    return np.linalg.solve(mixed[:, :-1] + ridge, mixed[:, -1]).astype(np.float64)
 
 
 def _fit_trees(linear: Mapping[str, Array], parts: Mapping[str, _Rows]) -> lgb.Booster:

@@ -94,6 +94,29 @@ def test_saved_model_read_back_predicts_the_same_bits(trainer, fit, cut_s, monke
     assert (loaded.pair, loaded.cut_s, loaded.rows, loaded.name) == (ETH, cut_s, len(rows), name)
 
 
+def test_pairs_outside_the_context_share_its_one_fit_of_a_cut(world, tmp_path, cut_s, monkeypatch):
+    """A cut's scale and pooled trees are fitted once, whatever the pair; read back, to the bit."""
+    monkeypatch.setattr("feeder_mixin.model.scale.MIN_ROWS", 100)
+    settings = world.settings(tmp_path, pairs=(ETH, SOL), context_pairs=[BTC])
+    trainer = world.trainer(world.folder(settings), tmp_path / "models")
+    fits, fit_shared = [], trainer_module.fit_shared
+    monkeypatch.setattr(
+        trainer_module, "fit_shared", lambda *args: fits.append(1) or fit_shared(*args)
+    )
+    label, loaded = settings.label(STEP_S), {}
+    for pair in (ETH, SOL):
+        candles = world.candles[pair]
+        table = trainer.market.build(candles)
+        name = trainer.fit(pair, candles, table, VALUES, cut_s)
+        loaded[pair] = ModelStore(trainer.store.folder, settings).load(name)
+        scale = loaded[pair].safety.shared.scale
+        fresh = replace(scale, coefficients={BTC: scale.coefficients[BTC]})
+        again = fresh.with_pair(pair, table, label)
+        assert np.array_equal(again.coefficients[pair], scale.coefficients[pair])
+    assert len(fits) == 1
+    assert loaded[ETH].shared_name == loaded[SOL].shared_name
+
+
 def test_missing_model_is_an_error_that_names_the_file(store):
     """A model that is not there is a ModelError with its path."""
     with pytest.raises(ModelError, match=r"models/none-1-2-3\.json does not exist"):

@@ -19,7 +19,7 @@ from feeder_mixin.market.features import labels
 from feeder_mixin.model.calibration import calibrate
 from feeder_mixin.model.quantile import fit_safety_model, fit_shared
 from feeder_mixin.model.rows import open_seconds
-from feeder_mixin.settings import FeederSettings, LabelSpec
+from feeder_mixin.settings import FeederSettings
 from tests.live.conftest import (
     BTC,
     ETH,
@@ -54,7 +54,8 @@ def tune(world, settings, pairs, parameters, cuts_s):
     context = {p: world.candles[p] for p in settings.context_pairs if p in world.candles}
     market = FeatureContext(context, HORIZON, STEP_S)
     tables = {p: market.build(world.candles[p]) for p in {*context, *pairs}}
-    shared = [fit_shared(tables, cut_s, LabelSpec("long", HORIZON, STEP_S)) for cut_s in cuts_s]
+    label = settings.label(STEP_S)
+    shared = [fit_shared({p: tables[p] for p in context}, cut_s, label) for cut_s in cuts_s]
     tuned = {}
     for pair in pairs:
         table = tables[pair]
@@ -64,9 +65,9 @@ def tune(world, settings, pairs, parameters, cuts_s):
             model, _ = fit_safety_model(
                 pair,
                 table,
-                LabelSpec(settings.side, HORIZON, STEP_S),
+                label,
                 parameters,
-                of_cut,
+                of_cut.with_pair(pair, table, label),
                 settings.train_days,
             )
             rows = in_force == number

@@ -93,6 +93,43 @@ def test_scale_of_a_pair_without_labels_is_the_pooled_one(small_market):
     assert np.isfinite(scale.log_scale("NEW/USDT:USDT", new)).all()
 
 
+LABEL = LabelSpec("long", HORIZON, TIMEFRAME_S)
+
+
+def test_scale_of_a_pair_outside_with_the_candles_of_one_inside_is_that_pairs(small_market):
+    """Its own equations are mixed in as those of a context pair are; the context's bits stay."""
+    scale, table = small_market.shared.scale, small_market.tables[ETH]
+    with_outsider = scale.with_pair("COPY/USDT:USDT", table, LABEL)
+    for pair in small_market.tables:
+        assert np.array_equal(with_outsider.coefficients[pair], scale.coefficients[pair])
+    np.testing.assert_allclose(
+        with_outsider.log_scale("COPY/USDT:USDT", table), scale.log_scale(ETH, table), rtol=1e-9
+    )
+    assert scale.with_pair(ETH, table.iloc[:0], LABEL) is scale
+
+
+def test_scale_of_a_pair_outside_when_later_rows_change_is_bit_equal(small_market):
+    """No label of its own that ends after the cut is used."""
+    scale, changed = small_market.shared.scale, small_market.tables[ETH].copy()
+    changed.loc[open_seconds(changed) + (HORIZON + 1) * TIMEFRAME_S > small_market.cut_s] *= 3.0
+    weights = [
+        scale.with_pair("NEW", table, LABEL).coefficients["NEW"]
+        for table in (small_market.tables[ETH], changed)
+    ]
+    assert np.array_equal(*weights)
+
+
+def test_scale_of_a_young_pair_outside_is_the_pooled_one(small_market):
+    """Without a label that ended by the cut it takes the context's fit."""
+    scale, table = small_market.shared.scale, small_market.tables[ETH]
+    young = table[open_seconds(table) >= small_market.cut_s]
+    weights = scale.with_pair("NEW", young, LABEL).coefficients["NEW"]
+    # Weights and intercept of the context's mean equations, solved here once more.
+    ridge = 1e-3 * np.diag([1.0] * (len(weights) - 1) + [0.0])
+    expected = np.linalg.solve(scale.equations[:, :-1] + ridge, scale.equations[:, -1])
+    np.testing.assert_allclose(weights, expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 100])
 def test_log_scale_of_any_batch_is_bit_equal(small_market, n_rows):
     """A row's scale does not depend on the rows it comes with."""

@@ -34,7 +34,7 @@ def make_arrays(seed: int):
     return x, -np.abs(rng.normal(size=N_ROWS)) * np.exp(0.5 * x[:, 0])
 
 
-ATR_SCALE = LabelScale(np.empty(0), np.empty(0), {})
+ATR_SCALE = LabelScale(0, np.empty(0), np.empty(0), np.empty((0, 0)), {})
 
 
 def make_draw(pooled: bool = False) -> Draw:

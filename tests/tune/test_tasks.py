@@ -50,7 +50,7 @@ def make_task(layout, tmp_path, monkeypatch):
             settings=StudySettings("test1", pair, LABEL, 0.01, 150.0, 0),
             layout=layout,
             candles=None,
-            shared=None,
+            shared={cut_s: tasks.fit_cut(cut_s) for cut_s in layout.cuts_s},
             journal_path=path,
             run_id=run.run_id,
             budget=Budget(1),

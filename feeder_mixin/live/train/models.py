@@ -28,7 +28,7 @@ from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 """Of the model files: raise it when their content changes."""
 
 
@@ -90,6 +90,7 @@ class ModelStore:
         document = {
             "format": _FORMAT,
             "cut_s": shared.cut_s,
+            "equations": scale.equations.tolist(),
             "mean": scale.mean.tolist(),
             "std": scale.std.tolist(),
             "coefficients": {pair: c.tolist() for pair, c in sorted(scale.coefficients.items())},
@@ -107,7 +108,13 @@ class ModelStore:
         n_rows: int,
         context_share: float,
     ) -> None:
-        """Keep a pair's own trees beside the name of the shared models they go with."""
+        """Keep a pair's own trees beside the name of the shared models they go with.
+
+        Of a pair outside of the context the weights of its label scale, too: the shared file has none.
+        """
+        scale, shared = model.shared.scale, self.load_shared(shared_name).scale
+        is_known = scale.is_fallback or model.pair in shared.coefficients
+        weights = None if is_known else scale.coefficients[model.pair].tolist()
         document = {
             "format": _FORMAT,
             "pair": model.pair,
@@ -119,6 +126,7 @@ class ModelStore:
             "train_days": self._settings.train_days,
             "parameters": dict(parameters),
             "shared": shared_name,
+            "scale_weights": weights,
             "trees": model.own.model_to_string(),
             "rule_constant": model.rule_constant,
         }
@@ -140,6 +148,8 @@ class ModelStore:
             parameters = {p.name: p.restore(document["parameters"][p.name]) for p in PARAMETERS}
             alpha = parameters["quantile_alpha"]
             shared = self.load_shared(document["shared"], tuple(pooled_weights(alpha)))
+            if document["scale_weights"] is not None:
+                shared = shared.with_weights(pair, np.array(document["scale_weights"]))
             own = lgb.Booster(model_str=document["trees"])
             return TrainedModel(
                 pair,
@@ -173,7 +183,9 @@ class ModelStore:
                 mean, std = np.array(document["mean"]), np.array(document["std"])
                 text = document["scale_trees"]
                 trees = None if text is None else lgb.Booster(model_str=text)
-                self._scales.setdefault(name, LabelScale(mean, std, coefficients, trees))
+                equations = np.array(document["equations"])
+                scale = LabelScale(cut_s, mean, std, equations, coefficients, trees)
+                self._scales.setdefault(name, scale)
                 for alpha in missing if document["pooled"] else ():
                     text = document["pooled"][str(alpha)]
                     self._pooled[name, alpha] = lgb.Booster(model_str=text)

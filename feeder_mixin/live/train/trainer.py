@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,6 @@ from feeder_mixin.model.quantile import (
     fit_shared,
     pooled_weights,
     shared_context,
-    shared_rows,
 )
 from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.schema import PARAMETERS, hash48
@@ -74,7 +73,7 @@ class Trainer:
     ) -> str:
         """Return the name of a pair's model at a cut: the same for the same candles before it."""
         values = hash48(*(f"{p.name}={parameters[p.name]!r}" for p in PARAMETERS))
-        identity = self._identity([*self.context, pair], pair, candles, cut_s)
+        identity = self._identity({**self.context, pair: candles}, cut_s)
         data = hash48(identity, self.settings.side, repr(self.settings.train_days))
         return f"{_slug(pair)}-{cut_s}-{values:012x}-{data:012x}"
 
@@ -105,15 +104,10 @@ class Trainer:
         if self._is_there(name):
             return name
         levels = tuple(pooled_weights(parameters["quantile_alpha"]))
-        shared_name = self._fit_shared(pair, candles, table, cut_s, levels)
-        model, rows = fit_safety_model(
-            pair,
-            table,
-            s.label(self.timeframe_s),
-            parameters,
-            self.store.load_shared(shared_name),
-            s.train_days,
-        )
+        shared_name = self._fit_shared(cut_s, levels)
+        label = s.label(self.timeframe_s)
+        shared = self.store.load_shared(shared_name).with_pair(pair, table, label)
+        model, rows = fit_safety_model(pair, table, label, parameters, shared, s.train_days)
         share = self.context_share(cut_s)
         self.store.save(name, shared_name, model, parameters, len(rows), share)
         return name
@@ -141,32 +135,19 @@ class Trainer:
         )
         return int(np.isfinite(frame["close"].to_numpy()[first:last]).sum())
 
-    def _fit_shared(
-        self,
-        pair: str,
-        candles: pd.DataFrame,
-        table: pd.DataFrame,
-        cut_s: int,
-        levels: tuple[float, ...],
-    ) -> str:
-        """Return the name of the context's models at a cut, with the pair where it is outside.
+    def _fit_shared(self, cut_s: int, levels: tuple[float, ...]) -> str:
+        """Return the name of the context's models at a cut, one fit for all pairs.
 
         Pooled trees are grown at the levels asked for only: most pairs share one, and a level costs as
         much as half of the scale.
         """
-        outside = pair not in self.context
-        identity = self._identity(
-            [*self.context, *([pair] if outside else [])], pair, candles, cut_s
-        )
+        identity = self._identity(self.context, cut_s)
         name = f"shared-{cut_s}-{hash48(identity, repr(levels)):012x}"
         try:
             self.store.load_shared(name)
         except ModelError:
-            tables = dict(self._context_tables())
-            if outside:
-                tables[pair] = shared_rows(table, self.timeframe_s)
             label = self.settings.label(self.timeframe_s)
-            shared = fit_shared(tables, cut_s, label, levels)
+            shared = fit_shared(self._context_tables(), cut_s, label, levels)
             self.store.save_shared(name, shared)
         return name
 
@@ -185,11 +166,10 @@ class Trainer:
             self._context_rows.update(shared_context(self.market))
         return self._context_rows
 
-    def _identity(self, pairs: Iterable[str], own: str, candles: pd.DataFrame, cut_s: int) -> str:
+    def _identity(self, candles: Mapping[str, pd.DataFrame], cut_s: int) -> str:
         """Return what a fit depends on beside parameters and side: candles, recipe, versions."""
         parts = [
-            f"{pair}={self._candle_hash(pair, candles if pair == own else self.context[pair], cut_s)}"
-            for pair in sorted(set(pairs))
+            f"{pair}={self._candle_hash(pair, candles[pair], cut_s)}" for pair in sorted(candles)
         ]
         recipe = (
             "context=" + ",".join(sorted(self.context)),

@@ -87,7 +87,7 @@ class PairTask:
     candles
         The pair's candles, or None when it is a context pair and the worker has them.
     shared
-        Model cut in seconds -> shared models, or None when they are this pair's alone.
+        Model cut in seconds -> shared models of the context.
     own, others
         Parameters that stood in the store when the run began: the pair's, the other pairs'.
     champion
@@ -99,7 +99,7 @@ class PairTask:
     settings: StudySettings
     layout: Layout
     candles: pd.DataFrame | None
-    shared: Mapping[int, SharedModels] | None
+    shared: Mapping[int, SharedModels]
     journal_path: Path
     run_id: int
     budget: Budget
@@ -156,10 +156,9 @@ def tune_pair(task: PairTask) -> PairResult:
     s = task.settings
     started = time.monotonic()
     table = _worker.build_table(s.pair, task.candles)
-    shared = task.shared
-    if shared is None:
-        tables = {**_worker.context_tables, s.pair: table}
-        shared = {cut_s: fit_shared(tables, cut_s, s.label) for cut_s in task.layout.cuts_s}
+    shared = {
+        cut_s: models.with_pair(s.pair, table, s.label) for cut_s, models in task.shared.items()
+    }
     with Journal(task.journal_path) as journal:
         try:
             study = run_study(

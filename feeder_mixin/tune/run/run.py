@@ -142,7 +142,7 @@ class _Runner:
             setup = (context, self._label, until)
             with WorkerPool(jobs, worker.start, setup) as pool:
                 layouts = self._plan(pool, left, candles, context)
-                shared = self._fit_shared(pool, layouts, context)
+                shared = self._fit_shared(pool, layouts)
                 tasks = {
                     pair: (self._task(pair, layout, candles, context, shared, jobs),)
                     for pair, layout in layouts.items()
@@ -244,10 +244,10 @@ class _Runner:
         return {pair: layouts[pair] for pair in pairs if pair in layouts}
 
     def _fit_shared(
-        self, pool: WorkerPool, layouts: Mapping[str, Layout], context: Mapping[str, pd.DataFrame]
+        self, pool: WorkerPool, layouts: Mapping[str, Layout]
     ) -> dict[int, SharedModels]:
-        """Return cut -> models that all context pairs share, each fitted once."""
-        cuts = sorted({c for pair, x in layouts.items() if pair in context for c in x.cuts_s})
+        """Return cut -> models that all pairs share, each fitted once on the context pairs."""
+        cuts = sorted({cut_s for layout in layouts.values() for cut_s in layout.cuts_s})
         shared: dict[int, SharedModels] = {}
         tasks = {str(cut_s): (cut_s,) for cut_s in cuts}
         for number, (key, outcome) in enumerate(pool.run(worker.fit_cut, tasks), 1):
@@ -284,7 +284,7 @@ class _Runner:
             settings=study,
             layout=layout,
             candles=None if pair in context else candles[pair].frame,
-            shared={cut_s: shared[cut_s] for cut_s in layout.cuts_s} if pair in context else None,
+            shared={cut_s: shared[cut_s] for cut_s in layout.cuts_s},
             journal_path=self._settings.journal_path,
             run_id=run.run_id,
             budget=Budget(options.n_trials, (options.timeout_s or math.inf) / waves),
