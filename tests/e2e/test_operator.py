@@ -180,7 +180,7 @@ def test_messages_of_the_real_bot_are_each_event_once(story):
     assert f"changed: `{CHANGED}`" in first
     assert re.search(r"took \d+\.\d\d s", first)
     for part in ("reloaded 2 times, last generation 4", "changed: none", "num_leaves",
-                 f"rejected `{REFUSED}`", "reload failed, generation 4 goes on",
+                 f"rejected `{REFUSED}`", "reload failed, generation 4 stays in use",
                  "the last one failed"):  # fmt: skip
         assert part in rest
     assert all(f"Feeder `{FEEDER_ID}`" in message for message in story.messages)
