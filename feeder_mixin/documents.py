@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, cast
 from annotated_types import Ge, Gt, Le
 
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.schema import parameter_problems, parse_time_ns
+from feeder_mixin.schema import LATEST_TIME_NS, NANOSECONDS, parameter_problems, parse_time_ns
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -81,6 +81,8 @@ class _Unconverted:
 
 Numbers = Annotated[Mapping[str, float], _Unconverted()]
 Count = Annotated[int, Ge(0)]
+CandleOpen = Annotated[int, Ge(0), Le(LATEST_TIME_NS // NANOSECONDS)]
+"""Seconds since the epoch, before 2262: later ones overflow where they are told or compared."""
 Amount = Annotated[float, Ge(0), Le(sys.float_info.max)]
 """A finite number, not below 0."""
 Factor = Annotated[float, Gt(0), Le(sys.float_info.max)]

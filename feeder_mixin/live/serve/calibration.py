@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from feeder_mixin.documents import Count, checked
+from feeder_mixin.documents import CandleOpen, checked
 from feeder_mixin.errors import StateError
 from feeder_mixin.live.serve.candles import Tail
 from feeder_mixin.live.serve.columns import FrameForecasts
@@ -232,7 +232,7 @@ class Calibration:
 class _KeptTrack(TypedDict):
     """Theta of a pair as it is kept: the first candle, and base64 of one double a candle."""
 
-    first_candle_s: Count
+    first_candle_s: CandleOpen
     thetas: str
 
 

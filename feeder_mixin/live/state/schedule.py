@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from annotated_types import Ge, Le
 from typing_extensions import TypedDict
 
-from feeder_mixin.documents import Count, checked
+from feeder_mixin.documents import CandleOpen, Count, checked
 from feeder_mixin.errors import ModelError, StateError
 from feeder_mixin.live.reload.loader import LoadedPair
 from feeder_mixin.live.serve.candles import forming_candle_s
@@ -25,7 +24,7 @@ from feeder_mixin.live.state.status import Source
 from feeder_mixin.live.train.models import ModelStore
 from feeder_mixin.market.candles import CLOCK_SLACK_S
 from feeder_mixin.market.features import FEATURE_HASH
-from feeder_mixin.schema import LATEST_TIME_NS, NANOSECONDS, open_text
+from feeder_mixin.schema import open_text
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.notes import some
 
@@ -39,7 +38,7 @@ class _Entry(TypedDict):
     """A serving as it is kept."""
 
     model: str
-    first_candle_s: Annotated[int, Ge(0), Le(LATEST_TIME_NS // NANOSECONDS)]
+    first_candle_s: CandleOpen
     source: Source
     version: Count | None
     beats_rule: bool
