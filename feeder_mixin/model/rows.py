@@ -58,6 +58,7 @@ def select_rows(
     every, offset
         Keep the rows whose number from the epoch is `offset` modulo `every`.
     """
+    # A binary search, not a mask over all rows: a backtest asks this dozens of times a pair.
     low, high = np.searchsorted(opens_s, [start_s, stop_s])
     inside = np.arange(low, high)
     keep = finite[low:high]

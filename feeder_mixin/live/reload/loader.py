@@ -134,6 +134,7 @@ def load_parameters(
     error = None
     try:
         latest = _ask_store(settings, url, environ)
+    # A wrong URL or token (SettingsError) ends a start: no copy would make it right.
     except StoreError as problem:
         if running is not None:
             raise
@@ -143,7 +144,9 @@ def load_parameters(
     # A store whose records are all still to come said nothing: the clock is wrong, here or there.
     unsaid = {note.pair for note in latest.notes if note.field == "time"} - latest.expired.keys()
     lost = set(settings.pairs) if error is not None else (reasons.keys() | unsaid) - usable.keys()
+    # At start only: later, what runs is as new as the copy, or newer.
     copies = load_last_good(settings, timeframe_s, lost) if running is None and lost else {}
+    # Notes are newest first: reversed, the newest one of a pair is what stays.
     passed_over = {note.pair: str(note) for note in reversed(latest.notes)}
     stored = {pair: from_record(record, "store") for pair, record in usable.items()}
     pairs = {

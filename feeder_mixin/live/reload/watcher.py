@@ -47,6 +47,7 @@ class SignalWatcher:
 
     def install(self) -> None:
         """Take the signal over; on the main thread only."""
+        # The descriptor first: after the handler alone, a signal would be taken and lost.
         self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         signal.signal(RELOAD_SIGNAL, _do_nothing)
 
@@ -63,7 +64,7 @@ class SignalWatcher:
             signal.signal(RELOAD_SIGNAL, signal.SIG_IGN)
             signal.set_wakeup_fd(self._previous_fd)
         self._stopping = True
-        self._wake()
+        self._wake()  # recv waits for ever otherwise
         if self._thread.is_alive():
             self._thread.join()
         self._reader.close()
@@ -76,7 +77,7 @@ class SignalWatcher:
     def _watch(self) -> None:
         # Other signals (SIGTERM, SIGINT) come through the same descriptor: they are not ours.
         while True:
-            received = self._reader.recv(65_536)
+            received = self._reader.recv(65_536)  # all that came meanwhile: a storm is one reload
             if self._stopping or not received:
                 return
             if RELOAD_SIGNAL in received:

@@ -103,6 +103,7 @@ class Evaluator:
         )
         opens_s = np.concatenate([one.opens_s for one in raw])
         label_s = s.label.horizon_s
+        # In one piece: theta goes on from fold to fold, as it does in a bot from model to model.
         served, _theta = calibrate(q, excursion, opens_s, alpha=alpha, label_s=label_s)
         ends = np.cumsum([len(one.q) for one in raw])[:-1]
         parts = [

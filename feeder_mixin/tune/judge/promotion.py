@@ -63,10 +63,12 @@ def decide(
         )
         for pair, one in evidence.items()
     }
+    # After the verdicts: skill is asked of what will be served, not of what was tried.
     skills = _pooled_skills(evidence, champions, verdicts)
     decisions = {}
     for pair, one in evidence.items():
         champion, verdict = champions.get(pair), verdicts[pair]
+        # The estimate alone, without its error: a pair that may be better than the rule serves.
         beats_rule = skills.by_pair[pair].value > 0.0
         if mode == "auto" and champion is not None:
             verdict = _rewrite_champion_if_needed(

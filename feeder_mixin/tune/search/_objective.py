@@ -285,6 +285,7 @@ def grow(
     """
     alpha = parameters["quantile_alpha"]
     params = {**booster_params(parameters, draw.seed), "metric": "none"}
+    # A draw on half of the rows must make leaves of the same share of the market as the bot's fit.
     params["min_child_samples"] = max(1, round(params["min_child_samples"] * draw.leaf_share))
     boosters = [_FoldBooster(fold, params, alpha) for fold in draw.folds]
     excursion = np.concatenate([fold.scored.excursion for fold in draw.folds])
@@ -315,6 +316,7 @@ def _checkpoints(fixed_trees: int | None, *, with_pruning: bool) -> list[int]:
 
 def _has_stopped_improving(trees: Sequence[int], losses: Sequence[float]) -> bool:
     """Return whether the last `PATIENCE_TREES` trees lowered the best loss by under `MIN_GAIN`."""
+    # Two bests are compared, not two neighbours: a curve that only wobbles has stopped.
     before = [x for n, x in zip(trees, losses, strict=True) if n <= trees[-1] - PATIENCE_TREES]
     since = [x for n, x in zip(trees, losses, strict=True) if n > trees[-1] - PATIENCE_TREES]
     if trees[-1] < MIN_TREES or not before:

@@ -65,6 +65,7 @@ A third instead costs up to twice as much and finds winners that redraws can't t
 
 def derive_seed(*parts: object) -> int:
     """Return a 31-bit seed that is a function of `parts`, the same in every process."""
+    # Not `hash`, which differs from process to process; 31 bits, because LightGBM's seed is an int32.
     digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
@@ -91,6 +92,7 @@ def fit_baseline(draw: Draw, alpha: float | None = None) -> Baseline:
     losses = [
         grow(draw, {**defaults, ALPHA: level}, fixed_trees=trees).losses[-1] for level in alphas
     ]
+    # As many coefficients as levels: the polynomial goes through every fitted point.
     return Baseline(np.polyfit(alphas, losses, deg=len(alphas) - 1))
 
 
@@ -260,6 +262,8 @@ def run_study(
         sampling = Sampling(
             seed=derive_seed(settings.seed, settings.feeder_id, settings.pair, "draw", number),
             share=REDRAW_SHARE if number else SEARCH_SHARE,
+            # The search's own draw keeps every day; 3 and 10, the thinning, have no common divisor, so
+            # redraws learn from rows that the search and each other have not seen.
             drop_days=min(number, 1),
             offset=3 * number,
         )
@@ -268,6 +272,7 @@ def run_study(
     search = Search(settings, draw(0), warm_start, trials)
     search.run(budget.n_trials, lambda: budget.seconds < time.monotonic() - started)
     start = Trial(0, settings.start, search.trials[0].value, pruned=False)
+    # Below 0: better than the defaults on the search's draw. Worse ones can't win the redraws.
     finished = [t for t in search.trials[1:] if not t.pruned and t.value < 0.0]
     candidates = sorted(finished, key=lambda t: (t.value, t.number))[:N_FINALISTS]
     redraws = Redraws(rows, draw, REDRAWS, trials)
