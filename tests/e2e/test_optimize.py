@@ -106,6 +106,7 @@ def test_optimize_second_run_keeps_what_runs_and_says_so(project):
     assert len(json.loads(project.run(history).stdout)) == 2
 
 
+@pytest.mark.slow
 def test_optimize_ctrl_c_exits_130_and_keeps_finished_trials(project):
     """Ctrl-C reaches the whole group; the same command goes on afterwards."""
     process = project.start(project.optimize("--n-trials", 300, "--jobs", 2))
@@ -177,6 +178,7 @@ def test_optimize_second_on_the_same_feeder_is_refused_and_told_who_works(projec
         first.communicate()
 
 
+@pytest.mark.slow
 def test_optimize_one_pair_with_bad_candles_exits_3_and_tunes_the_others(project):
     """One pair that fails does not stop the others, and the run says which and why."""
     path = candle_file(project.datadir, PAIRS[2])
