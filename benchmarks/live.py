@@ -91,6 +91,9 @@ class Exchange:
         self.frames = {
             pair: _rows(project, source_of(pair)) for pair in {*project.settings.pairs, *REAL}
         }
+        self.markets: dict[str, dict[str, object]] = {
+            pair: {} for pair in self.frames
+        }  # all listed
         self.end = 0
 
     def klines(self, key: tuple[str, str, CandleType], copy: bool = True) -> pd.DataFrame:
