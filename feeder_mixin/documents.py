@@ -146,6 +146,8 @@ def _first_problem(detail: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetail
             return f"{where} is missing"
         case "extra_forbidden":
             return f"unknown key {where}"
+        case "value_error":  # of a dataclass's own check
+            return f"{where}: {detail['ctx']['error']}"
         case kind:
             expected = _EXPECTED.get(kind) or detail["msg"].removeprefix("Input should be ")
     shown = repr(detail["input"])

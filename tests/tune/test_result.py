@@ -181,3 +181,11 @@ def test_foreign_document_is_an_error(document):
     """JSON, but no result of this form."""
     with pytest.raises(TuningError, match=r"is missing|expected"):
         read(PairResult, kept(document))
+
+
+def test_result_without_the_tuned_set_is_an_error_that_says_so():
+    """Nothing could be decided on it."""
+    document = json.loads(kept(DOCUMENT))
+    del document["evidence"]["sets"][TUNED]
+    with pytest.raises(TuningError, match=r"^evidence: tuned is missing among the sets$"):
+        read(PairResult, kept(document))
