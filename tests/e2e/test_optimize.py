@@ -106,16 +106,22 @@ def test_optimize_second_run_keeps_what_runs_and_says_so(project):
     assert len(json.loads(project.run(history).stdout)) == 2
 
 
-@pytest.mark.slow
-def test_optimize_ctrl_c_exits_130_and_keeps_finished_trials(project):
-    """Ctrl-C reaches the whole group; the same command goes on afterwards."""
+def interrupt_after_five_trials(project, number):
+    """Send a signal to a tuning's whole group, check how it ends, and return what it said."""
     process = project.start(project.optimize("--n-trials", 300, "--jobs", 2))
     project.wait_for_trials(process, 5)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "run the same command to continue" in errors
     assert "Traceback" not in errors
+    return errors
+
+
+@pytest.mark.slow
+def test_optimize_ctrl_c_exits_130_and_keeps_finished_trials(project):
+    """Ctrl-C reaches the whole group; the same command goes on afterwards."""
+    interrupt_after_five_trials(project, signal.SIGINT)
     kept = sum(project.trials_kept().values())
     assert kept >= 5
     done = project.run(project.optimize("--n-trials", 3, "--jobs", 2))
@@ -130,13 +136,7 @@ def test_optimize_closed_terminal_exits_130_keeps_trials_and_leaves_no_folder(
     """SIGHUP reaches the whole group, as Ctrl-C does; under `nohup` it reaches nobody."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    process = project.start(project.optimize("--n-trials", 300, "--jobs", 2))
-    project.wait_for_trials(process, 5)
-    os.killpg(process.pid, signal.SIGHUP)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "run the same command to continue" in errors
-    assert "Traceback" not in errors
+    errors = interrupt_after_five_trials(project, signal.SIGHUP)
     assert "died" not in errors
     assert sum(project.trials_kept().values()) >= 5
     assert list((tmp_path / "temporary").iterdir()) == []

@@ -472,12 +472,8 @@ def refuse_download(_settings, pairs, *_more) -> None:
     raise CandleError(f"download failed: {', '.join(pairs)}")
 
 
-def test_first_model_on_a_short_history_serves_with_a_warning_until_older_candles_are_there(
-    make_bench, inline, caplog, monkeypatch
-):
-    """Few days on disk: older ones are asked for; when they come, the pair is trained again."""
-    caplog.set_level(logging.INFO, "feeder_mixin")
-    monkeypatch.setattr(candle_history, "download_older", refuse_download)
+def start_unlisted(make_bench):
+    """Return a bench of a pair whose listing nobody knows, with its first model."""
     bench = make_bench(pairs=(ETH,))
     bench.folder = replace(bench.folder, listed_s={})
     bench.history.folder = bench.folder
@@ -485,6 +481,16 @@ def test_first_model_on_a_short_history_serves_with_a_warning_until_older_candle
     bench.see()
     bench.training.start()
     bench.wait_current(ETH)
+    return bench
+
+
+def test_first_model_on_a_short_history_serves_with_a_warning_until_older_candles_are_there(
+    make_bench, inline, caplog, monkeypatch
+):
+    """Few days on disk: older ones are asked for; when they come, the pair is trained again."""
+    caplog.set_level(logging.INFO, "feeder_mixin")
+    monkeypatch.setattr(candle_history, "download_older", refuse_download)
+    bench = start_unlisted(make_bench)
     short = bench.newest(ETH).model
     assert bench.due.is_short(short)
     assert bench.due.expected_rows(short) == 4320  # 150 days
@@ -525,13 +531,7 @@ def test_exchange_without_older_candles_tells_the_listing(make_bench, inline, ca
     """Asked for older candles and given none: the first one on disk is where the pair began."""
     caplog.set_level(logging.INFO, "feeder_mixin")
     monkeypatch.setattr(candle_history, "download_older", lambda *_more: None)
-    bench = make_bench(pairs=(ETH,))
-    bench.folder = replace(bench.folder, listed_s={})
-    bench.history.folder = bench.folder
-    bench.load(loaded_pair(ETH))
-    bench.see()
-    bench.training.start()
-    bench.wait_current(ETH)
+    bench = start_unlisted(make_bench)
     assert not bench.due.is_short(bench.newest(ETH).model)
     assert (
         "The exchange has no older candles, expected rows count from the first one" in caplog.text
