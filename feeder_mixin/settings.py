@@ -63,10 +63,6 @@ class LabelSpec:
         """Return how far the label looks ahead in seconds."""
         return self.horizon * self.timeframe_s
 
-    def of_side(self, side: Side) -> LabelSpec:
-        """Return the same label of a side."""
-        return replace(self, side=side)
-
 
 @dataclass(frozen=True, slots=True)
 class FeederSettings:

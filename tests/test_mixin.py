@@ -205,7 +205,7 @@ def test_start_line_says_what_the_feeder_is_set_to(make_config, tmp_path, caplog
     """One line of a log that was handed on tells which feeder ran, on what, from where."""
     feeder = Always(make_config()).feeder
     with caplog.at_level("INFO", logger="feeder_mixin"):
-        log_start(feeder, load_parameters(feeder, {}, 300, None), {})
+        log_start(feeder, load_parameters(feeder, {}, 300, None))
     (said,) = [r.getMessage() for r in caplog.records if "Feeder starts" in r.getMessage()]
     for fact in (
         "feeder=feeder1 side=long horizon_candles=30 timeframe=5m max_adverse_ratio=0.01",

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from feeder_mixin.live.reload.loader import Loaded
 from feeder_mixin.settings import FeederSettings
-from feeder_mixin.stores.masking import masked_store_url
-from feeder_mixin.stores.url import choose_store_url
 
 logger = logging.getLogger(__name__)
 
 
-def log_start(settings: FeederSettings, loaded: Loaded, environ: Mapping[str, str]) -> None:
+def log_start(settings: FeederSettings, loaded: Loaded) -> None:
     """Write the one line that tells which feeder this log is of."""
-    url, origin = choose_store_url(None, environ, settings)
     levels = sorted({pair.parameters["quantile_alpha"] for pair in loaded.pairs.values()})
     logger.info(
         "Feeder starts feeder=%s side=%s horizon_candles=%d timeframe=%s max_adverse_ratio=%g "
-        "quantile_alpha=%s pairs=%d context=%d context_pairs=%s exchange=%s candles=%s store=%s (%s)",
+        "quantile_alpha=%s pairs=%d context=%d context_pairs=%s exchange=%s candles=%s store=%s",
         settings.feeder_id,
         settings.side,
         settings.horizon_candles,
@@ -31,8 +28,7 @@ def log_start(settings: FeederSettings, loaded: Loaded, environ: Mapping[str, st
         ",".join(settings.context_pairs),
         settings.exchange,
         settings.candle_type,
-        masked_store_url(url),
-        origin,
+        loaded.store,
     )
 
 

@@ -50,7 +50,7 @@ class Reloader:
         """Load at start: the store, the last good copy or the defaults."""
         attempt, began = format_time_ns(time.time_ns()), time.perf_counter()
         loaded = load_parameters(self._settings, os.environ, self._timeframe_s, None)
-        log_start(self._settings, loaded, os.environ)
+        log_start(self._settings, loaded)
         took_s = self._put_in_force(loaded, began)
         is_rebuilt = self._counts.has_loaded
         self._counts.note_error(loaded.error)

@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """Fits pairs at cuts: on the same rows, whoever asks.
 
-    The pair's own trees learn from `train_days` before the cut; scale and pooled trees from all
-    candles before the cut of the context pairs, and of the pair itself.
+    The pair's own trees learn from `train_days` before the cut; scale and pooled trees, one fit for all
+    pairs, from all candles of the context pairs before the cut.
 
     Parameters
     ----------

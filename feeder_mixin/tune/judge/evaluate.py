@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError
 from feeder_mixin.market.features import labels
-from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.calibration import calibrate
 from feeder_mixin.model.folds import Layout, Window
 from feeder_mixin.model.metrics import (
@@ -134,12 +133,11 @@ class Evaluator:
             self._shared[window.cut_s],
             s.train_days,
         )
-        constant = atr_rule_constant(self._table, s.label, window.cut_s, model.alpha)
         fitted = model.predict(self._table.iloc[trained])
         return Forecast(
             excursion=self._excursion[rows],
             q=model.predict(self._table.iloc[rows]),
-            rule=constant * self._atr_ratio[rows],
+            rule=model.rule_constant * self._atr_ratio[rows],
             opens_s=self._opens_s[rows],
             train_mae=mean_absolute_error(self._excursion[trained], fitted),
             n_training=len(trained),
