@@ -129,8 +129,16 @@ BROKEN = [
     ("metric", lambda d: d["metrics"].update(profit=1.0), "metrics has profit"),
     ("text", lambda d: d["metrics"].update(skill="x"), "skill='x' is not a number"),
     ("naive", lambda d: d.update(time="2026-01-01T00:00:00"), "has no zone"),
-    ("key", lambda d: d.pop("provenance"), "provenance is missing"),
-    ("unknown", lambda d: d.update(note=1), "unknown key note"),
+    (
+        "key",
+        lambda d: d.pop("provenance"),
+        "provenance is missing (a line has version, measurement, feeder_id, pair,",
+    ),
+    (
+        "unknown",
+        lambda d: d.update(note=1),
+        "unknown key note (a line has version, measurement, feeder_id, pair,",
+    ),
     ("version", lambda d: d.update(version=2), "version=2, expected 1"),
     (
         "kind",

@@ -167,7 +167,7 @@ def _read_line(line: str) -> Entry:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"is not JSON: {error}") from error
-    one = checked(_Line, document, SettingsError)
+    one = checked(_Line, document, _not_a_line)
     metrics = one["metrics"]
     if unknown := sorted(set(metrics) - set(METRIC_NAMES)):
         raise SettingsError(f"metrics has {', '.join(unknown)}, which this version does not know")
@@ -181,6 +181,13 @@ def _read_line(line: str) -> Entry:
         one["model_type"],
     )
     return Entry(one["measurement"], record)
+
+
+def _not_a_line(problem: str) -> SettingsError:
+    """Return the error of a wrong line; about its keys it says which ones a line has."""
+    is_of_keys = problem.endswith(" is missing") or problem.startswith("unknown key ")
+    keys = f" (a line has {', '.join(_Line.__annotations__)})" if is_of_keys else ""
+    return SettingsError(problem + keys)
 
 
 def _read_time_ns(text: str) -> int:
