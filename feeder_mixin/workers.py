@@ -104,6 +104,16 @@ class WorkerPool:
         self._idle = [self._make_executor() for _ in range(jobs)]
         self._busy: dict[Future[Any], tuple[ProcessPoolExecutor, str]] = {}
 
+    @property
+    def n_workers(self) -> int:
+        """Return how many workers there are."""
+        return len(self._idle) + len(self._busy)
+
+    @property
+    def in_hand(self) -> tuple[str, ...]:
+        """Return the keys of the tasks that workers have, the longest in hand first."""
+        return tuple(key for _, key in self._busy.values())
+
     def _make_executor(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             max_workers=1,

@@ -27,6 +27,10 @@ class InlinePool:
         initializer(*arguments)  # may silence the logging of its process: that is ours here
         log.handlers[:], log.propagate = handlers, propagate
 
+        self.in_hand: tuple[str, ...] = ()
+
+    n_workers = 1
+
     def run(self, function, tasks, while_waiting=lambda: None):
         """Yield each task's result or error."""
         for key, task in tasks.items():
@@ -36,7 +40,9 @@ class InlinePool:
                 outcome = function(*task)
             except Exception as error:  # noqa: BLE001 - as a real pool hands it on
                 outcome = error
+            self.in_hand = (key,)
             while_waiting()
+            self.in_hand = ()
             yield key, outcome
 
     def __enter__(self) -> Self:

@@ -162,7 +162,7 @@ def _optimize_one(
         lacking = download_missing(settings, pairs, days=days)
         options = replace(options, lacking=lacking)
     with feeder_store(settings, arguments) as chosen:
-        with make_progress(errors, settings.feeder_id) as progress:
+        with make_progress(errors, settings.feeder_id, len(pairs)) as progress:
             errors.print(
                 f"{settings.feeder_id} {settings.side}: {count(len(pairs), 'pair')}, "
                 f"{count(options.n_trials, 'trial')} each, {count(options.jobs, 'job')}, "

@@ -49,7 +49,7 @@ class Silence:
     def stage(self, *_):
         """See `tune.run.options.Progress`."""
 
-    def trials(self, *_):
+    def searches(self, *_):
         """See `tune.run.options.Progress`."""
 
     def finished(self, *_):

@@ -89,14 +89,38 @@ class RunSummary:
         return 2 if all(isinstance(e, CandleError) for e in self.failures.values()) else 1
 
 
+@dataclass(frozen=True, slots=True)
+class SearchState:
+    """How far the searches are at one moment, whichever executor runs them.
+
+    Attributes
+    ----------
+    n_pairs, n_ended
+        Pairs of the run, and those of them that ended, well or not, now or in an interrupted run.
+    running
+        Pair that a worker has in hand -> its trials that are kept, the longest in hand first.
+    n_kept, n_trials
+        Trials kept of all pairs, and trials asked for of each.
+    n_workers
+        Workers there are now.
+    """
+
+    n_pairs: int
+    n_ended: int
+    running: Mapping[str, int]
+    n_kept: int
+    n_trials: int
+    n_workers: int
+
+
 class Progress(Protocol):
     """What a run tells while it works; the command line draws it."""
 
     def stage(self, text: str, done: int, total: int) -> None:
         """Say how far the preparation is."""
 
-    def trials(self, done: Mapping[str, int], total: int) -> None:
-        """Say how many trials each pair has."""
+    def searches(self, state: SearchState) -> None:
+        """Say how far the searches are; called about twice a second."""
 
     def finished(self, pair: str, result: PairResult | None, error: Exception | None) -> None:
         """Say that a pair ended, well or not."""

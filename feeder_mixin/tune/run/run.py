@@ -36,7 +36,13 @@ from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run.candles import load_run_candles
 from feeder_mixin.tune.run.journal import Journal, Run, WarmStart
 from feeder_mixin.tune.run.lock import feeder_lock
-from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary, check_options
+from feeder_mixin.tune.run.options import (
+    Progress,
+    RunOptions,
+    RunSummary,
+    SearchState,
+    check_options,
+)
 from feeder_mixin.tune.search.kept import SEARCH
 from feeder_mixin.tune.search.space import StudySettings
 from feeder_mixin.tune.search.study import Budget
@@ -76,8 +82,10 @@ class _Runner:
         self._outbox = Outbox(settings.outbox_path)
         self._summary = RunSummary(settings.feeder_id)
         self._runs: dict[str, Run] = {}
+        self._n_pairs = 0
 
     def run(self, pairs: Sequence[str]) -> RunSummary:
+        self._n_pairs = len(pairs)
         latest = self._ask_store()
         candles = self._load(pairs)
         runnable = [pair for pair in pairs if pair in candles]
@@ -312,14 +320,24 @@ class _Runner:
         tasks: Mapping[str, tuple[worker.PairTask]],
         journal: Journal,
     ) -> None:
-        pair_of = {self._runs[pair].run_id: pair for pair in tasks}
+        kept = journal.progress([run.run_id for run in self._runs.values()], SEARCH)
+
+        def count(pairs: Sequence[str]) -> dict[str, int]:
+            """Return pair -> its trials that are kept now."""
+            run_ids = {pair: self._runs[pair].run_id for pair in pairs}
+            kept.update(journal.progress(list(run_ids.values()), SEARCH))
+            return {pair: kept.get(run_id, 0) for pair, run_id in run_ids.items()}
 
         def show() -> None:
-            counts = journal.progress(list(pair_of), SEARCH)
-            self._progress.trials(
-                {pair: counts.get(run_id, 0) for run_id, pair in pair_of.items()},
-                self._options.n_trials,
+            state = SearchState(
+                n_pairs=self._n_pairs,
+                n_ended=len(self._summary.results) + len(self._summary.failures),
+                running=count(pool.in_hand),
+                n_kept=sum(kept.values()),
+                n_trials=self._options.n_trials,
+                n_workers=pool.n_workers,
             )
+            self._progress.searches(state)
 
         show()
         for pair, outcome in pool.run(worker.tune_pair, tasks, show):
@@ -327,6 +345,8 @@ class _Runner:
                 self._fail(pair, outcome)
             else:
                 self._accept(pair, outcome)
+            count([pair])  # trials since the last look
+        show()
 
     def _accept(self, pair: str, result: PairResult) -> None:
         self._summary.results[pair] = result
