@@ -118,6 +118,7 @@ def prepare(
         int(open_seconds(table)[0]),
         int(frames[full(base)].index[-1].timestamp()),
         label_of("long"),
+        newest_candle_s=int(frames[full(base)].index[-1].timestamp()),
         days_back=days_back,
         needed_warmup_days=15,
     )

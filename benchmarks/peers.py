@@ -125,6 +125,7 @@ def plan(base: str, cut_s: int) -> Layout:
         int(opens_s[0]),
         last_candle_s,
         label_of("long"),
+        newest_candle_s=last_candle_s,
         days_back=DAYS_BACK,
         needed_warmup_days=15,
     )

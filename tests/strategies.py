@@ -85,6 +85,7 @@ layouts = st.fixed_dictionaries(
         "horizon": st.integers(1, 288),
         "timeframe_s": st.sampled_from((60, 300, 900, 3600)),
         "last_candle": st.integers(5_000_000, 6_000_000),
+        "newer_candles": st.just(0) | st.integers(-20_000, 20_000),
     }
 )
 

@@ -35,8 +35,8 @@ CHANGED = {**default_parameters(), "num_leaves": 31, "max_depth": 6, "learning_r
 
 @pytest.fixture(scope="module")
 def prepared():
-    """Return table, layout and shared models of a pair with 46 days of candles."""
-    frames = {PAIR: make_candles(46 * 288, 1), OTHER: make_candles(46 * 288, 2)}
+    """Return table, layout and shared models of a pair with 39 days of candles."""
+    frames = {PAIR: make_candles(39 * 288, 1), OTHER: make_candles(39 * 288, 2)}
     market = FeatureContext(frames, 30, 300)
     tables = dict(market.build_context())
     table = tables[PAIR]
@@ -44,6 +44,7 @@ def prepared():
         int(open_seconds(table)[0]),
         int(frames[PAIR].index[-1].timestamp()),
         LabelSpec("long", 30, 300),
+        newest_candle_s=int(frames[PAIR].index[-1].timestamp()),
         days_back=180,
         needed_warmup_days=14,
     )
@@ -260,7 +261,7 @@ def test_chart_shows_the_last_two_days_beside_their_candles(prepared):
     """Every point is a candle of the pair, with what was served at it."""
     _, table, layout, shared = prepared
     walk = Evaluator(SETTINGS, table, shared).walk(layout, CHANGED)
-    frame = make_candles(46 * 288, 1)
+    frame = make_candles(39 * 288, 1)
     shown = chart(walk, frame)
     assert {len(column) for column in asdict(shown).values()} == {2 * 288}
     assert shown.opens_s[-1] == walk.test.opens_s[-1]

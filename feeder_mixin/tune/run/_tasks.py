@@ -54,6 +54,11 @@ class _Worker:
         """Return the pairs whose candles all tasks share."""
         return sorted(self._market.context)
 
+    @property
+    def newest_candle_s(self) -> int:
+        """Return the open of the context's newest candle, in s since the epoch."""
+        return max(int(frame.index[-1].timestamp()) for frame in self._market.context.values())
+
     @cached_property
     def context_tables(self) -> dict[str, pd.DataFrame]:
         """Return context pair -> rows that shared models learn from."""
@@ -139,6 +144,7 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
             # Of the last label, not of the frame: behind it may be a halt, which is no market.
             int(labelled[-1].timestamp()) + label.horizon_s,
             label,
+            newest_candle_s=_worker.newest_candle_s,
             days_back=days_back,
             needed_warmup_days=warmup_days,
         )
