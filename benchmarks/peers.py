@@ -21,7 +21,9 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import product
@@ -59,13 +61,14 @@ import pandas as pd
 from common import label_of
 
 from feeder_mixin.errors import CandleError, FeederError, TuningError
+from feeder_mixin.executors.base import Executor, run_tasks
+from feeder_mixin.executors.processes import ProcessExecutor
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.model.folds import TEST_DAYS, Layout, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import hash48
 from feeder_mixin.settings import SIDES, Side
-from feeder_mixin.workers import WorkerPool
 
 ROOT = Path(__file__).parents[1]
 CUTS = ("2025-10-01", "2025-12-15", "2026-02-01")
@@ -100,21 +103,28 @@ def cut_seconds(cut: str) -> int:
     return int(datetime.fromisoformat(cut).replace(tzinfo=UTC).timestamp())
 
 
-_market: list[FeatureContext] = []
-_tables: dict[str, pd.DataFrame] = {}
-"""A worker's context of ten pairs, set up by `start`."""
+@dataclass(frozen=True)
+class TenPairs:
+    """The context of ten pairs; what is built of it stays with the worker that built it."""
+
+    datadir: Path
+
+    @cached_property
+    def market(self) -> FeatureContext:
+        """Return their candles as features see them."""
+        loaded = load_all(self.datadir, LONG_PAIRS)
+        frames = {pair: candles.frame for pair, candles in loaded.items()}
+        return FeatureContext(frames, HORIZON, TIMEFRAME_S)
+
+    @cached_property
+    def tables(self) -> Mapping[str, pd.DataFrame]:
+        """Return pair -> features and labels."""
+        return dict(self.market.build_context())
 
 
-def start(datadir: Path) -> None:
-    """Set up a worker process."""
-    frames = {pair: candles.frame for pair, candles in load_all(datadir, LONG_PAIRS).items()}
-    _market[:] = [FeatureContext(frames, HORIZON, TIMEFRAME_S)]
-    _tables.update(_market[0].build_context())
-
-
-def plan(base: str, cut_s: int) -> Layout:
+def plan(ten: TenPairs, base: str, cut_s: int) -> Layout:
     """Return the folds before a cut, and the 15 days after it."""
-    opens_s = open_seconds(_tables[full(base)])
+    opens_s = open_seconds(ten.tables[full(base)])
     last_candle_s = int(cut_s + TEST_DAYS * DAY_S) + (HORIZON - 1) * TIMEFRAME_S
     if opens_s[-1] < last_candle_s:
         raise CandleError(
@@ -137,13 +147,14 @@ def plan(base: str, cut_s: int) -> Layout:
     return layout
 
 
-def fit_cut(cut_s: int) -> tuple[SharedModels, float]:
+def fit_cut(ten: TenPairs, cut_s: int) -> tuple[SharedModels, float]:
     """Return scale and pooled trees of a cut, and their CPU seconds."""
     started = cpu_seconds()
-    return fit_shared(_tables, cut_s, label_of("long")), cpu_seconds() - started
+    return fit_shared(ten.tables, cut_s, label_of("long")), cpu_seconds() - started
 
 
 def measure_cell(
+    ten: TenPairs,
     task: Task,
     layout: Layout,
     shared: dict[int, SharedModels],
@@ -152,7 +163,7 @@ def measure_cell(
 ) -> Cell:
     """Return a cell with the results of some contenders."""
     pair = full(task.base)
-    setup = Setup(task.base, _market[0], _tables[pair], layout, shared, 0.0, 0.0)
+    setup = Setup(task.base, ten.market, ten.tables[pair], layout, shared, 0.0, 0.0)
     _, rows, _ = fold_rows(setup, task.side, layout.test)
     return Cell(
         pair,
@@ -188,10 +199,10 @@ def _library(name: str) -> str:
 
 
 def _all(
-    pool: WorkerPool, function: Callable[..., _T], tasks: Mapping[str, tuple[object, ...]]
+    executor: Executor, function: Callable[..., _T], tasks: Mapping[str, tuple[object, ...]]
 ) -> dict[str, _T]:
     """Return key -> result of every task."""
-    results = dict(pool.run(function, tasks))
+    results = dict(run_tasks(executor, function, tasks))
     for key, result in results.items():
         if isinstance(result, BaseException):
             raise TuningError(f"{key}: {result}") from result
@@ -212,25 +223,28 @@ def run_grid(
     if not todo:
         return
     jobs = min(arguments.jobs, len(todo))
-    with WorkerPool(jobs, start, (arguments.datadir,)) as pool:
-        pairs = {f"{task.base} {task.cut}": (task.base, task.cut_s) for task in todo}
-        layouts = _all(pool, plan, pairs)
+    with ProcessExecutor(jobs) as executor:
+        ten = executor.share(TenPairs(arguments.datadir))
+        pairs = {f"{task.base} {task.cut}": (ten, task.base, task.cut_s) for task in todo}
+        layouts = _all(executor, plan, pairs)
         cuts = sorted({cut_s for layout in layouts.values() for cut_s in layout.cuts_s})
-        fitted = _all(pool, fit_cut, {str(cut_s): (cut_s,) for cut_s in cuts})
+        fitted = _all(executor, fit_cut, {str(cut_s): (ten, cut_s) for cut_s in cuts})
         shared = {int(key): models for key, (models, _) in fitted.items()}
         cpu_s = sum(seconds for _, seconds in fitted.values())
         _say(f"shared models of {len(cuts)} cuts: {cpu_s:.1f} CPU-s, in no contender's figure")
-        work = {}
+        work: dict[str, tuple[object, ...]] = {}
         for task in todo:
             layout = layouts[f"{task.base} {task.cut}"]
             models = {cut_s: shared[cut_s] for cut_s in layout.cuts_s}
-            work[task.key] = (task, layout, models, missing[task], arguments.budget_s)
-        _measure_all(pool, work, kept)
+            work[task.key] = (ten, task, layout, models, missing[task], arguments.budget_s)
+        _measure_all(executor, work, kept)
 
 
-def _measure_all(pool: WorkerPool, work: Mapping[str, tuple[object, ...]], kept: CellFile) -> None:
+def _measure_all(
+    executor: Executor, work: Mapping[str, tuple[object, ...]], kept: CellFile
+) -> None:
     failed, started = [], time.monotonic()
-    for number, (key, cell) in enumerate(pool.run(measure_cell, work), 1):
+    for number, (key, cell) in enumerate(run_tasks(executor, measure_cell, work), 1):
         if isinstance(cell, BaseException):
             failed.append(f"{key}: {cell}")
             continue

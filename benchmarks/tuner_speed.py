@@ -39,6 +39,8 @@ import lightgbm as lgb
 import numpy as np
 from common import label_of
 
+from feeder_mixin.executors.base import run_tasks
+from feeder_mixin.executors.processes import ProcessExecutor
 from feeder_mixin.market.candles import load_candles
 from feeder_mixin.market.features import tree_features
 from feeder_mixin.model.baseline import atr_rule_constant
@@ -62,7 +64,6 @@ from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run.journal import Journal
 from feeder_mixin.tune.search.space import StudySettings
 from feeder_mixin.tune.search.study import Budget
-from feeder_mixin.workers import WorkerPool
 
 FIX_ALPHA = {"quantile_alpha": ALPHA}
 
@@ -143,14 +144,15 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
         full(b): load_candles(datadir, full(b), "5m", "futures", "feather").frame for b in context
     }
     pair = full(context[0])
-    setup = (frames, label_of("short"), frames[pair].index[-1])
-    with tempfile.TemporaryDirectory() as folder, WorkerPool(1, worker.start, setup) as pool:
+    with tempfile.TemporaryDirectory() as folder, ProcessExecutor(1) as executor:
+        market = executor.share(worker.Market(frames, label_of("short"), frames[pair].index[-1]))
         path = Path(folder) / "journal.sqlite"
         with Journal(path) as journal:
             run = journal.begin({pair: {}}, {})[pair]
-        ((_, layout),) = pool.run(worker.plan_pair, {"plan": (pair, None, 180.0)})
-        cuts = {str(cut_s): (cut_s,) for cut_s in layout.cuts_s}
-        shared = {int(key): models for key, models in pool.run(worker.fit_cut, cuts)}
+        plan = {"plan": (market, pair, None, 180.0)}
+        ((_, layout),) = run_tasks(executor, worker.plan_pair, plan)
+        cuts = {str(cut_s): (market, cut_s) for cut_s in layout.cuts_s}
+        shared = {int(key): models for key, models in run_tasks(executor, worker.fit_cut, cuts)}
         settings = StudySettings("bench", pair, label_of("short"), TOLERANCE, TRAIN_DAYS, 0)
         task = worker.PairTask(
             settings=settings,
@@ -166,9 +168,9 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
             provenance={},
             market_hash=0,
         )
-        for _ in pool.run(worker.tune_pair, {pair: (task,)}):
+        for _ in run_tasks(executor, worker.tune_pair, {pair: (market, task)}):
             pass
-        ((_, memory),) = pool.run(peak_memory_mb, {"memory": (0,)})
+        ((_, memory),) = run_tasks(executor, peak_memory_mb, {"memory": (0,)})
     return float(memory)
 
 

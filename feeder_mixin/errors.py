@@ -63,6 +63,10 @@ class TuningError(FeederError):
     """A tuning run failed: the message says why; finished trials are kept."""
 
 
+class WorkerError(FeederError):
+    """A task could not be done where it was sent: its process died, or a cluster is not there."""
+
+
 class BusyError(TuningError):
     """Another process holds what this one needs: wait for it to end, or stop it."""
 

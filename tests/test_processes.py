@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -127,13 +126,3 @@ def _lives(pid: int) -> bool:
     except OSError:
         return False
     return text.rpartition(")")[2].split()[0] != "Z"
-
-
-def test_workers_without_space_for_their_set_up_say_where(temporary, monkeypatch):
-    """A full temporary folder is named, with what to do."""
-    from feeder_mixin.errors import TuningError
-    from feeder_mixin.workers import WorkerPool
-
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary / "missing"))
-    with pytest.raises(TuningError, match=r"No such file.*missing.*TMPDIR"):
-        WorkerPool(1, os.getpid, ())

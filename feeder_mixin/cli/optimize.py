@@ -119,8 +119,8 @@ def parse_fixes(texts: list[str]) -> dict[str, float]:
 def run_optimize(arguments: argparse.Namespace) -> int:
     """Tune the chosen feeders one after the other; return the exit code."""
     # Imported here, so that `feeder show` does not wait for LightGBM and Optuna.
+    from feeder_mixin.executors.processes import available_cores
     from feeder_mixin.tune.run.options import RunOptions, check_options
-    from feeder_mixin.workers import available_cores
 
     options = RunOptions(
         pairs=tuple(arguments.pairs),

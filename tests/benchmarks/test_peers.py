@@ -19,7 +19,7 @@ from feeder_mixin.model.quantile import fit_shared
 from feeder_mixin.model.rows import DAY_S, open_seconds, train_stop_s
 from feeder_mixin.settings import LabelSpec
 from tests.candle_factory import make_candles
-from tests.inline_pool import InlinePool
+from tests.inline_executor import InlineExecutor
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MODULES = ("common", "naive", "peer_cells", "peer_tuners", "peers")
@@ -195,7 +195,7 @@ def test_main_killed_goes_on_with_the_cells_that_are_missing(peers, monkeypatch,
     """Finished cells are kept when a run ends early, and not measured again."""
     measured = []
 
-    def measure_cell(task, _layout, _shared, contenders, _budget_s):
+    def measure_cell(_ten, task, _layout, _shared, contenders, _budget_s):
         if len(measured) == 1 and kill:
             raise KeyboardInterrupt
         measured.append(task.key)
@@ -203,12 +203,12 @@ def test_main_killed_goes_on_with_the_cells_that_are_missing(peers, monkeypatch,
         assert list(cell.results) == contenders
         return cell
 
-    monkeypatch.setattr(peers, "WorkerPool", InlinePool)
+    monkeypatch.setattr(peers, "ProcessExecutor", InlineExecutor)
     monkeypatch.setattr(peers, "find_spec", lambda _name: True)
     monkeypatch.setattr(peers, "run_settings", lambda *_arguments: {})
     layout = Layout((), Window(0, 15 * DAY_S), 90.0)
-    monkeypatch.setattr(peers, "plan", lambda _base, _cut_s: layout)
-    monkeypatch.setattr(peers, "fit_cut", lambda _cut_s: (None, 1.0))
+    monkeypatch.setattr(peers, "plan", lambda _ten, _base, _cut_s: layout)
+    monkeypatch.setattr(peers, "fit_cut", lambda _ten, _cut_s: (None, 1.0))
     monkeypatch.setattr(peers, "measure_cell", measure_cell)
     options = ["--pairs", "BTC", "INJ", "--sides", "short", "--cuts", "2025-12-15"]
     options += ["--json", str(tmp_path / "cells.json")]

@@ -21,7 +21,6 @@ from feeder_mixin.rehearsal.demo.workplace import (
     clean_environment,
     script,
 )
-from feeder_mixin.workers import WorkerPool
 from tests.waiting import wait_until
 
 PATIENCE_S = 300.0
@@ -211,8 +210,6 @@ def test_demo_that_is_killed_leaves_no_process_and_its_folder_until_the_next(
     )
     monkeypatch.setattr(tempfile, "tempdir", str(demo.tmp))
     with Workplace(keep=False):
-        pass
-    with WorkerPool(1, print, ()):
         pass
     assert demo.leftovers() == []
 

@@ -32,7 +32,7 @@ from feeder_mixin.live.train.training import ModelTraining
 from feeder_mixin.market import history
 from feeder_mixin.schema import hash48
 from tests.candle_factory import candle_file, make_candles, write_candles
-from tests.inline_pool import InlinePool
+from tests.inline_executor import InlineExecutor
 from tests.live.conftest import (
     BTC,
     ETH,
@@ -138,13 +138,13 @@ def make_bench(tmp_path) -> Iterator[Callable[..., Bench]]:
 
 
 @pytest.fixture
-def inline(monkeypatch) -> type[InlinePool]:
+def inline(monkeypatch) -> type[InlineExecutor]:
     """Fit on the training thread instead of in a process of its own."""
-    monkeypatch.setattr(training, "WorkerPool", InlinePool)
+    monkeypatch.setattr(training, "ProcessExecutor", InlineExecutor)
     monkeypatch.setattr(training, "_POLL_S", 0.02)
-    monkeypatch.setattr(InlinePool, "fits", [])
-    monkeypatch.setattr(InlinePool, "before", staticmethod(lambda _pair: None))
-    return InlinePool
+    monkeypatch.setattr(InlineExecutor, "fits", [])
+    monkeypatch.setattr(InlineExecutor, "before", staticmethod(lambda _pair: None))
+    return InlineExecutor
 
 
 # ------------------------------------------------------------------ the retraining grid

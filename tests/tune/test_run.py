@@ -21,7 +21,7 @@ from feeder_mixin.tune.run.options import RunOptions, RunSummary
 from feeder_mixin.tune.run.run import run_feeder
 from tests.builders import make_record
 from tests.candle_factory import halted, make_candles, write_candles
-from tests.inline_pool import InlinePool
+from tests.inline_executor import InlineExecutor
 
 ROOT = Path(__file__).parents[2]
 PAIRS = tuple(f"{base}/USDT:USDT" for base in ("BTC", "ETH", "SOL", "XRP", "BNB"))
@@ -127,7 +127,7 @@ def project(tmp_path_factory):
 @pytest.fixture
 def inline(monkeypatch):
     """Run the workers' tasks in this process, with few pooled trees: starting processes takes longer."""
-    monkeypatch.setattr("feeder_mixin.tune.run.run.WorkerPool", InlinePool)
+    monkeypatch.setattr("feeder_mixin.tune.run.run.ProcessExecutor", InlineExecutor)
     monkeypatch.setattr(quantile, "POOLED_TREES", 8)
 
 

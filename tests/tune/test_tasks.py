@@ -29,16 +29,21 @@ def candles():
     return {pair: make_candles(N, seed) for seed, pair in enumerate((PAIR, CONTEXT, OUTSIDE), 1)}
 
 
-@pytest.fixture
-def layout(candles):
-    """Give a pair's layout in a process that was set up with the context."""
+@pytest.fixture(scope="module")
+def market(candles):
+    """Give what all tasks share: the candles of the context pairs."""
     context = {pair: candles[pair] for pair in (PAIR, CONTEXT)}
-    tasks.start(context, LABEL, candles[PAIR].index[-1])
-    return tasks.plan_pair(PAIR, None, 180.0)
+    return tasks.Market(context, LABEL, candles[PAIR].index[-1])
+
+
+@pytest.fixture(scope="module")
+def layout(market):
+    """Give a pair's layout."""
+    return tasks.plan_pair(market, PAIR, None, 180.0)
 
 
 @pytest.fixture
-def make_task(layout, tmp_path, monkeypatch):
+def make_task(market, layout, tmp_path, monkeypatch):
     """Give a function that makes the task of one trial, begun in the journal."""
     monkeypatch.setattr(quantile, "POOLED_TREES", 4)
     path = tmp_path / "journal.sqlite"
@@ -50,7 +55,7 @@ def make_task(layout, tmp_path, monkeypatch):
             settings=StudySettings("test1", pair, LABEL, 0.01, 150.0, 0),
             layout=layout,
             candles=None,
-            shared={cut_s: tasks.fit_cut(cut_s) for cut_s in layout.cuts_s},
+            shared={cut_s: tasks.fit_cut(market, cut_s) for cut_s in layout.cuts_s},
             journal_path=path,
             run_id=run.run_id,
             budget=Budget(1),
@@ -73,45 +78,44 @@ def test_plan_ends_behind_the_newest_candle_with_a_label(layout, candles):
     assert layout.cuts_s[-1] == layout.test.cut_s
 
 
-def test_plan_of_a_halted_pair_ends_with_its_market(layout, candles):
+def test_plan_of_a_halted_pair_ends_with_its_market(market, layout, candles):
     """Three days of silence are no test window; a pair that never trades fails by name and count."""
-    quiet = tasks.plan_pair(OUTSIDE, halted(candles[PAIR], 3 * 288), 180.0)
+    quiet = tasks.plan_pair(market, OUTSIDE, halted(candles[PAIR], 3 * 288), 180.0)
     hour = 12  # stands at the last close, as a hole does
     assert layout.test.end_s - quiet.test.end_s == (3 * 288 - hour) * 300
     with pytest.raises(
         CandleError, match=r"11520, \d+ of them missing or in a halt, give 0\.\d days"
     ):
-        tasks.plan_pair(OUTSIDE, halted(candles[PAIR], 25 * 288), 180.0)
+        tasks.plan_pair(market, OUTSIDE, halted(candles[PAIR], 25 * 288), 180.0)
 
 
-def test_plan_of_too_few_candles_says_how_many_are_needed(layout, candles):
+def test_plan_of_too_few_candles_says_how_many_are_needed(market, candles):
     """The number in the message is one with which a plan comes about."""
     short = candles[OUTSIDE].iloc[-15 * 288 :]
     with pytest.raises(CandleError, match=f"^{OUTSIDE}: too few candles: 4320 give") as caught:
-        tasks.plan_pair(OUTSIDE, short, 180.0)
+        tasks.plan_pair(market, OUTSIDE, short, 180.0)
     needed = int(str(caught.value).split("that is ")[1].split()[0])
-    assert tasks.plan_pair(OUTSIDE, candles[OUTSIDE].iloc[-needed - 288 :], 180.0).folds
+    assert tasks.plan_pair(market, OUTSIDE, candles[OUTSIDE].iloc[-needed - 288 :], 180.0).folds
 
 
-def test_plan_of_too_few_days_asked_for_names_the_pair(layout):
+def test_plan_of_too_few_days_asked_for_names_the_pair(market):
     """`--days-back` is the operator's: the message says whose plan failed."""
     with pytest.raises(CandleError, match=f"^{PAIR}: "):
-        tasks.plan_pair(PAIR, None, 1.0)
+        tasks.plan_pair(market, PAIR, None, 1.0)
 
 
-def test_shared_models_of_a_cut_learn_nothing_behind_it(layout, candles, monkeypatch):
+def test_shared_models_of_a_cut_learn_nothing_behind_it(market, layout, candles, monkeypatch):
     """Candles behind a cut move no number of its models."""
     monkeypatch.setattr(quantile, "POOLED_TREES", 4)
     monkeypatch.setattr(scale, "MIN_ROWS", 100)
     cut_s = layout.test.cut_s
-    before = tasks.fit_cut(cut_s)
+    before = tasks.fit_cut(market, cut_s)
     changed = {}
     for pair in (PAIR, CONTEXT):
         changed[pair] = candles[pair].copy()
         is_behind = changed[pair].index >= pd.Timestamp(cut_s, unit="s", tz="UTC")
         changed[pair].loc[is_behind, ["open", "high", "low", "close"]] *= 1.5
-    tasks.start(changed, LABEL, candles[PAIR].index[-1])
-    after = tasks.fit_cut(cut_s)
+    after = tasks.fit_cut(tasks.Market(changed, LABEL, candles[PAIR].index[-1]), cut_s)
     np.testing.assert_array_equal(after.scale.mean, before.scale.mean)
     assert not before.scale.is_fallback
     assert before.scale.coefficients.keys() == after.scale.coefficients.keys()
@@ -122,10 +126,10 @@ def test_shared_models_of_a_cut_learn_nothing_behind_it(layout, candles, monkeyp
         assert after.pooled[level].model_to_string() == trees.model_to_string()
 
 
-def test_tuned_pair_is_kept_in_the_journal_as_it_is_returned(make_task, candles):
+def test_tuned_pair_is_kept_in_the_journal_as_it_is_returned(market, make_task, candles):
     """A run that is killed behind this has the result; its facts are those of the candles."""
     task = make_task(champion={**default_parameters(), "num_leaves": 31})
-    result = tasks.tune_pair(task)
+    result = tasks.tune_pair(market, task)
     with Journal(task.journal_path) as journal:
         assert journal.newest_results().results == {PAIR: (task.run_id, result)}
     assert list(result.scores) == ["ATR rule", "defaults", "running", "tuned"]
@@ -137,7 +141,7 @@ def test_tuned_pair_is_kept_in_the_journal_as_it_is_returned(make_task, candles)
     assert result.provenance == {"host": "h"}
 
 
-def test_error_of_a_pair_names_it_and_leaves_its_run_open(make_task, monkeypatch):
+def test_error_of_a_pair_names_it_and_leaves_its_run_open(market, make_task, monkeypatch):
     """An error from deep inside names no pair; without one nobody knows which of ten failed."""
 
     def fail(*_arguments):
@@ -146,7 +150,7 @@ def test_error_of_a_pair_names_it_and_leaves_its_run_open(make_task, monkeypatch
     monkeypatch.setattr(tasks, "run_study", fail)
     task = make_task()
     with pytest.raises(TuningError, match=f"^{PAIR}: no trial came to an end$"):
-        tasks.tune_pair(task)
+        tasks.tune_pair(market, task)
     with Journal(task.journal_path) as journal:
         assert journal.newest_results().results == {}
         assert journal.begin({PAIR: {}}, {})[PAIR].state == "open"

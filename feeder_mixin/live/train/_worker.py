@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,8 @@ from feeder_mixin.errors import CandleError
 from feeder_mixin.live.serve.candles import DataFolder, Tail
 from feeder_mixin.live.train.trainer import Trainer, make_trainer
 from feeder_mixin.model.rows import DAY_S
+
+_NO_LOG: Final = logging.NullHandler()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker process is set up with.
+    """What all fits of a worker process share; made at the first, the trainer stays.
 
     Attributes
     ----------
@@ -97,21 +98,12 @@ class WorkerSetup:
         return joined.frame()
 
 
-_setup: Final[ContextVar[WorkerSetup]] = ContextVar("_setup")
-"""This process's, from `prepare_worker` on."""
-
-
-def prepare_worker(setup: WorkerSetup) -> None:
-    """Set up a worker process."""
-    # Its log lines reach no handler of the host: what matters comes back with the answer.
-    logging.getLogger("feeder_mixin").addHandler(logging.NullHandler())
-    logging.getLogger("feeder_mixin").propagate = False
-    _setup.set(setup)
-
-
-def run_fit(fit: Fit, newer: Tail | None) -> Fitted:
+def run_fit(setup: WorkerSetup, fit: Fit, newer: Tail | None) -> Fitted:
     """Fit a pair unless an equal model's file is there; `newer` are the pair's candles at the host."""
-    started, setup = time.monotonic(), _setup.get()
+    # Log lines of a worker reach no handler of the host: what matters comes back with the answer.
+    logging.getLogger("feeder_mixin").addHandler(_NO_LOG)
+    logging.getLogger("feeder_mixin").propagate = False
+    started = time.monotonic()
     trainer, lacks = setup.trainer
     candles = setup.candles(fit.pair, newer)
     table = trainer.market.build(candles)

@@ -15,14 +15,15 @@ import time
 from typing import Final
 
 from feeder_mixin.errors import FeederError, ModelError
+from feeder_mixin.executors.base import run_tasks
+from feeder_mixin.executors.processes import ProcessExecutor
 from feeder_mixin.live.serve.candles import forming_candle_s
 from feeder_mixin.live.serve.snapshot import ParameterCache
-from feeder_mixin.live.train._worker import Fit, Fitted, WorkerSetup, prepare_worker, run_fit
+from feeder_mixin.live.train._worker import Fit, Fitted, WorkerSetup, run_fit
 from feeder_mixin.live.train.due import DueFits
 from feeder_mixin.live.train.history import RETRY_S, TrainingHistory
 from feeder_mixin.live.train.models import ModelStore, TrainedModel
 from feeder_mixin.schema import open_text
-from feeder_mixin.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,8 @@ class ModelTraining:
         setup = WorkerSetup(self._history.folder, newer, self._store.folder, tails.until_s)
         self._changed.set()
         has_begun = False
-        with WorkerPool(1, prepare_worker, (setup,)) as pool:
+        with ProcessExecutor(1) as executor:
+            shared = executor.share(setup)
             while (fit := self._due.next()) is not None and fit.cut_s == cut_s:
                 if self._history.gap(fit.pair) is not None:
                     break  # a pair that the host came to meanwhile: its gap is closed first
@@ -132,8 +134,8 @@ class ModelTraining:
                     self._say_begin(cut_s)
                     has_begun = True
                 self._due.note_begun(fit)
-                task = (fit, tails.tails.get(fit.pair))
-                for _, answer in pool.run(run_fit, {fit.pair: task}, self._check_stopping):
+                task = {fit.pair: (shared, fit, tails.tails.get(fit.pair))}
+                for _, answer in run_tasks(executor, run_fit, task, self._check_stopping):
                     self._take(fit, answer)
         self._store.keep_only(
             serving.model

@@ -1,7 +1,7 @@
 """What runs in a worker process: plan a pair, fit the shared models of a cut, tune a pair.
 
-Set up once per process with the context candles (`start`); tasks then carry only what differs. No
-task touches the parameter store: results go back to the parent and into the journal.
+All tasks of a run share the context's candles (`Market`), which a worker gets once; they carry only
+what differs. No task touches the parameter store.
 """
 
 from __future__ import annotations
@@ -40,47 +40,57 @@ from feeder_mixin.tune.search.space import ParameterSet, StudySettings, warm_sta
 from feeder_mixin.tune.search.study import Budget, StudyResult, run_study
 
 
-class _Worker:
-    """What a worker process is set up with: the context's candles, and what is predicted."""
+class Market:
+    """What all tasks of a run share: the context's candles, and what is predicted.
+
+    A worker gets it once. What is computed from it there stays with it.
+
+    Parameters
+    ----------
+    context
+        Context pair -> its candles.
+    until
+        Open of the newest candle of any pair.
+    """
 
     def __init__(
         self, context: Mapping[str, pd.DataFrame], label: LabelSpec, until: pd.Timestamp
     ) -> None:
         self.label = label
-        self._market = FeatureContext(context, label.horizon, label.timeframe_s, until)
+        self._candles, self._until = dict(context), until
+
+    def __reduce__(self) -> tuple[type[Market], tuple[object, ...]]:
+        """Travel without what was computed."""
+        return Market, (self._candles, self.label, self._until)
+
+    @cached_property
+    def _features(self) -> FeatureContext:
+        return FeatureContext(
+            self._candles, self.label.horizon, self.label.timeframe_s, self._until
+        )
 
     @property
     def context_pairs(self) -> list[str]:
         """Return the pairs whose candles all tasks share."""
-        return sorted(self._market.context)
+        return sorted(self._candles)
 
     @property
     def newest_candle_s(self) -> int:
         """Return the open of the context's newest candle, in s since the epoch."""
-        return max(int(frame.index[-1].timestamp()) for frame in self._market.context.values())
+        return max(int(frame.index[-1].timestamp()) for frame in self._candles.values())
 
     @cached_property
     def context_tables(self) -> dict[str, pd.DataFrame]:
         """Return context pair -> rows that shared models learn from."""
-        return shared_context(self._market)
+        return shared_context(self._features)
 
     def frame(self, pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
         """Return a pair's candles: those of the task, or the context's where it brings none."""
-        return self._market.context[pair] if candles is None else candles
+        return self._candles[pair] if candles is None else candles
 
     def build_table(self, pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
         """Return a pair's features and labels."""
-        return self._market.build(self.frame(pair, candles))
-
-
-_worker: _Worker
-"""This process's, made by `start`."""
-
-
-def start(context: Mapping[str, pd.DataFrame], label: LabelSpec, until: pd.Timestamp) -> None:
-    """Set up this process; `until` is the open of the newest candle of any pair."""
-    global _worker  # noqa: PLW0603 - one process works for one run: tasks carry what differs
-    _worker = _Worker(context, label, until)
+        return self._features.build(self.frame(pair, candles))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +125,7 @@ class PairTask:
     market_hash: int
 
 
-def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layout:
+def plan_pair(market: Market, pair: str, candles: pd.DataFrame | None, days_back: float) -> Layout:
     """Return the walk-forward layout of a pair.
 
     Raises
@@ -123,8 +133,8 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
     CandleError
         When too few rows with complete features and label remain, naming how many are needed.
     """
-    label = _worker.label
-    table, frame = _worker.build_table(pair, candles), _worker.frame(pair, candles)
+    label = market.label
+    table, frame = market.build_table(pair, candles), market.frame(pair, candles)
     warmup_days = warmup_candles(label.horizon) * label.timeframe_s / DAY_S
     labelled = table.index[np.isfinite(labels(table, "long"))]
     usable_days = len(labelled) * label.timeframe_s / DAY_S
@@ -144,7 +154,7 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
             # Of the last label, not of the frame: behind it may be a halt, which is no market.
             int(labelled[-1].timestamp()) + label.horizon_s,
             label,
-            newest_candle_s=_worker.newest_candle_s,
+            newest_candle_s=market.newest_candle_s,
             days_back=days_back,
             needed_warmup_days=warmup_days,
         )
@@ -152,16 +162,16 @@ def plan_pair(pair: str, candles: pd.DataFrame | None, days_back: float) -> Layo
         raise CandleError(f"{pair}: {error}") from error
 
 
-def fit_cut(cut_s: int) -> SharedModels:
+def fit_cut(market: Market, cut_s: int) -> SharedModels:
     """Return scale and pooled trees of the context pairs at a cut."""
-    return fit_shared(_worker.context_tables, cut_s, _worker.label)
+    return fit_shared(market.context_tables, cut_s, market.label)
 
 
-def tune_pair(task: PairTask) -> PairResult:
+def tune_pair(market: Market, task: PairTask) -> PairResult:
     """Return what tuning a pair found, kept in the journal before it is returned."""
     s = task.settings
     started = time.monotonic()
-    table = _worker.build_table(s.pair, task.candles)
+    table = market.build_table(s.pair, task.candles)
     shared = {
         cut_s: models.with_pair(s.pair, table, s.label) for cut_s, models in task.shared.items()
     }
@@ -176,7 +186,7 @@ def tune_pair(task: PairTask) -> PairResult:
                 RunTrials(journal, task.run_id),
                 task.budget,
             )
-            result = _evaluate_contenders(task, table, shared, study, started)
+            result = _evaluate_contenders(market, task, table, shared, study, started)
         except FeederError as error:
             message = str(error) if s.pair in str(error) else f"{s.pair}: {error}"
             raise type(error)(message) from error
@@ -185,6 +195,7 @@ def tune_pair(task: PairTask) -> PairResult:
 
 
 def _evaluate_contenders(
+    market: Market,
     task: PairTask,
     table: pd.DataFrame,
     shared: Mapping[int, SharedModels],
@@ -198,7 +209,7 @@ def _evaluate_contenders(
         contenders[RUNNING] = dict(task.champion)
     contenders[TUNED] = study.parameters
     comparison = compare(evaluator, task.layout, contenders, s.table_alpha)
-    facts = _run_facts(task, len(study.trials), time.monotonic() - started)
+    facts = _run_facts(market, task, len(study.trials), time.monotonic() - started)
     walks = {name: evaluator.walk(task.layout, values) for name, values in contenders.items()}
     best_trial: dict[Contender, dict[str, float]] = {
         DEFAULTS: {"best_trial": 0.0},
@@ -226,7 +237,7 @@ def _evaluate_contenders(
         max_adverse_ratio=s.max_adverse_ratio,
         labelled_days=task.layout.labelled_days,
         decision_value=decision_value(served, s.max_adverse_ratio),
-        chart=chart(served, _worker.frame(s.pair, task.candles)),
+        chart=chart(served, market.frame(s.pair, task.candles)),
         search=SearchFacts(
             n_pruned=sum(trial.pruned for trial in study.trials),
             importances=dict(study.importances),
@@ -237,9 +248,9 @@ def _evaluate_contenders(
     )
 
 
-def _run_facts(task: PairTask, n_trials: int, took_s: float) -> dict[str, float]:
+def _run_facts(market: Market, task: PairTask, n_trials: int, took_s: float) -> dict[str, float]:
     """Return the metrics that all contenders of a run share: what it was made from, and how."""
-    s, frame = task.settings, _worker.frame(task.settings.pair, task.candles)
+    s, frame = task.settings, market.frame(task.settings.pair, task.candles)
     return {
         "optimization_trials": float(n_trials),
         "optimization_time": took_s,
@@ -248,7 +259,7 @@ def _run_facts(task: PairTask, n_trials: int, took_s: float) -> dict[str, float]
         "timeframe_s": float(s.label.timeframe_s),
         "candles_from_s": frame.index[0].timestamp(),
         "candles_to_s": frame.index[-1].timestamp(),
-        "context_hash": float(hash48(*_worker.context_pairs)),
+        "context_hash": float(hash48(*market.context_pairs)),
         "feature_hash": float(FEATURE_HASH),
         "market_hash": float(task.market_hash),
         "max_adverse_ratio": s.max_adverse_ratio,

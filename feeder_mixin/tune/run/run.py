@@ -19,6 +19,8 @@ from dataclasses import replace
 import pandas as pd
 
 from feeder_mixin.errors import FeederError, StoreError
+from feeder_mixin.executors.base import Executor, Shared, run_tasks
+from feeder_mixin.executors.processes import ProcessExecutor
 from feeder_mixin.market.candles import Candles, timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
@@ -46,7 +48,6 @@ from feeder_mixin.tune.run.options import (
 from feeder_mixin.tune.search.kept import SEARCH
 from feeder_mixin.tune.search.space import StudySettings
 from feeder_mixin.tune.search.study import Budget
-from feeder_mixin.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -147,15 +148,15 @@ class _Runner:
         if left:
             jobs = min(options.jobs, len(left))
             until = max(c.frame.index[-1] for c in candles.values())
-            setup = (context, self._label, until)
-            with WorkerPool(jobs, worker.start, setup) as pool:
-                layouts = self._plan(pool, left, candles, context)
-                shared = self._fit_shared(pool, layouts)
+            with ProcessExecutor(jobs) as executor:
+                market = executor.share(worker.Market(context, self._label, until))
+                layouts = self._plan(executor, market, left, candles, context)
+                shared = self._fit_shared(executor, market, layouts)
                 tasks = {
-                    pair: (self._task(pair, layout, candles, context, shared, jobs),)
+                    pair: (market, self._task(pair, layout, candles, context, shared, jobs))
                     for pair, layout in layouts.items()
                 }
-                self._collect(pool, tasks, journal)
+                self._collect(executor, tasks, journal)
 
     def _identity(self, pair: str, candles: Mapping[str, Candles]) -> dict[str, object]:
         """Return everything that decides a pair's result, beside the store's content.
@@ -223,7 +224,8 @@ class _Runner:
 
     def _plan(
         self,
-        pool: WorkerPool,
+        executor: Executor,
+        market: Shared,
         pairs: Sequence[str],
         candles: Mapping[str, Candles],
         context: Mapping[str, pd.DataFrame],
@@ -231,11 +233,16 @@ class _Runner:
         options = self._options
         layouts: dict[str, Layout] = {}
         tasks = {
-            pair: (pair, None if pair in context else candles[pair].frame, options.days_back)
+            pair: (
+                market,
+                pair,
+                None if pair in context else candles[pair].frame,
+                options.days_back,
+            )
             for pair in pairs
         }
         self._progress.stage("building features", 0, len(tasks))
-        for number, (pair, outcome) in enumerate(pool.run(worker.plan_pair, tasks), 1):
+        for number, (pair, outcome) in enumerate(run_tasks(executor, worker.plan_pair, tasks), 1):
             self._progress.stage("building features", number, len(tasks))
             if isinstance(outcome, Exception):
                 self._fail(pair, outcome)
@@ -252,13 +259,13 @@ class _Runner:
         return {pair: layouts[pair] for pair in pairs if pair in layouts}
 
     def _fit_shared(
-        self, pool: WorkerPool, layouts: Mapping[str, Layout]
+        self, executor: Executor, market: Shared, layouts: Mapping[str, Layout]
     ) -> dict[int, SharedModels]:
         """Return cut -> models that all pairs share, each fitted once on the context pairs."""
         cuts = sorted({cut_s for layout in layouts.values() for cut_s in layout.cuts_s})
         shared: dict[int, SharedModels] = {}
-        tasks = {str(cut_s): (cut_s,) for cut_s in cuts}
-        for number, (key, outcome) in enumerate(pool.run(worker.fit_cut, tasks), 1):
+        tasks = {str(cut_s): (market, cut_s) for cut_s in cuts}
+        for number, (key, outcome) in enumerate(run_tasks(executor, worker.fit_cut, tasks), 1):
             self._progress.stage("fitting shared models", number, len(tasks))
             if isinstance(outcome, Exception):
                 raise outcome
@@ -316,8 +323,8 @@ class _Runner:
 
     def _collect(
         self,
-        pool: WorkerPool,
-        tasks: Mapping[str, tuple[worker.PairTask]],
+        executor: Executor,
+        tasks: Mapping[str, tuple[Shared, worker.PairTask]],
         journal: Journal,
     ) -> None:
         kept = journal.progress([run.run_id for run in self._runs.values()], SEARCH)
@@ -332,15 +339,15 @@ class _Runner:
             state = SearchState(
                 n_pairs=self._n_pairs,
                 n_ended=len(self._summary.results) + len(self._summary.failures),
-                running=count(pool.in_hand),
+                running=count(executor.in_hand),
                 n_kept=sum(kept.values()),
                 n_trials=self._options.n_trials,
-                n_workers=pool.n_workers,
+                n_workers=executor.n_workers,
             )
             self._progress.searches(state)
 
         show()
-        for pair, outcome in pool.run(worker.tune_pair, tasks, show):
+        for pair, outcome in run_tasks(executor, worker.tune_pair, tasks, show):
             if isinstance(outcome, Exception):
                 self._fail(pair, outcome)
             else:

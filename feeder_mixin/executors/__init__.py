@@ -1,0 +1,1 @@
+"""Where tasks run: on processes of this machine, or on a Dask cluster."""

@@ -1,0 +1,91 @@
+"""The seam between what is to be done and where: tasks by key, results as they come.
+
+A task is a function of its arguments. It opens no store and no journal, and what it returns is all
+that comes of it: so it may run in any process on any machine, and again after its worker died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Stands for a value among a task's arguments; made by `Executor.share`.
+
+    The value travels to a worker once, with the first task there that names it, and stays until it
+    is released. So what a task computes from it may be kept on it.
+    """
+
+    name: str
+
+
+class Executor(Protocol):
+    """Runs tasks on workers; made for one run, used by one thread, closed by its ``with`` block.
+
+    A task whose worker dies is tried again, then fails with a `WorkerError`; the others go on.
+    """
+
+    @property
+    def n_workers(self) -> int:
+        """Return how many tasks run at a time."""
+
+    @property
+    def in_hand(self) -> tuple[str, ...]:
+        """Return the keys of the tasks that workers have, the longest in hand first."""
+
+    def share(self, value: object) -> Shared:
+        """Return what stands for a value in the arguments of tasks."""
+
+    def release(self, shared: Shared) -> None:
+        """Free a shared value, here and on the workers; no task names it any more."""
+
+    def submit(
+        self, key: str, function: Callable[..., Any], *arguments: object, home: str = ""
+    ) -> None:
+        """Add a task; also while results come in.
+
+        Parameters
+        ----------
+        key
+            Names the task in its result and in messages; of no other task in hand.
+        function
+            Importable by name.
+        arguments
+            Pickled; each `Shared` among them arrives as its value.
+        home
+            Tasks of one home go to one worker where that costs no waiting: what an earlier one
+            prepared is still in memory there.
+        """
+
+    def outcomes(
+        self, while_waiting: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield key and result, or the exception raised instead, until no task is left.
+
+        Parameters
+        ----------
+        while_waiting
+            Called about twice a second; may raise to end the wait.
+        """
+
+    def close(self) -> None:
+        """End all tasks at once; what has not come back is lost."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_error: object) -> None: ...
+
+
+def run_tasks(
+    executor: Executor,
+    function: Callable[..., Any],
+    tasks: Mapping[str, tuple[object, ...]],
+    while_waiting: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[str, Any]]:
+    """Yield key and outcome of each task, given as key -> arguments of one function."""
+    for key, arguments in tasks.items():
+        executor.submit(key, function, *arguments)
+    yield from executor.outcomes(while_waiting)
