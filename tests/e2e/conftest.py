@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from feeder_mixin.cli.main import main
 from tests.candle_factory import make_candles, write_candles
 from tests.e2e.bot import (
     PAIRS,
@@ -103,9 +106,16 @@ class Project:
             process=process,
         )
 
+    def ask(self, command: str) -> Any:
+        """Return what a command that only looks prints: in this process, which has all imported."""
+        printed = io.StringIO()
+        with contextlib.chdir(self.root), contextlib.redirect_stdout(printed):
+            main([command, "--feeder", "test1", "--json"])
+        return json.loads(printed.getvalue())
+
     def records(self) -> list[dict[str, Any]]:
         """Return what `feeder show --json` prints."""
-        return json.loads(self.run(self.command("show", "--feeder", "test1", "--json")).stdout)
+        return list(self.ask("show"))
 
 
 def make_project(root: Path) -> Project:

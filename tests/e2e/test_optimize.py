@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pandas as pd
 import pytest
@@ -15,50 +16,70 @@ import pytest
 from feeder_mixin.schema import METRIC_NAMES, parameter_problems
 from tests.candle_factory import candle_file, make_candles, write_candles
 from tests.e2e.bot import running_exchange
-from tests.e2e.conftest import PAIRS, ROOT, comparable
+from tests.e2e.conftest import PAIRS, ROOT, Project, comparable, make_project
 
+OWNERS_SCRIPT = ROOT / "user_data" / "services" / "run_optuna_feeder_optimizer.py"
 # Absent where a denominator is empty, or where no challenger stood against anything.
 MAY_LACK = {"false_positive_rate", "false_negative_rate", "christoffersen_p", "gain", "gain_se"}
 
 
-def test_optimize_leaves_one_valid_record_per_pair_and_show_prints_them(project):
-    """The outcome of the whole: candles in, one complete record per pair in the store."""
-    done = project.run(project.optimize("--n-trials", 4, "--jobs", 2))
+N_TRIALS = 12
+"""Two more than the sampler draws before it learns from trials."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A feeder that was tuned, and what the command said."""
+
+    project: Project
+    done: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """Give a feeder tuned by the owner's script, by two workers that nobody disturbed."""
+    project = make_project(tmp_path_factory.mktemp("tuned") / "project")
+    _feeder, _optimize, *options = project.optimize("--n-trials", N_TRIALS, "--jobs", 2)
+    done = project.run([sys.executable, str(OWNERS_SCRIPT), *options])
     assert done.returncode == 0, done.stderr
+    return Tuned(project, done)
+
+
+def test_optimize_leaves_one_valid_record_per_pair_and_show_prints_them(tuned):
+    """The outcome of the whole: candles in, one complete record per pair in the store."""
+    project, done = tuned.project, tuned.done
     assert "ATR rule" in done.stdout
-    assert "trials 12/12" in done.stderr
+    assert f"trials {3 * N_TRIALS}/{3 * N_TRIALS}" in done.stderr
     records = project.records()
     assert [r["pair"] for r in records] == list(PAIRS)
     for record in records:
         assert parameter_problems(record["parameters"]) == []
         assert set(METRIC_NAMES) - MAY_LACK <= set(record["metrics"])
-        assert record["metrics"]["optimization_trials"] == 4
+        assert record["metrics"]["optimization_trials"] == N_TRIALS
     page = project.root / "user_data" / "feeder_state" / "test1" / "report.html"
     assert str(page) in done.stderr
     assert all(pair in page.read_text(encoding="utf-8") for pair in PAIRS)
-    history = project.run(project.command("history", "--feeder", "test1", "--json"))
-    for point in json.loads(history.stdout):
+    for point in project.ask("history"):
         assert point["provenance"]["context_pairs"] == sorted(PAIRS)
 
 
-def test_optimize_killed_goes_on_and_ends_with_the_undisturbed_record(project, other_project):
-    """`kill -9` costs at most one trial, and the record is that of a run nobody disturbed."""
-    command = project.optimize("--n-trials", 20, "--jobs", 1)
+def test_optimize_killed_goes_on_and_ends_with_the_records_of_the_owners_script_undisturbed(
+    project, tuned
+):
+    """`kill -9` costs at most one trial; nor does it matter which command tunes, by how many workers."""
+    command = project.optimize("--n-trials", N_TRIALS, "--jobs", 1)
     process = project.start(command)
-    project.wait_for_trials(process, 26)
+    project.wait_for_trials(process, N_TRIALS + 2)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     kept = sum(project.trials_kept().values())
-    assert 26 <= kept < 60
+    assert N_TRIALS + 2 <= kept < 3 * N_TRIALS
     done = project.run(command)
     assert done.returncode == 0, done.stderr
     assert "finished by the interrupted run" in done.stderr
-    assert project.trials_kept() == dict.fromkeys(PAIRS, 20)
-    undisturbed = other_project("undisturbed")
-    assert undisturbed.run(undisturbed.optimize("--n-trials", 20, "--jobs", 2)).returncode == 0
-    assert [comparable(r) for r in project.records()] == [
-        comparable(r) for r in undisturbed.records()
-    ]
+    assert project.trials_kept() == dict.fromkeys(PAIRS, N_TRIALS)
+    expected = [comparable(record) for record in tuned.project.records()]
+    assert [comparable(record) for record in project.records()] == expected
 
 
 @pytest.mark.slow
@@ -198,7 +219,7 @@ def test_optimize_too_few_candles_for_every_pair_exits_2_and_says_how_many(proje
     """A thin history is told what it lacks."""
     frames = {pair: make_candles(12 * 288, seed) for seed, pair in enumerate(PAIRS)}
     write_candles(project.datadir, frames)
-    done = project.run(project.optimize("--n-trials", 1))
+    done = project.run(project.optimize("--n-trials", 1, "--jobs", 1))
     assert done.returncode == 2, done.stderr
     assert "too few candles" in done.stderr
     assert "minimum" in done.stderr
@@ -248,15 +269,6 @@ def test_optimize_timeout_ends_the_search_and_leaves_records(project):
     assert done.returncode == 0, done.stderr
     for record in project.records():
         assert 1 <= record["metrics"]["optimization_trials"] < 10_000
-
-
-def test_owner_command_line_leaves_a_record(project):
-    """The owner's script does what `feeder optimize` does."""
-    script = ROOT / "user_data" / "services" / "run_optuna_feeder_optimizer.py"
-    command = project.optimize("--pairs", PAIRS[0], "--n-trials", 2, "--days-back", 30)
-    done = project.run([sys.executable, str(script), *command[2:]])
-    assert done.returncode == 0, done.stderr
-    assert [r["pair"] for r in project.records()] == [PAIRS[0]]
 
 
 @pytest.mark.slow
