@@ -26,7 +26,7 @@ ALLOWED = {
     "commands": {"errors", "settings"},
     "executors": {"errors"},
     "tune": {"documents", "errors", "settings", "schema", "stores", "market", "model", "executors"},
-    "reports": {"errors", "settings", "schema", "model", "tune"},
+    "reports": {"errors", "settings", "schema", "stores.notes", "model", "tune"},
     "live": {
         "documents",
         "errors",

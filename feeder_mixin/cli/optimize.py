@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from feeder_mixin.settings import FeederSettings
 from feeder_mixin.tune.judge.decision import MODES
 
 if TYPE_CHECKING:
+    from feeder_mixin.tune.judge.result import PairResult
     from feeder_mixin.tune.run.options import RunOptions, RunSummary
 
 _TABLE_WIDTH = 92
@@ -152,6 +155,7 @@ def _optimize_one(
 ) -> tuple[dict[str, Any], int]:
     from feeder_mixin.cli.progress import make_progress
     from feeder_mixin.market.history import download_missing
+    from feeder_mixin.reports.closing import summary_document
     from feeder_mixin.tune.run.options import check_options
     from feeder_mixin.tune.run.run import run_feeder
 
@@ -177,7 +181,7 @@ def _optimize_one(
                 )
             summary = run_feeder(settings, options, chosen.store, progress)
         if summary.results:
-            report_after_tuning(settings, chosen, summary.store_error)
+            report_after_tuning(settings, chosen, summary)
     if not arguments.json:
         _print_summary(make_console(), settings, chosen, summary)
     if summary.store_error is not None:
@@ -190,6 +194,7 @@ def _optimize_one(
     document = {
         "feeder_id": settings.feeder_id,
         "store": chosen.url,
+        "summary": summary_document(summary, pairs),
         "delivered": summary.store_error is None,
         "undelivered": sorted(summary.undelivered),
         "pairs": {pair: _pair_document(summary, pair) for pair in summary.results},
@@ -216,17 +221,48 @@ def _pair_document(summary: RunSummary, pair: str) -> dict[str, Any]:
     }
 
 
+def _tell_few(console: Console, ordered: Mapping[str, PairResult], summary: RunSummary) -> None:
+    """Print every contender of every pair, and a sentence on each decision."""
+    from feeder_mixin.reports.tables import closing_table, verdicts
+
+    console.print(closing_table(ordered), width=max(console.width, _TABLE_WIDTH))
+    for line in verdicts(ordered, summary.undelivered):
+        console.print(line, markup=False)
+
+
+def _tell_many(console: Console, ordered: Mapping[str, PairResult], _summary: RunSummary) -> None:
+    """Print what is wrong, and a line a pair: on a terminal of the first pairs only."""
+    from feeder_mixin.reports.closing import FEW_PAIRS, pair_table, problem_lines, rest_lines
+
+    for line in problem_lines(ordered):
+        console.print(line, markup=False)
+    n_shown = FEW_PAIRS if console.is_terminal else len(ordered)
+    console.print(pair_table(dict(islice(ordered.items(), n_shown))))
+    for line in rest_lines(dict(islice(ordered.items(), n_shown, None))):
+        console.print(line, markup=False)
+
+
 def _print_summary(
     console: Console, settings: FeederSettings, chosen: ChosenStore, summary: RunSummary
 ) -> None:
-    from feeder_mixin.reports.tables import closing_table, feeder_notes, verdicts
+    from feeder_mixin.reports.closing import FEW_PAIRS, summary_lines
+    from feeder_mixin.reports.documents import by_weight
+    from feeder_mixin.reports.tables import feeder_notes
 
-    if not summary.results:
-        return
-    ordered = {pair: summary.results[pair] for pair in settings.pairs if pair in summary.results}
-    console.print(closing_table(ordered), width=max(console.width, _TABLE_WIDTH))
-    for line in (*verdicts(ordered, summary.undelivered), *feeder_notes(ordered)):
+    ordered = by_weight({p: summary.results[p] for p in settings.pairs if p in summary.results})
+    for line in summary_lines(summary):
         console.print(line, markup=False)
+    if not ordered:
+        return
+    tell = _tell_few if len(ordered) <= FEW_PAIRS else _tell_many
+    tell(console, ordered, summary)
+    for line in feeder_notes(ordered):
+        console.print(line, markup=False)
+    if len(ordered) > FEW_PAIRS:
+        one = chosen.command(settings, "show", "--pairs", next(iter(ordered)))
+        console.print(
+            f"All pairs are in the report and in --json; one of them: {one}", markup=False
+        )
     n_written = len(summary.records) - len(summary.undelivered)
     if summary.store_error is None or n_written:
         show = chosen.command(settings, "show")

@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from feeder_mixin.cli.common import count
+from feeder_mixin.reports.closing import FEW_PAIRS
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.stores.notes import bare_reason
@@ -34,8 +35,8 @@ from feeder_mixin.tune.run.options import SearchState
 Clock = Callable[[], float]
 """Seconds that never go back."""
 
-FEW_PAIRS: Final = 20
-"""Up to so many pairs, each one's end is told; of more, those of the first failures."""
+_MOST_FAILURES: Final = 20
+"""Of more than a few pairs only so many ends are told one by one: those of the first failures."""
 
 _MOST_BARS: Final = 8
 _NAME_WIDTH: Final = 32
@@ -128,10 +129,10 @@ class _Ends:
         self.n_failed += result is None
         if self._n_pairs <= FEW_PAIRS:
             return outcome_text(pair, result, error)
-        if result is not None or self.n_failed > FEW_PAIRS:
+        if result is not None or self.n_failed > _MOST_FAILURES:
             return None
         text = outcome_text(pair, result, error)
-        if self.n_failed == FEW_PAIRS:
+        if self.n_failed == _MOST_FAILURES:
             text += " (further failures are counted here, and told at the end)"
         return text
 

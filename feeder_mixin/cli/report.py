@@ -23,6 +23,7 @@ from feeder_mixin.settings import FeederSettings
 
 if TYPE_CHECKING:
     from feeder_mixin.reports.documents import FeederReport, Stored, TunedPair
+    from feeder_mixin.tune.run.options import RunSummary
 
 logger = logging.getLogger(__name__)
 
@@ -93,14 +94,14 @@ def write_report(
     out: Path | None = None,
     pair: str | None = None,
     *,
-    store_error: StoreError | None = None,
+    summary: RunSummary | None = None,
 ) -> dict[str, Any]:
     """Write a feeder's page, whole or not at all, and return what it says as a document.
 
     Parameters
     ----------
-    store_error
-        Why the store can't be asked, where that is known: it is not tried again then.
+    summary
+        Of the run that just ended: its failures are told, and a store that was down is not tried again.
 
     Raises
     ------
@@ -113,20 +114,18 @@ def write_report(
     """
     from feeder_mixin.reports.page import render_page, report_document
 
-    report = _collect(settings, chosen, store_error)
+    report = _collect(settings, chosen, summary)
     path = out or settings.state_dir / "report.html"
     page = render_page(report, pair)
     write_private(path, page.html)
     return {**report_document(report, page), "file": str(path)}
 
 
-def report_after_tuning(
-    settings: FeederSettings, chosen: ChosenStore, store_error: StoreError | None
-) -> None:
+def report_after_tuning(settings: FeederSettings, chosen: ChosenStore, summary: RunSummary) -> None:
     """Write the page after ``optimize``; whatever fails is said and nothing more."""
     console = make_console(stderr=True)
     try:
-        document = write_report(settings, chosen, store_error=store_error)
+        document = write_report(settings, chosen, summary=summary)
     except Exception as error:
         # The tuning stands: a page is not worth its exit code. A defect is shown whole.
         if not isinstance(error, FeederError):
@@ -140,7 +139,7 @@ def report_after_tuning(
 
 
 def _collect(
-    settings: FeederSettings, chosen: ChosenStore, store_error: StoreError | None
+    settings: FeederSettings, chosen: ChosenStore, summary: RunSummary | None
 ) -> FeederReport:
     from feeder_mixin.reports.documents import FeederReport, Stored, merge_results
 
@@ -151,8 +150,8 @@ def _collect(
     except TuningError as error:
         journal_error = str(error)
     try:
-        if store_error is not None:
-            raise store_error
+        if summary is not None and summary.store_error is not None:
+            raise summary.store_error
         stored = _read_store(settings, chosen)
     except StoreError as error:
         if not tuned:
@@ -174,6 +173,7 @@ def _collect(
         results=results,
         stored=stored,
         journal_error=journal_error,
+        failures={} if summary is None else {p: str(e) for p, e in summary.failures.items()},
     )
 
 

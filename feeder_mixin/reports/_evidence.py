@@ -25,7 +25,8 @@ from feeder_mixin.reports._parts import (
     signed,
     with_error,
 )
-from feeder_mixin.reports._verdict import exceedance_bounds, newest_decision
+from feeder_mixin.reports._problems import exceedance_bounds
+from feeder_mixin.reports._verdict import newest_decision
 from feeder_mixin.reports.documents import OUTCOME_MEANINGS, FeederReport, KnownPair
 from feeder_mixin.reports.records import percent
 from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED

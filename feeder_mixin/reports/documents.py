@@ -6,10 +6,11 @@ from its stored record only, which holds less: a section that lacks a part says 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from feeder_mixin.schema import ParameterRecord
 from feeder_mixin.settings import Side
@@ -195,7 +196,17 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class FeederReport:
-    """Everything one page is made of; `results` in the order of `pairs`, not every pair has one."""
+    """Everything one page is made of.
+
+    Attributes
+    ----------
+    pairs
+        The feeder's, in its order.
+    results
+        Of the pairs that have one, in the order of what matters.
+    failures
+        Pair -> why the run that wrote this page has no result of it.
+    """
 
     feeder_id: str
     side: Side
@@ -204,6 +215,7 @@ class FeederReport:
     results: Mapping[str, KnownPair]
     stored: Stored
     journal_error: str | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tuned(self) -> dict[str, TunedPair]:
@@ -214,10 +226,31 @@ class FeederReport:
 def merge_results(
     pairs: Iterable[str], tuned: Mapping[str, TunedPair], stored: Stored
 ) -> dict[str, KnownPair]:
-    """Return pair -> what is known of it: its run in the journal, else its stored record."""
+    """Return pair -> what is known of it: its run in the journal, else its stored record.
+
+    In the order of what matters (`by_weight`).
+    """
     elsewhere = {pair: StoredPair(record) for pair, record in stored.records.items()}
     known: dict[str, KnownPair] = {**elsewhere, **tuned}
-    return {pair: known[pair] for pair in pairs if pair in known}
+    return by_weight({pair: known[pair] for pair in pairs if pair in known})
+
+
+_Decided = TypeVar("_Decided", PairResult, KnownPair)
+
+
+def by_weight(results: Mapping[str, _Decided]) -> dict[str, _Decided]:
+    """Return results in the order of what matters: sets that changed, then by gain, largest first.
+
+    Pairs that are alike stay in the order that they have.
+    """
+
+    def weight(item: tuple[str, _Decided]) -> tuple[bool, float]:
+        decision = item[1].decision
+        if decision is None:
+            return True, math.inf
+        return not decision.is_change, math.inf if decision.gain is None else -decision.gain
+
+    return dict(sorted(results.items(), key=weight))
 
 
 def served_score(known: KnownPair) -> Score | None:

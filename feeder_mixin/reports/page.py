@@ -179,6 +179,7 @@ def report_document(report: FeederReport, page: Page) -> dict[str, Any]:
         "made_at": f"{report.made_at:%Y-%m-%dT%H:%M:%SZ}",
         "verdict": page.verdict.to_dict(),
         "missing": list(page.missing),
+        "failures": dict(report.failures),
         "pairs": {pair: _pair_document(known) for pair, known in report.results.items()},
     }
 

@@ -10,8 +10,11 @@ from rich import box
 from rich.table import Table
 
 from feeder_mixin.model.folds import ADVISED_DAYS
+from feeder_mixin.reports._problems import NEVER_SAFE
+from feeder_mixin.reports.documents import interval
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
+from feeder_mixin.stores.notes import some
 from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Decision, Outcome
 from feeder_mixin.tune.judge.result import PairResult
@@ -50,10 +53,6 @@ def closing_table(results: Mapping[str, PairResult]) -> Table:
             )
         table.add_section()
     return table
-
-
-NEVER_SAFE: Final = 0.005
-"""Share of candles called safe below which a feeder would emit next to nothing for a pair."""
 
 
 def verdicts(results: Mapping[str, PairResult], undelivered: Collection[str] = ()) -> list[str]:
@@ -167,19 +166,35 @@ def identical_pairs(results: Mapping[str, PairResult]) -> list[list[str]]:
     return [pairs for pairs in groups.values() if len(pairs) > 1]
 
 
-def _together(results: Mapping[str, PairResult]) -> list[str]:
+def together(results: Mapping[str, PairResult]) -> list[str]:
     """Return what all pairs together show; a single pair has said it."""
     if len(results) < 2:
         return []
     decision = next(iter(results.values())).decided
-    numbers = f"{percent(decision.pooled_skill, 2)} % (SE {percent(decision.pooled_skill_se, 2)})"
-    lines = [f"All {len(results)} pairs together: skill over the ATR rule {numbers}"]
+    line = (
+        f"All {len(results)} pairs together: skill over the ATR rule "
+        f"{percent(decision.pooled_skill, 2)} % "
+        f"({_error_text(decision.pooled_skill, decision.pooled_skill_se)})"
+    )
     if decision.pooled_gain is not None:
-        lines[0] += (
+        line += (
             f", tuned sets over the previous ones {percent(decision.pooled_gain, 2)} points "
-            f"(SE {percent(decision.pooled_gain_se, 2)})"
+            f"({_error_text(decision.pooled_gain, decision.pooled_gain_se)})"
         )
-    return lines
+    return [line]
+
+
+def _error_text(value: float, error: float | None) -> str:
+    """Return the standard error of a share and its 95 % interval."""
+    bounds = interval(value, error)
+    if bounds is None:
+        return "SE -"
+    low, high = bounds
+    return f"SE {percent(error, 2)}, 95 %: {percent(low, 2)} to {percent(high, 2)}"
+
+
+_MOST_GROUPS: Final = 3
+"""Groups of pairs with identical parameters that are named, the largest first."""
 
 
 def feeder_notes(results: Mapping[str, PairResult]) -> list[str]:
@@ -190,12 +205,14 @@ def feeder_notes(results: Mapping[str, PairResult]) -> list[str]:
     bounds = ", ".join(f"{name} {count}" for name, count in ends.items())
     mattered = shares or "too few finished trials to say"
     notes = [
-        *_together(results),
         f"Which parameters mattered (mean over pairs, a rough guide): {mattered}",
         f"Tuned winners at a limit of a range, by parameter: {bounds or 'none'}",
     ]
     defaults = default_parameters()
-    for pairs in identical_pairs(results):
+    groups = sorted(identical_pairs(results), key=len, reverse=True)
+    for pairs in groups[:_MOST_GROUPS]:
         same = "the defaults" if results[pairs[0]].parameters == defaults else "same parameters"
-        notes.append(f"Identical parameters ({same}): {', '.join(pairs)}")
+        notes.append(f"Identical parameters ({same}): {some(pairs)}")
+    if left := groups[_MOST_GROUPS:]:
+        notes.append(f"Identical parameters in {len(left)} smaller groups of pairs")
     return notes

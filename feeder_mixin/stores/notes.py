@@ -15,8 +15,8 @@ from feeder_mixin.stores.base import Latest, Note
 _NAMED: Final = 4
 
 
-def some(names: Iterable[str]) -> str:
-    """Return names in one line, the first few when there are many.
+def some(names: Iterable[str], most: int = _NAMED) -> str:
+    """Return names in one line, the first `most` when there are more.
 
     Examples
     --------
@@ -24,8 +24,8 @@ def some(names: Iterable[str]) -> str:
     ('a, b', 'a, b, c, d and 3 more')
     """
     listed = list(names)
-    shown = ", ".join(listed[:_NAMED])
-    return shown if len(listed) <= _NAMED else f"{shown} and {len(listed) - _NAMED} more"
+    shown = ", ".join(listed[:most])
+    return shown if len(listed) <= most else f"{shown} and {len(listed) - most} more"
 
 
 def group_notes(notes: Iterable[Note]) -> list[str]:

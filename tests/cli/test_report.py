@@ -11,10 +11,11 @@ import pytest
 
 from feeder_mixin.cli import report as report_command
 from feeder_mixin.cli.common import feeder_store
-from feeder_mixin.errors import StoreUnavailableError
+from feeder_mixin.errors import CandleError, StoreUnavailableError
 from feeder_mixin.settings import load_settings
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.run.options import RunSummary
 from feeder_mixin.tune.search.kept import SEARCH
 from tests.reports import builder
 
@@ -221,7 +222,7 @@ def test_report_after_tuning_says_what_failed_and_never_raises(project, monkeypa
     monkeypatch.setattr(report_command, "write_report", fail)
     settings = load_settings(FEEDER)
     with feeder_store(settings, argparse.Namespace(store=None)) as chosen:
-        report_command.report_after_tuning(settings, chosen, None)
+        report_command.report_after_tuning(settings, chosen, RunSummary(FEEDER))
     assert str(error) in capsys.readouterr().err
 
 
@@ -230,5 +231,16 @@ def test_report_after_tuning_does_not_ask_a_store_that_was_down(state, tuned, mo
     settings = load_settings(FEEDER)
     with feeder_store(settings, argparse.Namespace(store=None)) as chosen:
         monkeypatch.setattr(chosen.store, "latest", lambda *_: pytest.fail("the store was asked"))
-        report_command.report_after_tuning(settings, chosen, StoreUnavailableError("was down"))
+        down = RunSummary(FEEDER, store_error=StoreUnavailableError("was down"))
+        report_command.report_after_tuning(settings, chosen, down)
     assert "was down" in (state / "report.html").read_text(encoding="utf-8")
+
+
+def test_report_after_tuning_names_the_pairs_that_failed(state, tuned):
+    """The page alone must not look as if all were well."""
+    settings = load_settings(FEEDER)
+    failed = RunSummary(FEEDER, failures={PAIRS[3]: CandleError(f"{PAIRS[3]}: too few candles")})
+    with feeder_store(settings, argparse.Namespace(store=None)) as chosen:
+        report_command.report_after_tuning(settings, chosen, failed)
+    html = (state / "report.html").read_text(encoding="utf-8")
+    assert f"failed: {PAIRS[3]}: too few candles" in html

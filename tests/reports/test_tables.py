@@ -14,6 +14,7 @@ from feeder_mixin.reports.tables import (
     identical_pairs,
     mean_importances,
     on_bounds,
+    together,
     verdicts,
 )
 from feeder_mixin.schema import default_parameters
@@ -153,14 +154,14 @@ def test_identical_pairs_are_grouped_and_named():
     assert any("the defaults" in note and "A, C" in note for note in feeder_notes(results))
 
 
-def test_feeder_notes_say_what_all_pairs_show_together():
+def test_all_pairs_together_have_an_interval_and_one_pair_has_said_it():
     """The pooled numbers, once for all pairs; a single pair has said its own."""
-    (line, *_) = feeder_notes({"A": result(), "B": result()})
+    (line,) = together({"A": result(), "B": result()})
     assert line == (
-        "All 2 pairs together: skill over the ATR rule 6.00 % (SE 0.80), tuned sets over the previous ones "
-        "1.20 points (SE 0.10)"
+        "All 2 pairs together: skill over the ATR rule 6.00 % (SE 0.80, 95 %: 4.43 to 7.57), tuned "
+        "sets over the previous ones 1.20 points (SE 0.10, 95 %: 1.00 to 1.40)"
     )
-    assert not any("together" in note for note in feeder_notes({"A": result()}))
+    assert together({"A": result()}) == []
 
 
 def test_mean_importances_averages_over_pairs_that_have_any():

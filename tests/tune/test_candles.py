@@ -115,9 +115,7 @@ def test_old_candles_of_a_pair_are_said_with_their_age(load, caplog, ago_days, i
     """A record would describe that time."""
     late = {PAIR: make_candles(N, 1, **until(int(ago_days * DAY_CANDLES)))}
     load(fresh(OTHER, CONTEXT) | late)
-    line = (
-        f"Candles are old, the record will describe an older market pair={PAIR} age_days={ago_days}"
-    )
+    line = f"Candles are old, records will describe an older market pairs={PAIR} oldest_days={ago_days}"
     assert (line in caplog.text) == is_said
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from feeder_mixin.documents import Numbers
-from feeder_mixin.tune.judge.contenders import Contender
+from feeder_mixin.tune.judge.contenders import RUNNING, Contender
 
 Mode = Literal["auto", "always", "never"]
 """When a tuned set reaches bots."""
@@ -70,6 +70,11 @@ class Decision:
     exceedance_interval: tuple[float, float]
     champion_time_ns: int | None
     champion_parameters: Numbers | None
+
+    @property
+    def is_change(self) -> bool:
+        """Return whether bots read another set than before."""
+        return self.written not in {None, RUNNING}
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that the journal and ``--json`` carry."""

@@ -12,6 +12,7 @@ from feeder_mixin.market.candles import Candles, load_candles
 from feeder_mixin.market.history import download_command
 from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.settings import FeederSettings
+from feeder_mixin.stores.notes import some
 from feeder_mixin.tune.run.options import Progress, RunOptions
 
 logger = logging.getLogger(__name__)
@@ -63,15 +64,14 @@ def load_run_candles(
 def _say_stale(
     settings: FeederSettings, pairs: Sequence[str], loaded: Mapping[str, Candles]
 ) -> None:
-    for pair in pairs:
-        if pair in loaded:
-            age_days = (time.time() - loaded[pair].last_s) / DAY_S
-            if age_days > STALE_DAYS:
-                logger.warning(
-                    "Candles are old, the record will describe an older market pair=%s age_days=%.1f",
-                    pair,
-                    age_days,
-                )
+    ages = {p: (time.time() - loaded[p].last_s) / DAY_S for p in pairs if p in loaded}
+    old = {pair: days for pair, days in ages.items() if days > STALE_DAYS}
+    if old:
+        logger.warning(
+            "Candles are old, records will describe an older market pairs=%s oldest_days=%.1f",
+            some(old),
+            max(old.values()),
+        )
     newest = max((c.last_s for c in loaded.values()), default=0)
     for pair in settings.context_pairs:
         if pair in loaded and newest - loaded[pair].last_s > _CONTEXT_LAG_DAYS * DAY_S:

@@ -28,7 +28,7 @@ from feeder_mixin.model.quantile import SharedModels
 from feeder_mixin.schema import CANDIDATES, hash48, mismatch_reason
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
-from feeder_mixin.stores.notes import describe_unused
+from feeder_mixin.stores.notes import describe_unused, some
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.tune.judge.contenders import TUNED
 from feeder_mixin.tune.judge.decision import Champion, Decision
@@ -219,8 +219,11 @@ class _Runner:
             if run.result.metrics["optimization_trials"] < self._options.n_trials:
                 self._runs[pair] = journal.reopen(run.run_id)
             else:
-                logger.info("Pair was finished by the interrupted run pair=%s", pair)
                 self._accept(pair, run.result)
+        if self._summary.results:
+            logger.info(
+                "Pairs were finished by the interrupted run pairs=%s", some(self._summary.results)
+            )
 
     def _plan(
         self,
@@ -248,14 +251,15 @@ class _Runner:
                 self._fail(pair, outcome)
                 continue
             layouts[pair] = outcome
-            if outcome.labelled_days < ADVISED_DAYS:
-                logger.warning(
-                    "Few labelled days: windows under %g days were measured to lose pair=%s "
-                    "labelled_days=%.1f",
-                    ADVISED_DAYS,
-                    pair,
-                    outcome.labelled_days,
-                )
+        few = {p: o.labelled_days for p, o in layouts.items() if o.labelled_days < ADVISED_DAYS}
+        if few:
+            logger.warning(
+                "Few labelled days: windows under %g days were measured to lose pairs=%s "
+                "fewest_days=%.1f",
+                ADVISED_DAYS,
+                some(few),
+                min(few.values()),
+            )
         return {pair: layouts[pair] for pair in pairs if pair in layouts}
 
     def _fit_shared(
