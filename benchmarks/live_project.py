@@ -120,9 +120,7 @@ def put_models(project: LiveProject) -> None:
     store = ModelStore(model_dir, settings)
     names = {}
     for pair in REAL:
-        candles = trainer.context[pair]
-        table = trainer.market.build(candles)
-        names[pair] = trainer.fit(pair, candles, table, default_parameters(), cut_s)
+        names[pair] = trainer.fit(pair, trainer.context[pair], default_parameters(), cut_s)
     version = _versions(project)
     for pair in settings.pairs:
         if pair not in names:

@@ -23,6 +23,7 @@ from feeder_mixin.market.features import (
     NEW_YORK_CLOCK,
     NEW_YORK_EVENTS,
     WEEK,
+    build_outline,
     build_table,
     column_values,
     index_seconds,
@@ -321,6 +322,17 @@ class FeatureContext:
         """
         own = choose(own_features(candles, self.horizon))
         return build_table(own, self.shared, adverse_excursions(candles, self.horizon))
+
+    def build_for_fit(
+        self, candles: pd.DataFrame, choose: Choose
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return `build` of the rows chosen, and the outline of all rows (`build_outline`)."""
+        own, excursions = (
+            own_features(candles, self.horizon),
+            adverse_excursions(candles, self.horizon),
+        )
+        table = build_table(choose(own), self.shared, excursions)
+        return table, build_outline(own, self.shared, excursions)
 
 
 class ContextTail:

@@ -196,8 +196,17 @@ def shared_rows(table: pd.DataFrame, timeframe_s: int) -> pd.DataFrame:
 
     Rows are counted from the epoch, so it chooses the same ones from these as from all of them.
     """
+    return _multiples_of(SCALE_EVERY, POOLED_EVERY, table, timeframe_s)
+
+
+def pair_rows(table: pd.DataFrame, timeframe_s: int) -> pd.DataFrame:
+    """Return the rows of a table that a pair's own trees and scale weights can choose: a quarter."""
+    return _multiples_of(SCALE_EVERY, PAIR_EVERY, table, timeframe_s)
+
+
+def _multiples_of(one: int, other: int, table: pd.DataFrame, timeframe_s: int) -> pd.DataFrame:
     number = open_seconds(table) // timeframe_s
-    rows: pd.DataFrame = table[(number % SCALE_EVERY == 0) | (number % POOLED_EVERY == 0)]
+    rows: pd.DataFrame = table[(number % one == 0) | (number % other == 0)]
     return rows
 
 
@@ -224,7 +233,27 @@ def fit_shared(
         Levels to fit pooled trees at, of `POOLED_ALPHAS`.
     """
     scale = fit_scale(tables, cut_s, label)
-    stop_s = train_stop_s(cut_s, label)
+    dataset = pooled_dataset(tables, scale, label)
+    if dataset is None:
+        return SharedModels(cut_s, scale, {})
+    return SharedModels(cut_s, scale, {alpha: fit_pooled(dataset, alpha) for alpha in alphas})
+
+
+def pooled_dataset(
+    tables: Mapping[str, pd.DataFrame], scale: LabelScale, label: LabelSpec
+) -> lgb.Dataset | None:
+    """Return what the pooled trees of every level learn from; None where history is too short.
+
+    Parameters
+    ----------
+    tables, label
+        As for `fit_shared`.
+    scale
+        Of the cut: it decides which labels have ended, and is the unit of all.
+    """
+    if scale.is_fallback:
+        return None
+    stop_s = train_stop_s(scale.cut_s, label)
     parts = []
     for pair in sorted(tables):
         table = tables[pair]
@@ -243,18 +272,17 @@ def fit_shared(
                 log_scale = scale.log_scale(pair, part)
                 x = _with_side(tree_features(part, log_scale, side), side)
                 parts.append((x, y[rows] / np.exp(log_scale)))
-    if scale.is_fallback or not parts:
-        return SharedModels(cut_s, scale, {})
-    dataset = make_dataset(
+    if not parts:
+        return None
+    return make_dataset(
         np.concatenate([x for x, _ in parts]), np.concatenate([z for _, z in parts])
     )
-    pooled = {
-        alpha: lgb.train(
-            {**POOLED_PARAMS, "alpha": alpha, "seed": SERVED_SEED}, dataset, POOLED_TREES
-        )
-        for alpha in alphas
-    }
-    return SharedModels(cut_s, scale, pooled)
+
+
+def fit_pooled(dataset: lgb.Dataset, alpha: float) -> lgb.Booster:
+    """Return the pooled trees of one level, of `POOLED_ALPHAS`; levels do not depend on each other."""
+    params = {**POOLED_PARAMS, "alpha": alpha, "seed": SERVED_SEED}
+    return lgb.train(params, dataset, POOLED_TREES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,11 +440,17 @@ def fit_safety_model(
     parameters: Mapping[str, float],
     shared: SharedModels,
     train_days: float,
+    outline: pd.DataFrame | None = None,
 ) -> tuple[SafetyModel, NDArray[np.int64]]:
     """Return the model that serves a pair, and the table positions of the rows it learned from.
 
     Trained the same way everywhere: on `train_days` before the cut of `shared`, on labels that
     ended by then.
+
+    Parameters
+    ----------
+    table
+        The pair's `build_table`, or `pair_rows` of it with the `outline` of all rows.
 
     Raises
     ------
@@ -430,6 +464,7 @@ def fit_safety_model(
     regressor = make_regressor(parameters, SERVED_SEED)
     regressor.fit(training.x, training.z, sample_weight=training.weight)
     alpha = parameters["quantile_alpha"]
-    constant = atr_rule_constant(table, label, shared.cut_s, alpha)
+    every_row = table if outline is None else outline
+    constant = atr_rule_constant(every_row, label, shared.cut_s, alpha)
     model = SafetyModel(pair, label.side, alpha, shared, regressor.booster_, constant)
     return model, training.rows

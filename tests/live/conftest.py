@@ -160,7 +160,7 @@ class World:
         store = ModelStore(self.model_dir(folder.settings), folder.settings)
         servings = []
         for cut_s in cuts_s:
-            name = trainer.fit(loaded.pair, candles, table, loaded.parameters, cut_s)
+            name = trainer.fit(loaded.pair, candles, loaded.parameters, cut_s, table)
             servings.append(Serving(loaded, store.load(name), cut_s, generation))
         return PairSnapshot(loaded, generation, tuple(servings))
 

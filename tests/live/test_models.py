@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from feeder_mixin.errors import ModelError
 from feeder_mixin.live.train import trainer as trainer_module
 from feeder_mixin.live.train.models import ModelStore
 from feeder_mixin.live.train.trainer import Trainer
-from feeder_mixin.model.quantile import pooled_weights
+from feeder_mixin.model.quantile import SharedModels, pooled_weights
 from feeder_mixin.schema import default_parameters
 from tests.live.conftest import BTC, ETH, PAIRS, SOL, STEP_S, open_s
 
@@ -49,9 +50,15 @@ def fit(trainer):
 
     def fit(pair, cut_s, values=VALUES):
         candles = trainer.context[pair]
-        return trainer.fit(pair, candles, trainer.market.build(candles), values, cut_s)
+        return trainer.fit(pair, candles, values, cut_s)
 
     return fit
+
+
+def path_of(store: ModelStore, name: str, which: str) -> Path:
+    """Return one of the three files of a model: its own, the scale's, the pooled trees'."""
+    names = dict(zip(("own", "scale", "pooled"), store.load(name).file_names, strict=True))
+    return store.path(names[which])
 
 
 @pytest.fixture
@@ -81,40 +88,62 @@ def test_saved_model_read_back_predicts_the_same_bits(trainer, fit, cut_s, monke
 
         monkeypatch.setattr(trainer_module, name, caught)
 
-    keep("fit_shared")
+    keep("fit_scale")
+    keep("fit_pooled")
     keep("fit_safety_model")
     name = fit(ETH, cut_s)
     own, rows = kept["fit_safety_model"]
-    model = replace(own, shared=kept["fit_shared"])
+    (level,) = pooled_weights(VALUES["quantile_alpha"])
+    shared = SharedModels(cut_s, kept["fit_scale"], {level: kept["fit_pooled"]})
+    model = replace(own, shared=shared)
     loaded = ModelStore(trainer.store.path(name).parent, settings).load(name)
     table = trainer.market.build(trainer.context[ETH]).iloc[-400:]
-    assert set(model.shared.pooled) == set(pooled_weights(VALUES["quantile_alpha"]))
     assert np.array_equal(loaded.safety.predict(table), model.predict(table))
     assert loaded.parameters == VALUES
     assert (loaded.pair, loaded.cut_s, loaded.rows, loaded.name) == (ETH, cut_s, len(rows), name)
 
 
 def test_pairs_outside_the_context_share_its_one_fit_of_a_cut(world, tmp_path, cut_s, monkeypatch):
-    """A cut's scale and pooled trees are fitted once, whatever the pair; read back, to the bit."""
+    """A cut's scale is fitted once, and each level once, whatever levels pairs have in common."""
     monkeypatch.setattr("feeder_mixin.model.scale.MIN_ROWS", 100)
     settings = world.settings(tmp_path, pairs=(ETH, SOL), context_pairs=[BTC])
     trainer = world.trainer(world.folder(settings), tmp_path / "models")
-    fits, fit_shared = [], trainer_module.fit_shared
-    monkeypatch.setattr(
-        trainer_module, "fit_shared", lambda *args: fits.append(1) or fit_shared(*args)
-    )
+    fits = []
+    for name in ("fit_scale", "fit_pooled"):
+        original = getattr(trainer_module, name)
+        monkeypatch.setattr(
+            trainer_module, name, lambda *args, f=original: fits.append(f) or f(*args)
+        )
     label, loaded = settings.label(STEP_S), {}
-    for pair in (ETH, SOL):
-        candles = world.candles[pair]
-        table = trainer.market.build(candles)
-        name = trainer.fit(pair, candles, table, VALUES, cut_s)
+    for pair, level in ((ETH, 0.10), (SOL, 0.10), (SOL, 0.13), (ETH, 0.17), (ETH, 0.20)):
+        candles, values = world.candles[pair], VALUES | {"quantile_alpha": level}
+        name = trainer.fit(pair, candles, values, cut_s)
         loaded[pair] = ModelStore(trainer.store.folder, settings).load(name)
         scale = loaded[pair].safety.shared.scale
         fresh = replace(scale, coefficients={BTC: scale.coefficients[BTC]})
-        again = fresh.with_pair(pair, table, label)
+        again = fresh.with_pair(pair, trainer.market.build(candles), label)
         assert np.array_equal(again.coefficients[pair], scale.coefficients[pair])
-    assert len(fits) == 1
+    assert [f.__name__ for f in fits] == ["fit_scale", *["fit_pooled"] * 3]
     assert loaded[ETH].shared_name == loaded[SOL].shared_name
+
+
+def test_model_from_the_rows_that_are_learned_from_is_that_of_the_whole_table(
+    world, tmp_path, cut_s, monkeypatch
+):
+    """The bot makes a quarter of a pair's rows, the backtest all of them: the same file, to the byte."""
+    monkeypatch.setattr("feeder_mixin.model.scale.MIN_ROWS", 100)
+    settings = world.settings(tmp_path, context_pairs=[BTC, ETH])
+    for pair in (ETH, SOL):
+        candles = world.candles[pair].copy()
+        candles.iloc[-3_000:-2_990] = np.nan  # rows behind a hole are left out
+        files = []
+        for is_whole in (True, False):
+            folder = tmp_path / f"models-{pair[:3]}-{is_whole}"
+            trainer = world.trainer(world.folder(settings), folder)
+            table = trainer.market.build(candles) if is_whole else None
+            name = trainer.fit(pair, candles, VALUES, cut_s, table)
+            files.append(trainer.store.path(name).read_bytes())
+        assert files[0] == files[1]
 
 
 def test_missing_model_is_an_error_that_names_the_file(store):
@@ -123,7 +152,7 @@ def test_missing_model_is_an_error_that_names_the_file(store):
         store.load("none-1-2-3")
 
 
-@pytest.mark.parametrize("which", ["own", "shared"])
+@pytest.mark.parametrize("which", ["own", "scale", "pooled"])
 @pytest.mark.parametrize(
     "damage",
     [
@@ -136,8 +165,7 @@ def test_missing_model_is_an_error_that_names_the_file(store):
 def test_damaged_file_is_an_error_that_names_it(fit, trainer, settings, cut_s, which, damage):
     """A model file that was cut or edited is refused by name, own trees and shared ones."""
     name = fit(ETH, cut_s)
-    model = trainer.store.load(name)
-    path = trainer.store.path(name if which == "own" else model.shared_name)
+    path = path_of(trainer.store, name, which)
     content = path.read_bytes()
     path.write_bytes(damage(content))
     assert path.read_bytes() != content
@@ -154,17 +182,16 @@ def test_missing_shared_file_is_an_error_that_names_it(fit, trainer, settings, c
         ModelStore(path.parent, settings).load(name)
 
 
-@pytest.mark.parametrize("which", ["own", "shared"])
+@pytest.mark.parametrize("which", ["own", "scale", "pooled"])
 def test_damaged_model_is_fitted_anew(fit, trainer, world, settings, cut_s, which, n_fits):
     """The next process that needs a damaged model makes it again, under the same name and trees."""
     name = fit(ETH, cut_s)
-    shared_name = trainer.store.load(name).shared_name
-    path = trainer.store.path(name if which == "own" else shared_name)
+    path = path_of(trainer.store, name, which)
     content = path.read_bytes()
     path.write_bytes(content[:100])
     again = world.trainer(world.folder(settings), path.parent)
     candles = again.context[ETH]
-    assert again.fit(ETH, candles, again.market.build(candles), VALUES, cut_s) == name
+    assert again.fit(ETH, candles, VALUES, cut_s) == name
     assert path.read_bytes() == content
     assert n_fits == [ETH, ETH]
 
@@ -194,12 +221,12 @@ def test_keep_only_deletes_exactly_the_rest(fit, trainer, cut_s):
     names = {(pair, cut): fit(pair, cut) for pair in (BTC, ETH) for cut in (cut_s - day, cut_s)}
     kept = [trainer.store.load(names[BTC, cut_s]), trainer.store.load(names[ETH, cut_s])]
     folder = trainer.store.path("x").parent
-    assert len(list(folder.iterdir())) == 6
+    assert len(list(folder.iterdir())) == 8
     trainer.store.keep_only(kept)
-    expected = {model.name for model in kept} | {model.shared_name for model in kept}
+    expected = {name for model in kept for name in model.file_names}
     assert {path.stem for path in folder.iterdir()} == expected
     trainer.store.keep_only(iter(kept[:1]))
-    assert {path.stem for path in folder.iterdir()} == {kept[0].name, kept[0].shared_name}
+    assert {path.stem for path in folder.iterdir()} == set(kept[0].file_names)
     assert trainer.store.load(kept[0].name).cut_s == cut_s
     with pytest.raises(ModelError, match=kept[1].name):
         trainer.store.load(kept[1].name)
@@ -224,7 +251,7 @@ def test_fit_by_another_process_is_one_fit(fit, cut_s, n_fits, trainer, world, s
     first = fit(ETH, cut_s)
     again = world.trainer(world.folder(settings), trainer.store.path(first).parent)
     candles = again.context[ETH]
-    assert again.fit(ETH, candles, again.market.build(candles), VALUES, cut_s) == first
+    assert again.fit(ETH, candles, VALUES, cut_s) == first
     assert n_fits == [ETH]
 
 
@@ -252,7 +279,7 @@ def test_other_settings_give_another_name(world, fit, cut_s, tmp_path, changes):
     """A config that trains otherwise does not find the models of the old one."""
     other = world.trainer(world.folder(world.settings(tmp_path, **changes)), tmp_path / "models")
     candles = other.context[ETH]
-    name = other.fit(ETH, candles, other.market.build(candles), VALUES, cut_s)
+    name = other.fit(ETH, candles, VALUES, cut_s)
     assert name != fit(ETH, cut_s)
 
 
@@ -261,7 +288,7 @@ def test_name_depends_on_which_pairs_are_context(world, fit, cut_s, tmp_path):
     smaller = world.settings(tmp_path, context_pairs=[BTC, ETH])
     other = world.trainer(world.folder(smaller), tmp_path / "models")
     candles = world.candles[SOL]
-    name = other.fit(SOL, candles, other.market.build(candles), VALUES, cut_s)
+    name = other.fit(SOL, candles, VALUES, cut_s)
     assert name != fit(SOL, cut_s)
 
 
@@ -272,7 +299,7 @@ def test_other_candles_before_the_cut_give_another_name(world, trainer, fit, cut
     context[changed] = context[changed].copy()
     context[changed].iloc[-2_000, 4] *= 1.5
     other = Trainer(trainer.settings, STEP_S, context, None, trainer.store)
-    name = other.fit(ETH, context[ETH], other.market.build(context[ETH]), VALUES, cut_s)
+    name = other.fit(ETH, context[ETH], VALUES, cut_s)
     assert name != fit(ETH, cut_s)
 
 
@@ -284,7 +311,7 @@ def test_later_candles_change_neither_name_nor_trees(world, trainer, fit, cut_s,
     context = {pair: frame.iloc[: n + 1] for pair, frame in trainer.context.items()}
     store = ModelStore(tmp_path / "early", trainer.settings)
     early = Trainer(trainer.settings, STEP_S, context, None, store)
-    assert early.fit(ETH, context[ETH], early.market.build(context[ETH]), VALUES, cut_s) == name
+    assert early.fit(ETH, context[ETH], VALUES, cut_s) == name
     assert store.path(name).read_bytes() == whole
     shared = store.load(name).shared_name
     assert store.path(shared).read_bytes() == trainer.store.path(shared).read_bytes()

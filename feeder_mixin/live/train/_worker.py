@@ -106,8 +106,7 @@ def run_fit(setup: WorkerSetup, fit: Fit, newer: Tail | None) -> Fitted:
     started = time.monotonic()
     trainer, lacks = setup.trainer
     candles = setup.candles(fit.pair, newer)
-    table = trainer.market.build(candles)
-    name = trainer.fit(fit.pair, candles, table, fit.parameters, fit.cut_s)
+    name = trainer.fit(fit.pair, candles, fit.parameters, fit.cut_s)
     folder = setup.folder
     window = candles.iloc[-int(folder.settings.train_days * DAY_S / folder.timeframe_s) :]
     n_missing = int(np.isnan(window["close"].to_numpy()).sum())

@@ -7,7 +7,7 @@ makes them is `live.train.trainer`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ import numpy as np
 from feeder_mixin.errors import ModelError, StateError
 from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.model.quantile import (
+    POOLED_ALPHAS,
     SafetyModel,
     SharedModels,
     pooled_weights,
@@ -28,8 +29,11 @@ from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
 
-_FORMAT: Final = 4
+_FORMAT: Final = 5
 """Of the model files: raise it when their content changes."""
+
+_UNREADABLE: Final = (KeyError, TypeError, ValueError, lgb.basic.LightGBMError)
+"""What reading a document of another content raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class TrainedModel:
     context_hash, train_days
         The context pairs and the training window that it was trained for.
     name, shared_name
-        Of its file and of the file of its shared models, without ending.
+        Of its file and of the file of its label scale, without ending; pooled trees are named after it.
     """
 
     pair: str
@@ -61,6 +65,16 @@ class TrainedModel:
     shared_name: str
     safety: SafetyModel
 
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Return the names of all files that it was read from."""
+        levels = pooled_weights(self.parameters["quantile_alpha"])
+        return (
+            self.name,
+            self.shared_name,
+            *(pooled_name(self.shared_name, level) for level in levels),
+        )
+
     def misfits(self, settings: FeederSettings) -> list[str]:
         """Return the keys of the config that ask for another model than this one, which still serves."""
         keys = []
@@ -71,6 +85,14 @@ class TrainedModel:
         return keys
 
 
+def pooled_name(shared_name: str, level: float) -> str:
+    """Return the name of the file of a level's pooled trees.
+
+    A file a level: pairs of many levels share one scale, and each level is fitted when first needed.
+    """
+    return f"{shared_name}-{level:g}"
+
+
 class ModelStore:
     """The folder of model files; shared models are read once and handed to all pairs."""
 
@@ -78,26 +100,28 @@ class ModelStore:
         self.folder = folder
         self._settings = settings
         self._scales: dict[str, LabelScale] = {}
-        self._pooled: dict[tuple[str, float], lgb.Booster] = {}
+        self._pooled: dict[str, lgb.Booster | None] = {}
 
     def path(self, name: str) -> Path:
         """Return where the model of that name is."""
         return self.folder / f"{name}.json"
 
-    def save_shared(self, name: str, shared: SharedModels) -> None:
-        """Keep scale and pooled trees of a cut."""
-        scale = shared.scale
+    def save_scale(self, name: str, scale: LabelScale) -> None:
+        """Keep the label scale of a cut."""
         document = {
             "format": _FORMAT,
-            "cut_s": shared.cut_s,
+            "cut_s": scale.cut_s,
             "equations": scale.equations.tolist(),
             "mean": scale.mean.tolist(),
             "std": scale.std.tolist(),
             "coefficients": {pair: c.tolist() for pair, c in sorted(scale.coefficients.items())},
-            "scale_trees": None if scale.trees is None else scale.trees.model_to_string(),
-            "pooled": {str(a): trees.model_to_string() for a, trees in shared.pooled.items()},
+            "trees": _text_of(scale.trees),
         }
         write_checked(self.path(name), document)
+
+    def save_pooled(self, name: str, trees: lgb.Booster | None) -> None:
+        """Keep the pooled trees of one level; None where history was too short for any."""
+        write_checked(self.path(name), {"format": _FORMAT, "trees": _text_of(trees)})
 
     def save(
         self,
@@ -112,7 +136,7 @@ class ModelStore:
 
         Of a pair outside of the context the weights of its label scale, too: the shared file has none.
         """
-        scale, shared = model.shared.scale, self.load_shared(shared_name).scale
+        scale, shared = model.shared.scale, self.load_scale(shared_name)
         is_known = scale.is_fallback or model.pair in shared.coefficients
         weights = None if is_known else scale.coefficients[model.pair].tolist()
         document = {
@@ -147,7 +171,7 @@ class ModelStore:
                 raise ModelError(f"model {self.path(name)} is for side {side}")
             parameters = {p.name: p.restore(document["parameters"][p.name]) for p in PARAMETERS}
             alpha = parameters["quantile_alpha"]
-            shared = self.load_shared(document["shared"], tuple(pooled_weights(alpha)))
+            shared = self.load_shared(document["shared"], pooled_weights(alpha))
             if document["scale_weights"] is not None:
                 shared = shared.with_weights(pair, np.array(document["scale_weights"]))
             own = lgb.Booster(model_str=document["trees"])
@@ -163,47 +187,67 @@ class ModelStore:
                 document["shared"],
                 SafetyModel(pair, side, alpha, shared, own, float(document["rule_constant"])),
             )
-        except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as error:
-            raise ModelError(f"model {self.path(name)} can't be used: {error!r}") from error
+        except _UNREADABLE as error:
+            raise self._unusable(name, error) from error
 
-    def load_shared(self, name: str, alphas: Sequence[float] = ()) -> SharedModels:
-        """Return the scale of a cut, and the pooled trees of the levels asked for.
+    def load_scale(self, name: str) -> LabelScale:
+        """Return the label scale of a cut.
 
         Raises
         ------
         ModelError
             When the file is missing or damaged.
         """
-        missing = [alpha for alpha in alphas if (name, alpha) not in self._pooled]
-        cut_s = int(name.split("-")[1])
-        if name not in self._scales or missing:
+        if name not in self._scales:
             document = self._read(name)
             try:
-                coefficients = {p: np.array(c) for p, c in document["coefficients"].items()}
-                mean, std = np.array(document["mean"]), np.array(document["std"])
-                text = document["scale_trees"]
-                trees = None if text is None else lgb.Booster(model_str=text)
-                equations = np.array(document["equations"])
-                scale = LabelScale(cut_s, mean, std, equations, coefficients, trees)
-                self._scales.setdefault(name, scale)
-                for alpha in missing if document["pooled"] else ():
-                    text = document["pooled"][str(alpha)]
-                    self._pooled[name, alpha] = lgb.Booster(model_str=text)
-            except (KeyError, TypeError, ValueError, lgb.basic.LightGBMError) as error:
-                raise ModelError(f"model {self.path(name)} can't be used: {error!r}") from error
-        pooled = {a: self._pooled[name, a] for a in alphas if (name, a) in self._pooled}
-        return SharedModels(cut_s, self._scales[name], pooled)
+                self._scales[name] = LabelScale(
+                    document["cut_s"],
+                    np.array(document["mean"]),
+                    np.array(document["std"]),
+                    np.array(document["equations"]),
+                    {p: np.array(c) for p, c in document["coefficients"].items()},
+                    _trees_of(document["trees"]),
+                )
+            except _UNREADABLE as error:
+                raise self._unusable(name, error) from error
+        return self._scales[name]
+
+    def load_pooled(self, name: str) -> lgb.Booster | None:
+        """Return the pooled trees of a level, None where history was too short; raises as above."""
+        if name not in self._pooled:
+            document = self._read(name)
+            try:
+                self._pooled[name] = _trees_of(document["trees"])
+            except _UNREADABLE as error:
+                raise self._unusable(name, error) from error
+        return self._pooled[name]
+
+    def load_shared(self, name: str, levels: Iterable[float]) -> SharedModels:
+        """Return the scale of a cut with the pooled trees of some levels; raises as above."""
+        scale = self.load_scale(name)
+        trees = {level: self.load_pooled(pooled_name(name, level)) for level in levels}
+        pooled = {level: booster for level, booster in trees.items() if booster is not None}
+        return SharedModels(scale.cut_s, scale, pooled)
 
     def keep_only(self, models: Iterable[TrainedModel]) -> None:
-        """Delete the files of all other models, and free what they shared."""
+        """Delete the files of all other models, and free what they shared.
+
+        Pooled trees of levels that no model has any more stay as long as their scale: the next
+        parameters may have them again.
+        """
         models = list(models)
         shared = {model.shared_name for model in models}
-        keep = shared | {model.name for model in models}
+        pooled = {pooled_name(name, level) for name in shared for level in POOLED_ALPHAS}
+        keep = shared | pooled | {model.name for model in models}
         for path in self.folder.glob("*.json"):
             if path.stem not in keep:
                 path.unlink(missing_ok=True)
         self._scales = {name: scale for name, scale in self._scales.items() if name in shared}
-        self._pooled = {key: trees for key, trees in self._pooled.items() if key[0] in shared}
+        self._pooled = {name: trees for name, trees in self._pooled.items() if name in pooled}
+
+    def _unusable(self, name: str, error: Exception) -> ModelError:
+        return ModelError(f"model {self.path(name)} can't be used: {error!r}")
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
@@ -215,3 +259,11 @@ class ModelStore:
         if document.get("format") != _FORMAT:
             raise ModelError(f"model {self.path(name)} has format {document.get('format')}")
         return document
+
+
+def _text_of(trees: lgb.Booster | None) -> str | None:
+    return None if trees is None else trees.model_to_string()
+
+
+def _trees_of(text: str | None) -> lgb.Booster | None:
+    return None if text is None else lgb.Booster(model_str=text)

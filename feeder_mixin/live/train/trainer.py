@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lightgbm as lgb
 import numpy as np
 import pandas as pd
 
 from feeder_mixin.errors import ModelError
 from feeder_mixin.live.serve.candles import DataFolder, Tail
-from feeder_mixin.live.train.models import ModelStore
+from feeder_mixin.live.train.models import ModelStore, pooled_name
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.quantile import (
+    SharedModels,
+    fit_pooled,
     fit_safety_model,
-    fit_shared,
+    pair_rows,
+    pooled_dataset,
     pooled_weights,
     shared_context,
 )
 from feeder_mixin.model.rows import DAY_S
+from feeder_mixin.model.scale import LabelScale, fit_scale
 from feeder_mixin.schema import PARAMETERS, hash48
 from feeder_mixin.settings import FeederSettings
 
@@ -61,6 +67,8 @@ class Trainer:
     listed_s: Mapping[str, int] = field(default_factory=dict)
     market: FeatureContext = field(init=False)
     _context_rows: dict[str, pd.DataFrame] = field(default_factory=dict, init=False)
+    _datasets: dict[str, lgb.Dataset | None] = field(default_factory=dict, init=False)
+    _context_shares: dict[int, float] = field(default_factory=dict, init=False)
     _hashes: dict[tuple[str, int], str] = field(default_factory=dict, init=False)
     _hashed: dict[str, tuple[int, Any]] = field(default_factory=dict, init=False)
 
@@ -81,16 +89,19 @@ class Trainer:
         self,
         pair: str,
         candles: pd.DataFrame,
-        table: pd.DataFrame,
         parameters: Mapping[str, float],
         cut_s: int,
+        table: pd.DataFrame | None = None,
     ) -> str:
         """Return the name of the pair's model at a cut; fitted unless its file is there.
 
         Parameters
         ----------
-        candles, table
-            All the pair's candles, and `FeatureContext.build` of them.
+        candles
+            All the pair's candles.
+        table
+            `FeatureContext.build` of them, where the caller has it; without, only the rows that are
+            learned from are made, which gives the same model.
 
         Raises
         ------
@@ -99,15 +110,21 @@ class Trainer:
         StateError
             When the model can't be written.
         """
-        s = self.settings
+        s, label = self.settings, self.settings.label(self.timeframe_s)
         name = self.name(pair, candles, parameters, cut_s)
         if self._is_there(name):
             return name
-        levels = tuple(pooled_weights(parameters["quantile_alpha"]))
+        levels = pooled_weights(parameters["quantile_alpha"])
         shared_name = self._fit_shared(cut_s, levels)
-        label = s.label(self.timeframe_s)
-        shared = self.store.load_shared(shared_name).with_pair(pair, table, label)
-        model, rows = fit_safety_model(pair, table, label, parameters, shared, s.train_days)
+        outline = None
+        if table is None:
+            choose = partial(pair_rows, timeframe_s=self.timeframe_s)
+            table, outline = self.market.build_for_fit(candles, choose)
+        scale = self.store.load_scale(shared_name).with_pair(pair, table, label)
+        shared = SharedModels(cut_s, scale, {})  # its pooled trees are no part of a fit
+        model, rows = fit_safety_model(
+            pair, table, label, parameters, shared, s.train_days, outline
+        )
         share = self.context_share(cut_s)
         self.store.save(name, shared_name, model, parameters, len(rows), share)
         return name
@@ -117,6 +134,8 @@ class Trainer:
 
         A pair without candles counts 0, and one that was listed later only from then on.
         """
+        if cut_s in self._context_shares:
+            return self._context_shares[cut_s]
         shares = []
         for pair in self.settings.context_pairs:
             start_s = max(cut_s - self.settings.train_days * DAY_S, self.listed_s.get(pair, 0))
@@ -124,7 +143,8 @@ class Trainer:
             shares.append(
                 min(1.0, self._n_candles(pair, start_s, cut_s) / wanted) if wanted > 0 else 1.0
             )
-        return float(np.mean(shares))
+        self._context_shares[cut_s] = float(np.mean(shares))
+        return self._context_shares[cut_s]
 
     def _n_candles(self, pair: str, start_s: float, stop_s: float) -> int:
         if pair not in self.context:
@@ -135,21 +155,35 @@ class Trainer:
         )
         return int(np.isfinite(frame["close"].to_numpy()[first:last]).sum())
 
-    def _fit_shared(self, cut_s: int, levels: tuple[float, ...]) -> str:
-        """Return the name of the context's models at a cut, one fit for all pairs.
+    def _fit_shared(self, cut_s: int, levels: Iterable[float]) -> str:
+        """Return the name of the context's models at a cut; fitted is what has no file.
 
-        Pooled trees are grown at the levels asked for only: most pairs share one, and a level costs as
-        much as half of the scale.
+        One scale serves all pairs, and pooled trees are grown once for each level that some pair asks
+        for: a level costs half as much as the scale.
         """
-        identity = self._identity(self.context, cut_s)
-        name = f"shared-{cut_s}-{hash48(identity, repr(levels)):012x}"
+        name = f"shared-{cut_s}-{hash48(self._identity(self.context, cut_s)):012x}"
+        label = self.settings.label(self.timeframe_s)
         try:
-            self.store.load_shared(name)
+            scale = self.store.load_scale(name)
         except ModelError:
-            label = self.settings.label(self.timeframe_s)
-            shared = fit_shared(self._context_tables(), cut_s, label, levels)
-            self.store.save_shared(name, shared)
+            self.store.save_scale(name, fit_scale(self._context_tables(), cut_s, label))
+            scale = self.store.load_scale(name)  # as it serves: read back
+        for level in levels:
+            level_name = pooled_name(name, level)
+            try:
+                self.store.load_pooled(level_name)
+            except ModelError:
+                dataset = self._pooled_dataset(name, scale)
+                trees = None if dataset is None else fit_pooled(dataset, level)
+                self.store.save_pooled(level_name, trees)
         return name
+
+    def _pooled_dataset(self, name: str, scale: LabelScale) -> lgb.Dataset | None:
+        """Return what the pooled trees of all levels learn from, made once for a scale."""
+        if name not in self._datasets:
+            label = self.settings.label(self.timeframe_s)
+            self._datasets = {name: pooled_dataset(self._context_tables(), scale, label)}
+        return self._datasets[name]
 
     def _is_there(self, name: str) -> bool:
         if not self.store.path(name).exists():
@@ -176,8 +210,7 @@ class Trainer:
             str(FEATURE_HASH),
             str(self.settings.horizon_candles),
             str(self.timeframe_s),
-            version("feeder-mixin"),
-            version("lightgbm"),
+            *_versions(),
         )
         return "|".join((*parts, *recipe))
 
@@ -198,6 +231,12 @@ class Trainer:
             if n:
                 self._hashed[pair] = (n, digest)
         return self._hashes[pair, cut_s]
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    """Return what decides, beside the recipe, which trees are grown; reading them takes 10 ms."""
+    return version("feeder-mixin"), version("lightgbm")
 
 
 def make_trainer(

@@ -93,10 +93,10 @@ class _PairBacktest:
 
     def _model(self, cut_s: int) -> TrainedModel:
         name = self.trainer.fit(
-            self.loaded.pair, self.candles, self.table, self.loaded.parameters, cut_s
+            self.loaded.pair, self.candles, self.loaded.parameters, cut_s, self.table
         )
         model = self.trainer.store.load(name)
-        for used in (name, model.shared_name):
+        for used in model.file_names:
             self.trainer.store.path(used).touch()
         return model
 
