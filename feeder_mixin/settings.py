@@ -35,6 +35,9 @@ MODEL_MAX_AGE_HOURS: Final = 360.0
 _LEAST_RETRAIN_HOURS: Final = 0.05  # three minutes; a typo must not train without end
 _HOURS_OF_A_YEAR: Final = 8_760
 
+_LEAST_CHECK_MINUTES: Final = 0.05  # three seconds; a typo must not ask a store without end
+_MINUTES_OF_A_DAY: Final = 1_440
+
 DEFAULT_CONTEXT_PAIRS: Final = 10
 """How many of a feeder's own pairs are context by default, beside the BTC that is priced as they are."""
 
@@ -83,6 +86,8 @@ class FeederSettings:
     train_days, retrain_hours, model_max_age_hours, last_good_max_days
         Training window of a pair's trees; how often models are due; age at which a model calls
         nothing safe any more; age limit of the last good copy (None: no limit).
+    check_store_minutes
+        How often a running bot asks the store for newer records; None: it waits for SIGUSR1.
     blacklisted
         Pairs of `pairs` that ``exchange.pair_blacklist`` covers: freqtrade's bot leaves them out.
     config_paths
@@ -108,6 +113,7 @@ class FeederSettings:
     retrain_hours: float = RETRAIN_HOURS
     model_max_age_hours: float = MODEL_MAX_AGE_HOURS
     last_good_max_days: float | None = None
+    check_store_minutes: float | None = None
     blacklisted: tuple[str, ...] = ()
 
     def with_context(self, is_there: Callable[[str], bool]) -> FeederSettings:
@@ -197,6 +203,13 @@ def _hours(value: object) -> str | None:
     return None
 
 
+def _minutes(value: object) -> str | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not _LEAST_CHECK_MINUTES <= cast("float", value) <= _MINUTES_OF_A_DAY:
+        return f"minutes from {_LEAST_CHECK_MINUTES:g} to {_MINUTES_OF_A_DAY}; leave it out for no checks"
+    return None
+
+
 def _side(value: object) -> str | None:
     return None if value in SIDES else "'long' or 'short'"
 
@@ -221,6 +234,7 @@ _FEEDER_KEYS: Final[Mapping[str, Callable[[object], str | None]]] = {
     "retrain_hours": _hours,
     "model_max_age_hours": _hours,
     "last_good_max_days": _above_zero(3650.0),
+    "check_store_minutes": _minutes,
 }
 """The fixed keys of the ``feeder`` block, and what each value must be."""
 

@@ -198,6 +198,7 @@ def test_build_settings_of_a_minimal_block_fills_the_defaults():
     assert settings.context_pairs == (BTC_PAIR, "ETH/USDT:USDT", "SOL/USDT:USDT")
     assert (settings.train_days, settings.retrain_hours) == (150.0, 24.0)
     assert (settings.last_good_max_days, settings.store_url) == (None, None)
+    assert settings.check_store_minutes is None
 
 
 def test_build_settings_with_many_pairs_takes_the_first_ten_as_context():
@@ -228,6 +229,7 @@ def test_build_settings_of_every_key_takes_each():
         "train_days": 60,
         "retrain_hours": 0.5,
         "last_good_max_days": 7,
+        "check_store_minutes": 5,
     }
     settings = build(make_config(**values))
     assert {key: getattr(settings, key) for key in values} == values
@@ -260,6 +262,12 @@ def test_build_settings_of_every_key_takes_each():
         pytest.param("retrain_hours", float("inf"), id="retrain-infinite"),
         pytest.param("last_good_max_days", 0, id="last-good-0"),
         pytest.param("last_good_max_days", None, id="last-good-null"),
+        pytest.param("check_store_minutes", 0, id="check-0"),
+        pytest.param("check_store_minutes", -5, id="check-negative"),
+        pytest.param("check_store_minutes", "5", id="check-text"),
+        pytest.param("check_store_minutes", True, id="check-bool"),
+        pytest.param("check_store_minutes", float("nan"), id="check-nan"),
+        pytest.param("check_store_minutes", 1e-9, id="check-without-end"),
     ],
 )
 def test_build_settings_with_wrong_value_names_key_value_and_expectation(key, value):

@@ -354,10 +354,19 @@ def _older(facts: Facts, what: str) -> Verdict:
     """Return the verdict on a bot that lags behind the store."""
     if _is_pending(facts):
         return Verdict("warn", f"{what}; a reload is under way", "wait, then run doctor again")
+    minutes = facts.settings.check_store_minutes
+    if minutes is not None:
+        return Verdict(
+            "warn",
+            f"{what}; the bot asks the store every {minutes:g} minutes",
+            f"wait, then run doctor again, or {facts.command('reload')}; if that does not help, the bot "
+            "reads another store (FEEDER_STORE_URL of its own environment)",
+        )
     return Verdict(
         "fail",
         f"{what}; no reload is pending",
-        f"{facts.command('reload')}; if that does not help, the bot reads another "
+        f"{facts.command('reload')}, or set feeder.check_store_minutes where the optimizer is on another "
+        "host; if that does not help, the bot reads another "
         "store (FEEDER_STORE_URL of its own environment)",
     )
 

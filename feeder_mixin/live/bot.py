@@ -1,9 +1,10 @@
 """The live side of one running bot, put together; what the strategy's callbacks call.
 
-Threads: the bot's main thread starts, stops and predicts; ``feeder-reload`` answers SIGUSR1;
-``feeder-training`` keeps models up to date; ``feeder-state`` writes the state folder. What a candle
-reads is one snapshot of the `ParameterCache`; everything else they share (candle tails, reload
-counts, errors) is replaced whole, never changed in place.
+Threads: the bot's main thread starts, stops and predicts; ``feeder-reload`` answers SIGUSR1 and, where
+the config says so, asks the store for newer records; ``feeder-training`` keeps models up to date;
+``feeder-state`` writes the state folder. What a candle reads is one snapshot of the `ParameterCache`;
+everything else they share (candle tails, reload counts, errors) is replaced whole, never changed in
+place.
 """
 
 from __future__ import annotations
@@ -89,7 +90,10 @@ class LiveFeeder:
             history, due, self._cache, self._models, self._keeper.changed
         )
         self._reloader = Reloader(folder, self._cache, self._keeper, messages, self._memory)
-        self._watcher = SignalWatcher(self.reload)
+        minutes = self.settings.check_store_minutes
+        self._watcher = SignalWatcher(
+            self.reload, self.check_store, None if minutes is None else minutes * 60
+        )
 
     def start(self) -> None:
         """Take over the signal, load parameters and what served before, start the threads.
@@ -134,6 +138,11 @@ class LiveFeeder:
         """Load anew and train what that changed; on the reload thread."""
         self._reloader.reload()
         self._training.wake()
+
+    def check_store(self) -> None:
+        """Load anew when the store has newer records than were loaded; on the reload thread."""
+        if self._reloader.check_store():
+            self._training.wake()
 
     @property
     def snapshot(self) -> ParameterSnapshot:

@@ -101,6 +101,12 @@ class Latest:
     expired: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def times(self) -> dict[str, int]:
+        """Return pair -> time of its newest complete point that is not in the future."""
+        known = {pair: record.time_ns for pair, record in self.records.items()}
+        return known | {p: n.time_ns for p, n in self.rejected.items()} | dict(self.expired)
+
+    @property
     def incomplete(self) -> dict[str, Note]:
         """Return pair -> its newest half-written point, where the store holds no complete one."""
         known = {*self.records, *self.rejected, *self.expired}

@@ -351,6 +351,17 @@ BROKEN = {
     ),
     "reload under way": (pending, "reload", "warn", "3 requested, 2 completed"),
     "newer record in the store": (newer_record, "parameters", "fail", "no reload is pending"),
+    "newer record and a bot that asks by itself": (
+        lambda p: (
+            newer_record(p),
+            p.configure(
+                feeder={"side": "short", "context_pairs": list(CONTEXT), "check_store_minutes": 5}
+            ),
+        ),
+        "parameters",
+        "warn",
+        "the bot asks the store every 5 minutes",
+    ),
     "newer record and a reload under way": (
         lambda p: (newer_record(p), pending(p)),
         "parameters",

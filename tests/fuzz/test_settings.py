@@ -27,6 +27,7 @@ CONFIG = {
         "train_days": 150,
         "retrain_hours": 24,
         "last_good_max_days": 7,
+        "check_store_minutes": 5,
     },
 }
 SECRET = "s3cr3t-T0ken"  # noqa: S105  (of no server)

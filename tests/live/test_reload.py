@@ -331,6 +331,45 @@ def test_stop_waits_for_a_reload_under_way():
     assert done == [True]
 
 
+def test_check_comes_every_so_often_and_a_request_during_one_is_answered_after_it():
+    """The clock asks on the watcher's thread; SIGUSR1 works meanwhile, and puts the next check off."""
+    begun, gate, calls = threading.Event(), threading.Event(), []
+
+    def check():
+        calls.append("check")
+        begun.set()
+        gate.wait(DEADLINE_S)
+        if len(calls) > 3:
+            raise ZeroDivisionError  # a defect ends nothing
+
+    watcher = SignalWatcher(lambda: calls.append("reload"), check, 0.05)
+    watcher.install()
+    watcher.start()
+    try:
+        assert begun.wait(DEADLINE_S)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.1)
+        assert calls == ["check"]
+        gate.set()
+        wait_until(lambda: len(calls) >= 6, "checks after the request")
+        assert calls[:3] == ["check", "reload", "check"]
+    finally:
+        gate.set()
+        watcher.stop()
+
+
+def test_watcher_without_a_period_never_checks():
+    """A config without `check_store_minutes` asks the store at signals only."""
+    calls = []
+    watcher = SignalWatcher(lambda: calls.append("reload"), lambda: calls.append("check"))
+    watcher.install()
+    watcher.start()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    wait_until(lambda: calls, "the reload")
+    watcher.stop()
+    assert calls == ["reload"]
+
+
 # ------------------------------------------------------------------ the bot's reload
 
 
@@ -439,6 +478,78 @@ def test_failed_reload_changes_nothing_is_reported_and_the_next_recovers(
     live.reload()
     assert live.snapshot.generation == before.generation + 1
     assert status(live)["reload"]["last_error"] is None
+
+
+def messages_of(caplog, *levels: int) -> list[str]:
+    """Return what was logged at some levels."""
+    return [r.getMessage() for r in caplog.records if r.levelno in levels]
+
+
+def test_check_reloads_when_the_store_has_moved_and_only_then(live, write_store, caplog):
+    """A newer record is a reload of its own kind, counted as any; nothing moved is no line above DEBUG."""
+    live.check_store()
+    assert live.snapshot.generation == 1
+    assert status(live)["reload"]["requested"] == 0
+    assert messages_of(caplog, logging.INFO, logging.WARNING, logging.ERROR) == []
+    write_store(market_record(ETH, time.time_ns(), num_leaves=40))
+    with caplog.at_level(logging.INFO):
+        live.check_store()
+    assert live.snapshot.generation == 2
+    assert live.snapshot.pairs[ETH].loaded.parameters["num_leaves"] == 40
+    counts = status(live)["reload"]
+    assert (counts["requested"], counts["completed"], counts["last_error"]) == (1, 1, None)
+    (line,) = [t for t in messages_of(caplog, logging.INFO) if t.startswith("Store has moved")]
+    assert "trigger=check_store_minutes pairs=1 newest=20" in line
+    live.check_store()
+    assert live.snapshot.generation == 2
+
+
+def test_check_reloads_once_for_a_record_that_is_refused(live, write_store):
+    """What can't be used moves the store's times, too; it is looked at once, not at every check."""
+    write_store(market_record(ETH, time.time_ns(), metrics={"side": -1.0}))
+    live.check_store()
+    assert live.snapshot.generation == 2
+    assert live.snapshot.pairs[ETH].loaded.rejected is not None
+    live.check_store()
+    assert live.snapshot.generation == 2
+
+
+def test_check_of_a_store_that_is_down_is_said_once_and_again_when_it_is_back(
+    live, monkeypatch, caplog, write_store
+):
+    """A night without store is one warning; what was written meanwhile is loaded afterwards."""
+    caplog.set_level(logging.INFO)
+    load = reloader.load_times
+    for reason in ("timed out", "connection refused", "timed out"):
+        monkeypatch.setattr(
+            reloader,
+            "load_times",
+            lambda *_, r=reason: (_ for _ in ()).throw(StoreUnavailableError(r)),
+        )
+        live.check_store()
+    assert [t[:30] for t in messages_of(caplog, logging.WARNING)] == [
+        "Store can't be asked for newer"
+    ]
+    monkeypatch.setattr(reloader, "load_times", load)
+    write_store(market_record(ETH, time.time_ns(), num_leaves=40))
+    live.check_store()
+    assert sum(t.startswith("Store answers again") for t in messages_of(caplog, logging.INFO)) == 1
+    assert live.snapshot.pairs[ETH].loaded.parameters["num_leaves"] == 40
+
+
+def test_bot_on_another_host_picks_new_records_up_by_itself(world, tmp_path, write_store):
+    """With `check_store_minutes` no signal is needed."""
+    write_store(market_record(ETH, time.time_ns() - 10**9, num_leaves=31))
+    settings = world.settings(tmp_path / "user_data", pairs=(ETH,), check_store_minutes=0.05)
+    settings = replace(settings, check_store_minutes=0.002)  # not to wait three seconds
+    feeder = LiveFeeder(world.folder(settings), lambda _pair: world.candles[ETH].iloc[:0])
+    feeder.start()
+    try:
+        write_store(market_record(ETH, time.time_ns(), num_leaves=40))
+        wait_until(lambda: feeder.snapshot.generation == 2, "the reload")
+        assert feeder.snapshot.pairs[ETH].loaded.parameters["num_leaves"] == 40
+    finally:
+        feeder.stop()
 
 
 def test_failed_reload_leaves_the_token_nowhere(live, monkeypatch, caplog):

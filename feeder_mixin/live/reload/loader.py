@@ -87,6 +87,8 @@ class Loaded:
         The store and how it was chosen, for messages; without secrets.
     records
         Pair -> record that the store gave just now.
+    times
+        Pair -> time of the newest record that the store has of it, usable or not.
     error
         Why the store gave no answer, or None. Only at start: later a load without answer fails.
     """
@@ -95,6 +97,7 @@ class Loaded:
     store: str
     records: Mapping[str, ParameterRecord] = field(default_factory=dict)
     error: str | None = None
+    times: Mapping[str, int] = field(default_factory=dict)
     took_ms: float = 0.0
 
     @property
@@ -158,7 +161,23 @@ def load_parameters(
         for pair in settings.pairs
     }
     took_ms = (time.perf_counter() - started) * 1000
-    return Loaded(pairs, description, usable, error, took_ms)
+    return Loaded(pairs, description, usable, error, latest.times, took_ms)
+
+
+def load_times(settings: FeederSettings, environ: Mapping[str, str]) -> dict[str, int]:
+    """Return pair -> time of the newest record that the store has of it now, usable or not.
+
+    By the question of a load: it is one query, and a bot asks it every few minutes at most.
+
+    Raises
+    ------
+    StoreError
+        When the store gives no answer.
+    SettingsError
+        When the store's URL or token is wrong.
+    """
+    url, _ = choose_store_url(None, environ, settings)
+    return _ask_store(settings, url, environ).times
 
 
 def _first_of(pair: str, *sources: Mapping[str, LoadedPair]) -> LoadedPair:

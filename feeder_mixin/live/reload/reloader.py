@@ -1,7 +1,7 @@
-"""Loads at start and at every signal: ask the store, swap, keep the last good copy, say it.
+"""Loads at start, at every signal, and when the store has moved: ask it, swap, keep a copy, say it.
 
-The start's load runs on the main thread before the signal is answered, a reload on the watcher's
-thread: never two at once.
+The start's load runs on the main thread before the signal is answered, reloads and checks on the
+watcher's thread: never two at once.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 
 from feeder_mixin.errors import FeederError
 from feeder_mixin.live._memory import FeederMemory
 from feeder_mixin.live._messages import Messages
+from feeder_mixin.live._once import OnceLog
 from feeder_mixin.live.announce import log_loaded, log_start
-from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters
+from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters, load_times
 from feeder_mixin.live.serve.candles import DataFolder, forming_candle_s
 from feeder_mixin.live.serve.snapshot import ParameterCache
 from feeder_mixin.live.state.keeper import StateKeeper
@@ -45,6 +47,9 @@ class Reloader:
         self._settings, self._timeframe_s = folder.settings, folder.timeframe_s
         self._cache, self._keeper, self._messages = cache, keeper, messages
         self._memory, self._counts = memory, memory.reloads
+        self._times: Mapping[str, int] = {}
+        """Pair -> time of the newest record that the store had of it at the last load."""
+        self._once = OnceLog()
 
     def load_first(self) -> None:
         """Load at start: the store, the last good copy or the defaults."""
@@ -59,6 +64,35 @@ class Reloader:
             self._counts.count_request()
             self._counts.complete(attempt, loaded.error)
         self._messages.started(loaded)
+
+    def check_store(self) -> bool:
+        """Load again when the store's newest times have moved; return whether they have."""
+        try:
+            times = load_times(self._settings, os.environ)
+        except FeederError as error:
+            # Only the first time: what a store that is down says may differ from check to check.
+            if self._once.is_new("store", "down"):
+                logger.warning(
+                    "Store can't be asked for newer records, said once feeder=%s error=%s",
+                    self._settings.feeder_id,
+                    error,
+                )
+            return False
+        if self._once.forget("store"):
+            logger.info("Store answers again feeder=%s", self._settings.feeder_id)
+        moved = [pair for pair, time_ns in times.items() if time_ns != self._times.get(pair)]
+        gone = self._times.keys() - times.keys()
+        if not moved and not gone:
+            logger.debug("Store has no newer records feeder=%s", self._settings.feeder_id)
+            return False
+        logger.info(
+            "Store has moved, reloading feeder=%s trigger=check_store_minutes pairs=%d newest=%s",
+            self._settings.feeder_id,
+            len(moved) + len(gone),
+            format_time_ns(max(times.values())) if times else "none",
+        )
+        self.reload()
+        return True
 
     def reload(self) -> None:
         """Load again and swap; after a failure the bot keeps its parameters, the reason is logged."""
@@ -97,6 +131,7 @@ class Reloader:
 
     def _put_in_force(self, loaded: Loaded, began: float) -> float:
         """Swap, say and keep what was loaded; return the seconds from `began` to the swap."""
+        self._times = loaded.times
         self._memory.generation += 1
         generation = self._memory.generation
         self._cache.swap_parameters(
