@@ -42,7 +42,6 @@ CHILD = """
 import json, os, signal, sys, threading, time
 from pathlib import Path
 import numpy as np
-from feeder_mixin.live.reload import reloader
 from feeder_mixin.live.reload.watcher import SignalWatcher
 
 store, log = Path(sys.argv[1]), open(sys.argv[2], "a", buffering=1)
