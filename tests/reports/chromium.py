@@ -10,8 +10,8 @@ import base64
 import itertools
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 import aiohttp
 
 PATIENCE_S = 90
+_NUMBERS = itertools.count(1)
+"""Of the commands to any browser: an answer has its command's."""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -35,17 +37,18 @@ class Tab:
     session_id: str = ""
     complaints: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
-    numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its answer; events that come before it are kept."""
-        number = next(self.numbers)
+        number = next(_NUMBERS)
         message = {"id": number, "method": method, "params": parameters}
         if self.session_id:
             message["sessionId"] = self.session_id
         await self.socket.send_json(message)
         while True:
             answer = await self.socket.receive_json(timeout=PATIENCE_S)
+            if answer.get("sessionId", "") != self.session_id:  # the last words of another tab
+                continue
             if answer.get("id") == number:
                 assert "error" not in answer, answer
                 return dict(answer["result"])
@@ -96,46 +99,62 @@ class Tab:
         path.write_bytes(base64.b64decode(answer["data"]))
 
 
-def browse(visit: Callable[[Tab], Awaitable[Any]]) -> Any:
-    """Return what `visit` returns, given a tab of a browser that lives as long as it."""
-    return asyncio.run(_browse(visit))
+Visit = Callable[[Tab], Awaitable[Any]]
 
 
-async def _browse(visit: Callable[[Tab], Awaitable[Any]]) -> Any:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = await asyncio.create_subprocess_exec(
-            str(find_chromium()),
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--disable-background-networking",
-            "--no-first-run",
-            "--remote-debugging-port=0",
-            f"--user-data-dir={profile}",
-            "about:blank",
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+@contextmanager
+def running_browser() -> Iterator[Callable[[Visit], Any]]:
+    """Run a browser for the length of the block, and give a function that visits it with a new tab."""
+    with asyncio.Runner() as runner:
+        ends = AsyncExitStack()
         try:
-            url = await _debugger_url(Path(profile) / "DevToolsActivePort")
-            async with (
-                aiohttp.ClientSession() as session,
-                session.ws_connect(url, max_msg_size=0) as socket,
-            ):
-                tab = Tab(socket)
-                target = await tab.call("Target.createTarget", url="about:blank")
-                attached = await tab.call(
-                    "Target.attachToTarget", targetId=target["targetId"], flatten=True
-                )
-                tab.session_id = attached["sessionId"]
-                for domain in ("Page", "Runtime", "Log", "Network"):
-                    await tab.call(f"{domain}.enable")
-                return await visit(tab)
+            socket = runner.run(_start(ends))
+            yield lambda visit: runner.run(_browse(socket, visit))
         finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            runner.run(ends.aclose())
+
+
+async def _start(ends: AsyncExitStack) -> aiohttp.ClientWebSocketResponse:
+    profile = ends.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+    process = await asyncio.create_subprocess_exec(
+        str(find_chromium()),
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--no-first-run",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={profile}",
+        "about:blank",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    ends.push_async_callback(_kill, process)
+    url = await _debugger_url(Path(profile) / "DevToolsActivePort")
+    session = await ends.enter_async_context(aiohttp.ClientSession())
+    return await ends.enter_async_context(session.ws_connect(url, max_msg_size=0))
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+
+
+async def _browse(socket: aiohttp.ClientWebSocketResponse, visit: Visit) -> Any:
+    browser = Tab(socket)
+    target = await browser.call("Target.createTarget", url="about:blank")
+    attached = await browser.call(
+        "Target.attachToTarget", targetId=target["targetId"], flatten=True
+    )
+    tab = Tab(socket, attached["sessionId"])
+    for domain in ("Page", "Runtime", "Log", "Network"):
+        await tab.call(f"{domain}.enable")
+    try:
+        return await visit(tab)
+    finally:
+        await browser.call("Target.closeTarget", targetId=target["targetId"])
 
 
 async def _debugger_url(file: Path) -> str:

@@ -30,6 +30,13 @@ OVERLAPPING_LABELS = """
 
 
 @pytest.fixture(scope="module")
+def browse():
+    """Give a function that visits one browser, each time with a new tab."""
+    with chromium.running_browser() as browse:
+        yield browse
+
+
+@pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Give the file of a page of ten pairs, one of them hostile, one of an older version."""
     results = builder.make_results((*builder.TEN_PAIRS[:9], HOSTILE))
@@ -39,9 +46,11 @@ def page(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_page_is_drawn_whole_in_silence_and_fits_the_screen(page, width, dark):
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [pytest.param(360, False, id="phone-light"), pytest.param(1280, True, id="desk-dark")],
+)
+def test_page_is_drawn_whole_in_silence_and_fits_the_screen(page, browse, width, dark):
     """No message, no request beside the file, every figure drawn, nothing to scroll sideways."""
 
     async def visit(tab):
@@ -57,10 +66,10 @@ def test_page_is_drawn_whole_in_silence_and_fits_the_screen(page, width, dark):
         without = "[...document.querySelectorAll('section')].filter(s => !s.querySelector('.plot, table, .numbers')).map(s => s.id)"
         assert await tab.evaluate(without) == []
 
-    chromium.browse(visit)
+    browse(visit)
 
 
-def test_labels_of_ten_pairs_do_not_overlap_on_a_phone(tmp_path):
+def test_labels_of_ten_pairs_do_not_overlap_on_a_phone(browse, tmp_path):
     """What can't be read is not shown."""
     path = tmp_path / "report.html"
     path.write_text(render_page(builder.make_report()).html, encoding="utf-8")
@@ -69,10 +78,10 @@ def test_labels_of_ten_pairs_do_not_overlap_on_a_phone(tmp_path):
         await tab.open(path, 360)
         assert await tab.evaluate(OVERLAPPING_LABELS) == []
 
-    chromium.browse(visit)
+    browse(visit)
 
 
-def test_colours_change_with_the_readers_scheme_without_loading_anew(page):
+def test_colours_change_with_the_readers_scheme_without_loading_anew(page, browse):
     """At dusk the page follows: text of a figure is never dark on dark."""
 
     async def visit(tab):
@@ -81,14 +90,14 @@ def test_colours_change_with_the_readers_scheme_without_loading_anew(page):
         by_day = await tab.evaluate(ink)
         night = {"name": "prefers-color-scheme", "value": "dark"}
         await tab.call("Emulation.setEmulatedMedia", features=[night])
-        await tab.evaluate("new Promise(r => setTimeout(r, 1500))")
-        assert await tab.evaluate(ink) != by_day
+        changed = f"new Promise(r => setInterval(() => {ink} !== {by_day!r} && r(true), 50))"
+        assert await tab.evaluate(changed)
         assert tab.complaints == []
 
-    chromium.browse(visit)
+    browse(visit)
 
 
-def test_page_without_a_library_says_so_and_keeps_its_tables(page, tmp_path):
+def test_page_without_a_library_says_so_and_keeps_its_tables(page, browse, tmp_path):
     """A browser that can't unpack shows numbers, not nothing."""
     html = page.read_text(encoding="utf-8")
     start = html.index('id="library">') + len('id="library">')
@@ -103,4 +112,4 @@ def test_page_without_a_library_says_so_and_keeps_its_tables(page, tmp_path):
         assert "can't draw the figures" in said
         assert await tab.evaluate("document.querySelectorAll('table').length") >= 9
 
-    chromium.browse(visit)
+    browse(visit)
