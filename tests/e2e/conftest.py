@@ -28,6 +28,7 @@ from tests.e2e.bot import (
     running_bot,
     running_exchange,
 )
+from tests.inline_executor import InlineExecutor
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -106,12 +107,23 @@ class Project:
             process=process,
         )
 
+    def run_here(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command and its tasks in this process, which has imported all that it needs."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(self.root),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr("feeder_mixin.tune.run.run.ProcessExecutor", InlineExecutor)
+            code = main(command[1:])
+        return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
     def ask(self, command: str) -> Any:
-        """Return what a command that only looks prints: in this process, which has all imported."""
-        printed = io.StringIO()
-        with contextlib.chdir(self.root), contextlib.redirect_stdout(printed):
-            main([command, "--feeder", "test1", "--json"])
-        return json.loads(printed.getvalue())
+        """Return what a command that only looks prints."""
+        done = self.run_here(self.command(command, "--feeder", "test1", "--json"))
+        return json.loads(done.stdout)
 
     def records(self) -> list[dict[str, Any]]:
         """Return what `feeder show --json` prints."""

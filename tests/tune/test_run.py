@@ -112,6 +112,9 @@ def stored(store, pair, measurement="optimized_parameters"):
     return len(points), newest
 
 
+EXECUTOR = "feeder_mixin.tune.run.run.ProcessExecutor"
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """Give a feeder with champions beaten, close, equal and expired, and with none; tuned once."""
@@ -121,13 +124,16 @@ def project(tmp_path_factory):
     write_champion(store, CLOSE, NEARLY, 1)
     write_champion(store, EQUAL, DEFAULT, 1)
     write_champion(store, EXPIRED, BAD, 91)
-    return root, settings, store, run(settings, store, root)
+    # With all pooled trees: fewer are not enough to tell the champions apart.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EXECUTOR, InlineExecutor)
+        return root, settings, store, run(settings, store, root)
 
 
 @pytest.fixture
 def inline(monkeypatch):
     """Run the workers' tasks in this process, with few pooled trees: starting processes takes longer."""
-    monkeypatch.setattr("feeder_mixin.tune.run.run.ProcessExecutor", InlineExecutor)
+    monkeypatch.setattr(EXECUTOR, InlineExecutor)
     monkeypatch.setattr(quantile, "POOLED_TREES", 8)
 
 
