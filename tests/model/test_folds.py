@@ -151,6 +151,15 @@ def test_cuts_of_any_mix_of_pairs_are_few(pairs, days_apart):
     assert all((newest_s - cut_s) % (FOLD_DAYS / 16 * DAY_S) == 0 for cut_s in cuts_s)
 
 
+@pytest.mark.parametrize("labelled_days", [10.1, 20.5, 41.0], ids=["10", "20", "41"])
+def test_test_cut_moves_to_the_next_of_the_grid_where_folds_would_not_fit(labelled_days):
+    """The nearest cut would leave less training for the first fold than four folds take."""
+    _, _, layout = plan(labelled_days + 29 / 288, 180)
+    first_s = layout.test.end_s - layout.labelled_days * DAY_S
+    training_s = layout.folds[0].cut_s - first_s
+    assert training_s >= MIN_FOLDS * (layout.folds[0].end_s - layout.folds[0].cut_s)
+
+
 def test_layout_of_a_pair_that_ends_earlier_has_cuts_of_the_others():
     """A pair whose download stopped a day ago costs no fit of shared models."""
     _, _, layout = plan(400.0, 180)
