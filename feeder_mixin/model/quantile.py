@@ -253,25 +253,25 @@ def pooled_dataset(
     """
     if scale.is_fallback:
         return None
-    stop_s = train_stop_s(scale.cut_s, label)
     parts = []
     for pair in sorted(tables):
-        table = tables[pair]
+        opens_s = open_seconds(tables[pair])
+        rows = select_rows(
+            opens_s,
+            np.ones(len(opens_s), bool),
+            start_s=0,
+            stop_s=train_stop_s(scale.cut_s, label),
+            timeframe_s=label.timeframe_s,
+            every=POOLED_EVERY,
+        )
+        part = tables[pair].iloc[rows]
+        log_scale = scale.log_scale(pair, part)  # once for both sides: it is most of the work here
         for side in SIDES:
-            y = labels(table, side)
-            rows = select_rows(
-                open_seconds(table),
-                np.isfinite(y),
-                start_s=0,
-                stop_s=stop_s,
-                timeframe_s=label.timeframe_s,
-                every=POOLED_EVERY,
-            )
-            if len(rows):
-                part = table.iloc[rows]
-                log_scale = scale.log_scale(pair, part)
-                x = _with_side(tree_features(part, log_scale, side), side)
-                parts.append((x, y[rows] / np.exp(log_scale)))
+            y = labels(part, side)
+            known = np.isfinite(y)
+            if known.any():
+                x = _with_side(tree_features(part, log_scale, side)[known], side)
+                parts.append((x, y[known] / np.exp(log_scale[known])))
     if not parts:
         return None
     return make_dataset(

@@ -21,7 +21,7 @@ with products 6.4, with trees 7.0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -195,9 +195,9 @@ def _linear(x: Array, mean: Array, std: Array, weights: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Training rows of one pair: table, regressors, log excursion, recency weight."""
+    """Training rows of one pair: positions in its table, regressors, log excursion, recency weight."""
 
-    table: pd.DataFrame
+    positions: NDArray[np.int64]
     x: Array
     target: Array
     weight: Array
@@ -221,7 +221,7 @@ def _training_rows(table: pd.DataFrame, cut_s: int, label: LabelSpec) -> _Rows |
     # A unit of ATR is added before the log: many candles have no excursion at all, and log 0 is none.
     target = np.mean([np.log(np.maximum(-y[rows], 0.0) + unit) for y in excursions], axis=0)
     weight = recency_weights(opens_s[rows], cut_s, HALF_LIFE_DAYS)
-    return _Rows(part, regressors(part), target, weight)
+    return _Rows(rows, regressors(part), target, weight)
 
 
 def fit_scale(tables: Mapping[str, pd.DataFrame], cut_s: int, label: LabelSpec) -> LabelScale:
@@ -236,27 +236,55 @@ def fit_scale(tables: Mapping[str, pd.DataFrame], cut_s: int, label: LabelSpec) 
     label
         Horizon and timeframe; the scale is one for both sides.
     """
+    scale, left_over = _fit_linear(tables, cut_s, label)
+    if sum(len(rows.target) for rows in left_over.values()) < MIN_TREE_ROWS:
+        return scale
+    return replace(scale, trees=_fit_trees(tables, left_over))
+
+
+@dataclass(frozen=True, slots=True)
+class _LeftOver:
+    """What the linear part leaves over of one pair: positions in its table, linear part, rest."""
+
+    positions: NDArray[np.int64]
+    linear: Array
+    target: Array
+
+
+def _fit_linear(
+    tables: Mapping[str, pd.DataFrame], cut_s: int, label: LabelSpec
+) -> tuple[LabelScale, dict[str, _LeftOver]]:
+    """Return the scale without trees, and pair -> what trees may learn of it.
+
+    The regressors (60 MB of ten pairs) end with this function: trees take other memory.
+    """
     parts = {
         pair: rows
         for pair in sorted(tables)  # sums depend on the order in their last bit
         if (rows := _training_rows(tables[pair], cut_s, label)) is not None
     }
-    n_rows = sum(len(rows.target) for rows in parts.values())
-    if n_rows < MIN_ROWS:
-        return LabelScale(cut_s, np.empty(0), np.empty(0), np.empty((0, 0)), {})
-    seen = np.hstack([rows.x for rows in parts.values()])
-    mean, std = seen.mean(axis=1), seen.std(axis=1) + 1e-9
+    if sum(len(rows.target) for rows in parts.values()) < MIN_ROWS:
+        return LabelScale(cut_s, np.empty(0), np.empty(0), np.empty((0, 0)), {}), {}
+    mean, std = _moments([rows.x for rows in parts.values()])
     own = {pair: _normal_equations(rows, mean, std) for pair, rows in parts.items()}
     equations: Array = np.mean(np.stack(list(own.values())), axis=0, dtype=np.float64)
     # A pair without a finished label takes the pooled fit.
     coefficients = {pair: _solve(equations, own.get(pair, equations)) for pair in tables}
-    trees = None
-    if n_rows >= MIN_TREE_ROWS:
-        trees = _fit_trees(
-            {pair: _linear(rows.x, mean, std, coefficients[pair]) for pair, rows in parts.items()},
-            parts,
-        )
-    return LabelScale(cut_s, mean, std, equations, coefficients, trees)
+    left_over = {}
+    for pair, rows in parts.items():
+        linear = _linear(rows.x, mean, std, coefficients[pair])
+        left_over[pair] = _LeftOver(rows.positions, linear, rows.target - linear)
+    return LabelScale(cut_s, mean, std, equations, coefficients), left_over
+
+
+def _moments(parts: Sequence[Array]) -> tuple[Array, Array]:
+    """Return mean and standard deviation of each regressor over all pairs together.
+
+    One regressor at a time: all of them at once would take the memory twice more.
+    """
+    columns = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+    moments = np.array([(column.mean(), column.std()) for column in columns])
+    return moments[:, 0], moments[:, 1] + 1e-9
 
 
 def _normal_equations(rows: _Rows, mean: Array, std: Array) -> Array:
@@ -281,8 +309,17 @@ def _solve(pooled: Array, own: Array) -> Array:
     return np.linalg.solve(mixed[:, :-1] + ridge, mixed[:, -1]).astype(np.float64)
 
 
-def _fit_trees(linear: Mapping[str, Array], parts: Mapping[str, _Rows]) -> lgb.Booster:
-    inputs = [_tree_inputs(rows.table, linear[pair]) for pair, rows in parts.items()]
-    left_over = [rows.target - linear[pair] for pair, rows in parts.items()]
-    dataset = lgb.Dataset(np.concatenate(inputs), np.concatenate(left_over), params={**TREE_PARAMS})
+def _fit_trees(
+    tables: Mapping[str, pd.DataFrame], left_over: Mapping[str, _LeftOver]
+) -> lgb.Booster:
+    target = np.concatenate([rows.target for rows in left_over.values()])
+    n_inputs = len(SCALE_TREE_LEVELS) + len(SCALE_TREE_STATES)
+    inputs, end = np.empty((len(target), n_inputs), np.float32), 0
+    for (
+        pair,
+        rows,
+    ) in left_over.items():  # into place: a list and its concatenation are twice as large
+        start, end = end, end + len(rows.target)
+        inputs[start:end] = _tree_inputs(tables[pair].iloc[rows.positions], rows.linear)
+    dataset = lgb.Dataset(inputs, target, params={**TREE_PARAMS})
     return lgb.train(dict(TREE_PARAMS), dataset, TREES)
