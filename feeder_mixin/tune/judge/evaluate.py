@@ -7,7 +7,7 @@ its constant is refitted at each cut, nothing else. A set is fitted once per lev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from feeder_mixin.model.metrics import (
     skill_with_error,
     thinned_misses,
 )
-from feeder_mixin.model.quantile import SharedModels, fit_safety_model
+from feeder_mixin.model.quantile import SafetyModel, SharedModels, fit_safety_model
 from feeder_mixin.model.rows import open_seconds, select_rows
 from feeder_mixin.schema import open_text
 from feeder_mixin.tune.judge.result import Score
@@ -38,17 +38,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Forecasts of one window beside the truth and the ATR rule, arrays of shape (n_rows,).
-
-    `train_mae` is of the model as fitted: its quantiles are calibrated later, on what it serves.
-    """
+    """Forecasts of one window beside the truth and the ATR rule, arrays of shape (n_rows,)."""
 
     excursion: Array
     q: Array
     rule: Array
     opens_s: NDArray[np.int64]
-    train_mae: float
-    n_training: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +56,17 @@ class ServedForecasts:
         Calibrated forecasts of every window.
     everything
         The same rows in one piece.
+    train_mae, n_training
+        Of the test window's model, on the rows that it learned from. As fitted: its quantiles are
+        calibrated later, on what it serves.
     """
 
     alpha: float
     folds: tuple[Forecast, ...]
     test: Forecast
     everything: Forecast
+    train_mae: float
+    n_training: int
 
 
 class Evaluator:
@@ -88,31 +88,48 @@ class Evaluator:
         """
         key = (layout.cuts_s, tuple(sorted(parameters.items())))
         if key not in self._walks:
-            windows = (*layout.folds, layout.test)
-            self._walks[key] = self._calibrated(
-                [self.forecast(window, parameters) for window in windows], parameters[ALPHA]
-            )
+            self._walks[key] = self._walk(layout, parameters)
         return self._walks[key]
 
-    def _calibrated(self, raw: Sequence[Forecast], alpha: float) -> ServedForecasts:
-        s, last = self._settings, raw[-1]
+    def _walk(self, layout: Layout, parameters: Mapping[str, float]) -> ServedForecasts:
+        folds = [self.forecast(window, parameters) for window in layout.folds]
+        model, trained = self._fit(layout.test, parameters)
+        raw = [*folds, self._apply(model, layout.test)]
         excursion, q, rule = (
             np.concatenate([getattr(one, name) for one in raw])
             for name in ("excursion", "q", "rule")
         )
         opens_s = np.concatenate([one.opens_s for one in raw])
-        label_s = s.label.horizon_s
+        alpha, label_s = parameters[ALPHA], self._settings.label.horizon_s
         # In one piece: theta goes on from fold to fold, as it does in a bot from model to model.
         served, _theta = calibrate(q, excursion, opens_s, alpha=alpha, label_s=label_s)
         ends = np.cumsum([len(one.q) for one in raw])[:-1]
         parts = [
             replace(one, q=part) for one, part in zip(raw, np.split(served, ends), strict=True)
         ]
-        everything = Forecast(excursion, served, rule, opens_s, last.train_mae, last.n_training)
-        return ServedForecasts(alpha, tuple(parts[:-1]), parts[-1], everything)
+        return ServedForecasts(
+            alpha,
+            tuple(parts[:-1]),
+            parts[-1],
+            everything=Forecast(excursion, served, rule, opens_s),
+            train_mae=mean_absolute_error(
+                self._excursion[trained], model.predict(self._table.iloc[trained])
+            ),
+            n_training=len(trained),
+        )
 
     def forecast(self, window: Window, parameters: Mapping[str, float]) -> Forecast:
         """Return the model's own quantiles in a window, not calibrated, fitted at its cut."""
+        return self._apply(self._fit(window, parameters)[0], window)
+
+    def _fit(
+        self, window: Window, parameters: Mapping[str, float]
+    ) -> tuple[SafetyModel, NDArray[np.int64]]:
+        """Return the model of a window's cut, and the positions of the rows it learned from."""
+        s, shared = self._settings, self._shared[window.cut_s]
+        return fit_safety_model(s.pair, self._table, s.label, parameters, shared, s.train_days)
+
+    def _apply(self, model: SafetyModel, window: Window) -> Forecast:
         s = self._settings
         rows = select_rows(
             self._opens_s,
@@ -125,22 +142,11 @@ class Evaluator:
             raise CandleError(
                 f"{s.pair}: no candle with features and label after {open_text(window.cut_s)} (gaps?)"
             )
-        model, trained = fit_safety_model(
-            s.pair,
-            self._table,
-            s.label,
-            parameters,
-            self._shared[window.cut_s],
-            s.train_days,
-        )
-        fitted = model.predict(self._table.iloc[trained])
         return Forecast(
             excursion=self._excursion[rows],
             q=model.predict(self._table.iloc[rows]),
             rule=model.rule_constant * self._atr_ratio[rows],
             opens_s=self._opens_s[rows],
-            train_mae=mean_absolute_error(self._excursion[trained], fitted),
-            n_training=len(trained),
         )
 
     def score(self, forecast: Forecast, q: Array, alpha: float) -> Score:
@@ -180,12 +186,12 @@ def record_metrics(evaluator: Evaluator, walk: ServedForecasts) -> dict[str, flo
     metrics: dict[str, float | None] = {
         "backtested_mae": float(np.average(maes, weights=rows)),
         "validation_mae": float(np.mean(maes)),
-        "train_mae": walk.test.train_mae,
+        "train_mae": walk.train_mae,
         "test_mae": score.mae,
         "safety_accuracy": score.safety_accuracy,
         "false_positive_rate": score.false_positive_rate,
         "false_negative_rate": score.false_negative_rate,
-        "training_samples": float(walk.test.n_training),
+        "training_samples": float(walk.n_training),
         "skill": score.skill,
         "skill_se": score.skill_se,
         "exceedance": score.exceedance,
