@@ -8,10 +8,8 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # read by the libraries at import
 
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +23,9 @@ from feeder_mixin.model.folds import Layout, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.settings import LabelSpec, Side
-from feeder_mixin.tune.run.journal import Journal, RunTrials
+from feeder_mixin.tune.search.kept import KeptSearch, SearchLog
 from feeder_mixin.tune.search.space import StudySettings, warm_start_sets
-from feeder_mixin.tune.search.study import Budget, StudyResult, run_study
+from feeder_mixin.tune.search.study import Budget, PreparedPair, StudyResult, run_study
 
 HORIZON, TIMEFRAME_S, TRAIN_DAYS, TOLERANCE = 30, 300, 150.0, 0.01
 FEEDERS = {
@@ -160,22 +158,8 @@ def tune(
 ) -> tuple[StudyResult, float]:
     """Return a study's result and its CPU seconds, first to last trial, redraws included."""
     settings = settings_of(setup, side, seed, fixes)
-    with _journal() as journal:
-        run = journal.begin({settings.pair: {}}, {})[settings.pair]
-        started = time.process_time()
-        result = run_study(
-            settings,
-            setup.table,
-            setup.layout,
-            setup.shared,
-            warm_start_sets(settings, None, []),
-            RunTrials(journal, run.run_id),
-            Budget(n_trials, budget_s),
-        )
-        return result, time.process_time() - started
-
-
-@contextmanager
-def _journal() -> Iterator[Journal]:
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.sqlite") as kept:
-        yield kept
+    started = time.process_time()
+    prepared = PreparedPair(settings, setup.table, setup.layout, setup.shared)
+    warm_start = warm_start_sets(settings, None, [])
+    result = run_study(prepared, warm_start, SearchLog(KeptSearch()), Budget(n_trials, budget_s))
+    return result, time.process_time() - started

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -61,7 +60,7 @@ from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
 from feeder_mixin.tune.judge.evaluate import Evaluator
 from feeder_mixin.tune.run import _tasks as worker
-from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.run._market import Market
 from feeder_mixin.tune.search.space import StudySettings
 from feeder_mixin.tune.search.study import Budget
 
@@ -144,23 +143,16 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
         full(b): load_candles(datadir, full(b), "5m", "futures", "feather").frame for b in context
     }
     pair = full(context[0])
-    with tempfile.TemporaryDirectory() as folder, ProcessExecutor(1) as executor:
-        market = executor.share(worker.Market(frames, label_of("short"), frames[pair].index[-1]))
-        path = Path(folder) / "journal.sqlite"
-        with Journal(path) as journal:
-            run = journal.begin({pair: {}}, {})[pair]
+    settings = StudySettings("bench", pair, label_of("short"), TOLERANCE, TRAIN_DAYS, 0)
+    with ProcessExecutor(1) as executor:
+        market = executor.share(Market(frames, settings.label, frames[pair].index[-1]))
         plan = {"plan": (market, pair, None, 180.0)}
         ((_, layout),) = run_tasks(executor, worker.plan_pair, plan)
         cuts = {str(cut_s): (market, cut_s) for cut_s in layout.cuts_s}
-        shared = {int(key): models for key, models in run_tasks(executor, worker.fit_cut, cuts)}
-        settings = StudySettings("bench", pair, label_of("short"), TOLERANCE, TRAIN_DAYS, 0)
+        models = [executor.share(one) for _, one in run_tasks(executor, worker.fit_cut, cuts)]
         task = worker.PairTask(
             settings=settings,
             layout=layout,
-            candles=None,
-            shared=shared,
-            journal_path=path,
-            run_id=run.run_id,
             budget=Budget(20),
             own=None,
             others=[],
@@ -168,8 +160,11 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
             provenance={},
             market_hash=0,
         )
-        for _ in run_tasks(executor, worker.tune_pair, {pair: (market, task)}):
-            pass
+        batch = worker.Batch(task.kept, None, task.spent)
+        while batch.outcome is None:
+            task = task.after(batch)
+            tune = {pair: (market, None, task, *models)}
+            ((_, batch),) = run_tasks(executor, worker.tune_pair, tune)
         ((_, memory),) = run_tasks(executor, peak_memory_mb, {"memory": (0,)})
     return float(memory)
 

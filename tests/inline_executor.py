@@ -28,7 +28,6 @@ class InlineExecutor:
     def __init__(self, *_arguments: object) -> None:
         self._tasks: deque[tuple[str, Callable[..., Any], tuple[Any, ...]]] = deque()
         self._shared: dict[str, object] = {}
-        self.in_hand: tuple[str, ...] = ()
 
     def share(self, value: object) -> Shared:
         """See `Executor`."""
@@ -50,9 +49,7 @@ class InlineExecutor:
             self.fits.append(tuple(a for a in arguments if not isinstance(a, Shared)))
             type(self).before(key)
             outcome = self._outcome(function, arguments)
-            self.in_hand = (key,)
             while_waiting()
-            self.in_hand = ()
             yield key, outcome
 
     def _outcome(self, function, arguments):

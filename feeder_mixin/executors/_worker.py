@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -15,8 +14,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Final
 
-from feeder_mixin.errors import WorkerError
-from feeder_mixin.executors.base import Shared
+from feeder_mixin.executors._answer import answer
 
 _NICENESS: Final = 10
 _ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -67,7 +65,7 @@ def serve(pipe: Connection) -> None:
             del held[name]
         held.update(add)
         del changes, add
-        pipe.send_bytes(_answer(task, held))
+        pipe.send_bytes(answer(task, held))
 
 
 def _settle() -> None:
@@ -95,26 +93,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait_for([parent.sentinel])
         os._exit(1)
-
-
-def _answer(task: bytes, held: dict[str, object]) -> bytes:
-    """Return a task's pickled result, or the exception that it raised."""
-    try:
-        function, arguments = pickle.loads(task)  # noqa: S301  (written by the parent)
-        values = [held[a.name] if isinstance(a, Shared) else a for a in arguments]
-        return pickle.dumps(function(*values))
-    except Exception as error:  # noqa: BLE001  (the parent decides what becomes of it)
-        return _pickled_error(error)
-
-
-def _pickled_error(error: Exception) -> bytes:
-    told: Exception = error
-    if isinstance(error, MemoryError):  # has no text of its own
-        told = WorkerError(f"its worker is out of memory {error}".rstrip())
-    told.add_note("".join(traceback.format_exception(error)))
-    try:
-        pickled = pickle.dumps(told)
-        pickle.loads(pickled)  # noqa: S301  (an error's constructor may want other arguments)
-    except Exception:  # noqa: BLE001  (whatever another package's errors do)
-        pickled = pickle.dumps(WorkerError(f"{type(error).__name__}: {error}"))
-    return pickled

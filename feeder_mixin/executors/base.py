@@ -32,10 +32,6 @@ class Executor(Protocol):
     def n_workers(self) -> int:
         """Return how many tasks run at a time."""
 
-    @property
-    def in_hand(self) -> tuple[str, ...]:
-        """Return the keys of the tasks that workers have, the longest in hand first."""
-
     def share(self, value: object) -> Shared:
         """Return what stands for a value in the arguments of tasks."""
 

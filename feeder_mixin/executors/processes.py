@@ -14,14 +14,12 @@ import logging
 import multiprocessing
 import os
 import pickle
-import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Final, Self
 
 from feeder_mixin.errors import WorkerError
+from feeder_mixin.executors._queue import Task, TaskQueue
 from feeder_mixin.executors._worker import serve, signals_for_parent
 from feeder_mixin.executors.base import Shared
 
@@ -38,16 +36,6 @@ def available_cores() -> int:
     return max(1, round((usable or 1) - os.getloadavg()[0]))
 
 
-@dataclass(slots=True)
-class _Task:
-    key: str
-    function: Callable[..., Any]
-    arguments: tuple[object, ...]
-    home: str
-    deaths: int = 0
-    since_s: float = 0.0
-
-
 class _DeadError(Exception):
     """A worker process has ended."""
 
@@ -62,19 +50,18 @@ class _Worker:
         with signals_for_parent():
             self._process.start()
         theirs.close()  # the worker's copy is the only one, so that its death closes the pipe
-        self.queue: deque[_Task] = deque()
-        self.task: _Task | None = None
+        self.task: Task | None = None
         self._is_ready = False
         self._held: set[str] = set()
 
-    def give(self, task: _Task, shared: dict[str, object]) -> None:
+    def give(self, task: Task, shared: dict[str, object]) -> None:
         """Begin a task, now or when the process is ready."""
-        self.task, task.since_s = task, time.monotonic()
+        self.task = task
         if self._is_ready:
             self._send(task, shared)
 
-    def _send(self, task: _Task, shared: dict[str, object]) -> None:
-        names = {a.name for a in task.arguments if isinstance(a, Shared)}
+    def _send(self, task: Task, shared: dict[str, object]) -> None:
+        names = set(task.shared_names)
         add = {name: shared[name] for name in names - self._held}
         drop = self._held - shared.keys()
         self._held = (self._held | names) - drop
@@ -122,8 +109,7 @@ class ProcessExecutor:
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._workers: list[_Worker] = []
-        self._waiting: deque[_Task] = deque()
-        self._homes: dict[str, _Worker] = {}
+        self._waiting: TaskQueue[_Worker] = TaskQueue()
         self._shared: dict[str, object] = {}
         self._n_shared = 0
 
@@ -131,12 +117,6 @@ class ProcessExecutor:
     def n_workers(self) -> int:
         """See `Executor`."""
         return self._jobs
-
-    @property
-    def in_hand(self) -> tuple[str, ...]:
-        """See `Executor`."""
-        tasks = [worker.task for worker in self._workers if worker.task is not None]
-        return tuple(task.key for task in sorted(tasks, key=lambda task: task.since_s))
 
     def share(self, value: object) -> Shared:
         """See `Executor`."""
@@ -153,9 +133,7 @@ class ProcessExecutor:
         self, key: str, function: Callable[..., Any], *arguments: object, home: str = ""
     ) -> None:
         """See `Executor`."""
-        worker = self._homes.get(home)
-        queue = self._waiting if worker is None else worker.queue
-        queue.append(_Task(key, function, arguments, home))
+        self._waiting.add(Task(key, function, arguments, home))
 
     def outcomes(
         self, while_waiting: Callable[[], None] = lambda: None
@@ -174,14 +152,11 @@ class ProcessExecutor:
 
     def _hand_out(self) -> bool:
         """Give waiting tasks to workers that have none; return whether any task is in hand."""
-        n_waiting = len(self._waiting) + sum(len(worker.queue) for worker in self._workers)
         n_idle = sum(worker.task is None for worker in self._workers)
-        for _ in range(min(n_waiting - n_idle, self._jobs - len(self._workers))):
+        for _ in range(min(len(self._waiting) - n_idle, self._jobs - len(self._workers))):
             self._workers.append(self._start_worker())
         for worker in [worker for worker in self._workers if worker.task is None]:
-            if (task := self._next_for(worker)) is not None:
-                if task.home:
-                    self._homes[task.home] = worker
+            if (task := self._waiting.take_for(worker)) is not None:
                 try:
                     worker.give(task, self._shared)
                 except _DeadError:  # while it was idle: its pipe says so at once
@@ -197,26 +172,18 @@ class ProcessExecutor:
                 "fewer with --jobs"
             ) from error
 
-    def _next_for(self, worker: _Worker) -> _Task | None:
-        """Return the worker's own next task, else one without a home, else another worker's."""
-        for queue in (worker.queue, self._waiting, *(other.queue for other in self._workers)):
-            if queue:
-                return queue.popleft()
-        return None
-
     def _bury(self, worker: _Worker) -> tuple[str, Any] | None:
         """Remove a dead worker; return its task's failure where it is not to be tried again."""
         worker.kill()
         worker.join()
         self._workers.remove(worker)
-        self._homes = {home: at for home, at in self._homes.items() if at is not worker}
-        self._waiting.extendleft(reversed(worker.queue))
+        self._waiting.forget(worker)
         if (task := worker.task) is None:
             return None
         task.deaths += 1
         logger.warning("A worker process died task=%s death=%d", task.key, task.deaths)
         if task.deaths < _TRIES:
-            self._waiting.appendleft(task)
+            self._waiting.add_first(task)
             return None
         message = f"{task.key}: its worker process died {_TRIES} times (out of memory?)"
         return task.key, WorkerError(message)

@@ -192,7 +192,7 @@ def test_prune_journal_keeps_open_runs_and_each_pairs_newest_result(
         ids = []
         for number in range(3):
             run = journal.begin({PAIR: {"number": number}}, {})[PAIR]
-            journal.save_trial(run.run_id, "search", 0, {})
+            journal.save_trials(run.run_id, "search", {0: {}})
             journal.finish(run.run_id, builder.make_result(seed=number))
             journal.close_runs([run.run_id])
             ids.append(run.run_id)

@@ -38,7 +38,7 @@ def tuned(state):
         for seed, pair in enumerate(PAIRS[:2]):
             run = journal.begin({pair: {"pair": pair}}, {})[pair]
             for number, trial in builder.make_trials(seed).items():
-                journal.save_trial(run.run_id, SEARCH, number, trial.to_json())
+                journal.save_trials(run.run_id, SEARCH, {number: trial.to_json()})
             results[pair] = builder.make_result(pair, seed)
             journal.finish(run.run_id, results[pair])
             journal.close_runs([run.run_id])

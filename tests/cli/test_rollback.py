@@ -315,7 +315,7 @@ def test_rollback_sets_aside_an_interrupted_tuning_of_its_pairs(project, store, 
     identities = {PAIR: {"pair": PAIR}, OTHER: {"pair": OTHER}}
     with Journal(path) as journal:
         before = journal.begin(identities, {})
-        journal.save_trial(before[PAIR].run_id, "search", 0, {})
+        journal.save_trials(before[PAIR].run_id, "search", {0: {}})
     _, _, err = feeder("rollback", *FEEDER, "--pair", PAIR, "--to", shown(history[0]))
     assert "1 interrupted tuning cancelled" in err
     with Journal(path) as journal:

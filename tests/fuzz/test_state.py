@@ -196,7 +196,7 @@ def use_journal(journal):
         journal.trials(run_id, "search", Numbers)
     runs = journal.begin({BTC: {"pair": BTC}}, {})
     run_id = runs[BTC].run_id
-    journal.save_trial(run_id, "search", 7, {"value": 1.0})
+    journal.save_trials(run_id, "search", {7: {"value": 1.0}})
     assert 7 in journal.trials(run_id, "search", Numbers)
     journal.progress([run_id], "search")
     journal.finish(run_id, builder.make_result())
@@ -236,7 +236,7 @@ def test_journal_rows_of_any_values_are_used_or_refused(fuzz, feeder):
             feeder.journal_path.with_name(feeder.journal_path.name + suffix).unlink(missing_ok=True)
         with Journal(feeder.journal_path) as journal:
             run = journal.begin({BTC: {"pair": BTC}}, {})[BTC]
-            journal.save_trial(run.run_id, "search", 7, {"value": 1.0})
+            journal.save_trials(run.run_id, "search", {7: {"value": 1.0}})
             table = "trials" if column == "document" else "runs"
             try:
                 journal._db.execute(f"UPDATE {table} SET {column} = ?", (value,))  # noqa: S608

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import asdict
 
 import numpy as np
@@ -22,14 +24,15 @@ from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.judge.comparison import chart, compare, decision_value
 from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
 from feeder_mixin.tune.judge.result import DecisionValue
-from feeder_mixin.tune.run.journal import Journal, RunTrials
+from feeder_mixin.tune.search.kept import BatchOverError, KeptSearch, SearchLog
 from feeder_mixin.tune.search.space import StudySettings, warm_start_sets
-from feeder_mixin.tune.search.study import Budget, run_study
+from feeder_mixin.tune.search.study import Budget, PreparedPair, run_study
 from tests.candle_factory import make_candles
 from tests.oracles import metrics as oracle
 
 PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
 SETTINGS = StudySettings("f", PAIR, LabelSpec("short", 30, 300), 0.01, 150.0, 0)
+NOTHING = KeptSearch()
 CHANGED = {**default_parameters(), "num_leaves": 31, "max_depth": 6, "learning_rate": 0.05}
 
 
@@ -52,22 +55,15 @@ def prepared():
     return tables, table, layout, shared
 
 
-def search(table, layout, shared, path, n_trials=6):
-    """Return a small study's result."""
-    with Journal(path) as journal:
-        run = journal.begin({PAIR: {}}, {})[PAIR]
-        return run_study(
-            SETTINGS,
-            table,
-            layout,
-            shared,
-            warm_start_sets(SETTINGS, CHANGED, []),
-            RunTrials(journal, run.run_id),
-            Budget(n_trials),
-        )
+def search(table, layout, shared, kept=NOTHING, n_trials=6, batch_s=math.inf):
+    """Return a small study's result, and what it added."""
+    log = SearchLog(kept, batch_s)
+    prepared = PreparedPair(SETTINGS, table, layout, shared)
+    warm_start = warm_start_sets(SETTINGS, CHANGED, [])
+    return run_study(prepared, warm_start, log, Budget(n_trials)), kept.joined(log.added)
 
 
-def test_search_never_looks_at_the_test_window(prepared, tmp_path):
+def test_search_never_looks_at_the_test_window(prepared):
     """Other labels behind the test cut: same trials, same evidence, same winner."""
     tables, table, layout, shared = prepared
     spoilt = table.copy()
@@ -79,50 +75,60 @@ def test_search_never_looks_at_the_test_window(prepared, tmp_path):
     spoilt_shared = {
         c: fit_shared(spoilt_tables, c, LabelSpec("long", 30, 300)) for c in layout.cuts_s
     }
-    first = search(table, layout, shared, tmp_path / "a.sqlite")
-    second = search(spoilt, layout, spoilt_shared, tmp_path / "b.sqlite")
+    first, _ = search(table, layout, shared)
+    second, _ = search(spoilt, layout, spoilt_shared)
     assert first.trials == second.trials
     assert first.parameters == second.parameters
     assert first.evidence == second.evidence
 
 
-def test_search_is_a_function_of_its_inputs(prepared, tmp_path):
+def test_search_is_a_function_of_its_inputs(prepared):
     """Twice the same study, from scratch: equal trials and winner."""
     _, table, layout, shared = prepared
-    first = search(table, layout, shared, tmp_path / "a.sqlite", n_trials=14)
-    second = search(table, layout, shared, tmp_path / "b.sqlite", n_trials=14)
+    first, _ = search(table, layout, shared, n_trials=14)
+    second, _ = search(table, layout, shared, n_trials=14)
     assert first.trials == second.trials
     assert first.parameters == second.parameters
 
 
-def test_search_goes_on_from_the_journal_as_if_never_interrupted(prepared, tmp_path):
+def test_search_goes_on_from_what_is_kept_as_if_never_interrupted(prepared):
     """Trials replayed and trials made end in the same study, also behind TPE's start-up trials."""
     _, table, layout, shared = prepared
-    search(table, layout, shared, tmp_path / "a.sqlite", n_trials=12)
-    resumed = search(table, layout, shared, tmp_path / "a.sqlite", n_trials=16)
-    whole = search(table, layout, shared, tmp_path / "b.sqlite", n_trials=16)
-    assert resumed.trials == whole.trials
-    assert resumed.parameters == whole.parameters
-    assert resumed.importances == whole.importances
+    _, kept = search(table, layout, shared, n_trials=12)
+    resumed, again = search(table, layout, shared, kept, n_trials=16)
+    whole, at_once = search(table, layout, shared, n_trials=16)
+    assert resumed == whole
+    assert again.trials == at_once.trials
 
 
-def test_search_fix_n_estimators_is_exact_in_every_finished_trial(prepared, tmp_path):
+def test_search_in_batches_ends_as_at_once(prepared):
+    """Each batch adds something, redraws included, and the next one goes on, here or elsewhere."""
+    _, table, layout, shared = prepared
+    kept, n_batches, study = NOTHING, 0, None
+    same = PreparedPair(SETTINGS, table, layout, shared)
+    while study is None:
+        n_batches += 1
+        log = SearchLog(kept, batch_s=0.0)
+        # Every other batch is another worker's.
+        prepared_pair = same if n_batches % 2 else PreparedPair(SETTINGS, table, layout, shared)
+        warm_start = warm_start_sets(SETTINGS, CHANGED, [])
+        with suppress(BatchOverError):
+            study = run_study(prepared_pair, warm_start, log, Budget(6))
+        kept = kept.joined(log.added)
+    whole, at_once = search(table, layout, shared)
+    assert study == whole
+    assert kept == at_once
+    assert n_batches == len(kept.trials) + len(kept.redraws) + 1
+
+
+def test_search_fix_n_estimators_is_exact_in_every_finished_trial(prepared):
     """`--fix n_estimators=150` fits 150 trees, no more, no fewer."""
     from dataclasses import replace
 
     _, table, layout, shared = prepared
     settings = replace(SETTINGS, fixes={"n_estimators": 150.0})
-    with Journal(tmp_path / "j.sqlite") as journal:
-        run = journal.begin({PAIR: {}}, {})[PAIR]
-        result = run_study(
-            settings,
-            table,
-            layout,
-            shared,
-            warm_start_sets(settings, None, []),
-            RunTrials(journal, run.run_id),
-            Budget(5),
-        )
+    pair = PreparedPair(settings, table, layout, shared)
+    result = run_study(pair, warm_start_sets(settings, None, []), SearchLog(NOTHING), Budget(5))
     assert all(t.parameters["n_estimators"] == 150 for t in result.trials if not t.pruned)
     assert result.parameters["n_estimators"] == 150
 

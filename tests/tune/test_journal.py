@@ -94,7 +94,7 @@ def test_reopen_lets_a_finished_run_go_on(path):
     """More trials asked for: the result is dropped, the trials stay."""
     with Journal(path) as journal:
         run = begin(journal)
-        journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
+        journal.save_trials(run.run_id, "search", {0: {"value": 1.0}})
         journal.finish(run.run_id, RESULT)
         journal.reopen(run.run_id)
         assert begin(journal).state == "open"
@@ -106,7 +106,7 @@ def test_drop_unclosed_deletes_runs_and_trials_of_those_pairs_only(path):
     with Journal(path) as journal:
         runs = journal.begin({"BTC": IDENTITY, "ETH": {**IDENTITY, "pair": "ETH"}}, {})
         for run in runs.values():
-            journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
+            journal.save_trials(run.run_id, "search", {0: {"value": 1.0}})
         assert journal.drop_unclosed(["BTC"]) == 1
         assert journal.trials(runs["BTC"].run_id, "search", Numbers) == {}
         assert len(journal.trials(runs["ETH"].run_id, "search", Numbers)) == 1
@@ -116,8 +116,8 @@ def test_save_trial_again_keeps_the_first(path):
     """An orphaned worker that is one trial late changes nothing."""
     with Journal(path) as journal:
         run = begin(journal)
-        journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
-        journal.save_trial(run.run_id, "search", 0, {"value": 2.0})
+        journal.save_trials(run.run_id, "search", {0: {"value": 1.0}})
+        journal.save_trials(run.run_id, "search", {0: {"value": 2.0}})
         assert journal.trials(run.run_id, "search", Numbers) == {0: {"value": 1.0}}
         assert journal.progress([run.run_id], "search") == {run.run_id: 1}
 
@@ -166,13 +166,13 @@ def test_newest_results_of_an_empty_journal_is_empty(path):
 def test_save_trial_not_a_number_is_refused(path):
     """JSON has no NaN; one in a value is a defect, not data."""
     with Journal(path) as journal, pytest.raises(ValueError, match="JSON"):
-        journal.save_trial(begin(journal).run_id, "search", 0, {"value": float("nan")})
+        journal.save_trials(begin(journal).run_id, "search", {0: {"value": float("nan")}})
 
 
 def _write_and_die(path: Path, run_id: int) -> None:
     journal = Journal(path)
     for number in range(100):
-        journal.save_trial(run_id, "search", number, {"value": float(number)})
+        journal.save_trials(run_id, "search", {number: {"value": float(number)}})
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -197,7 +197,7 @@ def test_full_disk_is_an_error_that_names_the_file(path):
         run = begin(journal)
         journal._db.execute("PRAGMA max_page_count = 12")
         with pytest.raises(TuningError, match=r"journal\.sqlite.*full"):
-            journal.save_trial(run.run_id, "search", 0, {"text": "x" * 500_000})
+            journal.save_trials(run.run_id, "search", {0: {"text": "x" * 500_000}})
 
 
 def test_damaged_file_is_an_error_that_names_the_file(path):
@@ -222,7 +222,7 @@ def test_document_that_is_none_is_an_error_that_names_the_file(path, text):
     """A row that another program changed ends the command with a message, not a traceback."""
     with Journal(path) as journal:
         run = begin(journal)
-        journal.save_trial(run.run_id, "search", 0, {"value": 1.0})
+        journal.save_trials(run.run_id, "search", {0: {"value": 1.0}})
         journal._db.execute("UPDATE trials SET document = ?", (text,))
         with pytest.raises(TuningError, match=r"journal\.sqlite is damaged"):
             journal.trials(run.run_id, "search", Numbers)

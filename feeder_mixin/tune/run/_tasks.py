@@ -1,30 +1,26 @@
-"""What runs in a worker process: plan a pair, fit the shared models of a cut, tune a pair.
+"""What runs on a worker: plan a pair, fit the shared models of a cut, tune a pair for some seconds.
 
-All tasks of a run share the context's candles (`Market`), which a worker gets once; they carry only
-what differs. No task touches the parameter store.
+A task is a function of its arguments. It opens no store, no journal and no file: what it returns is
+all that comes of it. What all tasks of a run share is sent to a worker once (`Market`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
+from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from feeder_mixin.errors import CandleError, FeederError
-from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.market.holes import bridge
 from feeder_mixin.model.folds import Layout, needed_labelled_days, plan_layout
-from feeder_mixin.model.quantile import SharedModels, fit_shared, shared_context
+from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import SIDE_NUMBERS, default_parameters, hash48
-from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.judge.comparison import chart, compare, decision_value
 from feeder_mixin.tune.judge.contenders import DEFAULTS, RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
@@ -35,97 +31,86 @@ from feeder_mixin.tune.judge.result import (
     Redrawn,
     SearchFacts,
 )
-from feeder_mixin.tune.run.journal import Journal, RunTrials
+from feeder_mixin.tune.run._market import Market, PairCandles
+from feeder_mixin.tune.search.kept import BatchOverError, KeptSearch, SearchLog
 from feeder_mixin.tune.search.space import ParameterSet, StudySettings, warm_start_sets
-from feeder_mixin.tune.search.study import Budget, StudyResult, run_study
+from feeder_mixin.tune.search.study import Budget, PreparedPair, StudyResult, run_study
+
+DECISIVE_PACKAGES: Final = ("feeder-mixin", "lightgbm", "optuna", "numpy", "pandas", "ta-lib")
+"""Their versions decide what trees are grown."""
+
+BATCH_S: Final = 2.0
+"""Seconds of search after which a task hands back what it has: what a dead worker costs at most."""
 
 
-class Market:
-    """What all tasks of a run share: the context's candles, and what is predicted.
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Wall seconds that workers spent on a pair: in all, and on search and redraws."""
 
-    A worker gets it once. What is computed from it there stays with it.
+    total_s: float = 0.0
+    search_s: float = 0.0
 
-    Parameters
-    ----------
-    context
-        Context pair -> its candles.
-    until
-        Open of the newest candle of any pair.
-    """
-
-    def __init__(
-        self, context: Mapping[str, pd.DataFrame], label: LabelSpec, until: pd.Timestamp
-    ) -> None:
-        self.label = label
-        self._candles, self._until = dict(context), until
-
-    def __reduce__(self) -> tuple[type[Market], tuple[object, ...]]:
-        """Travel without what was computed."""
-        return Market, (self._candles, self.label, self._until)
-
-    @cached_property
-    def _features(self) -> FeatureContext:
-        return FeatureContext(
-            self._candles, self.label.horizon, self.label.timeframe_s, self._until
-        )
-
-    @property
-    def context_pairs(self) -> list[str]:
-        """Return the pairs whose candles all tasks share."""
-        return sorted(self._candles)
-
-    @property
-    def newest_candle_s(self) -> int:
-        """Return the open of the context's newest candle, in s since the epoch."""
-        return max(int(frame.index[-1].timestamp()) for frame in self._candles.values())
-
-    @cached_property
-    def context_tables(self) -> dict[str, pd.DataFrame]:
-        """Return context pair -> rows that shared models learn from."""
-        return shared_context(self._features)
-
-    def frame(self, pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
-        """Return a pair's candles: those of the task, or the context's where it brings none."""
-        return self._candles[pair] if candles is None else candles
-
-    def build_table(self, pair: str, candles: pd.DataFrame | None) -> pd.DataFrame:
-        """Return a pair's features and labels."""
-        return self._features.build(self.frame(pair, candles))
+    def __add__(self, more: Spent) -> Spent:
+        """Return the sum."""
+        return Spent(self.total_s + more.total_s, self.search_s + more.search_s)
 
 
 @dataclass(frozen=True, slots=True)
 class PairTask:
-    """Everything a worker needs to tune one pair.
+    """What a worker needs to go on with the tuning of a pair, beside candles and shared models.
 
     Attributes
     ----------
-    candles
-        The pair's candles, or None when it is a context pair and the worker has them.
-    shared
-        Model cut in seconds -> shared models of the context.
     own, others
         Parameters that stood in the store when the run began: the pair's, the other pairs'.
     champion
         The pair's, where a bot would take them; None where there is no such record.
     market_hash
         Identity of exchange and kind of candles.
+    kept, spent
+        What earlier batches gave and took.
     """
 
     settings: StudySettings
     layout: Layout
-    candles: pd.DataFrame | None
-    shared: Mapping[int, SharedModels]
-    journal_path: Path
-    run_id: int
     budget: Budget
     own: Mapping[str, float] | None
     others: Sequence[Mapping[str, float]]
     champion: Mapping[str, float] | None
     provenance: Mapping[str, object]
     market_hash: int
+    kept: KeptSearch = field(default_factory=KeptSearch)
+    spent: Spent = field(default_factory=Spent)
+
+    def after(self, batch: Batch) -> PairTask:
+        """Return the task that goes on behind a batch."""
+        seconds = self.budget.seconds - batch.spent.search_s
+        return replace(
+            self,
+            kept=self.kept.joined(batch.added),
+            spent=self.spent + batch.spent,
+            budget=replace(self.budget, seconds=seconds),
+        )
 
 
-def plan_pair(market: Market, pair: str, candles: pd.DataFrame | None, days_back: float) -> Layout:
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What some seconds of a pair's tuning gave.
+
+    Attributes
+    ----------
+    added
+        Trials and redraws that ended.
+    outcome
+        The pair's result, or why it has none; None while it is to be gone on with.
+    """
+
+    added: KeptSearch
+    outcome: PairResult | FeederError | None
+    spent: Spent
+
+
+def plan_pair(market: Market, pair: str, candles: PairCandles | None, days_back: float) -> Layout:
     """Return the walk-forward layout of a pair.
 
     Raises
@@ -167,50 +152,75 @@ def fit_cut(market: Market, cut_s: int) -> SharedModels:
     return fit_shared(market.context_tables, cut_s, market.label)
 
 
-def tune_pair(market: Market, task: PairTask) -> PairResult:
-    """Return what tuning a pair found, kept in the journal before it is returned."""
-    s = task.settings
-    started = time.monotonic()
-    table = market.build_table(s.pair, task.candles)
-    shared = {
-        cut_s: models.with_pair(s.pair, table, s.label) for cut_s, models in task.shared.items()
-    }
-    with Journal(task.journal_path) as journal:
+def tune_pair(
+    market: Market, candles: PairCandles | None, task: PairTask, *shared: SharedModels
+) -> Batch:
+    """Go on with the tuning of a pair for about `BATCH_S`, and return what that gave.
+
+    Parameters
+    ----------
+    candles
+        The pair's, or None when it is a context pair.
+    shared
+        Models of the context at each cut of the pair's layout.
+    """
+    s, started = task.settings, time.monotonic()
+    log = SearchLog(task.kept, BATCH_S)
+    outcome: PairResult | FeederError | None = None
+
+    def prepare() -> PreparedPair:
+        table = market.build_table(s.pair, candles)
+        models = {one.cut_s: one.with_pair(s.pair, table, s.label) for one in shared}
+        return PreparedPair(s, table, task.layout, models)
+
+    search_s = 0.0
+    try:
+        prepared = market.prepared(s.pair, prepare)
+        searching_since = time.monotonic()
         try:
-            study = run_study(
-                s,
-                table,
-                task.layout,
-                shared,
-                warm_start_sets(s, task.own, task.others),
-                RunTrials(journal, task.run_id),
-                task.budget,
-            )
-            result = _evaluate_contenders(market, task, table, shared, study, started)
-        except FeederError as error:
-            message = str(error) if s.pair in str(error) else f"{s.pair}: {error}"
-            raise type(error)(message) from error
-        journal.finish(task.run_id, result)
-    return result
+            warm_start = warm_start_sets(s, task.own, task.others)
+            study = run_study(prepared, warm_start, log, task.budget)
+        finally:
+            search_s = time.monotonic() - searching_since
+        spent = task.spent + Spent(time.monotonic() - started, search_s)
+        outcome = _judge(market, candles, task, prepared, study, spent)
+    except BatchOverError:
+        pass
+    except FeederError as error:
+        outcome = type(error)(str(error) if s.pair in str(error) else f"{s.pair}: {error}")
+    return Batch(log.added, outcome, Spent(time.monotonic() - started, search_s))
 
 
-def _evaluate_contenders(
+def _judge(
     market: Market,
+    candles: PairCandles | None,
     task: PairTask,
-    table: pd.DataFrame,
-    shared: Mapping[int, SharedModels],
+    prepared: PreparedPair,
     study: StudyResult,
-    started: float,
+    spent: Spent,
 ) -> PairResult:
-    s = task.settings
-    evaluator = Evaluator(s, table, shared)
+    """Compare the winner with the other contenders, and return what came of the pair."""
+    s, frame = task.settings, market.frame(task.settings.pair, candles)
+    evaluator = Evaluator(s, prepared.table, prepared.shared)
     contenders: dict[Contender, ParameterSet] = {DEFAULTS: s.start}
     if task.champion:
         contenders[RUNNING] = dict(task.champion)
     contenders[TUNED] = study.parameters
     comparison = compare(evaluator, task.layout, contenders, s.table_alpha)
-    facts = _run_facts(market, task, len(study.trials), time.monotonic() - started)
     walks = {name: evaluator.walk(task.layout, values) for name, values in contenders.items()}
+    facts = {
+        "optimization_trials": float(len(study.trials)),
+        "optimization_time": spent.total_s,
+        "side": SIDE_NUMBERS[s.label.side],
+        "horizon_candles": float(s.label.horizon),
+        "timeframe_s": float(s.label.timeframe_s),
+        "candles_from_s": frame.index[0].timestamp(),
+        "candles_to_s": frame.index[-1].timestamp(),
+        "context_hash": float(hash48(*market.context_pairs)),
+        "feature_hash": float(FEATURE_HASH),
+        "market_hash": float(task.market_hash),
+        "max_adverse_ratio": s.max_adverse_ratio,
+    }
     best_trial: dict[Contender, dict[str, float]] = {
         DEFAULTS: {"best_trial": 0.0},
         TUNED: {"best_trial": float(study.winner.number)},
@@ -237,36 +247,17 @@ def _evaluate_contenders(
         max_adverse_ratio=s.max_adverse_ratio,
         labelled_days=task.layout.labelled_days,
         decision_value=decision_value(served, s.max_adverse_ratio),
-        chart=chart(served, market.frame(s.pair, task.candles)),
+        chart=chart(served, frame),
         search=SearchFacts(
             n_pruned=sum(trial.pruned for trial in study.trials),
             importances=dict(study.importances),
             redrawn=tuple(Redrawn(e.trial.number, e.gain, e.error) for e in study.evidence),
-            took_s=study.search_s,
+            took_s=spent.search_s,
         ),
-        scale_is_fallback=shared[task.layout.test.cut_s].scale.is_fallback,
+        scale_is_fallback=prepared.shared[task.layout.test.cut_s].scale.is_fallback,
     )
-
-
-def _run_facts(market: Market, task: PairTask, n_trials: int, took_s: float) -> dict[str, float]:
-    """Return the metrics that all contenders of a run share: what it was made from, and how."""
-    s, frame = task.settings, market.frame(task.settings.pair, task.candles)
-    return {
-        "optimization_trials": float(n_trials),
-        "optimization_time": took_s,
-        "side": SIDE_NUMBERS[s.label.side],
-        "horizon_candles": float(s.label.horizon),
-        "timeframe_s": float(s.label.timeframe_s),
-        "candles_from_s": frame.index[0].timestamp(),
-        "candles_to_s": frame.index[-1].timestamp(),
-        "context_hash": float(hash48(*market.context_pairs)),
-        "feature_hash": float(FEATURE_HASH),
-        "market_hash": float(task.market_hash),
-        "max_adverse_ratio": s.max_adverse_ratio,
-    }
 
 
 def library_versions() -> dict[str, str]:
     """Return the versions that decide what trees are grown."""
-    names = ("feeder-mixin", "lightgbm", "optuna", "numpy", "pandas", "ta-lib")
-    return {name: version(name) for name in names}
+    return {name: version(name) for name in DECISIVE_PACKAGES}

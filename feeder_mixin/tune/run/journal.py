@@ -114,7 +114,7 @@ class NewestResults:
 
 
 class Journal:
-    """Runs and trials of one feeder; every process that writes opens its own.
+    """Runs and trials of one feeder; of a tuning, the command alone writes here.
 
     Any method raises `TuningError` that names the file when the disk is full, read-only or damaged.
     """
@@ -232,19 +232,16 @@ class Journal:
                 self._db.execute(f"DELETE {condition}", (before_s,))
         return int(n_runs)
 
-    def save_trial(
-        self, run_id: int, stage: str, number: int, document: Mapping[str, object]
+    def save_trials(
+        self, run_id: int, stage: str, documents: Mapping[int, Mapping[str, object]]
     ) -> None:
-        """Keep one finished trial or redraw.
+        """Keep finished trials or redraws, number -> document, in one transaction.
 
-        Saving it again does nothing: trials are a function of run and number, so an orphaned worker
-        that is one trial late writes what is there already.
+        Saving one again does nothing: trials are a function of run and number.
         """
-        with self._errors():
-            self._db.execute(
-                "INSERT OR IGNORE INTO trials VALUES (?, ?, ?, ?)",
-                (run_id, stage, number, _dump(document)),
-            )
+        rows = [(run_id, stage, number, _dump(one)) for number, one in documents.items()]
+        with self._transaction():
+            self._db.executemany("INSERT OR IGNORE INTO trials VALUES (?, ?, ?, ?)", rows)
 
     def trials(self, run_id: int, stage: str, shape: type[Kept]) -> dict[int, Kept]:
         """Return number -> trial or redraw of a stage, of the type that was kept, in order."""
@@ -363,7 +360,8 @@ class Journal:
             try:
                 yield
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite itself ends it on a full disk
+                    self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
 
@@ -376,21 +374,6 @@ class Journal:
                 f"tuning journal {self.path} can't be used: {error}. Finished trials in it are kept; "
                 "free disk space or make the folder writable, then run the same command again"
             ) from error
-
-
-class RunTrials:
-    """The trials and redraws of one run, kept as they end."""
-
-    def __init__(self, journal: Journal, run_id: int) -> None:
-        self._journal, self._run_id = journal, run_id
-
-    def kept(self, stage: str, shape: type[Kept]) -> dict[int, Kept]:
-        """Return number -> trial or redraw of a stage, of the type that was kept, in order."""
-        return self._journal.trials(self._run_id, stage, shape)
-
-    def keep(self, stage: str, number: int, document: Mapping[str, object]) -> None:
-        """Keep one; again does nothing (`Journal.save_trial`)."""
-        self._journal.save_trial(self._run_id, stage, number, document)
 
 
 def _dump(document: Mapping[str, object]) -> str:

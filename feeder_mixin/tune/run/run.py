@@ -16,15 +16,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import pandas as pd
-
 from feeder_mixin.errors import FeederError, StoreError
 from feeder_mixin.executors.base import Executor, Shared, run_tasks
 from feeder_mixin.executors.processes import ProcessExecutor
 from feeder_mixin.market.candles import Candles, timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
-from feeder_mixin.model.quantile import SharedModels
 from feeder_mixin.schema import CANDIDATES, hash48, mismatch_reason
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
@@ -35,6 +32,8 @@ from feeder_mixin.tune.judge.decision import Champion, Decision
 from feeder_mixin.tune.judge.promotion import build_record, decide
 from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult
 from feeder_mixin.tune.run import _tasks as worker
+from feeder_mixin.tune.run._market import Market, PairCandles
+from feeder_mixin.tune.run._searches import PairWork, Searches
 from feeder_mixin.tune.run.candles import load_run_candles
 from feeder_mixin.tune.run.journal import Journal, Run, WarmStart
 from feeder_mixin.tune.run.lock import feeder_lock
@@ -45,7 +44,6 @@ from feeder_mixin.tune.run.options import (
     SearchState,
     check_options,
 )
-from feeder_mixin.tune.search.kept import SEARCH
 from feeder_mixin.tune.search.space import StudySettings
 from feeder_mixin.tune.search.study import Budget
 
@@ -146,17 +144,22 @@ class _Runner:
         left = [pair for pair in pairs if pair not in self._summary.results]
         context = {p: candles[p].frame for p in settings.context_pairs if p in candles}
         if left:
-            jobs = min(options.jobs, len(left))
             until = max(c.frame.index[-1] for c in candles.values())
-            with ProcessExecutor(jobs) as executor:
-                market = executor.share(worker.Market(context, self._label, until))
-                layouts = self._plan(executor, market, left, candles, context)
-                shared = self._fit_shared(executor, market, layouts)
-                tasks = {
-                    pair: (market, self._task(pair, layout, candles, context, shared, jobs))
+            with ProcessExecutor(min(options.jobs, len(left))) as executor:
+                market = executor.share(Market(context, self._label, until))
+                outside = {p: PairCandles(candles[p].frame) for p in left if p not in context}
+                layouts = self._plan(executor, market, left, outside)
+                models = self._fit_shared(executor, market, layouts)
+                work = {
+                    pair: PairWork(
+                        run_id=self._runs[pair].run_id,
+                        task=self._task(pair, layout, sorted(context), executor.n_workers),
+                        candles=outside.get(pair),
+                        models=[models[cut_s] for cut_s in layout.cuts_s],
+                    )
                     for pair, layout in layouts.items()
                 }
-                self._collect(executor, tasks, journal)
+                self._collect(executor, Searches(executor, market, journal, work))
 
     def _identity(self, pair: str, candles: Mapping[str, Candles]) -> dict[str, object]:
         """Return everything that decides a pair's result, beside the store's content.
@@ -230,20 +233,11 @@ class _Runner:
         executor: Executor,
         market: Shared,
         pairs: Sequence[str],
-        candles: Mapping[str, Candles],
-        context: Mapping[str, pd.DataFrame],
+        outside: Mapping[str, PairCandles],
     ) -> dict[str, Layout]:
-        options = self._options
-        layouts: dict[str, Layout] = {}
-        tasks = {
-            pair: (
-                market,
-                pair,
-                None if pair in context else candles[pair].frame,
-                options.days_back,
-            )
-            for pair in pairs
-        }
+        """Return the layouts of pairs; those without go to the failures."""
+        days_back, layouts = self._options.days_back, dict[str, Layout]()
+        tasks = {pair: (market, pair, outside.get(pair), days_back) for pair in pairs}
         self._progress.stage("building features", 0, len(tasks))
         for number, (pair, outcome) in enumerate(run_tasks(executor, worker.plan_pair, tasks), 1):
             self._progress.stage("building features", number, len(tasks))
@@ -264,26 +258,20 @@ class _Runner:
 
     def _fit_shared(
         self, executor: Executor, market: Shared, layouts: Mapping[str, Layout]
-    ) -> dict[int, SharedModels]:
+    ) -> dict[int, Shared]:
         """Return cut -> models that all pairs share, each fitted once on the context pairs."""
         cuts = sorted({cut_s for layout in layouts.values() for cut_s in layout.cuts_s})
-        shared: dict[int, SharedModels] = {}
+        shared: dict[int, Shared] = {}
         tasks = {str(cut_s): (market, cut_s) for cut_s in cuts}
         for number, (key, outcome) in enumerate(run_tasks(executor, worker.fit_cut, tasks), 1):
             self._progress.stage("fitting shared models", number, len(tasks))
             if isinstance(outcome, Exception):
                 raise outcome
-            shared[int(key)] = outcome
+            shared[int(key)] = executor.share(outcome)
         return shared
 
     def _task(
-        self,
-        pair: str,
-        layout: Layout,
-        candles: Mapping[str, Candles],
-        context: Mapping[str, pd.DataFrame],
-        shared: Mapping[int, SharedModels],
-        jobs: int,
+        self, pair: str, layout: Layout, context: Sequence[str], n_workers: int
     ) -> worker.PairTask:
         settings, options = self._settings, self._options
         study = StudySettings(
@@ -298,14 +286,10 @@ class _Runner:
         run = self._runs[pair]
         champion = run.warm_start.champion
         n_left = len(self._settings.pairs if not options.pairs else options.pairs)
-        waves = max(1.0, n_left / jobs)
+        waves = max(1.0, n_left / n_workers)
         return worker.PairTask(
             settings=study,
             layout=layout,
-            candles=None if pair in context else candles[pair].frame,
-            shared={cut_s: shared[cut_s] for cut_s in layout.cuts_s},
-            journal_path=self._settings.journal_path,
-            run_id=run.run_id,
             budget=Budget(options.n_trials, (options.timeout_s or math.inf) / waves),
             own=run.warm_start.own,
             others=run.warm_start.others,
@@ -315,7 +299,7 @@ class _Runner:
                 "side": settings.side,
                 "exchange": settings.exchange,
                 "candle_type": settings.candle_type,
-                "context_pairs": sorted(context),
+                "context_pairs": list(context),
                 "versions": worker.library_versions(),
                 "seed": options.seed,
                 "fixes": dict(options.fixes),
@@ -325,38 +309,29 @@ class _Runner:
             },
         )
 
-    def _collect(
-        self,
-        executor: Executor,
-        tasks: Mapping[str, tuple[Shared, worker.PairTask]],
-        journal: Journal,
-    ) -> None:
-        kept = journal.progress([run.run_id for run in self._runs.values()], SEARCH)
-
-        def count(pairs: Sequence[str]) -> dict[str, int]:
-            """Return pair -> its trials that are kept now."""
-            run_ids = {pair: self._runs[pair].run_id for pair in pairs}
-            kept.update(journal.progress(list(run_ids.values()), SEARCH))
-            return {pair: kept.get(run_id, 0) for pair, run_id in run_ids.items()}
+    def _collect(self, executor: Executor, searches: Searches) -> None:
+        """Take what the searches give, pair by pair; tell how far they are."""
+        n_before = sum(
+            int(result.metrics["optimization_trials"]) for result in self._summary.results.values()
+        )
 
         def show() -> None:
             state = SearchState(
                 n_pairs=self._n_pairs,
                 n_ended=len(self._summary.results) + len(self._summary.failures),
-                running=count(executor.in_hand),
-                n_kept=sum(kept.values()),
+                running=searches.running,
+                n_kept=n_before + searches.n_kept,
                 n_trials=self._options.n_trials,
                 n_workers=executor.n_workers,
             )
             self._progress.searches(state)
 
         show()
-        for pair, outcome in run_tasks(executor, worker.tune_pair, tasks, show):
+        for pair, outcome in searches.outcomes(show):
             if isinstance(outcome, Exception):
                 self._fail(pair, outcome)
             else:
                 self._accept(pair, outcome)
-            count([pair])  # trials since the last look
         show()
 
     def _accept(self, pair: str, result: PairResult) -> None:

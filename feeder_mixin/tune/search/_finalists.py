@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeder_mixin.model.metrics import day_block_sums, pinball_losses, ratio_with_error
-from feeder_mixin.tune.run.journal import RunTrials
 from feeder_mixin.tune.search._objective import Draw, FoldRows, grow
-from feeder_mixin.tune.search.kept import REDRAW, KeptRedraw
+from feeder_mixin.tune.search.kept import KeptRedraw, SearchLog
 from feeder_mixin.tune.search.space import ALPHA, Trial
 
 Array = NDArray[np.float64]
@@ -70,18 +69,20 @@ def _size(parameters: Mapping[str, float]) -> float:
 
 
 class Redraws:
-    """Losses of parameter sets on the redrawn folds, kept in the journal as they are computed.
+    """Losses of parameter sets on the redrawn folds, each kept as it is computed.
 
     Parameters
     ----------
     rows
         The folds' scored rows, the same in every draw.
     make_draw
-        Draw number, from 1, -> its folds; called when a draw is first needed.
+        Draw number, from 1, -> its folds.
     n_draws
         How many redraws a candidate is compared on at most.
-    trials
-        Where finished redraws are kept, and taken from after an interruption.
+    log
+        Has the redraws that are kept, and gets those that are made.
+    forecasts
+        Filled here; what earlier batches made need not be made again.
     """
 
     def __init__(
@@ -89,12 +90,12 @@ class Redraws:
         rows: Sequence[FoldRows],
         make_draw: Callable[[int], Draw],
         n_draws: int,
-        trials: RunTrials,
+        log: SearchLog,
+        forecasts: dict[str, Array],
     ) -> None:
-        self._make_draw, self._draws = make_draw, dict[int, Draw]()
-        self._forecasts: dict[str, Array] = {}
-        self._n_draws, self._trials = n_draws, trials
-        self._kept = {one.key: one.day_losses for one in trials.kept(REDRAW, KeptRedraw).values()}
+        self._make_draw, self._n_draws = make_draw, n_draws
+        self._log, self._forecasts = log, forecasts
+        self._kept = {one.key: one.day_losses for one in log.kept.redraws.values()}
         self.excursion = np.concatenate([fold.excursion for fold in rows])
         self.opens_s = np.concatenate([fold.opens_s for fold in rows])
 
@@ -102,10 +103,8 @@ class Redraws:
         """Return the served forecasts of a redraw, folds joined."""
         key = _key(parameters, number)
         if key not in self._forecasts:
-            if number not in self._draws:
-                self._draws[number] = self._make_draw(number)
             trees = int(parameters["n_estimators"])
-            curve = grow(self._draws[number], parameters, fixed_trees=trees)
+            curve = grow(self._make_draw(number), parameters, fixed_trees=trees)
             self._forecasts[key] = curve.forecasts
         return self._forecasts[key]
 
@@ -117,8 +116,8 @@ class Redraws:
             losses = pinball_losses(self.excursion, forecasts, parameters[ALPHA])
             sums = day_block_sums(losses, self.opens_s)
             redraw = KeptRedraw(key, tuple(sums.tolist()))
-            self._trials.keep(REDRAW, len(self._kept), redraw.to_json())
             self._kept[key] = redraw.day_losses
+            self._log.add_redraw(len(self._kept) - 1, redraw)
         return np.asarray(self._kept[key])
 
     def compare(self, trial: Trial, start: Mapping[str, float], alpha: float) -> RedrawGain:

@@ -10,8 +10,8 @@ thinning, first day dropped) and compared with the defaults by blocks of a day.
 Differences of a point are noise, so a winner must be better than the defaults beyond its standard
 error; among near-ties the smaller model wins.
 
-Everything is a function of (seed, feeder, pair, trial number) and the trials before: a killed run
-goes on as if nothing had happened.
+Everything is a function of (seed, feeder, pair, trial number) and the trials before: a search that
+is cut into batches, or killed, goes on as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -32,7 +33,6 @@ from feeder_mixin.model.folds import Layout
 from feeder_mixin.model.metrics import checked_reference
 from feeder_mixin.model.quantile import POOLED_ALPHAS, SharedModels
 from feeder_mixin.schema import PARAMETER_BY_NAME, default_parameters
-from feeder_mixin.tune.run.journal import RunTrials
 from feeder_mixin.tune.search._finalists import RedrawGain, Redraws, alpha_pays, choose_winner
 from feeder_mixin.tune.search._objective import (
     REDRAW_SHARE,
@@ -44,7 +44,7 @@ from feeder_mixin.tune.search._objective import (
     build_fold_rows,
     grow,
 )
-from feeder_mixin.tune.search.kept import SEARCH, KeptTrial
+from feeder_mixin.tune.search.kept import KeptTrial, SearchLog
 from feeder_mixin.tune.search.space import ALPHA, ParameterSet, SearchSpace, StudySettings, Trial
 
 Array = NDArray[np.float64]
@@ -96,26 +96,68 @@ def fit_baseline(draw: Draw, alpha: float | None = None) -> Baseline:
     return Baseline(np.polyfit(alphas, losses, deg=len(alphas) - 1))
 
 
-class Search:
-    """The trials of one run: an in-memory study whose finished trials are in the journal."""
+class PreparedPair:
+    """A pair's folds, ready for fits: the same for every trial, so a worker keeps it between batches.
+
+    Parameters
+    ----------
+    table
+        The pair's rows (`market.features.build_table`).
+    shared
+        Model cut in seconds -> scale and pooled trees, for every fold.
+    """
 
     def __init__(
         self,
         settings: StudySettings,
-        draw: Draw,
-        warm_start: Sequence[ParameterSet],
-        kept: RunTrials,
+        table: pd.DataFrame,
+        layout: Layout,
+        shared: Mapping[int, SharedModels],
+    ) -> None:
+        self.settings, self.table, self.shared = settings, table, shared
+        self.rows = build_fold_rows(settings.pair, table, settings.label, layout.folds, shared)
+        self.redraw_forecasts: dict[str, Array] = {}
+        self._draws: dict[int, Draw] = {}
+
+    def draw(self, number: int) -> Draw:
+        """Return a draw of the folds, made when it is first asked for; 0 is the search's own."""
+        s = self.settings
+        if number not in self._draws:
+            sampling = Sampling(
+                seed=derive_seed(s.seed, s.feeder_id, s.pair, "draw", number),
+                share=REDRAW_SHARE if number else SEARCH_SHARE,
+                # The search's own draw keeps every day; 3 and 10, the thinning, have no common
+                # divisor, so redraws learn from rows that the search and each other have not seen.
+                drop_days=min(number, 1),
+                offset=3 * number,
+            )
+            self._draws[number] = build_draw(
+                s.pair, self.table, s.label, self.rows, s.train_days, sampling
+            )
+        return self._draws[number]
+
+    @cached_property
+    def baseline(self) -> Baseline:
+        """Return the defaults' loss on the search's draw."""
+        return fit_baseline(self.draw(0), self.settings.fixes.get(ALPHA))
+
+
+class Search:
+    """The trials of one run: an in-memory study, made anew from what is kept."""
+
+    def __init__(
+        self, prepared: PreparedPair, warm_start: Sequence[ParameterSet], log: SearchLog
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # runs in a worker process of ours only
-        self._settings, self._draw, self._warm = settings, draw, warm_start
-        self._kept = kept
-        self._space = SearchSpace(settings.fixes)
-        self._baseline = fit_baseline(draw, settings.fixes.get(ALPHA))
+        self._settings, self._draw, self._warm = prepared.settings, prepared.draw(0), warm_start
+        self._log = log
+        self._space = SearchSpace(prepared.settings.fixes)
+        self._baseline = prepared.baseline
         # A percentile of what other trials had at the same tree count; in the first trials none.
         pruner = optuna.pruners.PercentilePruner(PRUNE_PERCENTILE, n_startup_trials=5)
         self._study = optuna.create_study(direction="minimize", pruner=pruner)
         self.trials: list[Trial] = []
-        for trial in kept.kept(SEARCH, KeptTrial).values():
+        for trial in log.kept.trials.values():
             self._replay(trial)
 
     def run(self, n_trials: int, out_of_time: Callable[[], bool]) -> None:
@@ -161,9 +203,8 @@ class Search:
             pruned=pruned,
             reported=reported,
         )
-        # Saved before it counts: a trial that the search knows is never lost.
-        self._kept.keep(SEARCH, number, kept.to_json())
         self._remember(kept)
+        self._log.add_trial(number, kept)
 
     def _remember(self, kept: KeptTrial) -> None:
         parameters = {
@@ -204,8 +245,6 @@ class StudyResult:
         The winning set, quantile level included.
     evidence
         Comparison of every redrawn candidate with the start set.
-    search_s
-        Wall seconds of search and redraws in this process.
     """
 
     parameters: ParameterSet
@@ -213,7 +252,6 @@ class StudyResult:
     trials: tuple[Trial, ...]
     evidence: tuple[RedrawGain, ...]
     importances: Mapping[str, float]
-    search_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,49 +271,33 @@ class Budget:
 
 
 def run_study(
-    settings: StudySettings,
-    table: pd.DataFrame,
-    layout: Layout,
-    shared: Mapping[int, SharedModels],
+    prepared: PreparedPair,
     warm_start: Sequence[ParameterSet],
-    trials: RunTrials,
+    log: SearchLog,
     budget: Budget,
 ) -> StudyResult:
-    """Return the winner of a pair's search; finished trials are taken from the journal.
+    """Return the winner of a pair's search, gone on with from what is kept.
 
     Parameters
     ----------
-    table
-        The pair's rows (`market.features.build_table`).
-    shared
-        Model cut in seconds -> scale and pooled trees, for every fold.
     warm_start
         Sets that the first trials try.
-    trials
-        Where finished trials are kept, and taken from after an interruption.
+    log
+        What is kept, and what is added here.
+
+    Raises
+    ------
+    BatchOverError
+        When the batch's time is over before the search is; the next one goes on from its log.
     """
-    started = time.monotonic()
-
-    rows = build_fold_rows(settings.pair, table, settings.label, layout.folds, shared)
-
-    def draw(number: int) -> Draw:
-        sampling = Sampling(
-            seed=derive_seed(settings.seed, settings.feeder_id, settings.pair, "draw", number),
-            share=REDRAW_SHARE if number else SEARCH_SHARE,
-            # The search's own draw keeps every day; 3 and 10, the thinning, have no common divisor, so
-            # redraws learn from rows that the search and each other have not seen.
-            drop_days=min(number, 1),
-            offset=3 * number,
-        )
-        return build_draw(settings.pair, table, settings.label, rows, settings.train_days, sampling)
-
-    search = Search(settings, draw(0), warm_start, trials)
+    started, settings = time.monotonic(), prepared.settings
+    search = Search(prepared, warm_start, log)
     search.run(budget.n_trials, lambda: budget.seconds < time.monotonic() - started)
     start = Trial(0, settings.start, search.trials[0].value, pruned=False)
     # Below 0: better than the defaults on the search's draw. Worse ones can't win the redraws.
     finished = [t for t in search.trials[1:] if not t.pruned and t.value < 0.0]
     candidates = sorted(finished, key=lambda t: (t.value, t.number))[:N_FINALISTS]
-    redraws = Redraws(rows, draw, REDRAWS, trials)
+    redraws = Redraws(prepared.rows, prepared.draw, REDRAWS, log, prepared.redraw_forecasts)
     evidence = [redraws.compare(t, start.parameters, settings.table_alpha) for t in candidates]
     winner = choose_winner(evidence, start)
     parameters = winner.parameters
@@ -287,5 +309,4 @@ def run_study(
         tuple(search.trials),
         tuple(evidence),
         search.importances(),
-        time.monotonic() - started,
     )

@@ -1,0 +1,98 @@
+"""What a worker is sent once: the context's candles for all tasks, a pair's own for its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import pandas as pd
+
+from feeder_mixin.market.context import FeatureContext
+from feeder_mixin.market.packed import pack_candles, unpack_candles
+from feeder_mixin.model.quantile import shared_context
+from feeder_mixin.settings import LabelSpec
+from feeder_mixin.tune.search.study import PreparedPair
+
+
+class PairCandles:
+    """The candles of a pair outside of the context; packed on their way to a worker."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+
+    def __reduce__(self) -> tuple[Callable[[bytes], PairCandles], tuple[bytes]]:
+        """Travel packed."""
+        return _unpacked_pair, (pack_candles(self.frame),)
+
+
+def _unpacked_pair(packed: bytes) -> PairCandles:
+    return PairCandles(unpack_candles(packed))
+
+
+class Market:
+    """What all tasks of a run share: the context's candles, and what is predicted.
+
+    A worker gets it once. What is computed from it there stays with it.
+
+    Parameters
+    ----------
+    context
+        Context pair -> its candles.
+    until
+        Open of the newest candle of any pair.
+    """
+
+    def __init__(
+        self, context: Mapping[str, pd.DataFrame], label: LabelSpec, until: pd.Timestamp
+    ) -> None:
+        self.label = label
+        self._candles, self._until = dict(context), until
+        self._prepared: tuple[str, PreparedPair] | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., Market], tuple[object, ...]]:
+        """Travel packed, and without what was computed."""
+        packed = {pair: pack_candles(frame) for pair, frame in self._candles.items()}
+        return _unpacked_market, (packed, self.label, self._until)
+
+    @cached_property
+    def _features(self) -> FeatureContext:
+        return FeatureContext(
+            self._candles, self.label.horizon, self.label.timeframe_s, self._until
+        )
+
+    @property
+    def context_pairs(self) -> list[str]:
+        """Return the pairs whose candles all tasks share."""
+        return sorted(self._candles)
+
+    @property
+    def newest_candle_s(self) -> int:
+        """Return the open of the context's newest candle, in s since the epoch."""
+        return max(int(frame.index[-1].timestamp()) for frame in self._candles.values())
+
+    @cached_property
+    def context_tables(self) -> dict[str, pd.DataFrame]:
+        """Return context pair -> rows that shared models learn from."""
+        return shared_context(self._features)
+
+    def frame(self, pair: str, candles: PairCandles | None) -> pd.DataFrame:
+        """Return a pair's candles: those of the task, or the context's where it brings none."""
+        return self._candles[pair] if candles is None else candles.frame
+
+    def build_table(self, pair: str, candles: PairCandles | None) -> pd.DataFrame:
+        """Return a pair's features and labels."""
+        return self._features.build(self.frame(pair, candles))
+
+    def prepared(self, pair: str, prepare: Callable[[], PreparedPair]) -> PreparedPair:
+        """Return what `prepare` gives for a pair, the last pair's without asking.
+
+        Of one pair only, because that is 100 MB; a worker goes on with the pair that it has.
+        """
+        if self._prepared is None or self._prepared[0] != pair:
+            self._prepared = None  # freed before the next is made
+            self._prepared = pair, prepare()
+        return self._prepared[1]
+
+
+def _unpacked_market(packed: Mapping[str, bytes], label: LabelSpec, until: pd.Timestamp) -> Market:
+    return Market({pair: unpack_candles(one) for pair, one in packed.items()}, label, until)
