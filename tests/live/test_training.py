@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from feeder_mixin.errors import CandleError
 from feeder_mixin.live.serve.candles import DataFolder, LiveTails
 from feeder_mixin.live.serve.snapshot import ParameterCache, Serving
-from feeder_mixin.live.train import due, training
+from feeder_mixin.live.train import _process, due, training
 from feeder_mixin.live.train import history as candle_history
 from feeder_mixin.live.train.due import DueFits, due_cut_s
 from feeder_mixin.live.train.history import TrainingHistory
@@ -140,7 +140,8 @@ def make_bench(tmp_path) -> Iterator[Callable[..., Bench]]:
 @pytest.fixture
 def inline(monkeypatch) -> type[InlineExecutor]:
     """Fit on the training thread instead of in a process of its own."""
-    monkeypatch.setattr(training, "ProcessExecutor", InlineExecutor)
+    monkeypatch.setattr(_process, "ProcessExecutor", InlineExecutor)
+    monkeypatch.setattr(_process, "LINGER_S", 0.0)
     monkeypatch.setattr(training, "_POLL_S", 0.02)
     monkeypatch.setattr(InlineExecutor, "fits", [])
     monkeypatch.setattr(InlineExecutor, "before", staticmethod(lambda _pair: None))
@@ -578,9 +579,10 @@ def start_real(bench: Bench) -> int:
 
 
 def test_worker_survives_sigusr1_from_its_first_moment_and_is_ended_after_the_fit(
-    make_bench, caplog
+    make_bench, caplog, monkeypatch
 ):
     """A reload signal to the whole group costs no fit; an idle bot has no worker."""
+    monkeypatch.setattr(_process, "LINGER_S", 0.0)
     signal.signal(signal.SIGUSR1, lambda *_: None)  # as in a bot: a child starts with the default
     bench = make_bench(pairs=(ETH,), context_pairs=[ETH])
     pid = start_real(bench)

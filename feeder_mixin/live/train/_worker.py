@@ -89,6 +89,7 @@ class WorkerSetup:
         trainer, _ = self.trainer
         if pair in trainer.context:
             return trainer.context[pair]
+        trainer.forget(pair)  # its file may have changed since its last fit
         joined = self.folder.load_joined(pair, newer)
         if joined is None:
             other = self.folder.describe_other_forms(pair)

@@ -1,5 +1,10 @@
 """Which models are due: the retraining grid, new parameters, short histories, and failed fits.
 
+Under a storm of reloads every pair moves on: pairs take turns, and a fit whose values were replaced
+while it ran is done again at once, with the newest. Where the values of a pair stay for two fits, its
+model is in force after at most three fits a pair (`note_outdated`); such a model of replaced values
+never serves.
+
 The training thread asks `DueFits.next` and tells it how a fit went; the status asks why a pair has
 no newer model. Nothing here trains, downloads or changes what serves.
 """
@@ -7,6 +12,8 @@ no newer model. Nothing here trains, downloads or changes what serves.
 from __future__ import annotations
 
 import time
+from collections import Counter
+from typing import Final
 
 from feeder_mixin.errors import ModelError
 from feeder_mixin.live.reload.loader import LoadedPair
@@ -16,6 +23,12 @@ from feeder_mixin.live.train.history import RETRY_S, TrainingHistory
 from feeder_mixin.live.train.models import TrainedModel
 from feeder_mixin.market.candles import CLOCK_SLACK_S
 from feeder_mixin.model.rows import SHORT_SHARE
+
+_TRIES_AT_ONCE: Final = 3
+"""Fits of a pair in a row whose values were replaced meanwhile, before the next pair has its turn."""
+
+_PATIENCE_S: Final = 600.0
+"""Wait behind which an unchanged pair has its turn among the changed ones: they may never end."""
 
 
 def due_cut_s(now_s: float, retrain_hours: float) -> int:
@@ -41,6 +54,9 @@ class DueFits:
         self._cache = cache
         self._failed: dict[str, tuple[Fit, float]] = {}
         self._stamps: dict[str, str] = {}
+        self._turns: dict[str, int] = {}
+        self._waiting_since: dict[str, float] = {}
+        self._n_outdated: Counter[str] = Counter()
         self.errors: dict[str, str] = {}
         self.thread_error: str | None = None
 
@@ -69,19 +85,30 @@ class DueFits:
         )
 
     def next(self) -> Fit | None:
-        """Return the fit to do now: changed pairs and those without a model, then the oldest cut."""
+        """Return the fit to do now: changed pairs and those without a model, then the oldest cut.
+
+        Pairs take turns: whose last fit is the longest ago is next. One that waits for longer than
+        `_PATIENCE_S` is among the changed ones.
+        """
         now_s = time.time()
         waiting = []
         for pair in self._cache.snapshot.pairs.values():
             fit = self.due(pair, now_s)
-            if fit is None or self._is_paused(fit):
-                continue
-            if not self._history.has_candles(fit.pair, fit.cut_s, now_s):
-                continue
-            newest = pair.newest
-            is_changed = newest is None or newest.model.parameters != fit.parameters
-            waiting.append((not is_changed, newest.model.cut_s if newest else 0, fit))
-        return min(waiting, key=lambda item: item[:2])[2] if waiting else None
+            if fit is None:
+                self._waiting_since.pop(pair.loaded.pair, None)
+            elif not self._is_paused(fit) and self._history.has_candles(fit.pair, fit.cut_s, now_s):
+                waiting.append((*self._urgency(pair, fit), fit))
+        return min(waiting, key=lambda item: item[:3])[3] if waiting else None
+
+    def _urgency(self, pair: PairSnapshot, fit: Fit) -> tuple[bool, int, int]:
+        """Return what orders fits that are due; the least is next."""
+        newest, turn = pair.newest, self._turns.get(fit.pair, 0)
+        waits_since = self._waiting_since.setdefault(fit.pair, time.monotonic())
+        cut_s = 0 if newest is None else newest.model.cut_s
+        is_changed = newest is None or newest.model.parameters != fit.parameters
+        if is_changed or time.monotonic() - waits_since > _PATIENCE_S:
+            return False, turn, cut_s
+        return True, cut_s, turn
 
     def is_waiting(self, pair: PairSnapshot) -> bool:
         """Return whether a fit of this pair is due and not waiting for its retry."""
@@ -117,11 +144,27 @@ class DueFits:
         """Give a fit up for now: `RETRY_S` from now, or when its candle files change, it is due."""
         self._failed[fit.pair] = (fit, time.monotonic() + RETRY_S)
         self.errors[fit.pair] = str(error)
+        self._end_turn(fit)
+
+    def note_outdated(self, fit: Fit) -> None:
+        """Note that a pair's values were replaced while it was fitted.
+
+        The pair stays first in line: right behind a reload its fit most likely ends before the next.
+        Going to the end instead, a storm in step with the fits could meet the same pair each time.
+        """
+        self._n_outdated[fit.pair] += 1
+        if self._n_outdated[fit.pair] >= _TRIES_AT_ONCE:
+            self._end_turn(fit)
 
     def note_done(self, fit: Fit) -> None:
         """Forget what was wrong with a pair's fits."""
         self._failed.pop(fit.pair, None)
         self.errors.pop(fit.pair, None)
+        self._end_turn(fit)
+
+    def _end_turn(self, fit: Fit) -> None:
+        self._turns[fit.pair] = max(self._turns.values(), default=0) + 1
+        self._n_outdated.pop(fit.pair, None)
 
     # -------------------------------------------------------------- short histories
 

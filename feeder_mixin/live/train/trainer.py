@@ -129,6 +129,11 @@ class Trainer:
         self.store.save(name, shared_name, model, parameters, len(rows), share)
         return name
 
+    def forget(self, pair: str) -> None:
+        """Forget the hashes of a pair's candles: others may come under its name."""
+        self._hashed.pop(pair, None)
+        self._hashes = {key: text for key, text in self._hashes.items() if key[0] != pair}
+
     def context_share(self, cut_s: int) -> float:
         """Return which share of the training window's candles the context pairs have, on average.
 

@@ -1,7 +1,6 @@
 """Models trained beside the running bot: one thread that runs what is due in a worker process.
 
-The worker is started when a fit is due and ended when none is left, so that an idle bot does not
-carry its memory. What serves is changed by the `ParameterCache` alone; this thread writes no file of
+What serves is changed by the `ParameterCache` alone; this thread writes no file of
 the bot's state and calls nobody: it sets an event, on which the state keeper waits.
 """
 
@@ -15,11 +14,10 @@ import time
 from typing import Final
 
 from feeder_mixin.errors import FeederError, ModelError
-from feeder_mixin.executors.base import run_tasks
-from feeder_mixin.executors.processes import ProcessExecutor
 from feeder_mixin.live.serve.candles import forming_candle_s
 from feeder_mixin.live.serve.snapshot import ParameterCache
-from feeder_mixin.live.train._worker import Fit, Fitted, WorkerSetup, run_fit
+from feeder_mixin.live.train._process import FitProcess
+from feeder_mixin.live.train._worker import Fit, Fitted
 from feeder_mixin.live.train.due import DueFits
 from feeder_mixin.live.train.history import RETRY_S, TrainingHistory
 from feeder_mixin.live.train.models import ModelStore, TrainedModel
@@ -59,6 +57,8 @@ class ModelTraining:
     ) -> None:
         self._history, self._due, self._cache = history, due, cache
         self._store, self._changed = store, changed
+        self._process = FitProcess(history, store)
+        self._may_have_old_files = False
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="feeder-training", daemon=True)
@@ -83,13 +83,21 @@ class ModelTraining:
         # Blocked here and so in every process this thread starts: a signal to the bot's whole
         # group must not end them.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        try:
+            self._look_until_stopped()
+        except _StoppedError:
+            return
+        finally:
+            self._process.close()
+
+    def _look_until_stopped(self) -> None:
         paused_until = -math.inf
         while not self._stopping:
             try:
                 if time.monotonic() >= paused_until:
                     self._look()
             except _StoppedError:
-                return
+                raise
             except Exception as error:  # noqa: BLE001  (it is logged)
                 # The boundary of this thread: the bot goes on with the models it has.
                 self._say_failed(error)
@@ -99,10 +107,14 @@ class ModelTraining:
             self._wake.clear()
 
     def _look(self) -> None:
-        """Download what is missing, then fit what is due."""
+        """Download what is missing, fit what is due, and free what no fit needs any more."""
         self._history.close_gaps(self._due.cut_s(), self._check_stopping)
         if self._due.next() is not None:
             self._work()
+        if self._process.close_idle() and self._may_have_old_files:
+            # Not before: the process may hold what has no file any more for written.
+            self._keep_only_serving()
+            self._may_have_old_files = False
         self._due.thread_error = None
 
     def _say_failed(self, error: Exception) -> None:
@@ -119,24 +131,20 @@ class ModelTraining:
 
     def _work(self) -> None:
         """Fit what is due until nothing is, the cut moves on, or a gap comes to light."""
-        cut_s, tails = self._due.cut_s(), self._history.tails
-        context = self._history.settings.context_pairs
-        newer = {pair: tails.tails[pair] for pair in context if pair in tails.tails}
-        setup = WorkerSetup(self._history.folder, newer, self._store.folder, tails.until_s)
+        cut_s = self._due.cut_s()
         self._changed.set()
+        self._may_have_old_files = True
         has_begun = False
-        with ProcessExecutor(1) as executor:
-            shared = executor.share(setup)
-            while (fit := self._due.next()) is not None and fit.cut_s == cut_s:
-                if self._history.gap(fit.pair) is not None:
-                    break  # a pair that the host came to meanwhile: its gap is closed first
-                if not has_begun:
-                    self._say_begin(cut_s)
-                    has_begun = True
-                self._due.note_begun(fit)
-                task = {fit.pair: (shared, fit, tails.tails.get(fit.pair))}
-                for _, answer in run_tasks(executor, run_fit, task, self._check_stopping):
-                    self._take(fit, answer)
+        while (fit := self._due.next()) is not None and fit.cut_s == cut_s:
+            if self._history.gap(fit.pair) is not None:
+                break  # a pair that the host came to meanwhile: its gap is closed first
+            if not has_begun:
+                self._say_begin(cut_s)
+                has_begun = True
+            self._due.note_begun(fit)
+            self._take(fit, self._process.run(fit, self._check_stopping))
+
+    def _keep_only_serving(self) -> None:
         self._store.keep_only(
             serving.model
             for pair in self._cache.snapshot.pairs.values()
@@ -171,8 +179,10 @@ class ModelTraining:
         except ModelError as error:
             self._give_up(fit, error)
             return
-        self._due.note_done(fit)
-        self._put(model, answer)
+        if self._put(model, answer):
+            self._due.note_done(fit)
+        else:
+            self._due.note_outdated(fit)
 
     def _give_up(self, fit: Fit, error: Exception) -> None:
         self._due.note_failed(fit, error)
@@ -186,13 +196,15 @@ class ModelTraining:
             error,
         )
 
-    def _put(self, model: TrainedModel, answer: Fitted) -> None:
+    def _put(self, model: TrainedModel, answer: Fitted) -> bool:
+        """Return whether the model serves now; it does not where its values were replaced meanwhile."""
         first_candle_s = forming_candle_s(self._history.folder.timeframe_s)
         newest = self._cache.snapshot.pairs[model.pair].newest
         if newest is not None and newest.model.name == model.name:
-            return  # candle files were touched, their content before the cut is the same
+            return True  # candle files were touched, their content before the cut is the same
         if not self._cache.put_model(model, first_candle_s):
-            return
+            logger.debug("Model is not used, its parameters were replaced pair=%s", model.pair)
+            return False
         self._warn_of_lacks(model, answer)
         pair = self._cache.snapshot.pairs[model.pair]
         logger.info(
@@ -207,6 +219,7 @@ class ModelTraining:
             open_text(first_candle_s),
             answer.took_s,
         )
+        return True
 
     def _warn_of_lacks(self, model: TrainedModel, answer: Fitted) -> None:
         """Say what a model that now serves had to be trained without."""
