@@ -7,7 +7,7 @@ FEEDER ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format fix lint types coverage test-slow test-services optimize trade reload status doctor demo bench lock
+.PHONY: help setup test check format fix lint types coverage test-slow test-services optimize trade reload status doctor demo bench docs picture lock
 
 define need_feeder
 @test -n "$(FEEDER)" || { echo "name a feeder: make $@ FEEDER=feeder120b (feeders: $$(cd config && grep -ls '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
@@ -52,7 +52,7 @@ endif
 test: $(READY)  ## fast tests, under five minutes
 	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
-check: format lint types test  ## what CI runs: format, lint, types, tests and doctests
+check: format lint types docs test  ## what CI runs: format, lint, types, documentation, tests and doctests
 
 format: $(READY)
 	$(BIN)/ruff format --check .
@@ -100,11 +100,18 @@ doctor: $(READY)  ## what is right with a feeder, what is not, what to do: make 
 demo: $(READY)  ## tune, trade, tune again and reload, against a replayed exchange
 	@$(BIN)/feeder demo $(ARGS)
 
-bench: $(READY)  ## measure what the README promises (needs real candles, about an hour)
+bench: $(READY)  ## measure what docs/understand/figures.md says (needs real candles, about an hour)
 	$(BIN)/python benchmarks/live.py
 	$(BIN)/python benchmarks/reload.py
 	$(BIN)/python benchmarks/tuner_speed.py
 
+docs: $(READY)  ## the documentation as a site, from build/site/index.html on
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
+picture: $(READY)  ## make the README's picture anew (needs real candles and a Chromium)
+	$(BIN)/python -m tests.reports.picture docs/assets/report.webp
+
 # The extras that `make setup` installs, by name: one that only a benchmark needs stays out.
 lock: $(READY)  ## add to requirements.lock what pyproject.toml wants (needs uv; newer versions: ARGS=--upgrade)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra postgres $(ARGS) -o requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra docs --extra postgres $(ARGS) -o requirements.lock pyproject.toml

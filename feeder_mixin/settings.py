@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.pairs import TRADING_MODES, btc_beside, check_pairlists, check_spelling
@@ -224,19 +224,53 @@ def _text(value: object) -> str | None:
     return None if isinstance(value, str) and value else "a text"
 
 
-_FEEDER_KEYS: Final[Mapping[str, Callable[[object], str | None]]] = {
-    "side": _side,
-    "horizon_candles": _whole(1, MAX_HORIZON_CANDLES),
-    "max_adverse_ratio": _above_zero(1.0),
-    "context_pairs": _pairs,
-    "store_url": _text,
-    "train_days": _above_zero(3650.0),
-    "retrain_hours": _hours,
-    "model_max_age_hours": _hours,
-    "last_good_max_days": _above_zero(3650.0),
-    "check_store_minutes": _minutes,
+class FeederKey(NamedTuple):
+    """A key of the ``feeder`` block: what its value must be, its default as shown, what it means."""
+
+    expected: Callable[[object], str | None]
+    default: str
+    meaning: str
+
+
+FEEDER_KEYS: Final[Mapping[str, FeederKey]] = {
+    "side": FeederKey(_side, "required", "side that the feeder trades: long or short"),
+    "horizon_candles": FeederKey(
+        _whole(1, MAX_HORIZON_CANDLES),
+        "30",
+        f"candles the label looks ahead (at most {MAX_HORIZON_CANDLES})",
+    ),
+    "max_adverse_ratio": FeederKey(
+        _above_zero(1.0), "0.01", "a candle is safe when the excursion is not below minus this"
+    ),
+    "context_pairs": FeederKey(
+        _pairs,
+        "first ten pairs plus BTC in their currency",
+        "pairs that features and scale look across",
+    ),
+    "store_url": FeederKey(_text, "a file in user_data", "the parameter store"),
+    "train_days": FeederKey(_above_zero(3650.0), "150", "training window of a pair's trees"),
+    "retrain_hours": FeederKey(
+        _hours,
+        f"{RETRAIN_HOURS:g}",
+        f"how often models are due ({_LEAST_RETRAIN_HOURS:g} to {_HOURS_OF_A_YEAR})",
+    ),
+    "model_max_age_hours": FeederKey(
+        _hours,
+        f"{MODEL_MAX_AGE_HOURS:g}, or twice retrain_hours",
+        "age of a model from which no candle is safe (15 days old, a model loses 0.1 points of "
+        "skill, 30 days 0.6); more than retrain_hours",
+    ),
+    "last_good_max_days": FeederKey(
+        _above_zero(3650.0), "no limit", "age limit of the last good copy"
+    ),
+    "check_store_minutes": FeederKey(
+        _minutes,
+        "off",
+        "how often a running bot asks the store for newer records and reloads when there are some, "
+        f"for a bot on another host than the optimizer ({_LEAST_CHECK_MINUTES:g} to {_MINUTES_OF_A_DAY})",
+    ),
 }
-"""The fixed keys of the ``feeder`` block, and what each value must be."""
+"""The fixed keys of the ``feeder`` block."""
 
 
 _MADE: Final = {"side", "context_pairs", "model_max_age_hours"}
@@ -394,13 +428,13 @@ def build_settings(
             f'{path}: no feeder block with a side; expected "feeder": {{"side": "long"}} or short'
         )
     for key, value in block.items():
-        if key not in _FEEDER_KEYS:
-            close = difflib.get_close_matches(key, _FEEDER_KEYS, n=1)
+        if key not in FEEDER_KEYS:
+            close = difflib.get_close_matches(key, FEEDER_KEYS, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise SettingsError(
-                f"{path}: unknown key feeder.{key}{hint} (known: {', '.join(_FEEDER_KEYS)})"
+                f"{path}: unknown key feeder.{key}{hint} (known: {', '.join(FEEDER_KEYS)})"
             )
-        if expected := _FEEDER_KEYS[key](value):
+        if expected := FEEDER_KEYS[key].expected(value):
             raise SettingsError(f"{path}: feeder.{key}={value!r}, expected {expected}")
     exchange = config.get("exchange")
     pairs = exchange.get("pair_whitelist") if isinstance(exchange, dict) else None

@@ -75,7 +75,7 @@ def replaying(module: str, test: str) -> Iterator[str]:
     path = FOLDER / f"{module}.json"
     tests = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if test not in tests:
-        pytest.fail(f"no recording of {test}: README, Working on it, says how to make one")
+        pytest.fail(f"no recording of {test}: CONTRIBUTING.md says how to make one")
     for exchange in map(Exchange._make, tests[test]):
         answers[exchange[:3]].append(exchange)
     lock = threading.Lock()

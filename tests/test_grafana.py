@@ -149,8 +149,8 @@ def test_prometheus_scrapes_where_the_unit_serves():
     assert host == "127.0.0.1"
     (unit,) = (path for path in UNITS if path.name == "feeder-metrics.service")
     assert f"feeder metrics --feeder all --port {port}\n" in unit.read_text(encoding="utf-8")
-    readme = (CONFIG.parent / "README.md").read_text(encoding="utf-8")
-    assert f"--port {port}" in readme
+    page = CONFIG.parent / "docs" / "operate" / "monitoring.md"
+    assert f"--port {port}" in page.read_text(encoding="utf-8")
 
 
 def test_dashboard_is_where_the_provider_looks():

@@ -107,7 +107,7 @@ def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_module_imports_only_the_layers_below(path):
-    """The import direction of the README's map, never backwards."""
+    """The import direction of docs/architecture.md, never backwards."""
     layer = layer_of(path)
     if layer == "__init__":
         return

@@ -1,16 +1,13 @@
-"""The ``feeder`` command: a table of sub-commands, exit codes, nothing else.
-
-Exit codes: 0 every pair got an answer; 1 failed (store, disk, another optimizer, a stdout that can't be
-written); 2 usage, settings or unusable candles; 3 some pairs failed and others did not; 130 Ctrl-C, SIGTERM or SIGHUP.
-"""
+"""The ``feeder`` command: a table of sub-commands, exit codes, nothing else."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Final
 
 from feeder_mixin.cli import bot_commands as live
 from feeder_mixin.cli import (
@@ -52,11 +49,24 @@ GROUPS = (
     demo,
 )
 
+EXIT_CODES: Final[Mapping[int, str]] = {
+    0: "every pair got an answer: a new record, or the running one kept",
+    1: "failed: store unreachable or read-only (results are kept), disk full, another optimizer at work; "
+    "or all is done, but stdout is full or closed and its result can't be read",
+    2: "usage, settings, or unusable candles for every pair",
+    3: "some pairs failed, others did not; of several feeders some failed, each by name, and the others "
+    "had their turn",
+    130: "Ctrl-C, SIGTERM or a closed terminal (SIGHUP, unless nohup); finished trials and pairs are kept",
+}
+"""What a script may rely on: a released code never changes its meaning."""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser with every sub-command."""
     parser = argparse.ArgumentParser(
-        prog="feeder", description="Tune, store and inspect the parameters of freqtrade feeders."
+        prog="feeder",
+        description="Tune, store and inspect the parameters of freqtrade feeders.",
+        epilog="exit codes: " + "; ".join(f"{code} {said}" for code, said in EXIT_CODES.items()),
     )
     parser.add_argument("--version", action="version", version=f"feeder {version('feeder-mixin')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,6 +1,6 @@
 """How a quantile forecast is judged: pinball loss, skill, exceedance, safety rates.
 
-Definitions: README, 'Tuning: what a run prints'. A rate whose denominator is empty is absent, never
+Definitions: docs/use/tune.md. A rate whose denominator is empty is absent, never
 0. Every function has a slow, obvious twin in the tests.
 """
 

@@ -109,3 +109,20 @@ def test_user_folder_beside_the_usual_one_has_all_of_its_own(project, feeder):
         for name in ("state_dir", "outbox_path", "journal_path", "model_dir", "status_path"):
             assert settings.user_data_dir in getattr(settings, name).parents
         assert settings.user_data_dir in settings.default_datadir.parents
+
+
+def test_ports_and_databases_of_the_six_feeders_differ():
+    """Six bots on one host do not meet."""
+    configs = [read_config([path]) for path in Path("config").glob("feeder*.json")]
+    assert len({config["api_server"]["listen_port"] for config in configs}) == 6
+    assert len({config["db_url"] for config in configs}) == 6
+
+
+@pytest.mark.parametrize(("number", "side"), [(75, "long"), (120, "short")], ids=["75", "120"])
+def test_feeders_of_one_letter_have_the_same_pairs_on_either_side(number, side):
+    """75 is long, 120 is short, and a letter stands for four pairs."""
+    for letter in "abc":
+        feeder = load_settings(f"feeder{number}{letter}")
+        assert feeder.side == side
+        assert feeder.pairs == load_settings(f"feeder75{letter}").pairs
+        assert len(feeder.pairs) == 4

@@ -522,7 +522,7 @@ class Bot:
 
 @contextmanager
 def running_bot(project: TradingProject, *options: object, **environment: str) -> Iterator[Bot]:
-    """Start a bot as the README says, and end it with all it started, whatever happens.
+    """Start a bot as docs/use/run.md says, and end it with all it started, whatever happens.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ class Inbox(HTTPServer):
 
     @property
     def config(self) -> dict[str, object]:
-        """Return freqtrade's ``webhook`` block, as the README gives it."""
+        """Return freqtrade's ``webhook`` block, as docs/operate/monitoring.md gives it."""
         return {
             "enabled": True,
             "url": f"http://127.0.0.1:{self.server_port}",

@@ -1,6 +1,6 @@
 """Producer and consumer: two real bots, the feeder's columns in the other bot's frames.
 
-The consumer is the example of this repository with its config, started as the README says. A start
+The consumer is the example of this repository with its config, started as docs/use/consumers.md says. A start
 costs a dozen seconds and a candle up to a minute, so one story is played and looked at in parts.
 """
 

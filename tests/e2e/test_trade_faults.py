@@ -520,7 +520,7 @@ def test_bot_without_a_needed_key_does_not_start_and_says_which(trading, key, sa
 
 
 def test_default_config_in_the_repository_root_runs_feeder75a(tmp_path, exchange):
-    """The README's shortest command starts the first feeder."""
+    """The shortest command of the pages starts the first feeder."""
     root = tmp_path / "clone"
     shutil.copytree(ROOT / "config", root / "config")
     (root / "user_data").mkdir()

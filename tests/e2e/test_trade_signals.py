@@ -146,7 +146,7 @@ def schedule(bot: Bot) -> list[list[dict[str, int]]]:
 
 
 def test_signals_during_the_whole_start_leave_the_bot_alive_with_the_last_content(trading):
-    """Started as the README says, a bot survives signals from its first moment on."""
+    """Started as docs/use/run.md says, a bot survives signals from its first moment on."""
     ended = threading.Event()
     sent = []
 

@@ -45,7 +45,7 @@ class MyFeeder(OptunaParamsMixin):
     def entry_trigger(self, dataframe, metadata):
         return ta.RSI(dataframe) < 40
 """
-"""The strategy of the user's own, as the README shows it."""
+"""The strategy of the user's own, as docs/start/own-freqtrade.md shows it."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Prints fault x moment as the README has it: ``python -m tests.faults``."""
+"""Prints fault x moment as docs/operate/faults.md has it: ``python -m tests.faults``."""
 
 from __future__ import annotations
 

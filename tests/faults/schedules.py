@@ -66,7 +66,7 @@ ROWS = {
     "clock wrong": "clock an hour back",
     "two writers": "two writers",
 }
-"""Fault -> how the README calls it."""
+"""Fault -> how the table calls it."""
 
 
 def make_header() -> list[str]:

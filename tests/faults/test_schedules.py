@@ -12,7 +12,7 @@ from tests.faults.schedules import make_header, make_row, run_schedules
 from tests.faults.site import FAULTS
 
 SEED = 20_261_124
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "operate" / "faults.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def test_random_faults_lose_and_double_nothing(folder, part):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_readme_says_of_each_fault_what_a_user_sees(folder, fault):
+def test_page_says_of_each_fault_what_a_user_sees(folder, fault):
     """The table's row is what one run of each moment showed, and nothing was lost in it."""
-    assert "\n".join(make_header()) in README
-    assert make_row(folder / "site", fault) in README
+    assert "\n".join(make_header()) in PAGE
+    assert make_row(folder / "site", fault) in PAGE
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from feeder_mixin.reports.page import render_page
-from tests.reports import builder, chromium
+from tests import chromium
+from tests.reports import builder
 
 pytestmark = pytest.mark.skipif(
     chromium.find_chromium() is None,

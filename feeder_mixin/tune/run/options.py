@@ -79,7 +79,7 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int:
-        """Return the command's exit code (README, "Exit codes")."""
+        """Return the command's exit code (`cli.main.EXIT_CODES`)."""
         if self.store_error is not None:
             return 1
         if not self.failures:

@@ -21,6 +21,8 @@ import aiohttp
 PATIENCE_S = 90
 _NUMBERS = itertools.count(1)
 """Of the commands to any browser: an answer has its command's."""
+DRAWN = "document.documentElement?.dataset.drawn ?? (document.getElementById('undrawn')?.hidden === false)"
+"""The report's figures are there, or a word about their absence."""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -73,8 +75,8 @@ class Tab:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    async def open(self, path: Path, width: int, *, dark: bool = False) -> None:
-        """Open a file at a width and wait until its figures are drawn."""
+    async def open(self, path: Path, width: int, *, dark: bool = False, until: str = DRAWN) -> None:
+        """Open a file at a width and wait until a JavaScript expression is true of it."""
         await self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -86,12 +88,10 @@ class Tab:
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
         await self.call("Page.navigate", url=path.absolute().as_uri())
         for _ in range(PATIENCE_S * 10):
-            if await self.evaluate(
-                "document.documentElement?.dataset.drawn ?? (document.getElementById('undrawn')?.hidden === false)"
-            ):
+            if await self.evaluate(until):
                 return
             await asyncio.sleep(0.1)
-        raise TimeoutError(f"figures were not drawn in {PATIENCE_S} s: {self.complaints}")
+        raise TimeoutError(f"{path} is not as awaited in {PATIENCE_S} s: {until} {self.complaints}")
 
     async def screenshot(self, path: Path) -> None:
         """Write a picture of the whole page."""
