@@ -39,6 +39,7 @@ _LEAST_CHECK_MINUTES: Final = 0.05  # three seconds; a typo must not ask a store
 _MINUTES_OF_A_DAY: Final = 1_440
 
 DEFAULT_CONTEXT_PAIRS: Final = 10
+_MOST_NAMED: Final = 12
 """How many of a feeder's own pairs are context by default, beside the BTC that is priced as they are."""
 
 
@@ -128,9 +129,11 @@ class FeederSettings:
         """Return the pairs named, each once, or all without names; raise `SettingsError` for another's."""
         for name in names or ():
             if name not in self.pairs:
-                raise SettingsError(
-                    f"pair {name!r} is not in {self.feeder_id}: its pairs are {', '.join(self.pairs)}"
-                )
+                known = f"its pairs are {', '.join(self.pairs)}"
+                if len(self.pairs) > _MOST_NAMED:
+                    near = difflib.get_close_matches(name, self.pairs, cutoff=0.0)
+                    known = f"the nearest of its {len(self.pairs)} pairs are {', '.join(near)}"
+                raise SettingsError(f"pair {name!r} is not in {self.feeder_id}: {known}")
         return tuple(dict.fromkeys(names or ())) or self.pairs
 
     def label(self, timeframe_s: int) -> LabelSpec:

@@ -21,14 +21,25 @@ import aiohttp
 PATIENCE_S = 90
 _NUMBERS = itertools.count(1)
 """Of the commands to any browser: an answer has its command's."""
-DRAWN = "document.documentElement?.dataset.drawn ?? (document.getElementById('undrawn')?.hidden === false)"
-"""The report's figures are there, or a word about their absence."""
+READY = "document.documentElement?.dataset.ready ?? (document.getElementById('undrawn')?.hidden === false)"
+"""The report answers and draws what is in sight, or has a word about the absence of figures."""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def find_chromium() -> str | None:
     """Return the browser's path, None where there is none."""
     return next((path for path in map(shutil.which, NAMES) if path), None)
+
+
+_DRAW_ALL = """
+(async () => {
+  for (const plot of document.querySelectorAll('.plot')) {
+    if (!plot.offsetParent) continue;
+    plot.scrollIntoView();
+    while (!plot.querySelector('svg.main-svg')) await new Promise(r => setTimeout(r, 10));
+  }
+})()
+"""
 
 
 @dataclass
@@ -75,7 +86,7 @@ class Tab:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    async def open(self, path: Path, width: int, *, dark: bool = False, until: str = DRAWN) -> None:
+    async def open(self, path: Path, width: int, *, dark: bool = False, until: str = READY) -> None:
         """Open a file at a width and wait until a JavaScript expression is true of it."""
         await self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -92,6 +103,10 @@ class Tab:
                 return
             await asyncio.sleep(0.1)
         raise TimeoutError(f"{path} is not as awaited in {PATIENCE_S} s: {until} {self.complaints}")
+
+    async def draw_all(self) -> None:
+        """Scroll over the report until every figure that is not hidden is drawn."""
+        await self.evaluate(_DRAW_ALL)
 
     async def screenshot(self, path: Path) -> None:
         """Write a picture of the whole page."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -46,7 +47,15 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="FILE",
         help="output file (user_data/feeder_state/F/report.html); for one feeder only",
     )
-    report.add_argument("--pair", metavar="P", help="pair of the candle chart (first that has one)")
+    report.add_argument(
+        "--pairs",
+        "--pair",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="P",
+        help="pairs whose candles are shown first (else changed sets, then by gain)",
+    )
     report.set_defaults(run=run_report)
 
 
@@ -56,8 +65,8 @@ def run_report(arguments: argparse.Namespace) -> int:
     if arguments.out is not None and len(feeders) > 1:
         names = ", ".join(settings.feeder_id for settings in feeders)
         raise SettingsError(f"--out goes with one feeder, got {names}")
-    if arguments.pair is not None:
-        _check_pair(feeders, arguments.pair)
+    for settings in feeders:
+        settings.chosen_pairs(arguments.pairs)
     written = for_each_feeder(arguments, lambda settings: _report_one(settings, arguments), feeders)
     if arguments.json:
         print_json(written.results)
@@ -66,18 +75,9 @@ def run_report(arguments: argparse.Namespace) -> int:
 
 def _report_one(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, Any]:
     with feeder_store(settings, arguments) as chosen:
-        document = write_report(settings, chosen, arguments.out, arguments.pair)
+        document = write_report(settings, chosen, arguments.out, arguments.pairs)
     _say(document)
     return document
-
-
-def _check_pair(feeders: list[FeederSettings], pair: str) -> None:
-    for settings in feeders:
-        if pair not in settings.pairs:
-            raise SettingsError(
-                f"--pair {pair}: not in {settings.feeder_id}: its pairs are "
-                f"{', '.join(settings.pairs)}"
-            )
 
 
 def _say(document: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ def write_report(
     settings: FeederSettings,
     chosen: ChosenStore,
     out: Path | None = None,
-    pair: str | None = None,
+    pairs: Sequence[str] = (),
     *,
     summary: RunSummary | None = None,
 ) -> dict[str, Any]:
@@ -100,6 +100,8 @@ def write_report(
 
     Parameters
     ----------
+    pairs
+        Pairs whose candles are shown first.
     summary
         Of the run that just ended: its failures are told, and a store that was down is not tried again.
 
@@ -116,7 +118,7 @@ def write_report(
 
     report = _collect(settings, chosen, summary)
     path = out or settings.state_dir / "report.html"
-    page = render_page(report, pair)
+    page = render_page(report, pairs)
     write_private(path, page.html)
     return {**report_document(report, page), "file": str(path)}
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-import plotly.graph_objects as go
-
-from feeder_mixin.reports._drawing import axis, layout, legend
+from feeder_mixin.reports._drawing import Plot, axis, layout, legend, price_steps, time_steps
 from feeder_mixin.reports._palette import BAD, CARD, CHALLENGER, DEFAULT, INK, LINE, SPAN
 from feeder_mixin.reports.documents import TunedPair
 from feeder_mixin.settings import Side
+
+MOST_CANDLES: Final = 100_000
+"""Of all charts of a page together, about 1.5 MB; at 5m that is 173 pairs of two days."""
 
 SHOWN_HOURS: Final = 12
 """What the chart shows first, back from its end; a finger moves it, buttons widen it."""
@@ -69,63 +70,65 @@ def candle_chart(pair: str, tuned: TunedPair, side: Side) -> CandleChart:
     )
 
 
-def candle_figure(chart: CandleChart) -> go.Figure:
+def candle_figure(chart: CandleChart) -> Plot:
     """Return candles, band, tolerance and breaches; prices in the quote currency."""
     times = [f"{moment:%Y-%m-%d %H:%M}" for moment in chart.times]
-    figure = go.Figure()
-    figure.add_candlestick(
-        x=times,
-        open=chart.open,
-        high=chart.high,
-        low=chart.low,
-        close=chart.close,
-        name="candle",
-        # Hollow and filled: up and down are told apart without a colour.
-        increasing={"line": {"color": INK.light, "width": 1}, "fillcolor": CARD.light},
-        decreasing={"line": {"color": INK.light, "width": 1}, "fillcolor": INK.light},
-        hoverinfo="skip",
-    )
-    figure.add_scatter(
-        x=times,
-        y=chart.band,
-        mode="lines",
-        name="band",
-        line={"color": CHALLENGER.light, "width": 2},
-        text=_hovers(chart),
-        hovertemplate="%{text}<extra></extra>",
-    )
-    figure.add_scatter(
-        x=times,
-        y=chart.tolerance,
-        mode="lines",
-        name="tolerance",
-        line={"color": DEFAULT.light, "width": 1.2, "dash": "dot"},
-        hoverinfo="skip",
-    )
+    x = time_steps(chart.times)
     hit = [number for number, breached in enumerate(chart.breached) if breached]
-    figure.add_scatter(
-        x=[times[number] for number in hit],
-        y=[chart.band[number] for number in hit],
-        mode="markers",
-        name="breached",
-        marker={"symbol": "x", "size": 7, "color": BAD.light},
-        hoverinfo="skip",
+    prices = {
+        "type": "candlestick",
+        "x": x,
+        "open": price_steps(chart.open),
+        "high": price_steps(chart.high),
+        "low": price_steps(chart.low),
+        "close": price_steps(chart.close),
+        "name": "candle",
+        # Hollow and filled: up and down are told apart without a colour.
+        "increasing": {"line": {"color": INK.light, "width": 1}, "fillcolor": CARD.light},
+        "decreasing": {"line": {"color": INK.light, "width": 1}, "fillcolor": INK.light},
+        "hoverinfo": "skip",
+    }
+    band = {
+        "type": "scatter",
+        "x": x,
+        "y": price_steps(chart.band),
+        "mode": "lines",
+        "name": "band",
+        "line": {"color": CHALLENGER.light, "width": 2},
+        "text": ["<br>breached" if breached else "" for breached in chart.breached],
+        "hovertemplate": "<b>%{x|%d %b %H:%M} UTC</b><br>band %{y:.6g}%{text}<extra></extra>",
+    }
+    tolerance = {
+        "type": "scatter",
+        "x": x,
+        "y": price_steps(chart.tolerance),
+        "mode": "lines",
+        "name": "tolerance",
+        "line": {"color": DEFAULT.light, "width": 1.2, "dash": "dot"},
+        "hoverinfo": "skip",
+    }
+    breached = {
+        "type": "scatter",
+        "x": [times[number] for number in hit],
+        "y": [chart.band[number] for number in hit],
+        "mode": "markers",
+        "name": "breached",
+        "marker": {"symbol": "x", "size": 7, "color": BAD.light},
+        "hoverinfo": "skip",
+    }
+    x_axis = axis(
+        type="date",
+        fixedrange=False,
+        rangeslider={"visible": False},
+        range=[times[max(0, len(times) - 1 - _candles_of(chart, SHOWN_HOURS))], times[-1]],
+        rangeselector=_selector(),
+        nticks=6,
+        showgrid=False,
     )
-    figure.update_layout(
-        layout(460, dragmode="pan", hovermode="x"),
-        xaxis=axis(
-            type="date",
-            fixedrange=False,
-            rangeslider={"visible": False},
-            range=[times[max(0, len(times) - 1 - _candles_of(chart, SHOWN_HOURS))], times[-1]],
-            rangeselector=_selector(),
-            nticks=6,
-            showgrid=False,
-        ),
-        yaxis=axis("price"),
-        **legend(),
+    axes = {"xaxis": x_axis, "yaxis": axis("price"), **legend()}
+    return Plot(
+        [prices, band, tolerance, breached], layout(460, dragmode="pan", hovermode="x", **axes)
     )
-    return figure
 
 
 def _candles_of(chart: CandleChart, hours: float) -> int:
@@ -154,13 +157,3 @@ def _selector() -> dict[str, Any]:
         "y": -0.16,
         "yanchor": "top",
     }
-
-
-def _hovers(chart: CandleChart) -> list[str]:
-    return [
-        f"<b>{moment:%d %b %H:%M} UTC</b><br>close {close:.6g}<br>band {band:.6g}"
-        f"{'<br>breached' if breached else ''}"
-        for moment, close, band, breached in zip(
-            chart.times, chart.close, chart.band, chart.breached, strict=True
-        )
-    ]

@@ -1,13 +1,59 @@
-"""The look that all figures share: layout, axes, legend.
+"""What a figure is, and the look that all share: layout, axes, legend.
+
+Figures are made as what plotly.js reads, without plotly's classes: those check each value, which took
+0.2 s a figure (17 of the 20 CPU-seconds of a page of 163 pairs). Tests check every figure with them.
 
 Axes don't move and nothing is dragged unless a figure says so: on a phone a finger scrolls the page.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
 
 from feeder_mixin.reports._palette import INK, LINE, MUTED, Colour
+
+
+class Plot(NamedTuple):
+    """A figure as plotly.js reads it."""
+
+    data: Sequence[Mapping[str, Any]]
+    layout: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the page carries."""
+        return self._asdict()
+
+
+_LEVELS: Final = 2_000
+"""Prices between the lowest and the highest of a column that are told apart: more than pixels."""
+
+
+def price_steps(prices: Sequence[float]) -> dict[str, Any]:
+    """Return prices as the first one and whole steps, which the page adds up.
+
+    They compress to a third this way.
+
+    Examples
+    --------
+    >>> price_steps([100.0, 100.5, 100.25])
+    {'steps': [1000000, 5000, -2500], 'per': 10000.0}
+    """
+    spread = max(prices, default=0.0) - min(prices, default=0.0)
+    per = 10.0 ** math.ceil(math.log10(_LEVELS / spread)) if spread else 1.0
+    return {"steps": _steps([round(price * per) for price in prices]), "per": per}
+
+
+def time_steps(times: Sequence[datetime]) -> dict[str, Any]:
+    """Return times as `price_steps` does prices: seconds since the epoch, by the second."""
+    return {"steps": _steps([int(moment.timestamp()) for moment in times]), "is_time": True}
+
+
+def _steps(whole: Sequence[int]) -> list[int]:
+    return [after - before for before, after in pairwise([0, *whole])]
 
 
 def layout(height: int, **changes: object) -> dict[str, Any]:

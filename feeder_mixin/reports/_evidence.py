@@ -12,23 +12,26 @@ from typing import Final
 from feeder_mixin.reports import _figures as figures
 from feeder_mixin.reports._palette import MARKS
 from feeder_mixin.reports._parts import (
+    MOST_DRAWN,
     Cell,
     Figure,
     Row,
     Section,
     Table,
+    drawn_text,
+    first_pairs,
     in_words,
     labels_of,
     lacking,
-    plot_of,
     range_text,
     signed,
     with_error,
 )
-from feeder_mixin.reports._problems import exceedance_bounds
+from feeder_mixin.reports._problems import MOST_NAMES, exceedance_bounds
 from feeder_mixin.reports._verdict import newest_decision
 from feeder_mixin.reports.documents import OUTCOME_MEANINGS, FeederReport, KnownPair
 from feeder_mixin.reports.records import percent
+from feeder_mixin.stores.notes import some
 from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
 from feeder_mixin.tune.judge.decision import Decision, Mode, Outcome
 from feeder_mixin.tune.judge.result import Score
@@ -41,13 +44,16 @@ def skill_section(report: FeederReport) -> Section:
     """Return skill over the ATR rule: defaults, tuned and champion side by side."""
     dots = figures.skill_dots(report.results)
     by_pair = {dot.pair: dot for dot in dots}
+    drawn = first_pairs(report).results
     shown = [c for c in (DEFAULTS, TUNED, RUNNING) if any(d.contender == c for d in dots)]
     rows: list[Row] = [
         [label, *(_skill(report.results[pair], contender) for contender in shown)]
         for pair, label in labels_of(report).items()
     ]
-    labels = {pair: label for pair, label in labels_of(report).items() if pair in by_pair}
-    plot = figures.dot_figure(labels, dots, "skill over the ATR rule", zero=True)
+    labels = {p: label for p, label in labels_of(report).items() if p in by_pair and p in drawn}
+    plot = figures.dot_figure(
+        labels, [dot for dot in dots if dot.pair in drawn], "skill over the ATR rule", zero=True
+    )
     return Section(
         "skill",
         "Skill over the ATR rule",
@@ -57,8 +63,9 @@ def skill_section(report: FeederReport) -> Section:
                 "on the untouched test window. Right of 0 is better. The bars are 95 % intervals by "
                 "blocks of a day: one pair alone proves little, the pooled figure on top decides."
             ),
+            *drawn_text(report),
         ],
-        [Figure("", in_words("Skill over the ATR rule in percent", rows, shown), plot_of(plot))]
+        [Figure("", in_words("Skill over the ATR rule in percent", rows[:MOST_DRAWN], shown), plot)]
         if dots
         else [],
         [
@@ -97,8 +104,14 @@ def exceedance_section(report: FeederReport) -> Section:
         ]
         for pair, label in labels_of(report).items()
     ]
-    labels = {p: label for p, label in labels_of(report).items() if any(d.pair == p for d in dots)}
-    plot = figures.dot_figure(labels, dots, "candles worse than predicted", spans=spans)
+    drawn, known = first_pairs(report).results, {dot.pair for dot in dots}
+    labels = {p: label for p, label in labels_of(report).items() if p in known and p in drawn}
+    plot = figures.dot_figure(
+        labels,
+        [dot for dot in dots if dot.pair in drawn],
+        "candles worse than predicted",
+        spans=[span for span in spans if span.pair in drawn],
+    )
     head = [*(MARKS[c].label for c in shown), "nominal", "95 % interval"]
     return Section(
         "exceedance",
@@ -109,8 +122,11 @@ def exceedance_section(report: FeederReport) -> Section:
                 "nominal share (the tick). The bar covers 95 of 100 calibrated models; labels "
                 "overlap, so its sample size is rows / horizon."
             ),
+            *drawn_text(report),
         ],
-        [Figure("", in_words("Exceedance in percent", rows, head), plot_of(plot))] if dots else [],
+        [Figure("", in_words("Exceedance in percent", rows[:MOST_DRAWN], head), plot)]
+        if dots
+        else [],
         [Table("Exceedance, %", ["pair", *head], rows, is_folded=True)],
         [
             *lacking(report, "Exceedance", {dot.pair: True for dot in dots}),
@@ -144,11 +160,14 @@ def value_section(report: FeederReport) -> Section:
         for value in every
     ]
     head = ["called safe, candles", "unsafe, model, %", "unsafe, ATR rule, %", "change, %"]
-    plot = figures.value_figure(labels, every)
+    drawn = {figures.ALL_PAIRS, *first_pairs(report).results}
+    plot = figures.value_figure(labels, [value for value in every if value.pair in drawn])
     none_safe = [labels[value.pair] for value in values if not value.n_safe]
     missing = lacking(report, "The decision value", {value.pair: True for value in values})
     if none_safe:
-        missing.append(f"No candle was called safe for {', '.join(none_safe)}: nothing to compare.")
+        missing.append(
+            f"No candle was called safe for {some(none_safe, MOST_NAMES)}: nothing to compare."
+        )
     has_figure = pooled is not None and pooled.n_safe > 0
     return Section(
         "decisions",
@@ -159,8 +178,11 @@ def value_section(report: FeederReport) -> Section:
                 "taken by the ATR rule's ranking: the same number of entries, fewer bad ones. Counted "
                 "on all out-of-sample candles."
             ),
+            *drawn_text(report),
         ],
-        [Figure("", in_words("Decision value", rows, head), plot_of(plot))] if has_figure else [],
+        [Figure("", in_words("Decision value", rows[: MOST_DRAWN + 1], head), plot)]
+        if has_figure
+        else [],
         [Table("Unsafe candles among those taken", ["pair", *head], rows, is_folded=True)]
         if rows
         else [],

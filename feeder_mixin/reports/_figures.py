@@ -10,12 +10,11 @@ import html
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-import plotly.graph_objects as go
-
-from feeder_mixin.reports._drawing import axis, layout, legend, line_at
-from feeder_mixin.reports._palette import INK, MARKS, MUTED, SPAN
+from feeder_mixin.reports._drawing import Plot, axis, layout, legend, line_at
+from feeder_mixin.reports._palette import INK, MARKS, MUTED, SPAN, Colour
 from feeder_mixin.reports.documents import KnownPair, TunedPair, interval
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETERS, Parameter
@@ -176,7 +175,7 @@ def dot_figure(
     spans: Sequence[Span] = (),
     zero: bool = False,
     apart: bool = True,
-) -> go.Figure:
+) -> Plot:
     """Return one row a pair, one mark a contender, in percent; spans lie behind.
 
     Parameters
@@ -190,32 +189,12 @@ def dot_figure(
     """
     rows = {pair: number for number, pair in enumerate(labels)}
     shown = [contender for contender in MARKS if any(d.contender == contender for d in dots)]
-    figure = go.Figure()
-    for span in spans:
-        if span.low is None or span.high is None:
-            continue
-        figure.add_scatter(
-            x=[100 * span.low, 100 * span.high],
-            y=[rows[span.pair]] * 2,
-            mode="lines",
-            line={"color": SPAN.light, "width": _SPAN_PX},
-            **NO_HOVER,
-        )
-    if spans:
-        figure.add_scatter(
-            x=[100 * span.nominal for span in spans],
-            y=[rows[span.pair] for span in spans],
-            mode="markers",
-            marker={
-                "symbol": "line-ns",
-                "size": _SPAN_PX,
-                "line": {"color": MUTED.light, "width": 1.5},
-            },
-            **NO_HOVER,
-        )
+    traces = _span_traces(spans, rows)
     for place, contender in enumerate(shown):
         offset = _OFFSET * (place - (len(shown) - 1) / 2) if apart else 0.0
-        _add_dots(figure, contender, [d for d in dots if d.contender == contender], rows, offset)
+        traces.append(
+            _dot_trace(contender, [d for d in dots if d.contender == contender], rows, offset)
+        )
     y_axis = axis(
         tickvals=list(rows.values()),
         ticktext=[html.escape(text) for text in labels.values()],
@@ -223,14 +202,50 @@ def dot_figure(
         range=[len(rows) - 0.45, -0.55],
         showgrid=False,
     )
-    figure.update_layout(
-        layout(_HEAD_PX + _ROW_PX * len(rows)),
-        xaxis=axis(title, ticksuffix=" %", nticks=7, range=_padded_range(dots, spans, zero=zero)),
-        yaxis=y_axis,
-        shapes=[line_at(0, INK)] if zero else [],
-        **legend(),
+    return Plot(
+        traces,
+        layout(
+            _HEAD_PX + _ROW_PX * len(rows),
+            xaxis=axis(
+                title, ticksuffix=" %", nticks=7, range=_padded_range(dots, spans, zero=zero)
+            ),
+            yaxis=y_axis,
+            shapes=[line_at(0, INK)] if zero else [],
+            **legend(),
+        ),
     )
-    return figure
+
+
+def _span_traces(spans: Sequence[Span], rows: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return where values should lie, and the nominal ones; nothing without spans."""
+    if not spans:
+        return []
+    known = [s for s in spans if s.low is not None and s.high is not None]
+    ends = [(100 * (s.low or 0.0), 100 * (s.high or 0.0), rows[s.pair]) for s in known]
+    nominal = {
+        "type": "scatter",
+        "x": [100 * span.nominal for span in spans],
+        "y": [rows[span.pair] for span in spans],
+        "mode": "markers",
+        "marker": {
+            "symbol": "line-ns",
+            "size": _SPAN_PX,
+            "line": {"color": MUTED.light, "width": 1.5},
+        },
+        **NO_HOVER,
+    }
+    return [_bars(ends, SPAN, _SPAN_PX), nominal]
+
+
+def _bars(ends: Iterable[tuple[float, float, float]], colour: Colour, width: int) -> dict[str, Any]:
+    """Return one trace of horizontal bars, each (from, to, row): gaps keep them apart."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for low, high, row in ends:
+        x += [low, high, None]
+        y += [row, row, None]
+    line = {"color": colour.light, "width": width}
+    return {"type": "scatter", "x": x, "y": y, "mode": "lines", "line": line, **NO_HOVER}
 
 
 def _padded_range(dots: Sequence[Dot], spans: Sequence[Span], *, zero: bool) -> list[float]:
@@ -242,23 +257,24 @@ def _padded_range(dots: Sequence[Dot], spans: Sequence[Span], *, zero: bool) -> 
     return [100 * (low - pad), 100 * (high + pad)]
 
 
-def _add_dots(
-    figure: go.Figure, contender: str, dots: Sequence[Dot], rows: Mapping[str, int], offset: float
-) -> None:
+def _dot_trace(
+    contender: str, dots: Sequence[Dot], rows: Mapping[str, int], offset: float
+) -> dict[str, Any]:
     mark = MARKS[contender]
     half = [0.0 if dot.high is None else 100 * (dot.high - dot.value) for dot in dots]
-    figure.add_scatter(
-        x=[100 * dot.value for dot in dots],
-        y=[rows[dot.pair] + offset for dot in dots],
-        mode="markers",
-        name=mark.label,
-        marker={
+    return {
+        "type": "scatter",
+        "x": [100 * dot.value for dot in dots],
+        "y": [rows[dot.pair] + offset for dot in dots],
+        "mode": "markers",
+        "name": mark.label,
+        "marker": {
             "symbol": mark.symbol,
             "size": 8,
             "color": mark.colour.light,
             "line": {"color": mark.colour.light, "width": 2 if mark.symbol == "x-thin" else 0},
         },
-        error_x={
+        "error_x": {
             "type": "data",
             "array": half,
             "visible": any(half),
@@ -266,9 +282,9 @@ def _add_dots(
             "thickness": 1.5,
             "width": 0,
         },
-        text=[_hover(dot, mark.label) for dot in dots],
-        hovertemplate="%{text}<extra></extra>",
-    )
+        "text": [_hover(dot, mark.label) for dot in dots],
+        "hovertemplate": "%{text}<extra></extra>",
+    }
 
 
 def _hover(dot: Dot, label: str) -> str:
@@ -278,7 +294,7 @@ def _hover(dot: Dot, label: str) -> str:
     return text
 
 
-def value_figure(labels: Mapping[str, str], values: Sequence[SafeValue]) -> go.Figure:
+def value_figure(labels: Mapping[str, str], values: Sequence[SafeValue]) -> Plot:
     """Return the unsafe share among candles taken, model against ATR rule, joined by a line."""
     known = [value for value in values if value.n_safe]
     dots = [
@@ -287,56 +303,65 @@ def value_figure(labels: Mapping[str, str], values: Sequence[SafeValue]) -> go.F
         for contender, unsafe in ((ATR_RULE, value.unsafe_rule), (TUNED, value.unsafe_model))
     ]
     rows = {value.pair: labels.get(value.pair, value.pair) for value in known}
-    figure = dot_figure(rows, dots, "unsafe among the candles taken", apart=False)
-    for number, value in enumerate(known):
-        figure.add_shape(
-            type="line",
-            layer="between",
-            x0=100 * value.unsafe_rule / value.n_safe,
-            x1=100 * value.unsafe_model / value.n_safe,
-            y0=number,
-            y1=number,
-            line={"color": SPAN.light, "width": 5},
-        )
-    figure.update_traces({"name": "model"}, {"name": MARKS[TUNED].label})
-    figure.update_layout(height=_HEAD_PX + _JOINED_ROW_PX * len(rows))
-    return figure
+    plot = dot_figure(rows, dots, "unsafe among the candles taken", apart=False)
+    joins = [
+        (100 * value.unsafe_rule / value.n_safe, 100 * value.unsafe_model / value.n_safe, number)
+        for number, value in enumerate(known)
+    ]
+    named = [
+        {**trace, "name": "model"} if trace["name"] == MARKS[TUNED].label else trace
+        for trace in plot.data
+    ]
+    height = _HEAD_PX + _JOINED_ROW_PX * len(rows)
+    return Plot([_bars(joins, SPAN, 5), *named], {**plot.layout, "height": height})
 
 
-def history_figure(history: TrialHistory, bounds: tuple[float, float]) -> go.Figure:
+def history_figure(history: TrialHistory, bounds: tuple[float, float], every: int = 1) -> Plot:
     """Return a pair's search: finished trials, pruned ones apart, the running best.
 
     Parameters
     ----------
     bounds
         Range of the loss axis, the same for all pairs; trials beyond it stand on its edge.
+    every
+        Only every so many trials are drawn; the line of the best has all.
     """
-    figure = go.Figure()
-    figure.add_scatter(
-        **_trials(history.pruned, bounds, "pruned"),
-        marker={"symbol": "x-thin", "size": 6, "line": {"color": MUTED.light, "width": 1.3}},
-    )
-    figure.add_scatter(
-        **_trials(history.finished, bounds, "finished"),
-        marker={"size": 6, "color": MARKS[TUNED].colour.light},
-    )
     last = max((n for n, _ in (*history.finished, *history.pruned)), default=0)
-    best = [*history.best, *((last, value) for _, value in history.best[-1:])]
-    figure.add_scatter(
-        x=[number for number, _ in best],
-        y=[_clip(100 * value, bounds) for _, value in best],
-        mode="lines",
-        name="best so far",
-        line={"shape": "hv", "color": MARKS[TUNED].colour.light, "width": 1.5},
-        hoverinfo="skip",
+    best = _corners([*history.best, *((last, value) for _, value in history.best[-1:])])
+    pruned = {
+        **_trials(history.pruned[::every], bounds, "pruned"),
+        "marker": {"symbol": "x-thin", "size": 6, "line": {"color": MUTED.light, "width": 1.3}},
+    }
+    finished = {
+        **_trials(history.finished[::every], bounds, "finished"),
+        "marker": {"size": 6, "color": MARKS[TUNED].colour.light},
+    }
+    best_so_far = {
+        "type": "scatter",
+        "x": [number for number, _ in best],
+        "y": [_clip(round(100 * value, 4), bounds) for _, value in best],
+        "mode": "lines",
+        "name": "best so far",
+        "line": {"shape": "hv", "color": MARKS[TUNED].colour.light, "width": 1.5},
+        "hoverinfo": "skip",
+    }
+    return Plot(
+        [pruned, finished, best_so_far],
+        layout(
+            150,
+            xaxis=axis(
+                range=[-0.04 * last - 0.5, 1.04 * last + 0.5], tickformat="d", showgrid=False
+            ),
+            yaxis=axis(range=list(bounds), nticks=5, ticksuffix=" %"),
+            shapes=[line_at(0, MARKS[DEFAULTS].colour, "dot", "y")],
+        ),
     )
-    figure.update_layout(
-        layout(150),
-        xaxis=axis(range=[-0.04 * last - 0.5, 1.04 * last + 0.5], tickformat="d", showgrid=False),
-        yaxis=axis(range=list(bounds), nticks=5, ticksuffix=" %"),
-        shapes=[line_at(0, MARKS[DEFAULTS].colour, "dot", "y")],
-    )
-    return figure
+
+
+def _corners(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return the points at which a line of steps changes, and its end."""
+    changes = [after for before, after in pairwise(points) if before[1] != after[1]]
+    return [*points[:1], *changes, *points[-1:]]
 
 
 def _trials(
@@ -344,13 +369,14 @@ def _trials(
 ) -> dict[str, Any]:
     points = list(points)
     return {
+        "type": "scatter",
         "x": [number for number, _ in points],
-        "y": [_clip(100 * value, bounds) for _, value in points],
-        "text": [f"trial {number}, {state}: {100 * value:+.2f} %" for number, value in points],
+        "y": [_clip(round(100 * value, 4), bounds) for _, value in points],
+        "text": [f"{100 * value:+.2f}" for _, value in points],
         "mode": "markers",
         "cliponaxis": False,
         "name": state,
-        "hovertemplate": "%{text}<extra></extra>",
+        "hovertemplate": f"trial %{{x}}, {state}: %{{text}} %<extra></extra>",
     }
 
 
@@ -371,7 +397,7 @@ def history_bounds(histories: Iterable[TrialHistory]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def spread_figure(parameter: Parameter, spread: Sequence[SpreadValue], n_levels: int) -> go.Figure:
+def spread_figure(parameter: Parameter, spread: Sequence[SpreadValue], n_levels: int) -> Plot:
     """Return a parameter's values on its whole range, the default as a dotted line.
 
     Parameters
@@ -379,25 +405,26 @@ def spread_figure(parameter: Parameter, spread: Sequence[SpreadValue], n_levels:
     n_levels
         How many values there is room for in a stack, the same for all parameters.
     """
-    figure = go.Figure()
-    figure.add_scatter(
-        x=[item.value for item in spread],
-        y=[item.level for item in spread],
-        mode="markers",
-        marker={"size": 9, "color": MARKS[TUNED].colour.light},
-        text=[f"<b>{html.escape(item.pair)}</b> {item.value:.6g}" for item in spread],
-        hovertemplate="%{text}<extra></extra>",
-        cliponaxis=False,
-    )
-    figure.update_layout(
+    values = {
+        "type": "scatter",
+        "x": [item.value for item in spread],
+        "y": [item.level for item in spread],
+        "mode": "markers",
+        "marker": {"size": 9, "color": MARKS[TUNED].colour.light},
+        "text": [f"<b>{html.escape(item.pair)}</b> {item.value:.6g}" for item in spread],
+        "hovertemplate": "%{text}<extra></extra>",
+        "cliponaxis": False,
+    }
+    return Plot(
+        [values],
         layout(
-            52 + _STACK_PX * min(n_levels, _MOST_LEVELS), margin={"l": 4, "r": 4, "t": 8, "b": 8}
+            52 + _STACK_PX * min(n_levels, _MOST_LEVELS),
+            margin={"l": 4, "r": 4, "t": 8, "b": 8},
+            xaxis=_range_axis(parameter),
+            yaxis=axis(visible=False, range=[-0.8, n_levels - 0.2]),
+            shapes=[line_at(parameter.default, MARKS[DEFAULTS].colour, "dot")],
         ),
-        xaxis=_range_axis(parameter),
-        yaxis=axis(visible=False, range=[-0.8, n_levels - 0.2]),
-        shapes=[line_at(parameter.default, MARKS[DEFAULTS].colour, "dot")],
     )
-    return figure
 
 
 def _range_axis(parameter: Parameter) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from feeder_mixin.reports._parts import Cell, Row, Section, Table, labels_of
+from feeder_mixin.reports._problems import MOST_NAMES
 from feeder_mixin.reports.documents import (
     FeederReport,
     KnownPair,
@@ -13,6 +14,7 @@ from feeder_mixin.reports.documents import (
     utc,
 )
 from feeder_mixin.schema import NANOSECONDS
+from feeder_mixin.stores.notes import some
 
 
 def provenance_section(report: FeederReport) -> Section:
@@ -45,9 +47,16 @@ def provenance_section(report: FeederReport) -> Section:
         ],
         tables=[
             Table("Data", head, rows),
-            Table("Made with", ["fact", "value"], _facts(report, labels), texts=(0, 1), wraps=(1,)),
+            Table(
+                "Made with",
+                ["fact", "value"],
+                _facts(report, labels),
+                texts=(0, 1),
+                wraps=(1,),
+                is_by_pair=False,
+            ),
         ],
-        missing=[f"No run and no record: {', '.join(untuned)}."] if untuned else [],
+        missing=[f"No run and no record: {some(untuned, MOST_NAMES)}."] if untuned else [],
     )
 
 
@@ -71,7 +80,9 @@ def _facts(report: FeederReport, labels: Mapping[str, str]) -> list[Row]:
     for name, values in facts.items():
         for value, pairs in values.items():
             if value:
-                rows.append([name if len(values) == 1 else f"{name} ({', '.join(pairs)})", value])
+                rows.append(
+                    [name if len(values) == 1 else f"{name} ({some(pairs, MOST_NAMES)})", value]
+                )
     return rows
 
 
@@ -107,7 +118,8 @@ def store_section(report: FeederReport) -> Section:
         problem = f"The store {stored.name} could not be read: {stored.error}"
         return Section("store", "What is stored now", missing=[problem])
     rows: list[Row] = []
-    for pair in report.pairs:
+    # Results come in the order of what matters; behind them, pairs that have none.
+    for pair in dict.fromkeys((*report.results, *report.pairs)):
         record, count = stored.records.get(pair), stored.counts.get(pair, 0)
         result = report.results.get(pair)
         rows.append(

@@ -5,14 +5,19 @@ Nothing here knows HTML: `reports.page` writes it, escaped.
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final, NamedTuple
 
-import plotly.graph_objects as go
-
+from feeder_mixin.reports._drawing import Plot
+from feeder_mixin.reports._problems import MOST_NAMES
 from feeder_mixin.reports.documents import FeederReport, short_names
 from feeder_mixin.reports.records import percent
+from feeder_mixin.stores.notes import some
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +31,17 @@ class Cell:
 Row = list[Cell | str]
 
 
+MOST_SHOWN: Final = 24
+"""Rows of a table, or figures of a grid, that are shown until a reader asks for all, or for a pair."""
+
+MOST_DRAWN: Final = 30
+"""Pairs in a figure that has a row for each; the table below it has all."""
+
+
 class Table(NamedTuple):
     """A table; columns in `texts` are words, the others numbers, which stand right.
 
-    Columns in `wraps` hold sentences.
+    Columns in `wraps` hold sentences. The first column is the pair, unless `is_by_pair` is off.
     """
 
     caption: str
@@ -38,6 +50,7 @@ class Table(NamedTuple):
     texts: Sequence[int] = (0,)
     wraps: Sequence[int] = ()
     is_folded: bool = False
+    is_by_pair: bool = True
 
     @property
     def cells(self) -> list[list[Cell]]:
@@ -46,11 +59,27 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A figure: its title where it has one, what it shows for who can't see it, and the plot."""
+    """A figure: its title where it has one, what it shows for who can't see it, and the plot.
+
+    `pair` is the name of the pair that it is about, empty where it is about all.
+    """
 
     title: str
     alt: str
-    plot: Mapping[str, Any]
+    plot: Plot
+    pair: str = ""
+
+    @property
+    def height(self) -> int:
+        """Return the figure's height in pixels."""
+        height: int = self.plot.layout["height"]
+        return height
+
+    @property
+    def packed(self) -> str:
+        """Return the plot as JSON, compressed, as text: the page unpacks it when it is seen."""
+        text = json.dumps(self.plot.to_json(), separators=(",", ":"), allow_nan=False)
+        return packed(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +93,27 @@ class Section:
     tables: Sequence[Table] = ()
     missing: Sequence[str] = ()
     is_grid: bool = False
+    most_figures: int = MOST_SHOWN
+
+
+def packed(text: str) -> str:
+    """Return a text, compressed, as letters that HTML needs no escape for."""
+    # No time in it: the same results give the same page.
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def first_pairs(report: FeederReport) -> FeederReport:
+    """Return a report of the pairs that a figure with a row for each has room for."""
+    return replace(report, results=dict(islice(report.results.items(), MOST_DRAWN)))
+
+
+def drawn_text(report: FeederReport) -> list[str]:
+    """Return what a figure with a row for each pair leaves out; empty where it has all."""
+    if len(report.results) <= MOST_DRAWN:
+        return []
+    n_pairs = len(report.results)
+    order = "changed sets, then by gain. The table has all"
+    return [f"Drawn are the first {MOST_DRAWN} of {n_pairs} pairs: {order}."]
 
 
 def signed(value: float | None, digits: int = 1) -> str:
@@ -102,9 +152,8 @@ def lacking(report: FeederReport, what: str, has: Mapping[str, object]) -> list[
     if not without:
         return []
     names = short_names(report.pairs)
-    who = (
-        "any pair" if len(without) == len(report.results) else ", ".join(names[p] for p in without)
-    )
+    named = some((names[pair] for pair in without), MOST_NAMES)
+    who = "any pair" if len(without) == len(report.results) else named
     from_store = not any(pair in report.tuned for pair in without)
     why = "only its stored record is known" if from_store else "its run has none"
     return [f"{what}: not available for {who} ({why})."]
@@ -114,12 +163,6 @@ def labels_of(report: FeederReport) -> dict[str, str]:
     """Return pair -> its short name, of the pairs that have a result."""
     names = short_names(report.pairs)
     return {pair: names[pair] for pair in report.results}
-
-
-def plot_of(figure: go.Figure) -> Mapping[str, Any]:
-    """Return a figure as what the page's script draws."""
-    plot: Mapping[str, Any] = figure.to_plotly_json()
-    return plot
 
 
 def in_words(what: str, rows: Iterable[Row], columns: Sequence[str]) -> str:

@@ -7,13 +7,12 @@ request, so what is not in the file can't be loaded.
 Interactive plots, not pictures (2026-11): labels keep their size at any width, where a picture that
 fits a phone is unreadable on a desk or the other way round; values are one tap away; and freqtrade's
 and Optuna's users know plotly. Its price is the library, 4.8 MB of JavaScript. It is embedded once,
-compressed (2.0 MB as text): every browser since 2023 unpacks it.
+compressed (2.0 MB as text): every browser since 2023 unpacks it. Plots are compressed, too, and each is
+unpacked and drawn when it comes into sight: a page of 163 pairs has 340 of them.
 """
 
 from __future__ import annotations
 
-import base64
-import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,8 +24,9 @@ import plotly.offline
 from feeder_mixin.reports import _evidence as evidence
 from feeder_mixin.reports import _origins as origins
 from feeder_mixin.reports import _tuning as tuning
+from feeder_mixin.reports._figures import ALL_PAIRS
 from feeder_mixin.reports._palette import COLOURS
-from feeder_mixin.reports._parts import Section, signed
+from feeder_mixin.reports._parts import MOST_SHOWN, Section, packed, signed
 from feeder_mixin.reports._verdict import Verdict, make_verdict, outcome_text
 from feeder_mixin.reports.documents import FeederReport, KnownPair, StoredPair, TunedPair
 from feeder_mixin.reports.records import percent
@@ -70,10 +70,10 @@ class Page:
     missing: Sequence[str]
 
 
-def render_page(report: FeederReport, chart_pair: str | None = None) -> Page:
-    """Return the page of a feeder; `chart_pair` names the pair of the candle chart."""
+def render_page(report: FeederReport, chart_pairs: Sequence[str] = ()) -> Page:
+    """Return the page of a feeder; the candles of `chart_pairs` come first."""
     verdict = make_verdict(report)
-    sections = all_sections(report, chart_pair)
+    sections = all_sections(report, chart_pairs)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("feeder_mixin.reports", "web"),
         autoescape=True,
@@ -90,6 +90,8 @@ def render_page(report: FeederReport, chart_pair: str | None = None) -> Page:
         sections=sections,
         colours=COLOURS,
         dark_of={colour.light: colour.dark for colour in COLOURS.values()},
+        most_rows=MOST_SHOWN,
+        all_pairs=ALL_PAIRS,
         library=packed_library(),
     )
     missing = [line for section in sections for line in section.missing]
@@ -98,7 +100,7 @@ def render_page(report: FeederReport, chart_pair: str | None = None) -> Page:
     return Page(html, verdict, missing)
 
 
-def all_sections(report: FeederReport, chart_pair: str | None) -> list[Section]:
+def all_sections(report: FeederReport, chart_pairs: Sequence[str]) -> list[Section]:
     """Return the page's sections in order."""
     return [
         evidence.skill_section(report),
@@ -107,7 +109,7 @@ def all_sections(report: FeederReport, chart_pair: str | None) -> list[Section]:
         evidence.promotion_section(report),
         tuning.history_section(report),
         tuning.spread_section(report),
-        tuning.candle_section(report, chart_pair),
+        tuning.candle_section(report, chart_pairs),
         evidence.calibration_section(report),
         origins.provenance_section(report),
         origins.store_section(report),
@@ -122,9 +124,7 @@ def _keep_units(value: object) -> object:
 @cache
 def packed_library() -> str:
     """Return plotly.js, compressed, as text."""
-    script = plotly.offline.get_plotlyjs().encode()
-    # No time in it: the same results give the same page.
-    return base64.b64encode(gzip.compress(script, mtime=0)).decode()
+    return packed(plotly.offline.get_plotlyjs())
 
 
 def cards(verdict: Verdict) -> list[Card]:

@@ -49,7 +49,7 @@ def test_optimize_leaves_one_valid_record_per_pair_and_show_prints_them(tuned):
     """The outcome of the whole: candles in, one complete record per pair in the store."""
     project, done = tuned.project, tuned.done
     assert "ATR rule" in done.stdout
-    assert f"trials {3 * N_TRIALS}" in done.stderr
+    assert f"pairs 3/3, trials {3 * N_TRIALS}" in done.stderr
     records = project.records()
     assert [r["pair"] for r in records] == list(PAIRS)
     for record in records:

@@ -125,11 +125,11 @@ def test_learning_rate_is_drawn_and_stacked_on_a_log_axis():
     }
     spread = figures.parameter_spread(parameter, results)
     assert [item.level for item in spread] == [0, 0, 0]
-    axis = figures.spread_figure(parameter, spread, 4).layout.xaxis
-    assert axis.type == "log"
-    assert axis.range[0] < math.log10(0.001)
-    assert axis.range[1] > math.log10(0.1)
-    assert list(axis.tickvals) == [0.001, 0.01, 0.1]
+    axis = figures.spread_figure(parameter, spread, 4).layout["xaxis"]
+    assert axis["type"] == "log"
+    assert axis["range"][0] < math.log10(0.001)
+    assert axis["range"][1] > math.log10(0.1)
+    assert axis["tickvals"] == [0.001, 0.01, 0.1]
 
 
 CHART = Chart(
@@ -163,9 +163,9 @@ def test_candle_chart_has_band_and_tolerance_on_the_side_that_hurts(side, band, 
 def test_candle_figure_marks_exactly_the_breaches_on_the_band():
     """A mark stands at the candle whose future was worse, at its predicted price."""
     chart = candle_chart(BTC, tuned(chart=CHART), "long")
-    marks = next(trace for trace in candle_figure(chart).data if trace.name == "breached")
-    assert list(marks.x) == ["2026-02-19 00:10"]
-    assert list(marks.y) == pytest.approx([96.03])
+    marks = next(trace for trace in candle_figure(chart).data if trace["name"] == "breached")
+    assert marks["x"] == ["2026-02-19 00:10"]
+    assert marks["y"] == pytest.approx([96.03])
 
 
 def test_made_chart_is_breached_as_often_as_its_level_says():
@@ -179,6 +179,8 @@ def test_dot_figure_axis_shows_every_interval_whole():
     """An interval that runs out of the figure would look shorter than it is."""
     dots = [figures.Dot(BTC, "tuned", 0.05, -0.04, 0.14)]
     spans = [figures.Span(BTC, 0.1, 0.01, 0.19)]
-    low, high = figures.dot_figure({BTC: "BTC"}, dots, "skill", spans=spans).layout.xaxis.range
+    low, high = figures.dot_figure({BTC: "BTC"}, dots, "skill", spans=spans).layout["xaxis"][
+        "range"
+    ]
     assert low < -4.0
     assert high > 19.0
