@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from feeder_mixin.market.candles import Candles, load_candles
+from feeder_mixin.errors import MissingCandlesError
+from feeder_mixin.market.candles import Candles, load_candles, timeframe_seconds
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model.folds import Layout, plan_layout
@@ -54,11 +55,31 @@ def load_all(datadir: Path, bases: Iterable[str]) -> dict[str, Candles]:
     return {full(b): load_candles(datadir, full(b), "5m", "futures", "feather") for b in bases}
 
 
-def permuted(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+def load_timeframe(datadir: Path, pair: str, timeframe: str) -> pd.DataFrame:
+    """Return a pair's candles on a regular grid; made from 5m candles where the folder has none.
+
+    A candle of which a 5m candle is missing or not finished is left out: NaN on the grid.
+    """
+    try:
+        return load_candles(datadir, pair, timeframe, "futures", "feather").frame
+    except MissingCandlesError:
+        if timeframe == "5m":
+            raise
+    fine = load_candles(datadir, pair, "5m", "futures", "feather").frame
+    step = pd.Timedelta(seconds=timeframe_seconds(timeframe))
+    groups = fine.resample(step, origin="epoch")
+    coarse = groups.agg(
+        {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+    )
+    whole = groups["close"].count() == step // pd.Timedelta(seconds=TIMEFRAME_S)
+    return coarse.where(whole)
+
+
+def permuted(table: pd.DataFrame, seed: int, horizon: int = HORIZON) -> pd.DataFrame:
     """Return the table with its labels' ratios to the ATR permuted in blocks of the horizon."""
     random = np.random.default_rng(seed)
     usable = np.flatnonzero(table[list(LABEL_COLUMNS.values())].notna().all(axis=1))
-    blocks = [usable[i : i + HORIZON] for i in range(0, len(usable) - HORIZON + 1, HORIZON)]
+    blocks = [usable[i : i + horizon] for i in range(0, len(usable) - horizon + 1, horizon)]
     to = np.concatenate(blocks)
     come_from = np.concatenate([blocks[i] for i in random.permutation(len(blocks))])
     atr = table["atr_ratio"].to_numpy(np.float64)

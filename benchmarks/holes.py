@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("--datadir", type=Path, default=common.DEFAULT_DATADIR)
     arguments = parser.parse_args()
     pairs = tuple(common.full(base) for base in arguments.pairs)
-    task = quality.Task(arguments.datadir, pairs, pairs, arguments.cut, 0.1, False, None)
+    task = quality.Task(arguments.datadir, pairs, pairs, arguments.cut, 0.1)
     frames = {
         p: load_candles(arguments.datadir, p, "5m", "futures", "feather").frame for p in pairs
     }
@@ -84,8 +84,8 @@ def main() -> int:
                 left = take_out(frame, share, length, seed=number)
                 write(Path(folder), left, pair)
                 holed = left.reindex(frame.index)
-                known += int(adverse_excursions(holed, quality.H).notna().all(axis=1).sum())
-                total += int(adverse_excursions(frame, quality.H).notna().all(axis=1).sum())
+                known += int(adverse_excursions(holed, task.horizon).notna().all(axis=1).sum())
+                total += int(adverse_excursions(frame, task.horizon).notna().all(axis=1).sum())
             predicted = quality.predict_cut(replace(task, datadir=Path(folder)))
         forecasts[name] = predicted.set_index(keys)["q"]
         trained[name] = known / total
@@ -93,7 +93,7 @@ def main() -> int:
     shared = together.notna().all(axis=1).to_numpy()
     for name in forecasts:
         scored = whole[shared].assign(q=together[name].to_numpy()[shared])
-        skill = 100 * quality.score(scored, 0.1)["skill"].mean()
+        skill = 100 * quality.score(scored, 0.1, task.horizon)["skill"].mean()
         rows = 100 * together[name].notna().mean()
         print(
             f"    {name:<32} skill {skill:5.2f}  rows {rows:5.1f} %  trained {100 * trained[name]:5.1f} %",

@@ -33,6 +33,7 @@ from typing import Any
 from unittest.mock import patch
 
 from common import (  # isort: skip - sets thread counts before numpy is imported
+    HORIZON,
     TIMEFRAME_S,
     TRAIN_DAYS,
     Setup,
@@ -59,10 +60,9 @@ from feeder_mixin.model.quantile import (
     fit_safety_model,
     training_rows,
 )
-from feeder_mixin.model.rows import open_seconds, recency_weights, select_rows
+from feeder_mixin.model.rows import open_seconds, recency_weights, select_rows, thinning
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import Side
-from feeder_mixin.tune.search._objective import SCORE_EVERY
 
 SEED = 0
 EARLY_STOPPING_TREES = 50
@@ -121,7 +121,7 @@ def build_problem(setup: Setup, side: Side) -> Problem:
             start_s=window.cut_s,
             stop_s=window.end_s,
             timeframe_s=TIMEFRAME_S,
-            every=SCORE_EVERY,
+            every=thinning(HORIZON).score,
         )
 
     folds = [(trained(window).rows, scored(window)) for window in setup.layout.folds]

@@ -67,7 +67,7 @@ def retune_both(datadir: Path, base: str, n_trials: int, seed: int) -> list[dict
     original, tables = _prepared(datadir, base)
     # Each pair by a permutation of its own: the pooled trees and the scale must find nothing either.
     tables = {p: permuted(t, derive_seed("null", seed, p)) for p, t in sorted(tables.items())}
-    thinned = {p: shared_rows(t, TIMEFRAME_S) for p, t in tables.items()}
+    thinned = {p: shared_rows(t, HORIZON, TIMEFRAME_S) for p, t in tables.items()}
     layout = original.layout
     shared = {cut_s: fit_shared(thinned, cut_s, label_of("long")) for cut_s in layout.cuts_s}
     setup = replace(original, table=tables[full(base)], shared=shared)

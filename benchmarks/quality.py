@@ -3,12 +3,14 @@
     python benchmarks/quality.py --out q.parquet
     python benchmarks/quality.py --live --cuts 2025-12-15 --alpha 0.1 --out live.parquet
     python benchmarks/quality.py --pairs ADA/USDT:USDT --context BTC/USDT:USDT --out ada.parquet
+    python benchmarks/quality.py --timeframe 15m --horizon 12 --cuts 2025-11-15 2026-01-01 2026-02-01
 
 Writes what was predicted (``date`` in UTC: the candle's open, ``pair``, ``side``, ``q``, ``window``: the
 cut), so that other candles and another scorer can be used, and prints the scores. Everything that is
 used was known at the cut: candles and labels that had ended. With ``--live`` models are retrained
 daily and calibrated online, warmed up on the 30 days before the cut, as a bot that ran since then;
-the rule's constant stays that of the cut.
+the rule's constant stays that of the cut. A timeframe of which the folder has no candles is made from
+the 5m candles there.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from feeder_mixin.errors import CandleError, ModelError
-from feeder_mixin.market.candles import load_candles
+from feeder_mixin.market.candles import timeframe_seconds
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels
 from feeder_mixin.model.baseline import atr_rule_constant
@@ -55,8 +57,6 @@ CUTS = (
     "2026-02-01",
 )
 WINDOW_DAYS, WARMUP_DAYS = 15, 30
-H, STEP_S = common.HORIZON, common.TIMEFRAME_S
-LABEL_S = H * STEP_S
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,33 @@ class Task:
     context: tuple[str, ...]
     cut: str
     alpha: float
-    live: bool
-    null_seed: int | None
+    live: bool = False
+    null_seed: int | None = None
+    timeframe: str = "5m"
+    horizon: int = common.HORIZON
 
+    def label(self, side: Side = "long") -> LabelSpec:
+        """Return what is predicted of a side; shared models are the same for both."""
+        return LabelSpec(side, self.horizon, timeframe_seconds(self.timeframe))
 
-def load(datadir: Path, pair: str) -> pd.DataFrame:
-    """Return a pair's candles on a regular grid."""
-    return load_candles(datadir, pair, "5m", "futures", "feather").frame
+    def load(self, pair: str) -> pd.DataFrame:
+        """Return a pair's candles on a regular grid."""
+        return common.load_timeframe(self.datadir, pair, self.timeframe)
 
 
 def build_tables(task: Task) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     """Return the tables of all pairs, labels permuted where a null is asked for, and the context."""
-    context = {pair: load(task.datadir, pair) for pair in task.context}
-    others = {p: load(task.datadir, p) for p in task.pairs if p not in context}
+    context = {pair: task.load(pair) for pair in task.context}
+    others = {p: task.load(p) for p in task.pairs if p not in context}
     until = max(frame.index[-1] for frame in (*context.values(), *others.values()))
-    market = FeatureContext(context, H, STEP_S, until)
+    market = FeatureContext(context, task.horizon, task.label().timeframe_s, until)
     tables = {p: market.build(frame) for p, frame in (*context.items(), *others.items())}
     if task.null_seed is not None:
         seeds = {pair: derive_seed("null", task.null_seed, pair) for pair in tables}
-        tables = {pair: common.permuted(table, seeds[pair]) for pair, table in tables.items()}
+        tables = {
+            pair: common.permuted(table, seeds[pair], task.horizon)
+            for pair, table in tables.items()
+        }
     return tables, tuple(context)
 
 
@@ -94,16 +102,17 @@ def predict_cut(task: Task) -> pd.DataFrame:
     """Return the predictions after one cut, both sides, beside label and rule."""
     tables, context = build_tables(task)
     cut_s = int(pd.Timestamp(task.cut, tz="UTC").timestamp())
-    thin = {pair: shared_rows(tables[pair], STEP_S) for pair in context}
+    label = task.label()
+    thin = {pair: shared_rows(tables[pair], label.horizon, label.timeframe_s) for pair in context}
     levels = tuple(pooled_weights(task.alpha))
     first_s = cut_s - WARMUP_DAYS * DAY_S if task.live else cut_s
     walk_s = DAY_S if task.live else WINDOW_DAYS * DAY_S
     end_s = cut_s + WINDOW_DAYS * DAY_S
     raw: dict[tuple[str, Side], list[pd.Series]] = {}
     for model_cut_s in range(first_s, end_s, walk_s):
-        common_models = fit_shared(thin, model_cut_s, LabelSpec("long", H, STEP_S), levels)
+        common_models = fit_shared(thin, model_cut_s, label, levels)
         for pair in task.pairs:
-            models = common_models.with_pair(pair, tables[pair], LabelSpec("long", H, STEP_S))
+            models = common_models.with_pair(pair, tables[pair], label)
             for side in SIDES:
                 part = predict_days(task, tables[pair], pair, side, models, model_cut_s + walk_s)
                 if part is not None:
@@ -128,7 +137,7 @@ def predict_days(
         model, _ = fit_safety_model(
             pair,
             table,
-            LabelSpec(side, H, STEP_S),
+            task.label(side),
             parameters,
             models,
             common.TRAIN_DAYS,
@@ -146,9 +155,9 @@ def serve(
     y, opens_s = labels(rows, side), open_seconds(rows)
     q = raw.to_numpy(np.float64)
     if task.live:
-        q, _ = calibrate(q, y, opens_s, alpha=task.alpha, label_s=LABEL_S)
+        q, _ = calibrate(q, y, opens_s, alpha=task.alpha, label_s=task.label(side).horizon_s)
     try:
-        constant = atr_rule_constant(table, LabelSpec(side, H, STEP_S), cut_s, task.alpha)
+        constant = atr_rule_constant(table, task.label(side), cut_s, task.alpha)
     except ModelError:
         constant = np.nan
     after = opens_s >= cut_s
@@ -167,7 +176,7 @@ def serve(
     )
 
 
-def score(predictions: pd.DataFrame, alpha: float) -> pd.DataFrame:
+def score(predictions: pd.DataFrame, alpha: float, horizon: int) -> pd.DataFrame:
     """Return one row a cell (window, pair, side): skill over the rule, exceedance, decisions."""
     cells = []
     for (window, pair, side), part in predictions.groupby(["window", "pair", "side"]):
@@ -176,7 +185,7 @@ def score(predictions: pd.DataFrame, alpha: float) -> pd.DataFrame:
         if not len(known):
             continue
         missed = exceedance(y, q)
-        low, high = exceedance_interval(alpha, len(known) / H)
+        low, high = exceedance_interval(alpha, len(known) / horizon)
         unsafe = y < -common.TOLERANCE
         n_safe = int(np.sum(q >= -common.TOLERANCE))
         taken, ranked = (np.argsort(-x, kind="stable")[:n_safe] for x in (q, rule))
@@ -252,6 +261,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--context", nargs="+", metavar="P", help="context pairs (the pairs, and BTC)"
     )
     parser.add_argument("--cuts", nargs="+", default=list(CUTS), metavar="DATE")
+    parser.add_argument("--timeframe", default="5m", metavar="T", help="of the candles (5m)")
+    parser.add_argument(
+        "--horizon", type=int, default=common.HORIZON, metavar="H", help="candles ahead (30)"
+    )
     parser.add_argument("--alpha", type=float, default=0.10, metavar="A")
     parser.add_argument("--live", action="store_true", help="retrain daily, calibrate online")
     parser.add_argument(
@@ -268,7 +281,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pairs = tuple(dict.fromkeys(options.pairs))
     context = tuple(dict.fromkeys(options.context or (*pairs, btc_beside(pairs[0]))))
     tasks = [
-        Task(options.datadir, pairs, context, cut, options.alpha, options.live, options.null)
+        Task(
+            options.datadir,
+            pairs,
+            context,
+            cut,
+            options.alpha,
+            options.live,
+            options.null,
+            options.timeframe,
+            options.horizon,
+        )
         for cut in options.cuts
     ]
     started, cpu = time.monotonic(), time.process_time()
@@ -281,7 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         columns = ["date", "pair", "side", "q", "window"]
         predictions[columns].to_parquet(options.out, index=False)
     title = "as the bot runs it" if options.live else "frozen at the cut"
-    print_scores(score(predictions, options.alpha), options.alpha, title)
+    title = f"{options.timeframe}, {options.horizon} candles ahead, {title}"
+    print_scores(score(predictions, options.alpha, options.horizon), options.alpha, title)
     took = f"{time.monotonic() - started:.0f} s"
     print(f"  {took}" + (f", {time.process_time() - cpu:.0f} CPU-s" if options.jobs == 1 else ""))
     return 0

@@ -289,8 +289,8 @@ _STAND_IN: Final = {  # column of the context -> the pair's own, where no contex
     if f"{prefix}_{name}" in _FROM_CONTEXT
 }
 
-RECIPE_VERSION: Final = "4"
-"""Goes into `feature_hash`: raise it when a formula changes while its name stays."""
+RECIPE_VERSION: Final = "5"
+"""Goes into `feature_hash`: raise it when a formula changes while its name stays, or other rows are learned from."""
 
 FEATURE_HASH: Final = hash48(RECIPE_VERSION, *TABLE_FEATURES, "|", *TREE_FEATURES)
 

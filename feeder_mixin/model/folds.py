@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from feeder_mixin.errors import CandleError
-from feeder_mixin.model.rows import DAY_S, LEAST_ROWS, PAIR_EVERY, train_stop_s
+from feeder_mixin.model.rows import DAY_S, LEAST_ROWS, thinning, train_stop_s
 from feeder_mixin.settings import LabelSpec
 
 TEST_DAYS: Final = 15.0
@@ -86,7 +86,9 @@ def _shortest_fold_s(label: LabelSpec) -> float:
 
 def _least_before_test_s(fold_s: float, label: LabelSpec) -> float:
     """Return how long the labels before the test window must reach back, for folds of this length."""
-    training_s = (label.horizon + (LEAST_ROWS + 1) * PAIR_EVERY) * label.timeframe_s
+    training_s = (
+        label.horizon + (LEAST_ROWS + 1) * thinning(label.horizon).own
+    ) * label.timeframe_s
     # Folds take FOLDS_SHARE of the days before the test window, training for the first one the rest.
     return max(fold_s * MIN_FOLDS / FOLDS_SHARE, training_s / (1 - FOLDS_SHARE))
 

@@ -25,13 +25,13 @@ from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.rows import (
     DAY_S,
     LEAST_ROWS,
-    PAIR_EVERY,
     open_seconds,
     recency_weights,
     select_rows,
+    thinning,
     train_stop_s,
 )
-from feeder_mixin.model.scale import SCALE_EVERY, LabelScale, fit_scale, predict_trees
+from feeder_mixin.model.scale import LabelScale, fit_scale, predict_trees
 from feeder_mixin.schema import PARAMETERS, open_text
 from feeder_mixin.settings import SIDES, LabelSpec, Side
 
@@ -52,7 +52,6 @@ FIXED_PARAMS: Final[Mapping[str, Any]] = {
 PAIR_HALF_LIFE_DAYS: Final = 45.0  # recency cuts the bias of the exceedance: 10.67 to 10.22 %
 SERVED_SEED: Final = 1  # of every model that serves: a restart must give the same trees
 GOLDEN_RATIO: Final = 0.6180339887498949
-POOLED_EVERY: Final = 20
 POOLED_ALPHAS: Final = (0.05, 0.10, 0.15, 0.20)
 POOLED_PARAMS: Final[Mapping[str, Any]] = {
     **FIXED_PARAMS,
@@ -191,17 +190,22 @@ def _with_side(x: NDArray[np.float32], side: Side) -> NDArray[np.float32]:
     return np.hstack([x, flag])
 
 
-def shared_rows(table: pd.DataFrame, timeframe_s: int) -> pd.DataFrame:
-    """Return the rows of a table that `fit_shared` can choose: about a fifth of all.
+def shared_rows(table: pd.DataFrame, horizon: int, timeframe_s: int) -> pd.DataFrame:
+    """Return the rows of a table that `fit_shared` can choose: a fifth of all at 30 candles.
 
     Rows are counted from the epoch, so it chooses the same ones from these as from all of them.
     """
-    return _multiples_of(SCALE_EVERY, POOLED_EVERY, table, timeframe_s)
+    every = thinning(horizon)
+    return _multiples_of(every.scale, every.pooled, table, timeframe_s)
 
 
-def pair_rows(table: pd.DataFrame, timeframe_s: int) -> pd.DataFrame:
-    """Return the rows of a table that a pair's own trees and scale weights can choose: a quarter."""
-    return _multiples_of(SCALE_EVERY, PAIR_EVERY, table, timeframe_s)
+def pair_rows(table: pd.DataFrame, horizon: int, timeframe_s: int) -> pd.DataFrame:
+    """Return the rows of a table that a pair's own trees and scale weights can choose.
+
+    They are a quarter of all at 30 candles.
+    """
+    every = thinning(horizon)
+    return _multiples_of(every.scale, every.own, table, timeframe_s)
 
 
 def _multiples_of(one: int, other: int, table: pd.DataFrame, timeframe_s: int) -> pd.DataFrame:
@@ -212,7 +216,8 @@ def _multiples_of(one: int, other: int, table: pd.DataFrame, timeframe_s: int) -
 
 def shared_context(market: FeatureContext) -> dict[str, pd.DataFrame]:
     """Return context pair -> `shared_rows` of its table; the other rows are never made."""
-    return dict(market.build_context(partial(shared_rows, timeframe_s=market.timeframe_s)))
+    thin = partial(shared_rows, horizon=market.horizon, timeframe_s=market.timeframe_s)
+    return dict(market.build_context(thin))
 
 
 def fit_shared(
@@ -262,7 +267,7 @@ def pooled_dataset(
             start_s=0,
             stop_s=train_stop_s(scale.cut_s, label),
             timeframe_s=label.timeframe_s,
-            every=POOLED_EVERY,
+            every=thinning(label.horizon).pooled,
         )
         part = tables[pair].iloc[rows]
         log_scale = scale.log_scale(pair, part)  # once for both sides: it is most of the work here
@@ -324,7 +329,7 @@ def training_rows(
         start_s=int(cut_s - (window.train_days - window.drop_days) * DAY_S),
         stop_s=train_stop_s(cut_s, label),
         timeframe_s=label.timeframe_s,
-        every=PAIR_EVERY,
+        every=thinning(label.horizon).own,
         offset=window.offset,
     )
     if not len(rows):

@@ -40,12 +40,17 @@ from feeder_mixin.market.features import (
     column_values,
     labels,
 )
-from feeder_mixin.model.rows import open_seconds, recency_weights, select_rows, train_stop_s
+from feeder_mixin.model.rows import (
+    open_seconds,
+    recency_weights,
+    select_rows,
+    thinning,
+    train_stop_s,
+)
 from feeder_mixin.settings import SIDES, LabelSpec
 
 Array = NDArray[np.float64]
 
-SCALE_EVERY: Final = 6  # every 12th row costs the trees 0.1 points, every 24th 0.25
 HALF_LIFE_DAYS: Final = 120.0  # 60 and 240 score the same
 OWN_SHARE: Final = 0.4  # 0.25 loses 0.04 points
 RIDGE: Final = 1e-3  # 0.01 loses 0.05 points
@@ -212,7 +217,7 @@ def _training_rows(table: pd.DataFrame, cut_s: int, label: LabelSpec) -> _Rows |
         start_s=0,
         stop_s=train_stop_s(cut_s, label),
         timeframe_s=label.timeframe_s,
-        every=SCALE_EVERY,
+        every=thinning(label.horizon).scale,
     )
     if not len(rows):
         return None

@@ -37,7 +37,7 @@ from tests.live.conftest import (
 )
 
 LAST = 10_960
-FIRST_MODEL = 5_184  # the first midnight that has the least rows: 1,000 candles after the warm-up
+FIRST_MODEL = 4_320  # the first midnight that has the least rows: 200 candles after the warm-up
 VERSION_NS = 1_795_000_000 * 10**9
 
 

@@ -19,8 +19,8 @@ from feeder_mixin.model.folds import (
 from feeder_mixin.model.rows import (
     DAY_S,
     LEAST_ROWS,
-    PAIR_EVERY,
     select_rows,
+    thinning,
     train_stop_s,
 )
 from feeder_mixin.settings import LabelSpec
@@ -81,7 +81,7 @@ def test_layout_of_any_history_keeps_training_labels_out_of_later_windows(case):
     start_s = layout.test.end_s - layout.labelled_days * DAY_S
     folds_s = layout.test.cut_s - windows[0].cut_s
     assert windows[0].cut_s - start_s > folds_s - 2 * timeframe_s
-    assert windows[0].cut_s - first_s > (horizon + LEAST_ROWS * PAIR_EVERY) * timeframe_s
+    assert windows[0].cut_s - first_s > (horizon + LEAST_ROWS * thinning(horizon).own) * timeframe_s
     opens_s = np.arange(first_s, last_s + timeframe_s, timeframe_s)
     known = opens_s + horizon * timeframe_s <= last_s
     for window in windows:

@@ -28,7 +28,7 @@ from feeder_mixin.model.quantile import (
     pooled_weights,
     training_rows,
 )
-from feeder_mixin.model.rows import DAY_S, PAIR_EVERY, open_seconds
+from feeder_mixin.model.rows import DAY_S, open_seconds, thinning
 from feeder_mixin.schema import PARAMETERS, default_parameters
 from feeder_mixin.settings import SIDES, LabelSpec
 
@@ -221,7 +221,7 @@ def test_forecasts_of_training_rows_have_about_the_nominal_exceedance(small_mark
 def test_training_rows_of_a_window_are_thinned_weighted_and_purged(small_market, training):
     """Rows are every tenth from the epoch, their labels end by the cut, the newest weigh most."""
     opens_s = open_seconds(small_market.tables[ETH])[training.rows]
-    assert set(opens_s // TIMEFRAME_S % PAIR_EVERY) == {0}
+    assert set(opens_s // TIMEFRAME_S % thinning(HORIZON).own) == {0}
     assert opens_s[-1] + (HORIZON + 1) * TIMEFRAME_S <= small_market.cut_s
     assert (np.diff(training.weight) > 0).all()
     assert training.weight[-1] == pytest.approx(1.0, abs=0.01)

@@ -11,11 +11,22 @@ from feeder_mixin.model.rows import (
     open_seconds,
     recency_weights,
     select_rows,
+    thinning,
     train_stop_s,
 )
 from feeder_mixin.settings import LabelSpec
 
 EVERY = st.sampled_from((1, 5, 6, 10, 20))
+
+
+@given(st.integers(1, 287))
+def test_thinning_is_finer_at_shorter_horizons_and_never_coarser_than_at_30_candles(horizon):
+    """A longer horizon thins no less, and two rows of a pair's own trees fall into it at least."""
+    used, longer, most = thinning(horizon), thinning(horizon + 1), thinning(30)
+    for name in ("own", "pooled", "scale", "score"):
+        assert 1 <= getattr(used, name) <= getattr(longer, name) <= getattr(most, name)
+    assert used.own == 1 or horizon / used.own >= 2
+    assert used.pooled > used.own
 
 
 @given(

@@ -283,7 +283,7 @@ def test_chart_shows_the_last_two_days_beside_their_candles(prepared):
 def test_shared_models_of_the_thinned_tables_are_those_of_the_whole(prepared):
     """A worker keeps a fifth of the context's rows; the models are the same to the last digit."""
     tables, table, layout, shared = prepared
-    thinned = {pair: shared_rows(t, 300) for pair, t in tables.items()}
+    thinned = {pair: shared_rows(t, 30, 300) for pair, t in tables.items()}
     assert len(thinned[PAIR]) < 0.25 * len(table)
     cut_s = layout.test.cut_s
     again, whole = fit_shared(thinned, cut_s, LabelSpec("long", 30, 300)), shared[cut_s]

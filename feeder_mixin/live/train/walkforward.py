@@ -37,7 +37,7 @@ from feeder_mixin.live.train.models import TrainedModel
 from feeder_mixin.live.train.trainer import Trainer, make_trainer
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.model.calibration import CALIBRATION_DAYS, calibrate
-from feeder_mixin.model.rows import DAY_S, LEAST_ROWS, PAIR_EVERY, open_seconds, train_stop_s
+from feeder_mixin.model.rows import DAY_S, LEAST_ROWS, open_seconds, thinning, train_stop_s
 from feeder_mixin.schema import hash48, open_text
 
 logger = logging.getLogger(__name__)
@@ -240,7 +240,7 @@ class WalkForward:
         else:
             first_s = int(walk.candles.index[0].timestamp())
             first_s += warmup_candles(s.horizon_candles) * timeframe_s
-        enough_s = first_s + LEAST_ROWS * PAIR_EVERY * timeframe_s
+        enough_s = first_s + LEAST_ROWS * thinning(s.horizon_candles).own * timeframe_s
         cut_s = due_cut_s(enough_s, s.retrain_hours)
         while train_stop_s(cut_s, s.label(timeframe_s)) < enough_s:
             cut_s = self._cuts_s(cut_s, cut_s)[1]

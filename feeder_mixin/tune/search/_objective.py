@@ -33,15 +33,12 @@ from feeder_mixin.model.quantile import (
     make_dataset,
     training_rows,
 )
-from feeder_mixin.model.rows import open_seconds, select_rows
+from feeder_mixin.model.rows import open_seconds, select_rows, thinning
 from feeder_mixin.model.scale import LabelScale
 from feeder_mixin.schema import PARAMETER_BY_NAME
 from feeder_mixin.settings import LabelSpec
 
 Array = NDArray[np.float64]
-
-SCORE_EVERY: Final = 5
-"""Labels overlap by 30 candles: every 5th row of a fold scores as well as all of them."""
 
 SEARCH_SHARE: Final = 0.5
 REDRAW_SHARE: Final = 1.0
@@ -191,7 +188,7 @@ def build_fold_rows(
             start_s=window.cut_s,
             stop_s=window.end_s,
             timeframe_s=label.timeframe_s,
-            every=SCORE_EVERY,
+            every=thinning(label.horizon).score,
         )
         if not len(rows):
             raise CandleError(f"{pair}: a fold has no row with features and label (gaps?)")

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from feeder_mixin.model.folds import Layout
 from feeder_mixin.model.metrics import checked_reference
 from feeder_mixin.model.quantile import POOLED_ALPHAS, SharedModels
+from feeder_mixin.model.rows import thinning
 from feeder_mixin.schema import PARAMETER_BY_NAME, default_parameters
 from feeder_mixin.tune.search._finalists import RedrawGain, Redraws, alpha_pays, choose_winner
 from feeder_mixin.tune.search._objective import (
@@ -126,10 +127,10 @@ class PreparedPair:
             sampling = Sampling(
                 seed=derive_seed(s.seed, s.feeder_id, s.pair, "draw", number),
                 share=REDRAW_SHARE if number else SEARCH_SHARE,
-                # The search's own draw keeps every day; 3 and 10, the thinning, have no common
-                # divisor, so redraws learn from rows that the search and each other have not seen.
+                # The search's own draw keeps every day. Redraws learn from rows that the search and
+                # each other have not seen, where the thinning leaves three such sets (7 candles and more).
                 drop_days=min(number, 1),
-                offset=3 * number,
+                offset=number * max(1, round(0.3 * thinning(s.label.horizon).own)),
             )
             self._draws[number] = build_draw(
                 s.pair, self.table, s.label, self.rows, s.train_days, sampling
