@@ -95,9 +95,9 @@ def commands() -> str:
 
 
 def _command(name: str, said: str, parser: argparse.ArgumentParser) -> str:
-    formatter = argparse.HelpFormatter(parser.prog, width=100)
+    formatter = argparse.HelpFormatter(parser.prog, width=78)
     formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups)
-    usage = formatter.format_help().removeprefix("usage: ").rstrip()
+    usage = formatter.format_help().rstrip()
     rows = [
         (_spelling(formatter, action), literal(formatter._expand_help(action)))
         for action in parser._actions

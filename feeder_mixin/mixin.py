@@ -57,20 +57,16 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     to ``populate_indicators`` goes on top of ``super().populate_indicators(...)``. It trades the
     feeder's side alone, which sets ``can_short``.
 
-    Columns
-    -------
-    safety_q
-        Predicted quantile of the adverse excursion within the horizon, calibrated: a ratio, negative
-        = adverse.
-        NaN where no model was in force: in a live bot on all candles before its very first model.
-    safe
-        1 where ``safety_q`` is not below minus ``feeder.max_adverse_ratio``, else 0.
-    params_generation
-        Generation whose record trained the serving model; 0 without, or from before this process.
-    safety_alpha
-        Quantile level of the serving model.
-    safety_band, tolerance_band
-        ``safety_q`` and the tolerance as prices: where the predicted quantile lies, and where the tolerance ends.
+    It adds these columns to a frame:
+
+    - ``safety_q``: predicted quantile of the adverse excursion within the horizon, calibrated: a ratio,
+      negative = adverse. NaN where no model was in force: in a live bot on all candles before its very
+      first model.
+    - ``safe``: 1 where ``safety_q`` is not below minus ``feeder.max_adverse_ratio``, else 0.
+    - ``params_generation``: generation whose record trained the serving model; 0 without, or from before
+      this process.
+    - ``safety_alpha``: quantile level of the serving model.
+    - ``safety_band``, ``tolerance_band``: ``safety_q`` and the tolerance as prices.
     """
 
     INTERFACE_VERSION = 3

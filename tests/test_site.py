@@ -84,9 +84,8 @@ def test_every_page_is_silent_alone_readable_and_fits_the_screen(site, browse, w
 
     async def visit(tab):
         for page in pages:
-            await tab.open(page, width, dark=dark, until=LOADED)
-            scheme = "document.body.dataset.mdColorScheme"
-            assert await tab.evaluate(scheme) == ("slate" if dark else "default")
+            scheme = f"document.body.dataset.mdColorScheme === '{'slate' if dark else 'default'}'"
+            await tab.open(page, width, dark=dark, until=f"{LOADED} && {scheme}")
             problems = [*tab.complaints, *await tab.evaluate(TOO_FAINT)]
             problems += [
                 url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))
