@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from rich import box
@@ -20,18 +22,20 @@ from feeder_mixin.cli.common import (
     feeder_options,
     make_console,
     print_json,
+    print_wide,
 )
 from feeder_mixin.cli.feeders import mixed_code
 from feeder_mixin.errors import SettingsError, StateError
 from feeder_mixin.live.reload.client import RELOAD_TIMEOUT_S, ReloadOutcome, reload_bot
 from feeder_mixin.live.state.lock import is_bot_running, running_bot_pid
 from feeder_mixin.live.state.stand_in import newest_status_path
-from feeder_mixin.live.state.status import ModelStatus, Status, read_status
+from feeder_mixin.live.state.status import ModelStatus, PairStatus, Status, read_status
+from feeder_mixin.reports.records import FEW_PAIRS
 from feeder_mixin.schema import NANOSECONDS, parse_time_ns
 from feeder_mixin.settings import FeederSettings
-from feeder_mixin.stores.notes import group_pairs
+from feeder_mixin.stores.notes import group_pairs, some
 
-_TABLE_WIDTH: Final = 140
+_TABLE_WIDTH: Final = 160
 """Least width of the table: on a narrower terminal lines wrap instead of losing digits."""
 
 
@@ -42,6 +46,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         parents=[feeder_options()],
         help="print what the running bot has loaded (exit code 1 when none runs, 3 when not all do)",
     )
+    status.add_argument("--pairs", nargs="+", action="extend", metavar="P", help="only these pairs")
     status.set_defaults(run=run_status)
     reload = commands.add_parser(
         "reload",
@@ -112,7 +117,7 @@ def run_status(arguments: argparse.Namespace) -> int:
     """Print the state of every chosen feeder's bot; return 1 when none runs well, 3 when not all do."""
     documents, n_fine = [], 0
     for settings in chosen_feeders(arguments):
-        report = load_report(settings)
+        report = _only_pairs(load_report(settings), settings, arguments.pairs)
         n_fine += report.is_running and report.status is not None
         documents.append(
             {
@@ -129,6 +134,19 @@ def run_status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(documents)
     return mixed_code(n_fine, len(documents) - n_fine)
+
+
+def _only_pairs(
+    report: BotReport, settings: FeederSettings, wanted: Sequence[str] | None
+) -> BotReport:
+    """Return a report of these pairs; a pair that the bot runs is known, whatever the config says."""
+    status = report.status
+    known = {} if status is None else status["pairs"]
+    settings.chosen_pairs([pair for pair in wanted or () if pair not in known])
+    if not wanted or status is None:
+        return report
+    pairs = {pair: facts for pair, facts in known.items() if pair in wanted}
+    return replace(report, status={**status, "pairs": pairs})
 
 
 def _print_report(console: Console, settings: FeederSettings, report: BotReport) -> None:
@@ -153,37 +171,83 @@ def _print_report(console: Console, settings: FeederSettings, report: BotReport)
         sep="\n",
         markup=False,
     )
-    console.print(_pair_table(status), width=max(console.width, _TABLE_WIDTH))
-    for pair, facts in status["pairs"].items():
-        if since := facts["last_good_at"]:
-            age = age_text(_age_s(since))
-            console.print(f"  {pair} runs on the last good copy, {age} old", markup=False)
-    _print_reasons(console, "rejected", {p: f["rejected"] for p, f in status["pairs"].items()})
-    _print_reasons(
-        console, "passed over", {p: f["passed_over"] for p, f in status["pairs"].items()}
-    )
-    _print_reasons(
-        console, "training failed", {p: f["model"]["error"] for p, f in status["pairs"].items()}
-    )
+    pairs = status["pairs"]
+    if len(pairs) > FEW_PAIRS:
+        console.print(f"  {_counts_text(pairs)}", markup=False)
+        pairs = dict(sorted(pairs.items(), key=lambda item: not _is_notable(item[1])))
+    n_shown = FEW_PAIRS if console.is_terminal else len(pairs)
+    shown = dict(islice(pairs.items(), n_shown))
+    if len(pairs) > FEW_PAIRS:
+        console.print(_short_table(shown))
+    else:
+        print_wide(console, _pair_table(shown), _TABLE_WIDTH)
+    if left := dict(islice(pairs.items(), n_shown, None)):
+        console.print(
+            f"  and {len(left)} more: {_counts_text(left)}; see --pairs, --json", markup=False
+        )
+    _print_last_good(console, pairs)
+    _print_reasons(console, "rejected", {p: f["rejected"] for p, f in pairs.items()})
+    _print_reasons(console, "passed over", {p: f["passed_over"] for p, f in pairs.items()})
+    _print_reasons(console, "training failed", {p: f["model"]["error"] for p, f in pairs.items()})
+
+
+def _is_notable(facts: PairStatus) -> bool:
+    """Return whether there is something to look at: no good record or no model ready."""
+    model = facts["model"]
+    told = (facts["rejected"], facts["passed_over"], model["error"])
+    return facts["source"] != "store" or model["state"] != "ready" or any(told)
+
+
+def _counts_text(pairs: Mapping[str, PairStatus]) -> str:
+    """Return how many pairs there are, by source and by state of the model."""
+    sources = Counter[str](facts["source"] for facts in pairs.values())
+    models = Counter[str](facts["model"]["state"] for facts in pairs.values())
+    told = [
+        ", ".join(f"{n} {name}" for name, n in counts.most_common()) for counts in (sources, models)
+    ]
+    return f"{count(len(pairs), 'pair')}; source: {told[0]}; model: {told[1]}"
+
+
+def _print_last_good(console: Console, pairs: Mapping[str, PairStatus]) -> None:
+    """Print which pairs run on the last good copy, and how old the oldest one is."""
+    ages = {p: _age_s(since) for p, facts in pairs.items() if (since := facts["last_good_at"])}
+    if ages:
+        verb, oldest = ("runs", "") if len(ages) == 1 else ("run", "the oldest ")
+        age = age_text(max(ages.values()))
+        console.print(
+            f"  {some(ages)} {verb} on the last good copy, {oldest}{age} old", markup=False
+        )
 
 
 def _print_reasons(console: Console, what: str, reasons: Mapping[str, str | None]) -> None:
     """Print each reason once, with the pairs that have it."""
     known = {pair: reason for pair, reason in reasons.items() if reason is not None}
     for pairs, reason in group_pairs(known):
-        console.print(f"  {what} {', '.join(pairs)}: {reason}", markup=False)
+        console.print(f"  {what} {some(pairs)}: {reason}", markup=False)
 
 
-def _pair_table(status: Status) -> Table:
+def _short_table(pairs: Mapping[str, PairStatus]) -> Table:
+    """Return what fits 80 columns: where each pair stands; `--pairs` has the rest."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("pair", "source", "model", "trained until", "last served"):
+        table.add_column(name, no_wrap=True)
+    for pair, facts in pairs.items():
+        model = facts["model"]
+        times = (_minute(model["trained_until"]), _minute(facts["last_served"]))
+        table.add_row(pair, facts["source"], model["state"], *times)
+    return table
+
+
+def _pair_table(pairs: Mapping[str, PairStatus]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("pair", "source", "version", "rejected", "model", "model version"):
         table.add_column(name, no_wrap=True)
-    table.add_column("generation", justify="right")
+    table.add_column("generation", justify="right", no_wrap=True)
     table.add_column("trained until", no_wrap=True)
-    table.add_column("rows", justify="right")
-    table.add_column("factor", justify="right")
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("factor", justify="right", no_wrap=True)
     table.add_column("last served", no_wrap=True)
-    for pair, facts in status["pairs"].items():
+    for pair, facts in pairs.items():
         model = facts["model"]
         table.add_row(
             pair,
@@ -296,4 +360,4 @@ def print_outcome(outcome: ReloadOutcome) -> None:
         by_source.setdefault(source, []).append(pair)
     for source, pairs in by_source.items():
         runs = "it runs" if len(pairs) == 1 else "they run"
-        console.print(f"  no record for {', '.join(pairs)}, {runs} on {source}", markup=False)
+        console.print(f"  no record for {some(pairs)}, {runs} on {source}", markup=False)

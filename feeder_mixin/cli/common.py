@@ -16,6 +16,7 @@ from typing import Final
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.table import Table
 
 from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.commands import feeder_command
@@ -153,6 +154,19 @@ def check_known(settings: FeederSettings, pairs: Sequence[str], known: Collectio
     A pair that has left the whitelist keeps its records, and stays within reach.
     """
     settings.chosen_pairs([pair for pair in pairs if pair not in known])
+
+
+def print_wide(console: Console, table: Table, least_width: int) -> None:
+    """Print a table that loses no digit: on a narrower terminal its lines wrap.
+
+    rich takes no `width` in `Console.print` that is above the console's.
+    """
+    width = console.width
+    console.width = max(width, least_width)
+    try:
+        console.print(table)
+    finally:
+        console.width = width
 
 
 def count(number: int, noun: str) -> str:

@@ -11,20 +11,23 @@ from typing import Any
 from rich.console import Console
 
 from feeder_mixin.cli.common import (
+    count,
     feeder_options,
     feeder_store,
     make_console,
     print_json,
 )
 from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SchemaError, SettingsError
 from feeder_mixin.live.state.lock import is_bot_running
 from feeder_mixin.live.state.stand_in import newest_status_path
 from feeder_mixin.live.state.status import read_status
+from feeder_mixin.reports.records import FEW_PAIRS
 from feeder_mixin.schema import ParameterRecord, format_time_ns, parse_time_ns
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import ParameterStore, now_ns
-from feeder_mixin.stores.notes import group_notes
+from feeder_mixin.stores.notes import group_notes, group_pairs, some
 from feeder_mixin.stores.operations.diff import Difference, DiffSource, find_differences
 from feeder_mixin.stores.operations.point_in_time import Moment, load_record_at, parse_moment
 
@@ -72,7 +75,7 @@ def _diff_one(
     arguments: argparse.Namespace,
 ) -> list[dict[str, Any]]:
     """Print and return the differences of a feeder's pairs."""
-    pairs, documents = settings.chosen_pairs(arguments.pairs), []
+    pairs = settings.chosen_pairs(arguments.pairs)
     with feeder_store(settings, arguments) as chosen:
         store = chosen.store
         old_sides = (
@@ -85,12 +88,39 @@ def _diff_one(
             if new is None
             else _load_stored_sides(settings, store, pairs, new)
         )
-    for pair in pairs:
-        comparison = _Comparison(settings.feeder_id, pair, old_sides[pair], new_sides[pair])
-        documents.append(comparison.to_dict())
-        if not arguments.json:
-            comparison.print(make_console())
-    return documents
+    compared = [_Comparison(settings.feeder_id, p, old_sides[p], new_sides[p]) for p in pairs]
+    if not arguments.json:
+        tell = _tell_few if len(pairs) <= FEW_PAIRS else _tell_many
+        tell(make_console(), settings, compared)
+    return [comparison.to_dict() for comparison in compared]
+
+
+def _tell_few(console: Console, _settings: FeederSettings, compared: Sequence[_Comparison]) -> None:
+    """Print every pair, and each field that differs."""
+    for comparison in compared:
+        comparison.print(console)
+
+
+def _tell_many(console: Console, settings: FeederSettings, compared: Sequence[_Comparison]) -> None:
+    """Print how many differ, then a line for each that does: on a terminal of the first ones only."""
+    found = [(one, differences) for one in compared if (differences := one.differences)]
+    lacking = {one.pair: one.problem for one in compared if one.differences is None}
+    n_same = len(compared) - len(found) - len(lacking)
+    console.print(
+        f"{settings.feeder_id}: {count(len(compared), 'pair')}: {len(found)} differ, {n_same} do not, "
+        f"{len(lacking)} can't be compared",
+        markup=False,
+    )
+    for pairs, reason in group_pairs(lacking):
+        console.print(f"  {some(pairs)}: {reason}", markup=False)
+    n_shown = FEW_PAIRS if console.is_terminal else len(found)
+    for one, differences in found[:n_shown]:
+        console.print(f"  {one.pair}: {some(d.name for d in differences)}", markup=False)
+    if left := found[n_shown:]:
+        console.print(f"  and {len(left)} more", markup=False)
+    if found:
+        command = feeder_command(settings, "diff", "--pairs", found[0][0].pair)
+        console.print(f"Values of one: {command}", markup=False)
 
 
 def _load_bot_sides(
@@ -103,6 +133,7 @@ def _load_bot_sides(
             f"{settings.feeder_id}: no bot runs; old is what the last bot had loaded", markup=False
         )
     sides: _Sources = {}
+    late: dict[str, str] = {}
     for pair in pairs:
         facts = status["pairs"].get(pair)
         if facts is None:
@@ -119,11 +150,11 @@ def _load_bot_sides(
             sides[pair] = replace(side, parameters=facts["parameters"])
         serving = facts["model"]["version"]
         if facts["model"]["state"] != "none" and serving != version:
-            errors.print(
-                f"{settings.feeder_id} {pair}: the model of {serving or 'defaults'} still serves "
-                f"(model {facts['model']['state']})",
-                markup=False,
-            )
+            # Of many pairs without the record's time, so that they share a line.
+            of = serving or "defaults" if len(pairs) <= FEW_PAIRS else "another record"
+            late[pair] = f"the model of {of} still serves (model {facts['model']['state']})"
+    for some_pairs, what in group_pairs(late):
+        errors.print(f"{settings.feeder_id} {some(some_pairs)}: {what}", markup=False)
     return sides
 
 
@@ -184,6 +215,11 @@ class _Comparison:
         if isinstance(self.old, str) or isinstance(self.new, str):
             return None
         return find_differences(self.old, self.new)
+
+    @property
+    def problem(self) -> str:
+        """Return why a side is missing; empty where both are there."""
+        return next((side for side in (self.old, self.new) if isinstance(side, str)), "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form that ``--json`` prints."""

@@ -20,10 +20,12 @@ from feeder_mixin.cli.common import (
     feeder_store,
     make_console,
     print_json,
+    print_wide,
 )
 from feeder_mixin.cli.feeders import failures_code, for_each_feeder
 from feeder_mixin.cli.report import report_after_tuning
 from feeder_mixin.errors import SettingsError
+from feeder_mixin.reports.records import FEW_PAIRS
 from feeder_mixin.schema import describe_fields
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.tune.judge.decision import MODES
@@ -225,14 +227,14 @@ def _tell_few(console: Console, ordered: Mapping[str, PairResult], summary: RunS
     """Print every contender of every pair, and a sentence on each decision."""
     from feeder_mixin.reports.tables import closing_table, verdicts
 
-    console.print(closing_table(ordered), width=max(console.width, _TABLE_WIDTH))
+    print_wide(console, closing_table(ordered), _TABLE_WIDTH)
     for line in verdicts(ordered, summary.undelivered):
         console.print(line, markup=False)
 
 
 def _tell_many(console: Console, ordered: Mapping[str, PairResult], _summary: RunSummary) -> None:
     """Print what is wrong, and a line a pair: on a terminal of the first pairs only."""
-    from feeder_mixin.reports.closing import FEW_PAIRS, pair_table, problem_lines, rest_lines
+    from feeder_mixin.reports.closing import pair_table, problem_lines, rest_lines
 
     for line in problem_lines(ordered):
         console.print(line, markup=False)
@@ -245,7 +247,7 @@ def _tell_many(console: Console, ordered: Mapping[str, PairResult], _summary: Ru
 def _print_summary(
     console: Console, settings: FeederSettings, chosen: ChosenStore, summary: RunSummary
 ) -> None:
-    from feeder_mixin.reports.closing import FEW_PAIRS, summary_lines
+    from feeder_mixin.reports.closing import summary_lines
     from feeder_mixin.reports.documents import by_weight
     from feeder_mixin.reports.tables import feeder_notes
 

@@ -24,8 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from feeder_mixin.cli.common import count
-from feeder_mixin.reports.closing import FEW_PAIRS
-from feeder_mixin.reports.records import percent
+from feeder_mixin.reports.records import FEW_PAIRS, percent
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.stores.notes import bare_reason
 from feeder_mixin.tune.judge.contenders import TUNED

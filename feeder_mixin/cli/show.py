@@ -19,7 +19,8 @@ from feeder_mixin.cli.common import (
     print_json,
 )
 from feeder_mixin.cli.feeders import for_each_feeder
-from feeder_mixin.reports.records import record_table
+from feeder_mixin.commands import feeder_command
+from feeder_mixin.reports.records import SIDE_BY_SIDE, record_lines, record_table
 from feeder_mixin.schema import (
     CANDIDATES,
     MEASUREMENT,
@@ -29,7 +30,7 @@ from feeder_mixin.schema import (
 )
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import ParameterStore
-from feeder_mixin.stores.notes import describe_unused
+from feeder_mixin.stores.notes import describe_unused, some
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -91,8 +92,31 @@ def _show_one(settings: FeederSettings, arguments: argparse.Namespace) -> list[P
     if records and not arguments.json:
         kind = ", candidates" if arguments.measurement == CANDIDATES else ""
         console.print(f"{settings.feeder_id} {settings.side}{kind}, store {chosen}", markup=False)
-        console.print(record_table(records))
+        if len(records) > SIDE_BY_SIDE:
+            _print_lines(console, settings, records, len(wanted))
+        else:
+            console.print(record_table(records))
     return records
+
+
+def _print_lines(
+    console: Console, settings: FeederSettings, records: Sequence[ParameterRecord], n_wanted: int
+) -> None:
+    """Print the summary, then a line a record."""
+    times = sorted(record.time_ns for record in records)
+    n_defaults = sum(bool(record.metrics.get("defaults_won")) for record in records)
+    n_beaten = sum(record.metrics.get("beats_rule") == 0.0 for record in records)
+    console.print(
+        f"{len(records)} of {n_wanted} pairs have a record, from {format_time_ns(times[0])[:16]}Z to "
+        f"{format_time_ns(times[-1])[:16]}Z; {n_defaults} hold the defaults, nothing beat the ATR rule "
+        f"for {n_beaten}",
+        "Skill over the ATR rule, candles worse than predicted and called safe, all in percent",
+        sep="\n",
+        markup=False,
+    )
+    console.print(record_lines(records))
+    one = feeder_command(settings, "show", "--pairs", records[0].pair)
+    console.print(f"All fields of one: {one}", markup=False)
 
 
 def run_history(arguments: argparse.Namespace) -> int:
@@ -156,9 +180,9 @@ def _missing_text(
 ) -> str:
     """Return which pairs have none, and how to make one."""
     if arguments.measurement == CANDIDATES:
-        return f"{settings.feeder_id}: no candidate for {', '.join(missing)} in {chosen}"
+        return f"{settings.feeder_id}: no candidate for {some(missing)} in {chosen}"
     return (
-        f"{settings.feeder_id}: no record for {', '.join(missing)} in {chosen}"
+        f"{settings.feeder_id}: no record for {some(missing)} in {chosen}"
         f"{_missing_file(chosen.store)}; make one with: {chosen.command(settings, 'optimize')}"
     )
 

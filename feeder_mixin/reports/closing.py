@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -21,9 +21,6 @@ from feeder_mixin.reports.tables import together
 from feeder_mixin.tune.judge.contenders import TUNED
 from feeder_mixin.tune.judge.result import PairResult
 from feeder_mixin.tune.run.options import RunSummary
-
-FEW_PAIRS: Final = 20
-"""Up to so many pairs, each is told in full: every contender, and a sentence on the decision."""
 
 
 def summary_lines(summary: RunSummary) -> list[str]:

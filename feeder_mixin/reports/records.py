@@ -14,6 +14,13 @@ from feeder_mixin.schema import METRICS, PARAMETERS, ParameterRecord, format_tim
 _PERCENT_METRICS: Final = frozenset(m.name for m in METRICS if m.unit in {"share", "ratio"})
 
 
+FEW_PAIRS: Final = 20
+"""Up to so many pairs each is told in full; of more, a terminal shows the first so many lines."""
+
+SIDE_BY_SIDE: Final = 6
+"""Records that a terminal of 150 columns shows side by side."""
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a ratio as percent, ``-`` where it is absent.
 
@@ -23,6 +30,28 @@ def percent(value: float | None, digits: int = 1) -> str:
     ('6.8', '-')
     """
     return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def record_lines(records: Sequence[ParameterRecord]) -> Table:
+    """Return one line a record: when it was made, what it is, how good it was."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("pair", no_wrap=True)
+    table.add_column("time", no_wrap=True)
+    table.add_column("set", no_wrap=True)
+    for name in ("skill", "exceed", "safe", "beats rule"):
+        table.add_column(name, justify="right")
+    for record in records:
+        metrics = record.metrics
+        table.add_row(
+            record.pair,
+            format_time_ns(record.time_ns)[:16] + "Z",
+            "defaults" if metrics.get("defaults_won") else "tuned",
+            percent(metrics.get("skill")),
+            percent(metrics.get("exceedance")),
+            percent(metrics.get("predicted_safe_share")),
+            "no" if metrics.get("beats_rule") == 0.0 else "yes",
+        )
+    return table
 
 
 def record_table(records: Sequence[ParameterRecord]) -> Table:

@@ -87,6 +87,16 @@ def test_closing_of_few_pairs_tells_each_in_full():
     assert "--pairs" not in text
 
 
+def test_closing_of_few_pairs_loses_no_digit_on_a_narrow_terminal():
+    """Lines that are longer than the screen wrap; nothing is cut."""
+    pairs = MANY_PAIRS[:3]
+    lines = told(make_summary(pairs), pairs, width=60)
+    assert not any("\N{HORIZONTAL ELLIPSIS}" in line for line in lines)
+    assert (
+        sum(line.startswith(pairs) and " ATR rule " in line for line in map(str.strip, lines)) == 3
+    )
+
+
 @pytest.mark.parametrize("n_failed", [3, 163])
 def test_closing_where_every_pair_failed_says_why(n_failed):
     """No result is no reason to be silent: a reason once, with how many pairs have it."""
