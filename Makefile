@@ -114,4 +114,4 @@ picture: $(READY)  ## make the README's picture anew (needs real candles and a C
 
 # The extras that `make setup` installs, by name: one that only a benchmark needs stays out.
 lock: $(READY)  ## add to requirements.lock what pyproject.toml wants (needs uv; newer versions: ARGS=--upgrade)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra docs --extra postgres $(ARGS) -o requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra docs --extra postgres --extra cluster $(ARGS) -o requirements.lock pyproject.toml

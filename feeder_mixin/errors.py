@@ -67,6 +67,13 @@ class WorkerError(FeederError):
     """A task could not be done where it was sent: its process died, or a cluster is not there."""
 
 
+class ClusterError(WorkerError):
+    """A Dask cluster can't be used or is lost: see the message; the same command goes on.
+
+    What came back before is kept.
+    """
+
+
 class BusyError(TuningError):
     """Another process holds what this one needs: wait for it to end, or stop it."""
 

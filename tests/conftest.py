@@ -61,7 +61,7 @@ def _restore_signals() -> Iterator[None]:
 def _no_feeder_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the host's FEEDER_STORE_* and FREQTRADE__* variables out of tests."""
     for name in list(os.environ):
-        if name.startswith(("FREQTRADE__", "FEEDER_STORE_")):
+        if name.startswith(("FREQTRADE__", "FEEDER_STORE_", "FEEDER_SCHEDULER")):
             monkeypatch.delenv(name)
 
 

@@ -26,6 +26,8 @@ OPTIONS_OF_OTHERS = {
     *("--strategy", "--logfile", "--timerange", "--disable-param-export"),  # freqtrade
     "--user",  # systemctl
     "--no-deps",  # pip
+    *("--nthreads", "--nworkers", "--worker-port", "--memory-limit"),  # dask worker
+    *("--no-dashboard", "--protocol"),  # dask scheduler, dask worker
 }
 MADE_AT_WORK = (
     "user_data/",

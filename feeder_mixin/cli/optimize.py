@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _TABLE_WIDTH = 92
 """The closing table's least width: on a narrower terminal lines wrap instead of losing digits."""
+
+SCHEDULER_VARIABLE: Final = "FEEDER_SCHEDULER"
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,7 +77,15 @@ def add_optimize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, metavar="S", help="seconds for the searches of all pairs together"
     )
-    parser.add_argument("--jobs", type=int, metavar="J", help="worker processes (free cores)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="J", help="worker processes on this machine (free cores)"
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="let the workers of a Dask cluster do the work, tcp://HOST:PORT or tls://HOST:PORT "
+        "(FEEDER_SCHEDULER; docs/operate/cluster.md)",
+    )
     parser.add_argument(
         "--datadir",
         type=Path,
@@ -121,6 +132,21 @@ def parse_fixes(texts: list[str]) -> dict[str, float]:
     return fixes
 
 
+def chosen_scheduler(arguments: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
+    """Return the Dask scheduler that option or environment name, or raise `SettingsError`."""
+    option: str | None = arguments.scheduler
+    address = option if option is not None else environment.get(SCHEDULER_VARIABLE) or None
+    if address is not None and arguments.jobs is not None:
+        named = (
+            f"--scheduler {address}" if option is not None else f"{SCHEDULER_VARIABLE}={address}"
+        )
+        raise SettingsError(
+            f"--jobs {arguments.jobs} asks for processes on this machine, {named} for a cluster: "
+            "leave one of them out"
+        )
+    return address
+
+
 def run_optimize(arguments: argparse.Namespace) -> int:
     """Tune the chosen feeders one after the other; return the exit code."""
     # Imported here, so that `feeder show` does not wait for LightGBM and Optuna.
@@ -133,6 +159,7 @@ def run_optimize(arguments: argparse.Namespace) -> int:
         days_back=arguments.days_back,
         timeout_s=arguments.timeout,
         jobs=available_cores() if arguments.jobs is None else arguments.jobs,
+        scheduler=chosen_scheduler(arguments, os.environ),
         datadir=arguments.datadir,
         fixes=parse_fixes(arguments.fix),
         seed=arguments.seed,
@@ -168,10 +195,11 @@ def _optimize_one(
         lacking = download_missing(settings, pairs, days=days)
         options = replace(options, lacking=lacking)
     with feeder_store(settings, arguments) as chosen:
+        workers = options.scheduler or count(options.jobs, "job")
         with make_progress(errors, settings.feeder_id, len(pairs)) as progress:
             errors.print(
                 f"{settings.feeder_id} {settings.side}: {count(len(pairs), 'pair')}, "
-                f"{count(options.n_trials, 'trial')} each, {count(options.jobs, 'job')}, "
+                f"{count(options.n_trials, 'trial')} each, {workers}, "
                 f"seed {options.seed}, store {chosen}",
                 markup=False,
             )

@@ -23,6 +23,16 @@ def datadir(project):
         pytest.param(["--days-back", "nan"], ["--days-back nan"], id="days not a number"),
         pytest.param(["--timeout", "-1"], ["--timeout -1"], id="negative timeout"),
         pytest.param(["--jobs", "0"], ["--jobs 0"], id="no jobs"),
+        pytest.param(
+            ["--scheduler", "http://10.0.0.1:8786"],
+            ["http://10.0.0.1:8786", "tcp://HOST:PORT"],
+            id="scheduler of another kind",
+        ),
+        pytest.param(
+            ["--jobs", "2", "--scheduler", "tcp://10.0.0.1:8786"],
+            ["--jobs 2", "--scheduler tcp://10.0.0.1:8786", "leave one of them out"],
+            id="two executors",
+        ),
         pytest.param(["--fix", "num_leafs=20"], ["num_leafs", "num_leaves"], id="wrong name"),
         pytest.param(["--fix", "num_leaves=99"], ["num_leaves=99", "15 to 63"], id="out of range"),
         pytest.param(["--fix", "num_leaves=20.5"], ["num_leaves=20.5", "whole"], id="not whole"),
@@ -49,6 +59,20 @@ def test_optimize_bad_option_exits_2_names_it_and_leaves_nothing(
     assert all(word in err for word in words), err
     assert "Traceback" not in err
     assert not list((project / "user_data").rglob("*.sqlite"))
+
+
+def test_optimize_jobs_beside_the_environments_scheduler_names_the_variable(
+    project, datadir, feeder, monkeypatch
+):
+    """Neither is dropped silently; an empty variable is none."""
+    monkeypatch.setenv("FEEDER_SCHEDULER", "tcp://10.0.0.1:8786")
+    command = ("optimize", "--feeder", "feeder120b", "--datadir", datadir, "--jobs", "2")
+    code, _, err = feeder(*command)
+    assert code == 2
+    assert "FEEDER_SCHEDULER=tcp://10.0.0.1:8786" in err
+    monkeypatch.setenv("FEEDER_SCHEDULER", "")
+    code, _, err = feeder(*command)
+    assert "FEEDER_SCHEDULER" not in err
 
 
 def test_optimize_unknown_feeder_exits_2_and_names_those_there_are(project, feeder):

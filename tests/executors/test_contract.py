@@ -9,14 +9,29 @@ import pytest
 
 from feeder_mixin.errors import CandleError, WorkerError
 from feeder_mixin.executors.base import Executor, run_tasks
+from feeder_mixin.executors.cluster import ClusterExecutor
 from feeder_mixin.executors.processes import ProcessExecutor
 from tests.executors import work
+from tests.executors.dask_cluster import running_cluster
 
 
-@pytest.fixture(scope="module", params=["processes"])
-def executor() -> Iterator[Executor]:
+@pytest.fixture(
+    scope="module", params=["processes", pytest.param("cluster", marks=pytest.mark.slow)]
+)
+def executor(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Executor]:
     """Give an executor with two workers; a test leaves no task in it."""
-    with ProcessExecutor(2) as executor:
+    if request.param == "processes":
+        with ProcessExecutor(2) as executor:
+            yield executor
+        return
+    with (
+        running_cluster(tmp_path_factory.mktemp("cluster")) as cluster,
+        ClusterExecutor(cluster.address) as executor,
+    ):
+        while executor.n_workers < 2:
+            list(run_tasks(executor, work.sleep, {"a": (0.5,)}))
         yield executor
 
 

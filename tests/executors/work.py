@@ -88,3 +88,12 @@ def use(_big: Big, seconds: float = 0.0) -> int:
     """Return the id of the process that has it."""
     time.sleep(seconds)
     return os.getpid()
+
+
+def fill_memory(n_bytes: int) -> int:
+    """Take memory until there is no more, slowly enough to be seen."""
+    taken = []
+    for _ in range(n_bytes // 10_000_000):
+        taken.append(b"x" * 10_000_000)
+        time.sleep(0.02)
+    return len(taken)

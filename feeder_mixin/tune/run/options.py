@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from feeder_mixin.errors import CandleError, SettingsError, StoreError
+from feeder_mixin.executors.cluster import check_address
 from feeder_mixin.schema import PARAMETER_BY_NAME, ParameterRecord
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.tune.judge.decision import Mode
@@ -28,6 +29,10 @@ class RunOptions:
         Labelled days that folds and test window may use.
     timeout_s
         Wall seconds for the searches of all pairs together; None: no limit.
+    jobs
+        Worker processes on this machine, where there is no `scheduler`.
+    scheduler
+        Address of a Dask scheduler whose workers do the work.
     fixes
         Parameter -> value that is not searched.
     fresh
@@ -43,6 +48,7 @@ class RunOptions:
     days_back: float = 180.0
     timeout_s: float | None = None
     jobs: int = 1
+    scheduler: str | None = None
     datadir: Path | None = None
     fixes: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
@@ -137,6 +143,8 @@ def check_options(settings: FeederSettings, options: RunOptions) -> tuple[str, .
         raise SettingsError(f"--timeout {options.timeout_s:g}: expected seconds above 0")
     if options.jobs < 1:
         raise SettingsError(f"--jobs {options.jobs}: expected 1 or more")
+    if options.scheduler is not None:
+        check_address(options.scheduler)
     for name, value in options.fixes.items():
         if name not in PARAMETER_BY_NAME:
             raise SettingsError(

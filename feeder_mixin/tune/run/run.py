@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from feeder_mixin.errors import FeederError, StoreError
 from feeder_mixin.executors.base import Executor, Shared, run_tasks
+from feeder_mixin.executors.cluster import ClusterExecutor
 from feeder_mixin.executors.processes import ProcessExecutor
 from feeder_mixin.market.candles import Candles, timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
@@ -145,7 +146,7 @@ class _Runner:
         context = {p: candles[p].frame for p in settings.context_pairs if p in candles}
         if left:
             until = max(c.frame.index[-1] for c in candles.values())
-            with ProcessExecutor(min(options.jobs, len(left))) as executor:
+            with self._make_executor(len(left)) as executor:
                 market = executor.share(Market(context, self._label, until))
                 outside = {p: PairCandles(candles[p].frame) for p in left if p not in context}
                 layouts = self._plan(executor, market, left, outside)
@@ -160,6 +161,12 @@ class _Runner:
                     for pair, layout in layouts.items()
                 }
                 self._collect(executor, Searches(executor, market, journal, work))
+
+    def _make_executor(self, n_pairs: int) -> Executor:
+        options = self._options
+        if options.scheduler is None:
+            return ProcessExecutor(min(options.jobs, n_pairs))
+        return ClusterExecutor(options.scheduler, worker.DECISIVE_PACKAGES)
 
     def _identity(self, pair: str, candles: Mapping[str, Candles]) -> dict[str, object]:
         """Return everything that decides a pair's result, beside the store's content.

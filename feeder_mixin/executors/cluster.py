@@ -1,0 +1,419 @@
+"""Tasks on a Dask cluster: the extra `cluster`, imported when one is asked for.
+
+Workers need this package and nothing else. A task travels as bytes, with the versions that the
+command has: what another version made would be another result. Shared values are tasks of their own
+that Dask keeps in memory, so it brings each to every worker that needs it, and makes it anew when the
+workers that had it are gone.
+
+Which worker does what is decided here, as with processes: Dask would send a pair's next batch to any
+worker, and leaves a task that prefers a worker alone for ever once all workers were lost (2026.8). What
+Dask does for one task costs 6 CPU-ms in all processes together, so quick tasks go out in bundles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import pickle
+import platform
+import queue
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlsplit
+
+from feeder_mixin.errors import ClusterError, SettingsError, WorkerError
+from feeder_mixin.executors._answer import answer
+from feeder_mixin.executors._queue import Task, TaskQueue
+from feeder_mixin.executors.base import Shared
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+logger = logging.getLogger(__name__)
+
+SCHEMES: Final = ("tcp", "tls")
+CONNECT_S: Final = 10.0
+"""How long a scheduler may take to answer."""
+
+PATIENCE_S: Final = 60.0
+"""How long the command waits for the first worker, and for another one when all are gone."""
+
+_TRIES: Final = 4
+"""As often as Dask itself would: on a cluster, a worker may be gone for reasons of its own."""
+
+_BUNDLE_S: Final = 0.1
+_MOST_IN_BUNDLE: Final = 100
+_SAY_EVERY_S: Final = 10.0
+_LOOK_EVERY_S: Final = 2.0
+_POLL_S: Final = 0.5
+_CLOSE_S: Final = 3.0
+
+
+def check_address(address: str) -> None:
+    """Raise `SettingsError` for an address that no Dask scheduler has, or without Dask."""
+    try:
+        parts = urlsplit(address)
+        is_usable = parts.scheme in SCHEMES and bool(parts.hostname) and bool(parts.port)
+    except ValueError:  # a port that is no number
+        is_usable = False
+    if not is_usable:
+        raise SettingsError(
+            f"--scheduler {address}: expected tcp://HOST:PORT or tls://HOST:PORT, such as "
+            "tcp://10.0.0.1:8786"
+        )
+    try:
+        import distributed  # noqa: F401  (asked whether it is there)
+    except ImportError as error:
+        raise SettingsError(
+            f"--scheduler {address}: Dask is not installed: pip install 'feeder-mixin[cluster]'"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Bundle:
+    """Tasks that a worker has in hand as one task of Dask's."""
+
+    tasks: Sequence[Task]
+    worker: str
+    future: Future[Any]
+
+
+class ClusterExecutor:
+    """See `Executor`; each thread of the cluster's workers does one task at a time.
+
+    Parameters
+    ----------
+    address
+        Of the scheduler.
+    packages
+        What must be of one version here and on the workers, beside Python, Dask and this package.
+
+    Raises
+    ------
+    ClusterError
+        When there is no scheduler, no worker, or one of another version. All methods raise it, too,
+        when the scheduler is lost.
+    """
+
+    def __init__(self, address: str, packages: Sequence[str] = ()) -> None:
+        self._address = address
+        names = ("feeder-mixin", "distributed", "cloudpickle", *packages)
+        self._versions = _versions(tuple(dict.fromkeys(names)))
+        self._client = _connect(address)
+        self._name, self._n_names = f"feeder-{uuid.uuid4().hex}", 0
+        self._shared: dict[str, object] = {}
+        self._arrived: dict[str, Future[Any]] = {}
+        self._waiting: TaskQueue[str] = TaskQueue()
+        self._in_hand: dict[str, _Bundle] = {}
+        self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._mean_s = math.inf
+        self._threads: dict[str, int] = {}
+        self._next_look_s = self._said_s = -math.inf
+        self._without_since: float | None = None
+        try:
+            while not self._threads:
+                list(self._look())
+                time.sleep(0.0 if self._threads else _POLL_S)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def n_workers(self) -> int:
+        """See `Executor`."""
+        return sum(self._threads.values())
+
+    def share(self, value: object) -> Shared:
+        """See `Executor`; it travels with the first task that names it."""
+        shared = Shared(self._new_name())
+        self._shared[shared.name] = value
+        return shared
+
+    def release(self, shared: Shared) -> None:
+        """See `Executor`."""
+        del self._shared[shared.name]
+        if (future := self._arrived.pop(shared.name, None)) is not None:
+            future.release()
+
+    def submit(
+        self, key: str, function: Callable[..., Any], *arguments: object, home: str = ""
+    ) -> None:
+        """See `Executor`."""
+        self._waiting.add(Task(key, function, arguments, home))
+
+    def outcomes(
+        self, while_waiting: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[str, Any]]:
+        """See `Executor`."""
+        while self._waiting or self._in_hand:
+            yield from self._look()
+            self._send()
+            ended = self._wait()
+            while_waiting()
+            yield from self._take(ended)
+
+    def _send(self) -> None:
+        """Give waiting tasks to threads that have none."""
+        busy = Counter(bundle.worker for bundle in self._in_hand.values())
+        for worker, n_threads in self._threads.items():
+            for _ in range(n_threads - busy[worker]):
+                if tasks := self._next_tasks(worker):
+                    with self._errors():
+                        self._send_bundle(tasks, worker)
+
+    def _next_tasks(self, worker: str) -> list[Task]:
+        """Return what an idle thread is to do: one task, several where they are quick."""
+        share = math.ceil(len(self._waiting) / self.n_workers)
+        most = min(max(1, int(_BUNDLE_S / self._mean_s)), _MOST_IN_BUNDLE, share)
+        tasks: list[Task] = []
+        while len(tasks) < most and (task := self._waiting.take_for(worker)) is not None:
+            tasks.append(task)
+            if task.deaths:  # it may be what kills workers: alone
+                break
+        return tasks
+
+    def _send_bundle(self, tasks: Sequence[Task], worker: str) -> None:
+        names = list(dict.fromkeys(name for task in tasks for name in task.shared_names))
+        packed = [pickle.dumps((task.function, task.arguments)) for task in tasks]
+        values = [self._arrival(name) for name in names]
+        future = self._submit(_do, self._versions, packed, names, *values, worker=worker)
+        self._in_hand[future.key] = _Bundle(tasks, worker, future)
+        future.add_done_callback(self._ended.put)
+
+    def _arrival(self, name: str) -> Future[Any]:
+        if name not in self._arrived:
+            packed = pickle.dumps(self._shared[name])
+            self._arrived[name] = self._submit(_arrive, self._versions, packed)
+        return self._arrived[name]
+
+    def _submit(
+        self, function: Callable[..., Any], *arguments: object, worker: str | None = None
+    ) -> Future[Any]:
+        import dask
+
+        # Dask warns of more than 10 MB at once; a shared value is as large as it is, and sent once.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "10GB"}):
+            return self._client.submit(
+                function, *arguments, key=self._new_name(), pure=False, workers=worker
+            )
+
+    def _new_name(self) -> str:
+        self._n_names += 1
+        return f"{self._name}-{self._n_names}"
+
+    def _wait(self) -> list[Future[Any]]:
+        """Return the futures that have ended; after a while without one, none."""
+        ended = []
+        with contextlib.suppress(queue.Empty):
+            ended.append(self._ended.get(timeout=_POLL_S))
+            while True:
+                ended.append(self._ended.get_nowait())
+        return ended
+
+    def _take(self, ended: Sequence[Future[Any]]) -> Iterator[tuple[str, Any]]:
+        """Yield keys and outcomes of tasks that have ended; Dask is asked once for all of them."""
+        ended = [future for future in ended if future.key in self._in_hand]  # not of a lost worker
+        finished = [future for future in ended if future.status == "finished"]
+        with self._errors():
+            answers = dict(zip(finished, self._client.gather(finished), strict=True))
+        for future in ended:
+            bundle = self._in_hand.pop(future.key)
+            if future not in answers:
+                yield from self._failures(bundle)
+                continue
+            took_s, outcomes = answers[future]
+            self._mean_s = took_s / len(bundle.tasks)
+            for task, outcome in zip(bundle.tasks, outcomes, strict=True):
+                yield task.key, pickle.loads(outcome)  # noqa: S301  (of a worker of this version)
+
+    def _failures(self, bundle: _Bundle) -> Iterator[tuple[str, WorkerError]]:
+        """Yield the failures of tasks that are given up; raise what concerns all tasks."""
+        from distributed import KilledWorker
+
+        if bundle.future.cancelled():
+            raise self._lost()
+        with self._errors():
+            error = bundle.future.exception()
+        if isinstance(error, ClusterError):  # another version
+            raise ClusterError(f"worker {bundle.worker} {error}")
+        if not isinstance(error, KilledWorker):
+            raise ClusterError(
+                f"worker {bundle.worker} can't do its tasks: {type(error).__name__}: {error}"
+            ) from error
+        yield from self._try_again(bundle)
+
+    def _try_again(self, bundle: _Bundle) -> Iterator[tuple[str, WorkerError]]:
+        """Queue the tasks of a dead worker again; yield the failures of those that are given up."""
+        for task in reversed(bundle.tasks):
+            task.deaths += 1
+            logger.warning("A worker died task=%s death=%d", task.key, task.deaths)
+            if task.deaths < _TRIES:
+                self._waiting.add_first(task)
+            else:
+                yield (
+                    task.key,
+                    WorkerError(
+                        f"{task.key}: its worker died {_TRIES} times (out of memory?), the last one "
+                        f"was {bundle.worker}"
+                    ),
+                )
+
+    def _look(self) -> Iterator[tuple[str, WorkerError]]:
+        """Ask from time to time which workers there are; yield failures of tasks of those gone."""
+        if self._client.status != "running":
+            raise self._lost()
+        now = time.monotonic()
+        if now < self._next_look_s:
+            return
+        self._next_look_s = now + _LOOK_EVERY_S
+        with self._errors():
+            threads = dict(self._client.nthreads())
+            if new := sorted(threads.keys() - self._threads.keys()):
+                self._check_versions(new)
+        gone = self._threads.keys() - threads.keys()
+        self._threads = threads
+        for worker in gone:
+            self._waiting.forget(worker)
+        for bundle in [one for one in self._in_hand.values() if one.worker in gone]:
+            del self._in_hand[bundle.future.key]
+            bundle.future.release()
+            yield from self._try_again(bundle)
+        self._say_without_workers(now)
+
+    def _check_versions(self, workers: list[str]) -> None:
+        found = self._client.run(
+            _check_versions, self._versions, workers=workers, on_error="return"
+        )
+        for worker, problem in sorted(found.items()):
+            if isinstance(problem, ClusterError):
+                raise ClusterError(f"worker {worker} {problem}")
+            if isinstance(problem, Exception) and not isinstance(problem, OSError):
+                raise ClusterError(
+                    f"worker {worker} can't do this command's tasks: {type(problem).__name__}: "
+                    f"{problem}. Install the same feeder-mixin there as here "
+                    f"({self._versions['feeder-mixin']})"
+                ) from problem
+
+    def _say_without_workers(self, now: float) -> None:
+        if self._threads:
+            self._without_since = None
+            return
+        if self._without_since is None:
+            self._without_since = now
+        waited_s = now - self._without_since
+        if waited_s > PATIENCE_S:
+            raise ClusterError(
+                f"scheduler {self._address} has had no worker for {PATIENCE_S:.0f} s. Start one: "
+                f"dask worker {self._address} --nthreads 1"
+            )
+        if now - self._said_s >= _SAY_EVERY_S:
+            self._said_s = now
+            logger.warning(
+                "Waiting for a worker scheduler=%s waited_s=%.0f patience_s=%.0f",
+                self._address,
+                waited_s,
+                PATIENCE_S,
+            )
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(
+            f"the scheduler {self._address} is lost. What came back is kept; when it is there again, "
+            "the same command goes on"
+        )
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn what Dask raises when the scheduler is gone into our error."""
+        from concurrent.futures import CancelledError
+
+        try:
+            yield
+        except (OSError, CancelledError) as error:
+            raise self._lost() from error
+
+    def close(self) -> None:
+        """See `Executor`."""
+        futures = [bundle.future for bundle in self._in_hand.values()]
+        self._in_hand.clear()
+        self._arrived.clear()
+        self._waiting.clear()
+        with contextlib.suppress(Exception):  # the scheduler may be gone, or forget them by itself
+            if futures and self._client.status == "running":
+                self._client.cancel(futures, force=True)
+            self._client.close(_CLOSE_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _connect(address: str) -> Client:
+    from distributed import Client
+
+    # What it says of lost connections, this command says itself.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        return Client(address, timeout=CONNECT_S, name="feeder", set_as_default=False)
+    except (
+        OSError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # the last three of TLS settings
+        raise ClusterError(
+            f"no scheduler answers at {address}: {error}. Start one (dask scheduler), or correct "
+            "the address"
+        ) from error
+
+
+@cache
+def _versions(packages: tuple[str, ...]) -> Mapping[str, str]:
+    """Return the versions of Python and of packages in this process."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def _check_versions(wanted: Mapping[str, str]) -> None:
+    """Raise `ClusterError` where this worker has other versions than the command."""
+    there = _versions(tuple(name for name in wanted if name != "python"))
+    if there != wanted:
+        parts = [
+            f"{name} {there[name]} (here {wanted[name]})"
+            for name in wanted
+            if there[name] != wanted[name]
+        ]
+        raise ClusterError(f"has {', '.join(parts)}: install the same versions on both")
+
+
+def _arrive(versions: Mapping[str, str], packed: bytes) -> object:
+    """Return a shared value; Dask keeps it."""
+    _check_versions(versions)
+    return pickle.loads(packed)  # noqa: S301  (written by the command)
+
+
+def _do(
+    versions: Mapping[str, str], tasks: Sequence[bytes], names: Sequence[str], *values: object
+) -> tuple[float, list[bytes]]:
+    """Return the seconds that tasks took, and what came of each.
+
+    Their errors are answers, so that those of Dask are told apart.
+    """
+    _check_versions(versions)
+    held = dict(zip(names, values, strict=True))
+    started = time.monotonic()
+    outcomes = [answer(task, held) for task in tasks]
+    return time.monotonic() - started, outcomes
