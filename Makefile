@@ -106,7 +106,7 @@ bench: $(READY)  ## measure what docs/understand/figures.md says (needs real can
 	$(BIN)/python benchmarks/tuner_speed.py
 
 docs: $(READY)  ## the documentation as a site, from build/site/index.html on
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "build/site/index.html"
 
 picture: $(READY)  ## make the README's picture anew (needs real candles and a Chromium)

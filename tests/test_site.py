@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,13 +66,46 @@ def browse():
 def site(tmp_path_factory):
     """Give the folder of the site, built as `make docs` builds it."""
     folder = tmp_path_factory.mktemp("site")
-    subprocess.run(  # noqa: S603 - our own arguments
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        check=True,
-    )
+    built = build(ROOT, folder)
+    assert built.returncode == 0, built.stderr
     return folder
+
+
+def build(root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site of `root` into `folder`, as `make docs` does."""
+    return subprocess.run(  # noqa: S603 - our own arguments
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=root,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+LINKS_TO_NOTHING = ("tune.md#nowhere", "gone.md", "../../feeder_mixin/schema.py")
+
+
+@pytest.mark.parametrize(
+    ("mistakes", "said"),
+    [
+        pytest.param([f"[x]({link})" for link in LINKS_TO_NOTHING], LINKS_TO_NOTHING, id="links"),
+        pytest.param(["<!-- generated: gone -->"], ["KeyError: 'gone'"], id="table"),
+    ],
+)
+def test_page_with_a_mistake_ends_the_build(tmp_path, mistakes, said):
+    """What a reader would stumble over is red before it is published."""
+    for name in ("docs", "config"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "feeder_mixin").symlink_to(ROOT / "feeder_mixin")
+    page = tmp_path / "docs" / "use" / "report.md"
+    whole = "\n\n".join([page.read_text(encoding="utf-8"), *mistakes])
+    page.write_text(whole + "\n", encoding="utf-8")
+    built = build(tmp_path, tmp_path / "site")
+    assert built.returncode != 0
+    assert [words for words in said if words not in built.stderr] == []
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
