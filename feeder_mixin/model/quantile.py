@@ -28,6 +28,7 @@ from feeder_mixin.model.rows import (
     open_seconds,
     recency_weights,
     select_rows,
+    shared_trees,
     thinning,
     train_stop_s,
 )
@@ -241,7 +242,9 @@ def fit_shared(
     dataset = pooled_dataset(tables, scale, label)
     if dataset is None:
         return SharedModels(cut_s, scale, {})
-    return SharedModels(cut_s, scale, {alpha: fit_pooled(dataset, alpha) for alpha in alphas})
+    return SharedModels(
+        cut_s, scale, {alpha: fit_pooled(dataset, alpha, label.horizon) for alpha in alphas}
+    )
 
 
 def pooled_dataset(
@@ -284,10 +287,10 @@ def pooled_dataset(
     )
 
 
-def fit_pooled(dataset: lgb.Dataset, alpha: float) -> lgb.Booster:
+def fit_pooled(dataset: lgb.Dataset, alpha: float, horizon: int) -> lgb.Booster:
     """Return the pooled trees of one level, of `POOLED_ALPHAS`; levels do not depend on each other."""
     params = {**POOLED_PARAMS, "alpha": alpha, "seed": SERVED_SEED}
-    return lgb.train(params, dataset, POOLED_TREES)
+    return lgb.train(params, dataset, shared_trees(POOLED_TREES, horizon))
 
 
 @dataclass(frozen=True, slots=True)

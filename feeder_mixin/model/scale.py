@@ -44,6 +44,7 @@ from feeder_mixin.model.rows import (
     open_seconds,
     recency_weights,
     select_rows,
+    shared_trees,
     thinning,
     train_stop_s,
 )
@@ -244,7 +245,7 @@ def fit_scale(tables: Mapping[str, pd.DataFrame], cut_s: int, label: LabelSpec) 
     scale, left_over = _fit_linear(tables, cut_s, label)
     if sum(len(rows.target) for rows in left_over.values()) < MIN_TREE_ROWS:
         return scale
-    return replace(scale, trees=_fit_trees(tables, left_over))
+    return replace(scale, trees=_fit_trees(tables, left_over, label.horizon))
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +316,7 @@ def _solve(pooled: Array, own: Array) -> Array:
 
 
 def _fit_trees(
-    tables: Mapping[str, pd.DataFrame], left_over: Mapping[str, _LeftOver]
+    tables: Mapping[str, pd.DataFrame], left_over: Mapping[str, _LeftOver], horizon: int
 ) -> lgb.Booster:
     target = np.concatenate([rows.target for rows in left_over.values()])
     n_inputs = len(SCALE_TREE_LEVELS) + len(SCALE_TREE_STATES)
@@ -327,4 +328,4 @@ def _fit_trees(
         start, end = end, end + len(rows.target)
         inputs[start:end] = _tree_inputs(tables[pair].iloc[rows.positions], rows.linear)
     dataset = lgb.Dataset(inputs, target, params={**TREE_PARAMS})
-    return lgb.train(dict(TREE_PARAMS), dataset, TREES)
+    return lgb.train(dict(TREE_PARAMS), dataset, shared_trees(TREES, horizon))

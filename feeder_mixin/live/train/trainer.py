@@ -181,7 +181,7 @@ class Trainer:
                 self.store.load_pooled(level_name)
             except ModelError:
                 dataset = self._pooled_dataset(name, scale)
-                trees = None if dataset is None else fit_pooled(dataset, level)
+                trees = None if dataset is None else fit_pooled(dataset, level, label.horizon)
                 self.store.save_pooled(level_name, trees)
         return name
 
