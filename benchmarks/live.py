@@ -2,16 +2,20 @@
 
     python benchmarks/live.py candle    CPU seconds of one candle for 10, 50, 100, 200 pairs
     python benchmarks/live.py start     start to first prediction against an empty strategy, memory
-    python benchmarks/live.py           both
+    python benchmarks/live.py retrain   daily retraining, then a reload that changes all values of 163 pairs
+    python benchmarks/live.py           the first two
 
 `candle` runs freqtrade's own ``strategy.analyze`` over frames of 499 candles with the real
 strategy, beside a strategy that adds nothing. `start` runs the real ``freqtrade trade`` against the
 replay exchange, 4 and 100 pairs, models on disk, each three times in turn with the empty strategy.
+`retrain` starts it with models of yesterday, waits until all are retrained, then stores ten other values
+a pair, signals shortly before a candle, and waits for the last new model (about 15 minutes in all).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import shutil
@@ -21,6 +25,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import DEFAULT_DATADIR  # isort: skip - sets thread counts before numpy is imported
@@ -31,14 +37,18 @@ from freqtrade.enums import CandleType, RunMode
 from freqtrade.resolvers import StrategyResolver
 from live_project import (
     REAL,
+    STEP_S,
     LiveProject,
     file_of,
     make_project,
     put_models,
     source_of,
+    write_changed_sets,
 )
 
-from feeder_mixin.rehearsal.exchange.disk import write_datadir
+from feeder_mixin.live.state.status import ModelStatus, read_status
+from feeder_mixin.live.train.due import due_cut_s
+from feeder_mixin.schema import open_text
 
 FRAME = 499
 HOURS = 3.0
@@ -173,7 +183,7 @@ def measure_start(source: Path, sizes: list[int], n_runs: int) -> None:
             for base in ("EmptyStrategy", "LightGBMSafetyFeederStrategy"):
                 text = TIMED.format(module=f"user_data.strategies.{base}", base=base)
                 (strategies / f"Timed{base}.py").write_text(text)
-            with _replay(project):
+            with _replay(project, source):
                 empty, ours = [], []
                 for _ in range(n_runs):
                     empty.append(_time_start(project, "TimedEmptyStrategy"))
@@ -189,17 +199,17 @@ def measure_start(source: Path, sizes: list[int], n_runs: int) -> None:
 
 
 class _replay:  # noqa: N801  (reads as a statement)
-    def __init__(self, project: LiveProject) -> None:
-        self._project = project
+    def __init__(self, project: LiveProject, source: Path) -> None:
+        self._project, self._source = project, source
 
     def __enter__(self) -> None:
         command = [
             str(Path(sys.executable).parent / "feeder"),
             *("replay-exchange", "--datadir", str(self._project.root / "served"), "--port", "0"),
-            *("--weeks", "0", "--timeframe", "5m"),
+            *("--timeframe", "5m"),
             *("--write-config", str(self._project.root / "replay.json")),
         ]
-        _write_served(self._project)
+        _write_served(self._project, self._source)
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
         for line in self._process.stdout or ():
             if "ready at" in line:
@@ -210,32 +220,21 @@ class _replay:  # noqa: N801  (reads as a statement)
         self._process.wait()
 
 
-def _write_served(project: LiveProject) -> None:
-    # The exchange serves the same market as on disk, with the candles still to come.
-    served = project.root / "served"
-    write_datadir(project.market, served, project.market.end_ms)
-    for pair in project.settings.pairs:
-        if pair not in REAL:
-            for kind in ("5m-futures", "1h-mark", "1h-funding_rate"):
-                shutil.copy(file_of(served, source_of(pair), kind), file_of(served, pair, kind))
+def _write_served(project: LiveProject, source: Path) -> None:
+    # The exchange moves the same candles to now as the project did.
+    for pair in {*project.settings.pairs, *REAL}:
+        for kind in ("5m-futures", "1h-mark", "1h-funding_rate"):
+            target = file_of(project.root / "served", pair, kind)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file_of(source, source_of(pair), kind), target)
 
 
 def _time_start(project: LiveProject, strategy: str) -> tuple[float, int, float]:
     times = project.root / "times.txt"
     times.unlink(missing_ok=True)
     n = len(project.settings.pairs)
-    command = [
-        str(Path(sys.executable).parent / "freqtrade"),
-        *("trade", "--config", "config/bench.json", "--config", "replay.json"),
-        *("--strategy", strategy),
-    ]
     started = time.time()
-    environment = {**os.environ, "PYTHONPATH": str(project.root)}
-    with (project.root / "bot.log").open("w") as log:
-        process = subprocess.Popen(  # noqa: S603
-            command, cwd=project.root, stdout=log, stderr=log, env=environment
-        )
-    try:
+    with _bot(project, strategy) as process:
         deadline = time.monotonic() + 240
         lines: list[list[str]] = []
         while len({line[1] for line in lines}) < n:
@@ -252,6 +251,136 @@ def _time_start(project: LiveProject, strategy: str) -> tuple[float, int, float]
             if line.startswith("VmHWM")
         )
         return max(t for t, _ in firsts.values()) - started, predicted, peak
+
+
+@dataclass(frozen=True)
+class Sample:
+    """CPU seconds of a bot and of its worker processes up to a moment, peak memory of both in MB."""
+
+    at: float
+    bot_cpu_s: float
+    worker_cpu_s: float
+    bot_mb: float
+    worker_mb: float
+
+
+def _sample(pid: int) -> Sample:
+    tick = os.sysconf("SC_CLK_TCK")
+
+    def stat(process: int) -> list[str]:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+
+    def peak_mb(process: int) -> float:
+        status = Path(f"/proc/{process}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+    children = Path(f"/proc/{pid}/task")
+    ids = [int(c) for task in children.iterdir() for c in (task / "children").read_text().split()]
+    own = stat(pid)
+    workers, worker_mb = sum(map(int, own[13:15])), 0.0
+    for child in ids:
+        with contextlib.suppress(OSError):
+            workers += sum(map(int, stat(child)[11:13]))
+            worker_mb = max(worker_mb, peak_mb(child))
+    return Sample(
+        time.time(), sum(map(int, own[11:13])) / tick, workers / tick, peak_mb(pid), worker_mb
+    )
+
+
+def measure_retrain(source: Path, n: int) -> None:
+    """Print what daily retraining and a reload of all pairs cost, and how late candles were."""
+    with tempfile.TemporaryDirectory() as name:
+        project = make_project(Path(name) / "p", source, n)
+        put_models(project, days_ago=1)
+        cut = open_text(due_cut_s(time.time(), project.settings.retrain_hours))
+        base = "LightGBMSafetyFeederStrategy"
+        text = TIMED.format(module=f"user_data.strategies.{base}", base=base)
+        (project.root / "user_data" / "strategies" / f"Timed{base}.py").write_text(text)
+        with _replay(project, source), _bot(project, f"Timed{base}") as process:
+            print(f"retrain: {n} pairs; load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores")
+
+            def is_trained(model: ModelStatus) -> bool:
+                return str(model["trained_until"]).startswith(cut[:16])
+
+            _await_models(project, process, lambda model: model["trained_until"] is not None)
+            began = _sample(process.pid)
+            ended = _await_models(project, process, is_trained)
+            _print_cost("daily retraining", began, ended)
+            _sleep_until_candle(after_s=STEP_S * 0.5)  # one candle without training
+            _sleep_until_candle(before_s=20.0)
+            write_changed_sets(project.settings)
+            began = _sample(process.pid)
+            process.send_signal(signal.SIGUSR1)
+            ended = _await_models(
+                project,
+                process,
+                lambda model: model["generation"] == 2 and model["state"] == "ready",
+            )
+            _print_cost("all values changed, signal to last model", began, ended)
+            _sleep_until_candle(after_s=30.0)
+            for candle, (late_s, n_pairs) in sorted(_lateness(project).items()):
+                is_training = candle < ended.at and candle > began.at
+                what = "while training" if is_training else ""
+                when = time.strftime("%H:%M", time.gmtime(candle))
+                print(f"  candle {when}: last of {n_pairs} pairs after {late_s:.1f} s {what}")
+
+
+def _print_cost(what: str, began: Sample, ended: Sample) -> None:
+    print(
+        f"  {what}: {ended.at - began.at:.0f} s, worker {ended.worker_cpu_s - began.worker_cpu_s:.0f} "
+        f"CPU-s, bot {ended.bot_cpu_s - began.bot_cpu_s:.0f} CPU-s; peak memory bot {ended.bot_mb:.0f} MB, "
+        f"worker {ended.worker_mb:.0f} MB",
+        flush=True,
+    )
+
+
+def _await_models(
+    project: LiveProject,
+    process: subprocess.Popen[bytes],
+    is_done: Callable[[ModelStatus], bool],
+    timeout_s: float = 1_800.0,
+) -> Sample:
+    """Return a sample as soon as every pair's model is what is waited for."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit((project.root / "bot.log").read_text()[-3000:])
+        if project.settings.status_path.exists():
+            pairs = read_status(project.settings.status_path)["pairs"]
+            if pairs and all(is_done(pair["model"]) for pair in pairs.values()):
+                return _sample(process.pid)
+        time.sleep(0.5)
+
+
+def _sleep_until_candle(*, before_s: float = 0.0, after_s: float = 0.0) -> None:
+    """Sleep until so long before, or after, the next candle opens."""
+    next_s = (time.time() + before_s) // STEP_S * STEP_S + STEP_S
+    time.sleep(max(0.0, next_s - before_s + after_s - time.time()))
+
+
+def _lateness(project: LiveProject) -> dict[int, tuple[float, int]]:
+    """Return open of a candle -> seconds until its last pair was analysed, and how many were."""
+    found: dict[int, list[float]] = {}
+    for line in (project.root / "times.txt").read_text().splitlines():
+        at = float(line.split()[0])
+        found.setdefault(int(at // STEP_S * STEP_S), []).append(at % STEP_S)
+    return {candle: (max(late), len(late)) for candle, late in found.items()}
+
+
+@contextlib.contextmanager
+def _bot(project: LiveProject, strategy: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [
+        str(Path(sys.executable).parent / "freqtrade"),
+        *("trade", "--config", "config/bench.json", "--config", "replay.json"),
+        *("--strategy", strategy),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(project.root)}
+    with (project.root / "bot.log").open("w") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command, cwd=project.root, stdout=log, stderr=log, env=environment
+        )
+    try:
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -269,6 +398,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if "candle" in arguments.parts:
         measure_candle(arguments.datadir, arguments.sizes or [10, 50, 100, 200])
+    if "retrain" in arguments.parts:
+        measure_retrain(arguments.datadir, (arguments.sizes or [163])[0])
     if "start" in arguments.parts:
         measure_start(arguments.datadir, arguments.sizes or [4, 100], arguments.runs)
 

@@ -17,6 +17,7 @@ from common import LONG_PAIRS, full  # isort: skip - sets thread counts before n
 
 import freqtrade.exchange
 import lightgbm as lgb
+import numpy as np
 
 from feeder_mixin.live.bot import LiveFeeder
 from feeder_mixin.live.serve.candles import DataFolder
@@ -106,16 +107,46 @@ def write_records(settings: FeederSettings, pairs: list[str], reg_alpha: float =
         store.write(records)
 
 
+def write_changed_sets(settings: FeederSettings, seed: int = 1) -> None:
+    """Store a record a pair with ten other values than before, of 100 to 300 trees."""
+    random = np.random.default_rng(seed)
+    now_ns = time.time_ns()
+    records = []
+    for pair in settings.pairs:
+        values = {
+            "learning_rate": float(random.uniform(0.005, 0.03)),
+            "n_estimators": int(random.integers(101, 301)),
+            "num_leaves": int(random.integers(16, 24)),
+            "max_depth": int(random.choice([3, 5, 6])),
+            "min_child_samples": int(random.integers(30, 50)),
+            "reg_alpha": float(random.uniform(0.01, 0.5)),
+            "reg_lambda": float(random.uniform(0.3, 0.9)),
+            "quantile_alpha": float(random.uniform(0.05, 0.20)),
+            "feature_fraction": float(random.uniform(0.65, 1.0)),
+            "bagging_fraction": float(random.uniform(0.75, 1.0)),
+        }
+        metrics = {"horizon_candles": 30.0}
+        records.append(ParameterRecord("bench", pair, now_ns, values, metrics))
+    with open_store("sqlite:///user_data/feeder_params.sqlite", root=settings.root) as store:
+        store.write(records)
+
+
 def source_of(pair: str) -> str:
     """Return the real pair whose candles a pair has."""
     position = pair_names(1000).index(pair)
     return pair if position < len(REAL) else REAL[(position - len(REAL)) % len(REAL)]
 
 
-def put_models(project: LiveProject) -> None:
-    """Write a model of every pair, and the schedule that puts it in force from its cut on."""
+def put_models(project: LiveProject, days_ago: int = 0) -> None:
+    """Write a model of every pair, and the schedule that puts it in force from its cut on.
+
+    Parameters
+    ----------
+    days_ago
+        Age of the cut: with 1, all are due for their daily retraining.
+    """
     settings, model_dir = project.settings, project.settings.model_dir
-    cut_s = due_cut_s(time.time(), settings.retrain_hours)
+    cut_s = due_cut_s(time.time(), settings.retrain_hours) - days_ago * int(DAY_S)
     trainer, _ = make_trainer(project.folder, {}, model_dir, int(time.time()))
     store = ModelStore(model_dir, settings)
     names = {}

@@ -67,10 +67,11 @@ class _Waiting:
 
     def _reloads_text(self) -> str:
         changed = _listed(map(_code, self.changed), ", ", _MOST_PAIRS, _MOST_CHARACTERS // 4)
+        counted = f"{len(self.changed)} changed" if self.changed else "changed"
         if self.n_reloads == 1:
-            return f"reloaded, {self.reload}, changed: {changed}, took {self.took_s:.2f} s"
+            return f"reloaded, {self.reload}, {counted}: {changed}, took {self.took_s:.2f} s"
         return (
-            f"reloaded {self.n_reloads} times, last {self.reload}, changed: {changed}, took up to "
+            f"reloaded {self.n_reloads} times, last {self.reload}, {counted}: {changed}, took up to "
             f"{self.took_s:.2f} s"
         )
 
@@ -130,7 +131,7 @@ class Messages:
             waiting.n_reloads += 1
             waiting.last_failed = False
             waiting.took_s = max(waiting.took_s, took_s)
-            waiting.reload = f"generation {generation}, {len(loaded.records)} of {len(loaded.pairs)} pairs accepted"
+            waiting.reload = f"generation {generation}, {_summary(loaded)}"
             for pair, now in loaded.pairs.items():
                 if pair not in before or now.parameters != before[pair].parameters:
                     waiting.changed[pair] = None
@@ -164,6 +165,16 @@ class Messages:
                 text = f"(runs on {_code(pairs[pair].source)}): {_code(reason)}"
                 self._waiting.rejected[pair] = text
         self._rejected = reasons
+
+
+def _summary(loaded: Loaded) -> str:
+    """Return on what the pairs of a load run, in numbers: a phone shows the beginning."""
+    counts = {
+        "on the last good copy": sum(p.source == "last_good" for p in loaded.pairs.values()),
+        "on defaults": loaded.n_defaulted,
+    }
+    parts = [f"{len(loaded.records)} of {len(loaded.pairs)} pairs accepted"]
+    return ", ".join([*parts, *(f"{n} {what}" for what, n in counts.items() if n)])
 
 
 def _code(text: str) -> str:

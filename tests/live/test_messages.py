@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -81,7 +82,7 @@ def test_reload_names_generation_changed_pairs_and_time(messages, sent, clock):
     assert "`my_feeder`" in text
     assert "reloaded, generation 4," in text
     assert "0 of 2 pairs accepted" in text
-    assert f"changed: `{ETH}`" in text
+    assert f"1 changed: `{ETH}`" in text
     assert "took 0.03 s" in text
     clock.now_s += 60
     messages.reloaded(before, loaded_of(*before.values()), 5, 0.01)
@@ -106,6 +107,23 @@ def test_messages_of_one_minute_are_one_and_nothing_is_lost(messages, sent, cloc
         assert f"`{ETH}`" in text
         assert "took up to 0.06 s" in text
     assert "last generation 207, 0 of 2 pairs accepted" in sent[-1]
+
+
+def test_reload_of_160_pairs_is_one_short_message_that_begins_with_the_summary(messages, sent):
+    """Numbers first, few names, within what Telegram takes, however many pairs and long reasons."""
+    names = [f"COIN{number:03d}/USDT:USDT" for number in range(160)]
+    pairs = [pair_of(name, num_leaves=31) for name in names[:100]]
+    pairs += [pair_of(name, "x" * 600, num_leaves=31) for name in names[100:]]
+    pairs[0] = replace(pairs[0], source="default")
+    messages.reloaded({name: pair_of(name) for name in names}, loaded_of(*pairs), 7, 0.1)
+    (text,) = sent
+    assert text.startswith(
+        "Feeder `my_feeder`: reloaded, generation 7, 0 of 160 pairs accepted, 1 on "
+        f"defaults, 160 changed: `{names[0]}`, "
+    )
+    assert "and 150 more, took 0.10 s\nrejected `COIN100/USDT:USDT` (runs on `store`): `xxx" in text
+    assert "and 50 more" in text
+    assert len(text) <= 4_096
 
 
 def test_failure_is_in_the_next_message_and_at_once_where_the_last_is_older(messages, sent, clock):

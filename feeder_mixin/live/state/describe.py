@@ -20,7 +20,7 @@ from feeder_mixin.live.state.status import (
     PairStatus,
     Status,
 )
-from feeder_mixin.live.train.due import DueFits
+from feeder_mixin.live.train.due import DueFits, Standing
 from feeder_mixin.live.train.models import TrainedModel
 from feeder_mixin.schema import NANOSECONDS, format_time_ns
 from feeder_mixin.settings import FeederSettings
@@ -100,27 +100,25 @@ class StatusBuilder:
         )
 
     def _model(self, pair: PairSnapshot) -> ModelStatus:
-        newest = pair.newest
+        newest, standing = pair.newest, self._due.standing(pair)
         return ModelStatus(
-            state=self._model_state(pair),
+            state=self._model_state(pair, standing),
             version=None if newest is None else _time_text(newest.loaded.version),
             generation=None if newest is None else newest.generation,
             trained_until=None if newest is None else _time_text(newest.model.cut_s * NANOSECONDS),
             rows=None if newest is None else newest.model.rows,
             expected_rows=None if newest is None else self._due.expected_rows(newest.model),
             context_share=None if newest is None else newest.model.context_share,
-            error=self._due.error_of(pair),
+            error=standing.error,
             calibration=self._predictor.calibration.factor(pair.loaded.pair),
         )
 
-    def _model_state(self, pair: PairSnapshot) -> ModelState:
-        if self._due.is_waiting(pair):
+    def _model_state(self, pair: PairSnapshot, standing: Standing) -> ModelState:
+        if standing.is_waiting:
             return "training"
         if pair.newest is None:
             return "none"
-        is_stale = (
-            self.is_too_old(pair.newest.model) or self._due.due(pair, time.time()) is not None
-        )
+        is_stale = standing.is_due or self.is_too_old(pair.newest.model)
         return "stale" if is_stale else "ready"
 
 

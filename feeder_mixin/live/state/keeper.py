@@ -8,6 +8,7 @@ alone. A file that can't be written is said once and costs nothing else.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +28,9 @@ from feeder_mixin.schema import ParameterRecord, open_text
 logger = logging.getLogger(__name__)
 
 _POLL_S: Final = 2.0
+
+_CHANGE_PAUSE_S: Final = 2.0
+"""Between two writes of schedule and status while models come one after the other, of all pairs each."""
 
 _CALIBRATION_PAUSE_S: Final = 60.0
 """Between two writes of the calibration; what a killed bot had not written is computed again."""
@@ -63,11 +67,12 @@ class StateKeeper:
         self._schedule, self._calibration = schedule, calibration
         self._status, self._messages = status, messages
         self.changed = threading.Event()
-        self._stopping = False
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feeder-state", daemon=True)
         self._writing = threading.Lock()
         self._once = OnceLog()
         self._status_until_s, self._status_at = 0, 0.0
+        self._written_at = -math.inf
 
     def start(self) -> None:
         """Start the thread."""
@@ -75,7 +80,7 @@ class StateKeeper:
 
     def stop(self) -> None:
         """End the thread, then write and send what is left."""
-        self._stopping = True
+        self._stop.set()
         is_changed = self.changed.is_set()
         self.changed.set()
         if self._thread.is_alive():
@@ -88,20 +93,23 @@ class StateKeeper:
     # -------------------------------------------------------------- the keeper's thread
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stop.is_set():
             try:
                 self._look_around()
             except Exception as error:
                 # The boundary of this thread: the bot trades on, the next turn tries again.
                 if self._once.is_new("defect", repr(error)):
                     logger.exception("State is not kept feeder=%s", self._settings.feeder_id)
-            self.changed.wait(_POLL_S)
+            if self.changed.wait(_POLL_S):
+                left_s = self._written_at + _CHANGE_PAUSE_S - time.monotonic()
+                self._stop.wait(max(0.0, left_s))  # what changes meanwhile is in the same write
 
     def _look_around(self) -> None:
         """Write and send what is due."""
         if self.changed.is_set():
             self.changed.clear()
             self.keep_all()
+            self._written_at = time.monotonic()
         self.keep_calibration()
         self._messages.send_due()
         self._warn_of_ages()

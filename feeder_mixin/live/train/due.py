@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import Final
 
 from feeder_mixin.errors import ModelError
@@ -35,6 +36,25 @@ def due_cut_s(now_s: float, retrain_hours: float) -> int:
     """Return the last point of the UTC grid at which models are due: multiples since the epoch."""
     grid_s = retrain_hours * 3600
     return int(now_s // grid_s * grid_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a pair stands with its next model.
+
+    Attributes
+    ----------
+    is_due
+        Whether a newer model than the newest is due.
+    is_waiting
+        Whether its fit has its turn by itself: it is due, and not given up for now.
+    error
+        Why there is none yet, where it is due and that is known.
+    """
+
+    is_due: bool
+    is_waiting: bool
+    error: str | None
 
 
 class DueFits:
@@ -110,20 +130,17 @@ class DueFits:
             return False, turn, cut_s
         return True, cut_s, turn
 
-    def is_waiting(self, pair: PairSnapshot) -> bool:
-        """Return whether a fit of this pair is due and not waiting for its retry."""
+    def standing(self, pair: PairSnapshot) -> Standing:
+        """Return how a pair stands with its next model."""
         fit = self.due(pair, time.time())
-        return fit is not None and not self._is_paused(fit)
+        if fit is None:
+            return Standing(is_due=False, is_waiting=False, error=None)
+        error = self.errors.get(fit.pair, self.thread_error)
+        return Standing(is_due=True, is_waiting=not self._is_paused(fit), error=error)
 
     def n_waiting(self) -> int:
         """Return for how many pairs a fit is due and not given up for now."""
-        return sum(self.is_waiting(pair) for pair in self._cache.snapshot.pairs.values())
-
-    def error_of(self, pair: PairSnapshot) -> str | None:
-        """Return why a pair has no newer model, or None where none is due."""
-        if self.due(pair, time.time()) is None:
-            return None
-        return self.errors.get(pair.loaded.pair, self.thread_error)
+        return sum(self.standing(pair).is_waiting for pair in self._cache.snapshot.pairs.values())
 
     def _is_paused(self, fit: Fit) -> bool:
         failed, until = self._failed.get(fit.pair, (None, 0.0))
