@@ -306,7 +306,6 @@ def measure_retrain(source: Path, n: int) -> None:
             began = _sample(process.pid)
             ended = _await_models(project, process, is_trained)
             _print_cost("daily retraining", began, ended)
-            _sleep_until_candle(after_s=STEP_S * 0.5)  # one candle without training
             _sleep_until_candle(before_s=20.0)
             write_changed_sets(project.settings)
             began = _sample(process.pid)
@@ -317,10 +316,9 @@ def measure_retrain(source: Path, n: int) -> None:
                 lambda model: model["generation"] == 2 and model["state"] == "ready",
             )
             _print_cost("all values changed, signal to last model", began, ended)
-            _sleep_until_candle(after_s=30.0)
+            _sleep_until_candle(after_s=30.0)  # one candle without training
             for candle, (late_s, n_pairs) in sorted(_lateness(project).items()):
-                is_training = candle < ended.at and candle > began.at
-                what = "while training" if is_training else ""
+                what = "while training" if began.at < candle < ended.at else ""
                 when = time.strftime("%H:%M", time.gmtime(candle))
                 print(f"  candle {when}: last of {n_pairs} pairs after {late_s:.1f} s {what}")
 
