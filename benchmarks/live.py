@@ -372,7 +372,8 @@ def _bot(project: LiveProject, strategy: str) -> Iterator[subprocess.Popen[bytes
         *("trade", "--config", "config/bench.json", "--config", "replay.json"),
         *("--strategy", strategy),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(project.root)}
+    paths = [str(project.root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with (project.root / "bot.log").open("w") as log:
         process = subprocess.Popen(  # noqa: S603
             command, cwd=project.root, stdout=log, stderr=log, env=environment
