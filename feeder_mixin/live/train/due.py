@@ -159,9 +159,9 @@ class DueFits:
 
     def note_failed(self, fit: Fit, error: Exception) -> None:
         """Give a fit up for now: `RETRY_S` from now, or when its candle files change, it is due."""
+        self._end_turn(fit)
         self._failed[fit.pair] = (fit, time.monotonic() + RETRY_S)
         self.errors[fit.pair] = str(error)
-        self._end_turn(fit)
 
     def note_outdated(self, fit: Fit) -> None:
         """Note that a pair's values were replaced while it was fitted.

@@ -185,7 +185,6 @@ class ModelTraining:
             self._due.note_outdated(fit)
 
     def _give_up(self, fit: Fit, error: Exception) -> None:
-        self._due.note_failed(fit, error)
         pair = self._cache.snapshot.pairs[fit.pair]
         logger.error(
             "No new model for %s, %s cut=%s retry_s=%.0f error=%s",
@@ -195,6 +194,7 @@ class ModelTraining:
             RETRY_S,
             error,
         )
+        self._due.note_failed(fit, error)  # last: who sees it finds the line in the log
 
     def _put(self, model: TrainedModel, answer: Fitted) -> bool:
         """Return whether the model serves now; it does not where its values were replaced meanwhile."""
