@@ -221,8 +221,10 @@ class ClusterExecutor:
         """Yield keys and outcomes of tasks that have ended; Dask is asked once for all of them."""
         ended = [future for future in ended if future.key in self._in_hand]  # not of a lost worker
         finished = [future for future in ended if future.status == "finished"]
-        with self._errors():
-            answers = dict(zip(finished, self._client.gather(finished), strict=True))
+        answers: dict[Future[Any], Any] = {}
+        if finished:  # asked for nothing, it would still wait for a lost scheduler
+            with self._errors():
+                answers = dict(zip(finished, self._client.gather(finished), strict=True))
         for future in ended:
             bundle = self._in_hand.pop(future.key)
             if future not in answers:
@@ -359,8 +361,9 @@ class ClusterExecutor:
 def _connect(address: str) -> Client:
     from distributed import Client
 
-    # What it says of lost connections, this command says itself.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # What they say of lost connections, this command says itself.
+    for name in ("distributed", "distributed.client", "distributed.comm"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return Client(address, timeout=CONNECT_S, name="feeder", set_as_default=False)
     except (

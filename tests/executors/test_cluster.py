@@ -29,10 +29,11 @@ def cluster(tmp_path):
 @pytest.fixture(autouse=True)
 def _loud_dask():
     """Put back how loud Dask is: a command makes it quiet."""
-    log = logging.getLogger("distributed")
-    level = log.level
+    names = ("distributed", "distributed.client", "distributed.comm")
+    before = {name: logging.getLogger(name).level for name in names}
     yield
-    log.setLevel(level)
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.mark.parametrize(
