@@ -231,7 +231,7 @@ class ClusterExecutor:
                 yield from self._failures(bundle)
                 continue
             took_s, outcomes = answers[future]
-            self._mean_s = took_s / len(bundle.tasks)
+            self._mean_s = max(took_s / len(bundle.tasks), 1e-6)  # a clock may stand still
             for task, outcome in zip(bundle.tasks, outcomes, strict=True):
                 yield task.key, pickle.loads(outcome)  # noqa: S301  (of a worker of this version)
 

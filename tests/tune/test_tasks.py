@@ -174,3 +174,15 @@ def test_error_of_a_pair_names_it_and_keeps_its_trials(market, models, task, mon
     assert isinstance(batch.outcome, ModelError)
     assert str(batch.outcome) == f"{PAIR}: no rows to compare"
     assert list(batch.added.trials) == [0]
+
+
+def test_pair_that_another_thread_prepares_meanwhile_is_not_mixed_up():
+    """A Dask worker may have several threads: each gets the pair that it asked for."""
+    market = Market({}, LABEL, pd.Timestamp(0, tz="UTC"))
+
+    def prepare_slowly():
+        assert market.prepared(CONTEXT, lambda: "other") == "other"
+        return "own"
+
+    assert market.prepared(PAIR, prepare_slowly) == "own"
+    assert market.prepared(PAIR, lambda: "again") == "own"

@@ -86,12 +86,14 @@ class Market:
     def prepared(self, pair: str, prepare: Callable[[], PreparedPair]) -> PreparedPair:
         """Return what `prepare` gives for a pair, the last pair's without asking.
 
-        Of one pair only, because that is 100 MB; a worker goes on with the pair that it has.
+        Of one pair only: its table and draws are most of what a worker has in memory.
         """
-        if self._prepared is None or self._prepared[0] != pair:
-            self._prepared = None  # freed before the next is made
-            self._prepared = pair, prepare()
-        return self._prepared[1]
+        kept = self._prepared
+        if kept is None or kept[0] != pair:
+            self._prepared = kept = None  # freed before the next is made
+            # Not read again below: a worker with several threads has them all here.
+            kept = self._prepared = pair, prepare()
+        return kept[1]
 
 
 def _unpacked_market(packed: Mapping[str, bytes], label: LabelSpec, until: pd.Timestamp) -> Market:
