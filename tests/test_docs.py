@@ -12,6 +12,7 @@ import yaml
 
 from docs import generate
 from feeder_mixin import settings
+from feeder_mixin.cli.main import EXIT_CODES, make_parser
 from feeder_mixin.doctor.run import CHECKS
 from feeder_mixin.live.state import metrics
 from feeder_mixin.schema import METRICS, PARAMETERS
@@ -189,6 +190,24 @@ def test_environment_page_names_every_variable_that_the_package_reads():
     read = set(re.findall(r'"(FEEDER_[A-Z_]+)"', sources))
     page = text_of(DOCS / "reference" / "environment.md")
     assert set(re.findall(r"^\| `(FEEDER_[A-Z_]+)` \|", page, re.MULTILINE)) == read
+
+
+def test_help_and_page_list_the_exit_codes():
+    """A script's author finds what a code means."""
+    assert rows_of("exit-codes") == [str(code) for code in EXIT_CODES]
+    shown = " ".join(make_parser().format_help().split())
+    for code, said in EXIT_CODES.items():
+        assert f"{code} {said}" in shown
+
+
+def test_predictions_page_explains_every_column_that_a_bot_adds():
+    """Names in the page and in the mixin's code are the same."""
+    source = text_of(ROOT / "feeder_mixin" / "mixin.py")
+    added = set(re.findall(r'^ +"(\w+)": (?:columns|close)', source, re.MULTILINE))
+    assert {"safety_q", "safe"} <= added
+    page = text_of(DOCS / "use" / "predictions.md")
+    table = "".join(line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`(\w+)`", table)) == added
 
 
 def test_doctors_page_names_every_check():

@@ -10,7 +10,9 @@ from feeder_mixin.errors import SettingsError
 from feeder_mixin.schema import hash48
 from feeder_mixin.settings import (
     DEFAULT_CONTEXT_PAIRS,
+    FEEDER_KEYS,
     MAX_HORIZON_CANDLES,
+    FeederSettings,
     build_settings,
     load_settings,
     read_config,
@@ -464,3 +466,11 @@ def test_default_age_of_a_model_follows_a_rare_retraining():
     """A config that retrains once a month needs no second key."""
     assert build(make_config()).model_max_age_hours == 360
     assert build(make_config(retrain_hours=720)).model_max_age_hours == 1440
+
+
+@pytest.mark.parametrize("name", FEEDER_KEYS)
+def test_default_that_pages_show_is_the_one_in_force(name):
+    """A number in the table of settings is not written beside another one in the code."""
+    default = FeederSettings.__dataclass_fields__[name].default
+    if isinstance(default, int | float):
+        assert FEEDER_KEYS[name].default.split(",")[0] == f"{default:g}"

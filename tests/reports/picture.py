@@ -10,6 +10,7 @@ import base64
 import subprocess
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -29,21 +30,21 @@ def tune(user_data: Path) -> Path:
     return user_data / "feeder_state" / FEEDER / "report.html"
 
 
-def take(page: Path, picture: Path) -> None:
-    """Write what a reader sees first of a page, as WebP."""
+def picture_of(page: Path) -> Callable[[Tab], Awaitable[bytes]]:
+    """Return a visit that gives what a reader sees first of a page, as WebP."""
 
-    async def visit(tab: Tab) -> None:
+    async def visit(tab: Tab) -> bytes:
         await tab.open(page, WIDTH)
         await asyncio.sleep(1)  # the figures' last frame
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT, "scale": 1}
         how = {"format": "webp", "quality": 80, "clip": clip, "captureBeyondViewport": True}
         answer = await tab.call("Page.captureScreenshot", **how)
-        picture.write_bytes(base64.b64decode(answer["data"]))
+        return base64.b64decode(answer["data"])
 
-    with running_browser() as browse:
-        browse(visit)
+    return visit
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        take(tune(Path(folder) / "user_data"), Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as folder, running_browser() as browse:
+        report = tune(Path(folder) / "user_data")
+        Path(sys.argv[1]).write_bytes(browse(picture_of(report)))

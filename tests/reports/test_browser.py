@@ -10,6 +10,7 @@ from feeder_mixin.reports.page import render_page
 from tests import chromium
 from tests.many_pairs import make_many_tuned
 from tests.reports import builder
+from tests.reports.picture import picture_of
 
 pytestmark = pytest.mark.skipif(
     chromium.find_chromium() is None,
@@ -158,3 +159,12 @@ def test_page_of_163_pairs_answers_at_once_and_finds_a_pair(browse, tmp_path):
         assert tab.complaints == []
 
     browse(visit)
+
+
+def test_picture_of_the_page_is_light_enough_for_the_readme(browse, tmp_path):
+    """`make picture` makes a WebP that every clone can carry."""
+    path = tmp_path / "report.html"
+    path.write_text(render_page(builder.make_report()).html, encoding="utf-8")
+    picture = browse(picture_of(path))
+    assert picture[:4] + picture[8:12] == b"RIFFWEBP"
+    assert 10_000 < len(picture) < 150_000
