@@ -49,6 +49,9 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 endif
 
+# Compiled files are kept whatever the shell says: without them each worker compiles all tests anew.
+test coverage: export PYTHONDONTWRITEBYTECODE =
+
 test: $(READY)  ## fast tests, under five minutes
 	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 

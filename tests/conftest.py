@@ -33,7 +33,15 @@ settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any-machine")
+LONG_FIRST = ("e2e", "tune", "live")
+"""Folders of the modules that take longest: the small ones then even out pytest's two workers."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long modules first; else the order stays."""
+    rank = {REPOSITORY / "tests" / name: i for i, name in enumerate(LONG_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.parent, len(rank)))
 
 
 @pytest.fixture(autouse=True)
