@@ -16,20 +16,22 @@ import contextlib
 import logging
 import math
 import pickle
-import platform
 import queue
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from feeder_mixin.errors import ClusterError, SettingsError, WorkerError
-from feeder_mixin.executors._answer import answer
+from feeder_mixin.executors._cluster_worker import (
+    arrive,
+    check_versions,
+    do_tasks,
+    versions_here,
+)
 from feeder_mixin.executors._queue import Task, TaskQueue
 from feeder_mixin.executors.base import Shared
 
@@ -105,7 +107,7 @@ class ClusterExecutor:
     def __init__(self, address: str, packages: Sequence[str] = ()) -> None:
         self._address = address
         names = ("feeder-mixin", "distributed", "cloudpickle", *packages)
-        self._versions = _versions(tuple(dict.fromkeys(names)))
+        self._versions = versions_here(tuple(dict.fromkeys(names)))
         self._client = _connect(address)
         self._name, self._n_names = f"feeder-{uuid.uuid4().hex}", 0
         self._shared: dict[str, object] = {}
@@ -183,14 +185,14 @@ class ClusterExecutor:
         names = list(dict.fromkeys(name for task in tasks for name in task.shared_names))
         packed = [pickle.dumps((task.function, task.arguments)) for task in tasks]
         values = [self._arrival(name) for name in names]
-        future = self._submit(_do, self._versions, packed, names, *values, worker=worker)
+        future = self._submit(do_tasks, self._versions, packed, names, *values, worker=worker)
         self._in_hand[future.key] = _Bundle(tasks, worker, future)
         future.add_done_callback(self._ended.put)
 
     def _arrival(self, name: str) -> Future[Any]:
         if name not in self._arrived:
             packed = pickle.dumps(self._shared[name])
-            self._arrived[name] = self._submit(_arrive, self._versions, packed)
+            self._arrived[name] = self._submit(arrive, self._versions, packed)
         return self._arrived[name]
 
     def _submit(
@@ -290,9 +292,7 @@ class ClusterExecutor:
         self._say_without_workers(now)
 
     def _check_versions(self, workers: list[str]) -> None:
-        found = self._client.run(
-            _check_versions, self._versions, workers=workers, on_error="return"
-        )
+        found = self._client.run(check_versions, self._versions, workers=workers, on_error="return")
         for worker, problem in sorted(found.items()):
             if isinstance(problem, ClusterError):
                 raise ClusterError(f"worker {worker} {problem}")
@@ -376,47 +376,3 @@ def _connect(address: str) -> Client:
             f"no scheduler answers at {address}: {error}. Start one (dask scheduler), or correct "
             "the address"
         ) from error
-
-
-@cache
-def _versions(packages: tuple[str, ...]) -> Mapping[str, str]:
-    """Return the versions of Python and of packages in this process."""
-    found = {"python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
-
-
-def _check_versions(wanted: Mapping[str, str]) -> None:
-    """Raise `ClusterError` where this worker has other versions than the command."""
-    there = _versions(tuple(name for name in wanted if name != "python"))
-    if there != wanted:
-        parts = [
-            f"{name} {there[name]} (here {wanted[name]})"
-            for name in wanted
-            if there[name] != wanted[name]
-        ]
-        raise ClusterError(f"has {', '.join(parts)}: install the same versions on both")
-
-
-def _arrive(versions: Mapping[str, str], packed: bytes) -> object:
-    """Return a shared value; Dask keeps it."""
-    _check_versions(versions)
-    return pickle.loads(packed)  # noqa: S301  (written by the command)
-
-
-def _do(
-    versions: Mapping[str, str], tasks: Sequence[bytes], names: Sequence[str], *values: object
-) -> tuple[float, list[bytes]]:
-    """Return the seconds that tasks took, and what came of each.
-
-    Their errors are answers, so that those of Dask are told apart.
-    """
-    _check_versions(versions)
-    held = dict(zip(names, values, strict=True))
-    started = time.monotonic()
-    outcomes = [answer(task, held) for task in tasks]
-    return time.monotonic() - started, outcomes
