@@ -99,7 +99,7 @@ def test_optimize_no_candles_for_any_pair_exits_2_and_names_each(project, datadi
     code, _, err = feeder("optimize", "--feeder", "feeder120b", "--datadir", datadir)
     assert code == 2
     for pair in PAIRS:
-        assert f"failed: {pair}: no 5m candles" in err
+        assert f"{pair} failed: no 5m candles" in err
     assert "download-data --config config/feeder120b.json" in err
     assert f"--datadir {datadir}" in err
     assert "--days 345" in err

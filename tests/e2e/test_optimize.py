@@ -211,7 +211,7 @@ def test_optimize_one_pair_with_bad_candles_exits_3_and_tunes_the_others(project
     (document,) = json.loads(done.stdout)
     assert list(document["pairs"]) == list(PAIRS[:2])
     assert "close=nan" in document["failures"][PAIRS[2]]
-    assert f"failed: {PAIRS[2]}" in done.stderr
+    assert f"{PAIRS[2]} failed: " in done.stderr
     assert [r["pair"] for r in project.records()] == list(PAIRS[:2])
 
 
