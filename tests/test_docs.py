@@ -40,9 +40,9 @@ MADE_AT_WORK = (
     "psycopg/",
 )
 """How paths begin that no clone has: made by a command, or the reader's own."""
-BLOCK = re.compile(
-    r"^```bash\n(.*?)^```\n(?:\n<!-- (tested|not run): (.+?) -->)?", re.DOTALL | re.MULTILINE
-)
+_MARK = r"(?:\n<!-- (tested|not run): (.+?) -->)?"
+BLOCK = re.compile(rf"^```bash\n(.*?)^```\n{_MARK}", re.DOTALL | re.MULTILINE)
+TABLE = re.compile(rf"^\|[^\n]*\| command \|\n((?:^\|.*\n)+){_MARK}", re.MULTILINE)
 
 
 def text_of(page: Path) -> str:
@@ -63,6 +63,16 @@ def known_options() -> set[str]:
     return OPTIONS_OF_OTHERS.union(of_scripts, *map(options_of, COMMANDS.values()))
 
 
+def commands_of(page: Path) -> list[tuple[str, str, str]]:
+    """Return what a page gives to paste: command lines, kind of mark behind them, what it says."""
+    text = text_of(page)
+    tables = [
+        ("\n".join(re.findall(r"`((?:feeder|make) .+?)`", rows)), mark, what)
+        for rows, mark, what in TABLE.findall(text)
+    ]
+    return [*BLOCK.findall(text), *tables]
+
+
 every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
@@ -80,7 +90,7 @@ def test_page_names_only_files_that_exist(page):
 @every_page
 def test_every_block_of_commands_names_its_tests_or_why_there_is_none(page):
     """What a reader pastes has been run, or the page's source says why not."""
-    for commands, mark, what in BLOCK.findall(text_of(page)):
+    for commands, mark, what in commands_of(page):
         assert mark, commands
         if mark == "tested":
             tests = [ROOT / name for name in what.split()]
@@ -93,7 +103,7 @@ def test_every_block_of_commands_names_its_tests_or_why_there_is_none(page):
 @every_page
 def test_command_lines_of_a_page_are_what_feeder_takes(page):
     """What a reader pastes is not refused."""
-    for commands, _, _ in BLOCK.findall(text_of(page)):
+    for commands, _, _ in commands_of(page):
         for line in commands.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|[>|]", line):
                 words = shlex.split(part, comments=True)
