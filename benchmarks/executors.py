@@ -34,6 +34,7 @@ import common
 from feeder_mixin.executors.base import Executor, Shared, run_tasks
 from feeder_mixin.executors.cluster import ClusterExecutor
 from feeder_mixin.executors.processes import ProcessExecutor
+from feeder_mixin.processes import tied
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run._market import Market, PairCandles
 from feeder_mixin.tune.run._searches import PairWork, Searches
@@ -81,7 +82,7 @@ def cluster(n_workers: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
         processes = [
             subprocess.Popen(  # noqa: S603 - our own arguments
-                [str(BIN / "dask"), *command],
+                tied([str(BIN / "dask"), *command]),
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}"},
                 stdout=log,

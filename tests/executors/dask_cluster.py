@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from feeder_mixin.processes import tied
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,7 @@ class DaskCluster:
     ) -> subprocess.Popen[bytes]:
         with (self._folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - our own arguments
-                [str(DASK), command, *options],
+                tied([str(DASK), command, *options]),  # no cluster outlives a killed test run
                 env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
                 stdout=log,
                 stderr=log,
