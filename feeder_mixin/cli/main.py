@@ -22,6 +22,7 @@ from feeder_mixin.cli import (
     report,
     rollback,
     show,
+    studies,
     transfer,
 )
 from feeder_mixin.cli import store_admin as stores
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 GROUPS = (
     optimize,
     report,
+    studies,
     show,
     diff,
     rollback,

@@ -98,6 +98,25 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalRun:
+    """When the run of a pair began, and what of it was not searched.
+
+    Attributes
+    ----------
+    created_s
+        In s since the epoch.
+    fixes
+        Parameter -> value that was given.
+    """
+
+    run_id: int
+    pair: str
+    state: State
+    created_s: float
+    fixes: Numbers
+
+
+@dataclass(frozen=True, slots=True)
 class NewestResults:
     """The newest result of every pair that has one.
 
@@ -267,6 +286,18 @@ class Journal:
                 unread.append(pair)
         return NewestResults(results, tuple(unread))
 
+    def newest_runs(self) -> list[JournalRun]:
+        """Return every pair's newest run, in the order in which they began."""
+        with self._errors():
+            rows = self._db.execute(
+                "SELECT id, pair, state, created_s, COALESCE(json_extract(identity, '$.fixes'), '{}')"
+                " FROM runs WHERE id IN (SELECT MAX(id) FROM runs GROUP BY pair) ORDER BY id"
+            ).fetchall()
+        return [
+            JournalRun(run_id, pair, state, created_s, self._read_numbers(fixes))
+            for run_id, pair, state, created_s, fixes in rows
+        ]
+
     def progress(self, run_ids: Sequence[int], stage: str) -> dict[int, int]:
         """Return run id -> number of trials kept in a stage."""
         marks = ",".join("?" * len(run_ids))
@@ -336,6 +367,9 @@ class Journal:
             text,
             lambda problem: self._damaged(f"holds a document of another form: {problem}"),
         )
+
+    def _read_numbers(self, text: str) -> Numbers:
+        return {name: float(str(value)) for name, value in self._read(text).items()}
 
     def _read(self, text: str) -> dict[str, object]:
         """Return a document as it was kept."""
