@@ -246,7 +246,8 @@ def pair(datadir: Path) -> None:
         tempfile.TemporaryDirectory() as folder,
         Journal(Path(folder) / "journal.sqlite") as journal,
     ):
-        market = executor.share(Market(frames, settings.label, outside.index[-1]))
+        context = {pair: PairCandles(frame) for pair, frame in frames.items()}
+        market = executor.share(Market(context, settings.label, outside.index[-1]))
         results(executor, id, {"context": (market,)})
         once = executor.n_sent
         started, sent = time.process_time(), executor.n_sent

@@ -60,7 +60,7 @@ from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
 from feeder_mixin.tune.judge.evaluate import Evaluator
 from feeder_mixin.tune.run import _tasks as worker
-from feeder_mixin.tune.run._market import Market
+from feeder_mixin.tune.run._market import Market, PairCandles
 from feeder_mixin.tune.search.space import StudySettings
 from feeder_mixin.tune.search.study import Budget
 
@@ -139,13 +139,12 @@ def peak_memory_mb(_ignored: int = 0) -> float:
 
 def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
     """Return the peak memory of a real worker that tunes one pair, shared models included."""
-    frames = {
-        full(b): load_candles(datadir, full(b), "5m", "futures", "feather").frame for b in context
-    }
+    found = {b: load_candles(datadir, full(b), "5m", "futures", "feather") for b in context}
+    candles = {full(b): PairCandles(one.frame) for b, one in found.items()}
     pair = full(context[0])
     settings = StudySettings("bench", pair, label_of("short"), TOLERANCE, TRAIN_DAYS, 0)
     with ProcessExecutor(1) as executor:
-        market = executor.share(Market(frames, settings.label, frames[pair].index[-1]))
+        market = executor.share(Market(candles, settings.label, candles[pair].frame.index[-1]))
         plan = {"plan": (market, pair, None, 180.0)}
         ((_, layout),) = run_tasks(executor, worker.plan_pair, plan)
         cuts = {str(cut_s): (market, cut_s) for cut_s in layout.cuts_s}

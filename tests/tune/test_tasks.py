@@ -33,7 +33,7 @@ def candles():
 @pytest.fixture(scope="module")
 def market(candles):
     """Give what all tasks share: the candles of the context pairs."""
-    context = {pair: candles[pair] for pair in (PAIR, CONTEXT)}
+    context = {pair: PairCandles(candles[pair]) for pair in (PAIR, CONTEXT)}
     return Market(context, LABEL, candles[PAIR].index[-1])
 
 
@@ -111,7 +111,8 @@ def test_shared_models_of_a_cut_learn_nothing_behind_it(market, layout, candles,
         changed[pair] = candles[pair].copy()
         is_behind = changed[pair].index >= pd.Timestamp(cut_s, unit="s", tz="UTC")
         changed[pair].loc[is_behind, ["open", "high", "low", "close"]] *= 1.5
-    after = tasks.fit_cut(Market(changed, LABEL, candles[PAIR].index[-1]), cut_s)
+    packed = {pair: PairCandles(frame) for pair, frame in changed.items()}
+    after = tasks.fit_cut(Market(packed, LABEL, candles[PAIR].index[-1]), cut_s)
     np.testing.assert_array_equal(after.scale.mean, before.scale.mean)
     assert not before.scale.is_fallback
     assert before.scale.coefficients.keys() == after.scale.coefficients.keys()

@@ -15,18 +15,22 @@ from feeder_mixin.tune.search.study import PreparedPair
 
 
 class PairCandles:
-    """The candles of a pair outside of the context; packed on their way to a worker."""
+    """The candles of a pair, packed until they are looked at: the command holds those of all pairs."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
+        self._packed = pack_candles(frame)
 
-    def __reduce__(self) -> tuple[Callable[[bytes], PairCandles], tuple[bytes]]:
+    def __getstate__(self) -> bytes:
         """Travel packed."""
-        return _unpacked_pair, (pack_candles(self.frame),)
+        return self._packed
 
+    def __setstate__(self, packed: bytes) -> None:
+        self._packed = packed
 
-def _unpacked_pair(packed: bytes) -> PairCandles:
-    return PairCandles(unpack_candles(packed))
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Return the candles as they were given."""
+        return unpack_candles(self._packed)
 
 
 class Market:
@@ -43,22 +47,20 @@ class Market:
     """
 
     def __init__(
-        self, context: Mapping[str, pd.DataFrame], label: LabelSpec, until: pd.Timestamp
+        self, context: Mapping[str, PairCandles], label: LabelSpec, until: pd.Timestamp
     ) -> None:
         self.label = label
         self._candles, self._until = dict(context), until
         self._prepared: tuple[str, PreparedPair] | None = None
 
     def __reduce__(self) -> tuple[Callable[..., Market], tuple[object, ...]]:
-        """Travel packed, and without what was computed."""
-        packed = {pair: pack_candles(frame) for pair, frame in self._candles.items()}
-        return _unpacked_market, (packed, self.label, self._until)
+        """Travel without what was computed."""
+        return Market, (self._candles, self.label, self._until)
 
     @cached_property
     def _features(self) -> FeatureContext:
-        return FeatureContext(
-            self._candles, self.label.horizon, self.label.timeframe_s, self._until
-        )
+        context = {pair: candles.frame for pair, candles in self._candles.items()}
+        return FeatureContext(context, self.label.horizon, self.label.timeframe_s, self._until)
 
     @property
     def context_pairs(self) -> list[str]:
@@ -68,7 +70,7 @@ class Market:
     @property
     def newest_candle_s(self) -> int:
         """Return the open of the context's newest candle, in s since the epoch."""
-        return max(int(frame.index[-1].timestamp()) for frame in self._candles.values())
+        return max(int(one.frame.index[-1].timestamp()) for one in self._candles.values())
 
     @cached_property
     def context_tables(self) -> dict[str, pd.DataFrame]:
@@ -77,7 +79,7 @@ class Market:
 
     def frame(self, pair: str, candles: PairCandles | None) -> pd.DataFrame:
         """Return a pair's candles: those of the task, or the context's where it brings none."""
-        return self._candles[pair] if candles is None else candles.frame
+        return (self._candles[pair] if candles is None else candles).frame
 
     def build_table(self, pair: str, candles: PairCandles | None) -> pd.DataFrame:
         """Return a pair's features and labels."""
@@ -94,7 +96,3 @@ class Market:
             # Not read again below: a worker with several threads has them all here.
             kept = self._prepared = pair, prepare()
         return kept[1]
-
-
-def _unpacked_market(packed: Mapping[str, bytes], label: LabelSpec, until: pd.Timestamp) -> Market:
-    return Market({pair: unpack_candles(one) for pair, one in packed.items()}, label, until)

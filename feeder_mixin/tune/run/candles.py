@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from feeder_mixin.errors import CandleError, MissingCandlesError
-from feeder_mixin.market.candles import Candles, load_candles
+from feeder_mixin.market.candles import load_candles
 from feeder_mixin.market.history import download_command
 from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.notes import some
+from feeder_mixin.tune.run._market import PairCandles
 from feeder_mixin.tune.run.options import Progress, RunOptions
 
 logger = logging.getLogger(__name__)
@@ -23,24 +25,43 @@ STALE_DAYS: Final = 2.0
 _CONTEXT_LAG_DAYS: Final = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class RunCandles:
+    """The candles of one pair, with what the command itself asks of them.
+
+    Attributes
+    ----------
+    content_hash
+        Of dates and values.
+    last_s
+        Open of the last candle, in s since the epoch.
+    """
+
+    candles: PairCandles
+    content_hash: str
+    last_s: int
+
+
 def load_run_candles(
     settings: FeederSettings, options: RunOptions, pairs: Sequence[str], progress: Progress
-) -> tuple[dict[str, Candles], dict[str, CandleError]]:
+) -> tuple[dict[str, RunCandles], dict[str, CandleError]]:
     """Return pair -> candles of pairs and context, and pair -> why a pair of the run has none."""
     wanted = [*pairs, *(p for p in settings.context_pairs if p not in pairs)]
-    loaded: dict[str, Candles] = {}
+    loaded: dict[str, RunCandles] = {}
     failures: dict[str, CandleError] = {}
     missing: list[str] = []
     for number, pair in enumerate(wanted):
         progress.stage("loading candles", number, len(wanted))
         try:
-            loaded[pair] = load_candles(
+            found = load_candles(
                 options.datadir or settings.default_datadir,
                 pair,
                 settings.timeframe,
                 settings.candle_type,
                 settings.data_format,
             )
+            packed = PairCandles(found.frame)
+            loaded[pair] = RunCandles(packed, found.content_hash(), found.last_s)
         except CandleError as problem:
             error = problem
             if isinstance(problem, MissingCandlesError):
@@ -62,7 +83,7 @@ def load_run_candles(
 
 
 def _say_stale(
-    settings: FeederSettings, pairs: Sequence[str], loaded: Mapping[str, Candles]
+    settings: FeederSettings, pairs: Sequence[str], loaded: Mapping[str, RunCandles]
 ) -> None:
     ages = {p: (time.time() - loaded[p].last_s) / DAY_S for p in pairs if p in loaded}
     old = {pair: days for pair, days in ages.items() if days > STALE_DAYS}

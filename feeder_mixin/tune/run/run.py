@@ -16,11 +16,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import pandas as pd
+
 from feeder_mixin.errors import FeederError, StoreError
 from feeder_mixin.executors.base import Executor, Shared, run_tasks
 from feeder_mixin.executors.cluster import ClusterExecutor
 from feeder_mixin.executors.processes import ProcessExecutor
-from feeder_mixin.market.candles import Candles, timeframe_seconds
+from feeder_mixin.market.candles import timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
 from feeder_mixin.schema import CANDIDATES, hash48, mismatch_reason
@@ -35,7 +37,7 @@ from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run._market import Market, PairCandles
 from feeder_mixin.tune.run._searches import PairWork, Searches
-from feeder_mixin.tune.run.candles import load_run_candles
+from feeder_mixin.tune.run.candles import RunCandles, load_run_candles
 from feeder_mixin.tune.run.journal import Journal, Run, WarmStart
 from feeder_mixin.tune.run.lock import feeder_lock
 from feeder_mixin.tune.run.options import (
@@ -121,7 +123,7 @@ class _Runner:
             logger.warning("Stored record %s", line)
         return latest
 
-    def _load(self, pairs: Sequence[str]) -> dict[str, Candles]:
+    def _load(self, pairs: Sequence[str]) -> dict[str, RunCandles]:
         """Return the candles of pairs and context; pairs without go to the failures."""
         loaded, failures = load_run_candles(self._settings, self._options, pairs, self._progress)
         for pair, error in failures.items():
@@ -131,7 +133,7 @@ class _Runner:
     def _tune(
         self,
         pairs: Sequence[str],
-        candles: Mapping[str, Candles],
+        candles: Mapping[str, RunCandles],
         latest: Latest,
         journal: Journal,
     ) -> None:
@@ -143,12 +145,12 @@ class _Runner:
         self._runs = journal.begin(identities, warm_starts)
         self._take_finished(journal)
         left = [pair for pair in pairs if pair not in self._summary.results]
-        context = {p: candles[p].frame for p in settings.context_pairs if p in candles}
+        context = {p: candles[p].candles for p in settings.context_pairs if p in candles}
         if left:
-            until = max(c.frame.index[-1] for c in candles.values())
+            until = pd.Timestamp(max(c.last_s for c in candles.values()), unit="s", tz="UTC")
             with self._make_executor(len(left)) as executor:
                 market = executor.share(Market(context, self._label, until))
-                outside = {p: PairCandles(candles[p].frame) for p in left if p not in context}
+                outside = {p: candles[p].candles for p in left if p not in context}
                 layouts = self._plan(executor, market, left, outside)
                 models = self._fit_shared(executor, market, layouts)
                 work = {
@@ -168,7 +170,7 @@ class _Runner:
             return ProcessExecutor(min(options.jobs, n_pairs))
         return ClusterExecutor(options.scheduler, worker.DECISIVE_PACKAGES)
 
-    def _identity(self, pair: str, candles: Mapping[str, Candles]) -> dict[str, object]:
+    def _identity(self, pair: str, candles: Mapping[str, RunCandles]) -> dict[str, object]:
         """Return everything that decides a pair's result, beside the store's content.
 
         The store is part of it: a run goes on from what its own store held, and ends there.
@@ -188,7 +190,7 @@ class _Runner:
             "days_back": options.days_back,
             "seed": options.seed,
             "fixes": dict(sorted(options.fixes.items())),
-            "candles": {p: candles[p].content_hash() for p in sorted({pair, *context})},
+            "candles": {p: candles[p].content_hash for p in sorted({pair, *context})},
             "context": context,
             "feature_hash": FEATURE_HASH,
             "versions": worker.library_versions(),
