@@ -140,6 +140,55 @@ def test_storm_of_ten_thousand_signals_from_several_senders_ends_with_the_last_c
         assert "Traceback" not in bot.log
 
 
+def test_bot_that_checks_its_store_runs_on_newer_records_without_a_signal(trading):
+    """As a bot on another host than the tuner does: records of all pairs, models, predictions."""
+    feeder = json.loads(trading.config.read_text())["feeder"]
+    trading.edit_config(feeder=feeder | {"check_store_minutes": 0.05})
+    with running_bot(trading) as bot:
+        bot.wait_running()
+        before = bot.wait_ready()
+        mark = bot.mark()
+        trading.write({pair: {"learning_rate": 0.0222222222222} for pair in PAIRS})
+        wait_for_content(bot)
+        ready = bot.wait_ready()
+        assert ready["generation"] > before["generation"]
+        for pair in PAIRS:
+            model = ready["pairs"][pair]["model"]
+            assert model["version"] == ready["pairs"][pair]["version"]
+            assert model["version"] != before["pairs"][pair]["model"]["version"]
+        assert "trigger=check_store_minutes" in bot.lines("Store has moved", mark)[0]
+        n_moves = len(bot.lines("Store has moved", mark))
+        time.sleep(8)  # two checks and more: nothing has moved
+        assert len(bot.lines("Store has moved", mark)) == n_moves
+        assert "Traceback" not in bot.log
+
+
+def test_models_come_into_force_while_reloads_change_all_values_every_three_seconds(trading):
+    """Sixty reloads: every pair runs on newer models all the while, and on the last values behind."""
+    with running_bot(trading) as bot:
+        bot.wait_running()
+        bot.wait_ready()
+        mark, begun = bot.mark(), time.monotonic()
+        in_force: dict[str, list[float]] = {pair: [0.0] for pair in PAIRS}
+        for number in range(1, 61):
+            trading.write({pair: {"learning_rate": 0.01 + number * 1e-4} for pair in PAIRS})
+            os.kill(bot.pid, signal.SIGUSR1)
+            while time.monotonic() - begun < 3 * number:
+                for pair, moments in in_force.items():
+                    if len(bot.lines(f"Model is ready for {pair}", mark)) >= len(moments):
+                        moments.append(time.monotonic() - begun)
+                time.sleep(0.2)
+        waits = {
+            pair: max(b - a for a, b in zip(moments, [*moments[1:], 180.0], strict=True))
+            for pair, moments in in_force.items()
+        }
+        assert max(waits.values()) < 60, waits
+        wait_for_content(bot)
+        ready = bot.wait_ready()
+        for pair in PAIRS:
+            assert ready["pairs"][pair]["model"]["version"] == ready["pairs"][pair]["version"]
+
+
 def schedule(bot: Bot) -> list[list[dict[str, int]]]:
     """Return the models in force, pair by pair."""
     return list(bot.project.schedule().values())
