@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import resource
@@ -84,7 +85,9 @@ def copies(source: Path, count: int) -> list[tuple[str, pd.DataFrame]]:
             kept = frame.iloc[int(random.integers(OLDEST_START_DAYS)) * CANDLES_A_DAY :]
         level = 10.0 ** random.uniform(-3, 3)
         prices = ["open", "high", "low", "close"]
-        kept = kept.assign(**{name: kept[name] * level for name in prices})
+        # In ticks, as an exchange has them: six digits of a usual price.
+        digits = max(0, 5 - math.floor(math.log10(kept["close"].median() * level)))
+        kept = kept.assign(**{name: (kept[name] * level).round(digits) for name in prices})
         out.append((common.full(f"COPY{number:03d}"), kept.reset_index(drop=True)))
     return out
 
