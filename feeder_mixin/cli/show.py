@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Final
 
 from rich.console import Console
 
@@ -20,7 +21,7 @@ from feeder_mixin.cli.common import (
 )
 from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.commands import feeder_command
-from feeder_mixin.reports.records import SIDE_BY_SIDE, record_lines, record_table
+from feeder_mixin.reports.records import FEW_PAIRS, SIDE_BY_SIDE, record_lines, record_table
 from feeder_mixin.schema import (
     CANDIDATES,
     MEASUREMENT,
@@ -31,6 +32,8 @@ from feeder_mixin.schema import (
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.notes import describe_unused, some
+
+_LIMIT: Final = 20
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,7 +50,12 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     history.add_argument(
         "--pairs", nargs="+", action="extend", metavar="P", help="only these pairs"
     )
-    history.add_argument("--limit", type=int, default=20, metavar="N", help="records per pair (20)")
+    history.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help=f"records per pair ({_LIMIT}; 1 where those of over {FEW_PAIRS} pairs are printed)",
+    )
     _add_candidates_option(history)
     history.set_defaults(run=run_history)
     settings = commands.add_parser(
@@ -135,10 +143,13 @@ def _tell_history(
     settings: FeederSettings, arguments: argparse.Namespace
 ) -> list[dict[str, object]]:
     console, documents = make_console(), list[dict[str, object]]()
+    wanted = arguments.pairs or settings.pairs
+    is_long = len(wanted) > FEW_PAIRS and arguments.limit is None and not arguments.json
+    limit = 1 if is_long else arguments.limit or _LIMIT
     with feeder_store(settings, arguments) as chosen:
-        for pair in arguments.pairs or settings.pairs:
+        for pair in wanted:
             points = chosen.store.history(
-                settings.feeder_id, pair, arguments.limit, measurement=arguments.measurement
+                settings.feeder_id, pair, limit, measurement=arguments.measurement
             )
             check_known(settings, [pair], [pair] if points else [])
             for point in points:
@@ -160,6 +171,11 @@ def _tell_history(
                         f"{'; '.join(problems) or _summary(point.fields)}",
                         markup=False,
                     )
+    if is_long and documents:
+        more = feeder_command(settings, "history", "--pairs", wanted[0])
+        console.print(
+            f"The newest of each of {len(wanted)} pairs; all of one: {more}", markup=False
+        )
     return documents
 
 

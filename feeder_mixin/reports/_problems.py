@@ -15,7 +15,7 @@ from feeder_mixin.reports.documents import KnownPair, TunedPair, served_score
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import NANOSECONDS
 from feeder_mixin.stores.notes import group_pairs, some
-from feeder_mixin.tune.run.candles import STALE_DAYS
+from feeder_mixin.tune.run.options import STALE_DAYS
 
 MOST_NAMES: Final = 12
 """Pairs that a sentence names; the number of the others stands behind."""

@@ -55,6 +55,14 @@ def screen(monkeypatch):
     return lambda: out.getvalue().splitlines()
 
 
+def test_history_of_many_pairs_is_the_newest_record_of_each(big, feeder, screen):
+    """A line a pair, and the command for all of one; JSON has as many as ever."""
+    assert feeder("history", *BIG)[0] == 0
+    lines = screen()
+    assert sum(line.startswith("big ") for line in lines) == len(MANY_PAIRS) - 1
+    assert "The newest of each of 163 pairs; all of one: " in " ".join(lines)
+
+
 def test_show_of_many_pairs_is_a_line_each_behind_the_summary(big, feeder, screen):
     """A column for each of 163 pairs showed nothing at all."""
     assert feeder("show", *BIG)[0] == 0

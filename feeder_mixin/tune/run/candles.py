@@ -15,12 +15,9 @@ from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.notes import some
 from feeder_mixin.tune.run._market import PairCandles
-from feeder_mixin.tune.run.options import Progress, RunOptions
+from feeder_mixin.tune.run.options import STALE_DAYS, Progress, RunOptions
 
 logger = logging.getLogger(__name__)
-
-STALE_DAYS: Final = 2.0
-"""Candles that end longer ago than this get a warning."""
 
 _CONTEXT_LAG_DAYS: Final = 1.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from feeder_mixin.errors import CandleError, SettingsError, StoreError
 from feeder_mixin.executors.cluster import check_address
@@ -13,6 +13,9 @@ from feeder_mixin.schema import PARAMETER_BY_NAME, ParameterRecord
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.tune.judge.decision import Mode
 from feeder_mixin.tune.judge.result import PairResult
+
+STALE_DAYS: Final = 2.0
+"""Candles that end longer ago than this get a warning."""
 
 
 @dataclass(frozen=True, slots=True)
