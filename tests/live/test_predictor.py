@@ -19,12 +19,14 @@ from feeder_mixin.market.features import labels
 from feeder_mixin.model.calibration import calibrate
 from feeder_mixin.model.quantile import fit_safety_model, fit_shared
 from feeder_mixin.model.rows import open_seconds
+from feeder_mixin.schema import SIDE_NUMBERS
 from feeder_mixin.settings import FeederSettings
 from tests.live.conftest import (
     BTC,
     ETH,
     FRAME,
     HORIZON,
+    LONG,
     N_CANDLES,
     PAIRS,
     SOL,
@@ -151,7 +153,9 @@ def test_live_backtest_and_tuner_give_the_same_features_and_quantiles(
     """Same candles, record, schedule and theta: every way gives the same rows and safety_q to 1e-9."""
     here = without(world, tmp_path, *missing) if missing else world
     settings = here.settings(tmp_path / "user_data", pairs=pairs, side=side)
-    write_store(*(market_record(pair, 1_795_000_000 * 10**9, num_leaves=20) for pair in pairs))
+    facts = {**LONG, "side": SIDE_NUMBERS[side]}
+    version_ns = 1_795_000_000 * 10**9
+    write_store(*(market_record(p, version_ns, metrics=facts, num_leaves=20) for p in pairs))
     run = live_run(here, settings, tmp_path, cuts_s)
     columns = left_behind(run, START).run(START, END)
     tuned = tune(here, settings, pairs, run.snapshots[pairs[0]].loaded.parameters, cuts_s)

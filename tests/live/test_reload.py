@@ -641,7 +641,7 @@ def test_changed_context_drops_neither_models_nor_what_was_served(world, tmp_pat
         1,
         (
             replace(
-                serving, model=replace(serving.model, cut_s=cut_s, rows=4_320, context_share=1.0)
+                serving, model=replace(serving.model, cut_s=cut_s, rows=21_600, context_share=1.0)
             ),
         ),
     )

@@ -30,12 +30,14 @@ from feeder_mixin.live.train.history import TrainingHistory
 from feeder_mixin.live.train.models import ModelStore, TrainedModel
 from feeder_mixin.live.train.training import ModelTraining
 from feeder_mixin.market import history
+from feeder_mixin.market.features import warmup_candles
 from feeder_mixin.schema import hash48
 from tests.candle_factory import candle_file, make_candles, write_candles
 from tests.inline_executor import InlineExecutor
 from tests.live.conftest import (
     BTC,
     ETH,
+    HORIZON,
     PAIRS,
     SOL,
     STEP_S,
@@ -495,9 +497,11 @@ def test_first_model_on_a_short_history_serves_with_a_warning_until_older_candle
     bench = start_unlisted(make_bench)
     short = bench.newest(ETH).model
     assert bench.due.is_short(short)
-    assert bench.due.expected_rows(short) == 4320  # 150 days
     assert (
-        f"Model has a short history, older candles are missing; it is trained again when they arrive pair={ETH} rows={short.rows} expected_rows=4320 "
+        bench.due.expected_rows(short) == 21_597
+    )  # of 150 days every second, but for those whose label ends behind the cut
+    assert (
+        f"Model has a short history, older candles are missing; it is trained again when they arrive pair={ETH} rows={short.rows} expected_rows=21597 "
         in caplog.text
     )
     assert "gap=candles from " in caplog.text
@@ -543,11 +547,14 @@ def test_exchange_without_older_candles_tells_the_listing(make_bench, inline, ca
 def test_pair_with_too_few_rows_gets_no_model(make_bench, inline, caplog):
     """Below the least rows nothing is trained: the error says how many there are and are needed."""
     bench = make_bench(pairs=(ETH,), n_disk=N - 20)
-    young = bench.candles[ETH].iloc[-4_600:]
+    cut = pd.Timestamp(time.time() // 86_400 * 86_400, unit="s", tz="UTC")
+    n_before = warmup_candles(HORIZON) + HORIZON + 100  # fifty rows, at any time of the day
+    frame = bench.candles[ETH]
+    young = frame[frame.index >= cut - n_before * pd.Timedelta("5min")]
     write_candles(bench.datadir, {ETH: young.iloc[:-20]})
     bench.load(loaded_pair(ETH))
     bench.see()
-    bench.tails.tails[ETH] = bench.tails.tails[ETH].newest(4_600)
+    bench.tails.tails[ETH] = bench.tails.tails[ETH].newest(len(young))
     bench.training.start()
     wait_until(lambda: ETH in bench.due.errors, "ETH's error")
     assert re.match(
