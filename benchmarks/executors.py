@@ -34,6 +34,7 @@ import common
 from feeder_mixin.executors.base import Executor, Shared, run_tasks
 from feeder_mixin.executors.cluster import ClusterExecutor
 from feeder_mixin.executors.processes import ProcessExecutor
+from feeder_mixin.market.packed import pack_candles
 from feeder_mixin.processes import tied
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run._market import Market, PairCandles
@@ -286,9 +287,7 @@ def pair(datadir: Path) -> None:
         f"CPU-s: {planned_s:.1f} to plan, {tuned_s:.1f} to tune; {fitted_s:.1f} for the shared "
         f"models, once; journal {1e3 * journal_s:.3f} CPU-ms a trial"
     )
-    _print_paper(
-        planned_s + tuned_s, fitted_s, sent + back, journal_s, outside.memory_usage().sum()
-    )
+    _print_paper(planned_s + tuned_s, fitted_s, sent + back, journal_s, len(pack_candles(outside)))
 
 
 def nothing_of(*_values: object) -> None:
@@ -316,7 +315,7 @@ def _print_paper(
         f"{MANY_PAIRS * n_bytes / 1e9:.0f} GB over the command's line, "
         f"{MANY_PAIRS * n_bytes / hours / 3600 / 1e6:.1f} MB/s; journal {parent_s:.0f} CPU-s "
         f"({100 * parent_s / hours / 3600:.1f} % of the command's core). First to break is the "
-        f"command's memory: it holds all candles, {MANY_PAIRS * candle_bytes / 1e9:.0f} GB "
+        f"command's memory: it holds all candles packed, {MANY_PAIRS * candle_bytes / 1e9:.0f} GB "
         f"({parent_gb:.1f} GB in this process)"
     )
 
