@@ -44,9 +44,19 @@ class TaskQueue(Generic[Worker]):
         worker = self._homes.get(task.home)
         (self._homeless if worker is None else self._at[worker]).append(task)
 
-    def add_first(self, task: Task) -> None:
-        """Put a task before all that have no home."""
-        self._homeless.appendleft(task)
+    def try_again(self, task: Task, tries: int) -> bool:
+        """Put a task whose worker died before all that have no home; return False to give it up.
+
+        Parameters
+        ----------
+        tries
+            Deaths behind which a task is given up.
+        """
+        task.deaths += 1
+        is_tried = task.deaths < tries
+        if is_tried:
+            self._homeless.appendleft(task)
+        return is_tried
 
     def take_for(self, worker: Worker) -> Task | None:
         """Return an idle worker's next task: of a home here, of none, else another worker's.

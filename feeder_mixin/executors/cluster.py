@@ -256,11 +256,9 @@ class ClusterExecutor:
     def _try_again(self, bundle: _Bundle) -> Iterator[tuple[str, WorkerError]]:
         """Queue the tasks of a dead worker again; yield the failures of those that are given up."""
         for task in reversed(bundle.tasks):
-            task.deaths += 1
+            is_tried = self._waiting.try_again(task, _TRIES)
             logger.warning("A worker died task=%s death=%d", task.key, task.deaths)
-            if task.deaths < _TRIES:
-                self._waiting.add_first(task)
-            else:
+            if not is_tried:
                 yield (
                     task.key,
                     WorkerError(

@@ -180,10 +180,9 @@ class ProcessExecutor:
         self._waiting.forget(worker)
         if (task := worker.task) is None:
             return None
-        task.deaths += 1
+        is_tried = self._waiting.try_again(task, _TRIES)
         logger.warning("A worker process died task=%s death=%d", task.key, task.deaths)
-        if task.deaths < _TRIES:
-            self._waiting.add_first(task)
+        if is_tried:
             return None
         message = f"{task.key}: its worker process died {_TRIES} times (out of memory?)"
         return task.key, WorkerError(message)
