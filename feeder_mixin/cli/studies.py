@@ -64,11 +64,7 @@ def _tell(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, 
             f"exist; tune first: {feeder_command(settings, 'optimize')}"
         )
     with Journal(settings.journal_path) as journal:
-        studies = [
-            study
-            for study in newest_studies(journal, settings.feeder_id)
-            if wanted is None or study.run.pair in wanted
-        ]
+        studies = newest_studies(journal, settings.feeder_id, wanted)
     if not studies:
         raise SettingsError(
             f"{settings.feeder_id}: no search of {', '.join(wanted or ('any pair',))} in "
@@ -85,11 +81,12 @@ def _tell(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, 
                 arguments.export,
                 lambda done: status.update(f"exported {done} of {len(studies)} studies"),
             )
+    rows = [_row(study) for study in studies]
     if not arguments.json:
-        _print(settings, [_row(study) for study in studies], arguments.export, n_added)
+        _print(settings, rows, arguments.export, n_added)
     return {
         "feeder_id": settings.feeder_id,
-        "studies": [_row(study) for study in studies],
+        "studies": rows,
         "exported": None
         if n_added is None
         else {"storage": masked_store_url(arguments.export), "trials": n_added},

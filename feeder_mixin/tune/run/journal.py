@@ -19,7 +19,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -114,6 +114,13 @@ class JournalRun:
     state: State
     created_s: float
     fixes: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Of what decides a run's result, what is read back."""
+
+    fixes: Numbers = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,12 +297,12 @@ class Journal:
         """Return every pair's newest run, in the order in which they began."""
         with self._errors():
             rows = self._db.execute(
-                "SELECT id, pair, state, created_s, COALESCE(json_extract(identity, '$.fixes'), '{}')"
-                " FROM runs WHERE id IN (SELECT MAX(id) FROM runs GROUP BY pair) ORDER BY id"
+                "SELECT id, pair, state, created_s, identity FROM runs WHERE id IN"
+                " (SELECT MAX(id) FROM runs GROUP BY pair) ORDER BY id"
             ).fetchall()
         return [
-            JournalRun(run_id, pair, state, created_s, self._read_numbers(fixes))
-            for run_id, pair, state, created_s, fixes in rows
+            JournalRun(run_id, pair, state, created_s, self._built(_Identity, identity).fixes)
+            for run_id, pair, state, created_s, identity in rows
         ]
 
     def progress(self, run_ids: Sequence[int], stage: str) -> dict[int, int]:
@@ -367,9 +374,6 @@ class Journal:
             text,
             lambda problem: self._damaged(f"holds a document of another form: {problem}"),
         )
-
-    def _read_numbers(self, text: str) -> Numbers:
-        return {name: float(str(value)) for name, value in self._read(text).items()}
 
     def _read(self, text: str) -> dict[str, object]:
         """Return a document as it was kept."""

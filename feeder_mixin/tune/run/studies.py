@@ -6,7 +6,7 @@ at: no command reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,11 +58,20 @@ class PairStudy:
         return min((trial.value for trial in self.trials if not trial.pruned), default=None)
 
 
-def newest_studies(journal: Journal, feeder_id: str) -> list[PairStudy]:
-    """Return the newest search of every pair, in the order in which they began."""
+def newest_studies(
+    journal: Journal, feeder_id: str, pairs: Container[str] | None = None
+) -> list[PairStudy]:
+    """Return the newest search of every pair, in the order in which they began.
+
+    Parameters
+    ----------
+    pairs
+        Only these; None: all.
+    """
     return [
         PairStudy(feeder_id, run, tuple(journal.trials(run.run_id, SEARCH, KeptTrial).values()))
         for run in journal.newest_runs()
+        if pairs is None or run.pair in pairs
     ]
 
 
