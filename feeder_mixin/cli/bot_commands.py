@@ -21,6 +21,7 @@ from feeder_mixin.cli.common import (
     count,
     feeder_options,
     make_console,
+    n_lines,
     print_json,
     print_wide,
 )
@@ -175,7 +176,7 @@ def _print_report(console: Console, settings: FeederSettings, report: BotReport)
     if len(pairs) > FEW_PAIRS:
         console.print(f"  {_counts_text(pairs)}", markup=False)
         pairs = dict(sorted(pairs.items(), key=lambda item: not _is_notable(item[1])))
-    n_shown = FEW_PAIRS if console.is_terminal else len(pairs)
+    n_shown = n_lines(console, len(pairs))
     shown = dict(islice(pairs.items(), n_shown))
     if len(pairs) > FEW_PAIRS:
         console.print(_short_table(shown))

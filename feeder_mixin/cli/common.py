@@ -21,6 +21,7 @@ from rich.table import Table
 from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError
+from feeder_mixin.reports.records import FEW_PAIRS
 from feeder_mixin.settings import FeederSettings, feeder_ids, load_settings
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.masking import masked_store_url
@@ -154,6 +155,11 @@ def check_known(settings: FeederSettings, pairs: Sequence[str], known: Collectio
     A pair that has left the whitelist keeps its records, and stays within reach.
     """
     settings.chosen_pairs([pair for pair in pairs if pair not in known])
+
+
+def n_lines(console: Console, n_pairs: int) -> int:
+    """Return of how many pairs a line each is printed: on a terminal of the first ones only."""
+    return min(n_pairs, FEW_PAIRS) if console.is_terminal else n_pairs
 
 
 def print_wide(console: Console, table: Table, least_width: int) -> None:

@@ -15,6 +15,7 @@ from feeder_mixin.cli.common import (
     feeder_options,
     feeder_store,
     make_console,
+    n_lines,
     print_json,
 )
 from feeder_mixin.cli.feeders import for_each_feeder
@@ -113,7 +114,7 @@ def _tell_many(console: Console, settings: FeederSettings, compared: Sequence[_C
     )
     for pairs, reason in group_pairs(lacking):
         console.print(f"  {some(pairs)}: {reason}", markup=False)
-    n_shown = FEW_PAIRS if console.is_terminal else len(found)
+    n_shown = n_lines(console, len(found))
     for one, differences in found[:n_shown]:
         console.print(f"  {one.pair}: {some(d.name for d in differences)}", markup=False)
     if left := found[n_shown:]:

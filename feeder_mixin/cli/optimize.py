@@ -20,6 +20,7 @@ from feeder_mixin.cli.common import (
     feeder_options,
     feeder_store,
     make_console,
+    n_lines,
     print_json,
     print_wide,
 )
@@ -266,7 +267,7 @@ def _tell_many(console: Console, ordered: Mapping[str, PairResult], _summary: Ru
 
     for line in problem_lines(ordered):
         console.print(line, markup=False)
-    n_shown = FEW_PAIRS if console.is_terminal else len(ordered)
+    n_shown = n_lines(console, len(ordered))
     console.print(pair_table(dict(islice(ordered.items(), n_shown))))
     for line in rest_lines(dict(islice(ordered.items(), n_shown, None))):
         console.print(line, markup=False)
