@@ -320,11 +320,9 @@ def _fit_trees(
 ) -> lgb.Booster:
     target = np.concatenate([rows.target for rows in left_over.values()])
     n_inputs = len(SCALE_TREE_LEVELS) + len(SCALE_TREE_STATES)
+    # Filled in place: a list and its concatenation are twice as large.
     inputs, end = np.empty((len(target), n_inputs), np.float32), 0
-    for (
-        pair,
-        rows,
-    ) in left_over.items():  # into place: a list and its concatenation are twice as large
+    for pair, rows in left_over.items():
         start, end = end, end + len(rows.target)
         inputs[start:end] = _tree_inputs(tables[pair].iloc[rows.positions], rows.linear)
     dataset = lgb.Dataset(inputs, target, params={**TREE_PARAMS})

@@ -118,9 +118,7 @@ class Trainer:
         shared_name = self._fit_shared(cut_s, levels)
         outline = None
         if table is None:
-            choose = partial(
-                pair_rows, horizon=self.settings.horizon_candles, timeframe_s=self.timeframe_s
-            )
+            choose = partial(pair_rows, horizon=label.horizon, timeframe_s=label.timeframe_s)
             table, outline = self.market.build_for_fit(candles, choose)
         scale = self.store.load_scale(shared_name).with_pair(pair, table, label)
         shared = SharedModels(cut_s, scale, {})  # its pooled trees are no part of a fit
