@@ -21,6 +21,7 @@ from feeder_mixin.cli.common import (
 )
 from feeder_mixin.cli.feeders import for_each_feeder
 from feeder_mixin.commands import feeder_command
+from feeder_mixin.errors import SettingsError
 from feeder_mixin.reports.records import FEW_PAIRS, SIDE_BY_SIDE, record_lines, record_table
 from feeder_mixin.schema import (
     CANDIDATES,
@@ -129,6 +130,8 @@ def _print_lines(
 
 def run_history(arguments: argparse.Namespace) -> int:
     """Print stored records newest first, invalid ones with the reason."""
+    if arguments.limit is not None and arguments.limit < 1:
+        raise SettingsError(f"--limit {arguments.limit}: expected 1 or more records a pair")
     told = for_each_feeder(arguments, lambda settings: _tell_history(settings, arguments))
     documents = [document for own in told.results for document in own]
     if arguments.json:
@@ -145,7 +148,7 @@ def _tell_history(
     console, documents = make_console(), list[dict[str, object]]()
     wanted = arguments.pairs or settings.pairs
     is_long = len(wanted) > FEW_PAIRS and arguments.limit is None and not arguments.json
-    limit = 1 if is_long else arguments.limit or _LIMIT
+    limit = arguments.limit or (1 if is_long else _LIMIT)
     with feeder_store(settings, arguments) as chosen:
         for pair in wanted:
             points = chosen.store.history(

@@ -96,6 +96,14 @@ def test_show_and_history_candidates_print_refused_sets_only(project, stored, fe
     assert "optimize" not in err
 
 
+@pytest.mark.parametrize("limit", ["0", "-3"])
+def test_history_of_no_records_is_refused(project, stored, feeder, limit):
+    """It would say that nothing is stored, or ask a store for all there is."""
+    code, _, err = feeder("history", "--feeder", "feeder120b", "--limit", limit)
+    assert code == 2
+    assert f"--limit {limit}: expected 1 or more" in err
+
+
 def test_history_without_candidates_says_so(project, feeder):
     """Nothing was refused, or nothing was tuned."""
     _, _, err = feeder("history", "--feeder", "feeder120b", "--candidates")
