@@ -8,11 +8,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 
 def feeder_command(
-    settings: FeederSettings, verb: str, *more: object, store: str | None = None
+    settings: BotSettings, verb: str, *more: object, store: str | None = None
 ) -> str:
     """Return ``feeder VERB --feeder ID ...`` as a line to paste.
 
@@ -30,7 +30,7 @@ def feeder_command(
     return shlex.join([*words, *map(str, more)])
 
 
-def trade_command(settings: FeederSettings) -> str:
+def trade_command(settings: BotSettings) -> str:
     """Return the line that starts the feeder's bot."""
     own = Path("config") / f"{settings.feeder_id}.json"
     if not _places(settings) and own.is_file() and Path("Makefile").is_file():
@@ -39,7 +39,7 @@ def trade_command(settings: FeederSettings) -> str:
     return shlex.join(["freqtrade", "trade", *configs, "--userdir", str(settings.user_data_dir)])
 
 
-def _places(settings: FeederSettings) -> list[str]:
+def _places(settings: BotSettings) -> list[str]:
     words = []
     if settings.config_paths != (Path("config") / f"{settings.feeder_id}.json",):
         words += [word for path in settings.config_paths for word in ("--config", str(path))]

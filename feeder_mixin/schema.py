@@ -18,7 +18,16 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from feeder_mixin.errors import SchemaError, SettingsError
-from feeder_mixin.settings import LabelSpec, Side, check_feeder_id
+from feeder_mixin.settings import (
+    FREQAI_MODEL_TYPE,
+    MODEL_TYPE,
+    BotSettings,
+    FeederSettings,
+    LabelSpec,
+    ModelType,
+    Side,
+    check_feeder_id,
+)
 
 Measurement = Literal["optimized_parameters", "candidate_parameters"]
 MEASUREMENT: Final[Measurement] = "optimized_parameters"
@@ -33,7 +42,6 @@ PROVENANCE_MEASUREMENTS: Final[Mapping[Measurement, str]] = MappingProxyType(
 """Where InfluxDB keeps the provenance of either: a record and a candidate may share pair and time."""
 
 PROVENANCE_FIELD: Final = "provenance"
-MODEL_TYPE: Final = "lightgbm_quantile"
 TAGS: Final = ("feeder_id", "pair", "optimized_for", "model_type")
 
 NANOSECONDS: Final = 1_000_000_000
@@ -154,6 +162,7 @@ METRICS: Final = (
     Metric("context_hash", "48-bit integer", "identity of the context pairs"),
     Metric("feature_hash", "48-bit integer", "identity of the feature set and model recipe"),
     Metric("market_hash", "48-bit integer", "identity of exchange and kind of candles"),
+    Metric("target_hash", "48-bit integer", "identity of a FreqAI strategy's targets and levels"),
     Metric("skill", "share", "1 - pinball / pinball of the ATR rule, test window"),
     Metric("skill_se", "share", "standard error of skill, by blocks of a day"),
     Metric("exceedance", "share", "test candles whose excursion was below the prediction"),
@@ -194,6 +203,15 @@ def parameter_problems(values: Mapping[str, object]) -> list[str]:
         elif problem := parameter.problem(values[parameter.name]):
             problems.append(problem)
     return problems
+
+
+def is_of_type(stored: str, wanted: ModelType) -> bool:
+    """Return whether a reader of one model type takes a point of a stored one.
+
+    The built-in model's reader takes any type but FreqAI's: writers of its records were never asked for
+    one name.
+    """
+    return (stored == FREQAI_MODEL_TYPE) == (wanted == FREQAI_MODEL_TYPE)
 
 
 def bucket_name(feeder_id: str) -> str:
@@ -271,7 +289,8 @@ class ParameterRecord:
     feeder_id, pair
         Whose parameters these are; the pair in freqtrade's spelling.
     time_ns
-        When the record was made: nanoseconds since the epoch, UTC. Unique per feeder and pair.
+        When the record was made: nanoseconds since the epoch, UTC. Unique per feeder, pair and model
+        type.
     parameters
         The ten parameters by name, in range; integers as ``int``.
     metrics
@@ -420,6 +439,27 @@ SIDE_NUMBERS: Final[Mapping[Side, float]] = MappingProxyType({"long": 1.0, "shor
 _SIDE_OF: Final = {number: side for side, number in SIDE_NUMBERS.items()}
 
 
+def other_type_reason(record: ParameterRecord, settings: BotSettings) -> str:
+    """Return why a record of another model type can't serve the bot of a config."""
+    return (
+        f"{record.pair}: the record of {format_time_ns(record.time_ns)} is of model type "
+        f"{record.model_type}, but {settings.feeder_id} trains {settings.model_type}"
+    )
+
+
+def refusal(record: ParameterRecord, settings: BotSettings, timeframe_s: int) -> str | None:
+    """Return why a record can't serve the bot of a config, or None.
+
+    What a FreqAI bot's record was tuned on is compared by the bot: its features and targets are known
+    when the strategy has built them.
+    """
+    if not is_of_type(record.model_type, settings.model_type):
+        return other_type_reason(record, settings)
+    if isinstance(settings, FeederSettings):
+        return mismatch_reason(record, settings.label(timeframe_s))
+    return None
+
+
 def mismatch_reason(record: ParameterRecord, label: LabelSpec) -> str | None:
     """Return why a record can't serve a feeder that predicts this label, or None.
 
@@ -437,7 +477,7 @@ def mismatch_reason(record: ParameterRecord, label: LabelSpec) -> str | None:
     or spot                              both are in the provenance
     context pairs      `context_hash`    warned, as above
     features, recipe   `feature_hash`    warned, as above; `RECIPE_VERSION` is part of it
-    pair, model type   tags              another record: never looked up for this pair
+    pair, model type   tags              another record: never looked up for this pair (`refusal`)
     ``train_days``     none              harmless: trees and leaves hold for any window (150 days
                                          and 120 score alike), and the config says how long it is
     max_adverse_ratio  the same          harmless: it decides what is called safe, and the config's

@@ -14,13 +14,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Final, Literal, NamedTuple, cast
 
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.pairs import TRADING_MODES, btc_beside, check_pairlists, check_spelling
 
 Side = Literal["long", "short"]
 SIDES: Final[tuple[Side, Side]] = ("long", "short")
+
+ModelType = Literal["lightgbm_quantile", "lightgbm_freqai"]
+MODEL_TYPE: Final[ModelType] = "lightgbm_quantile"
+"""The built-in model: features, label and model are this package's."""
+
+FREQAI_MODEL_TYPE: Final[ModelType] = "lightgbm_freqai"
+"""The features and targets of a FreqAI strategy."""
+
+MODEL_TYPES: Final[tuple[ModelType, ...]] = (MODEL_TYPE, FREQAI_MODEL_TYPE)
+"""What a record can be for."""
 
 MAX_HORIZON_CANDLES: Final = 288
 """The seasonal features look at what followed a day ago, so the horizon must have ended by then."""
@@ -68,25 +78,18 @@ class LabelSpec:
         return self.horizon * self.timeframe_s
 
 
-@dataclass(frozen=True, slots=True)
-class FeederSettings:
-    """Everything a feeder's config decides; an unknown key in its ``feeder`` block is an error.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BotSettings:
+    """What the config of every bot decides, whichever model it trains: id, pairs, store, places.
 
     Attributes
     ----------
     pairs
         The exchange's ``pair_whitelist``, in freqtrade's spelling.
-    horizon_candles
-        Candles the label looks ahead.
-    max_adverse_ratio
-        A candle is predicted safe when the predicted excursion is not below minus this ratio.
     candle_type
         ``futures`` or ``spot``: freqtrade's trading mode, and the candles that go with it.
-    context_pairs
-        Pairs that features and scale look across, sorted.
-    train_days, retrain_hours, model_max_age_hours, last_good_max_days
-        Training window of a pair's trees; how often models are due; age at which a model calls
-        nothing safe any more; age limit of the last good copy (None: no limit).
+    last_good_max_days
+        Age limit of the last good copy; None: no limit.
     check_store_minutes
         How often a running bot asks the store for newer records; None: it waits for SIGUSR1.
     blacklisted
@@ -97,8 +100,9 @@ class FeederSettings:
         Anchor of relative paths: parent of `user_data_dir`.
     """
 
+    model_type: ClassVar[ModelType]
+
     feeder_id: str
-    side: Side
     pairs: tuple[str, ...]
     timeframe: str
     exchange: str
@@ -106,24 +110,15 @@ class FeederSettings:
     data_format: str
     user_data_dir: Path
     config_paths: tuple[Path, ...]
-    horizon_candles: int = 30
-    max_adverse_ratio: float = 0.01
-    context_pairs: tuple[str, ...] = ()
     store_url: str | None = None
-    train_days: float = 150.0
-    retrain_hours: float = RETRAIN_HOURS
-    model_max_age_hours: float = MODEL_MAX_AGE_HOURS
     last_good_max_days: float | None = None
     check_store_minutes: float | None = None
     blacklisted: tuple[str, ...] = ()
 
-    def with_context(self, is_there: Callable[[str], bool]) -> FeederSettings:
-        """Return the settings with the context pairs that are there alone; as they are without any.
-
-        What the exchange does not list is context for nobody: neither tuner nor bot nor backtest.
-        """
-        there = tuple(filter(is_there, self.context_pairs))
-        return replace(self, context_pairs=there) if there else self
+    @property
+    def kind(self) -> str:
+        """Return what the bot is, in a word beside its id."""
+        raise NotImplementedError
 
     def chosen_pairs(self, names: Sequence[str] | None) -> tuple[str, ...]:
         """Return the pairs named, each once, or all without names; raise `SettingsError` for another's."""
@@ -135,10 +130,6 @@ class FeederSettings:
                     known = f"the nearest of its {len(self.pairs)} pairs are {', '.join(near)}"
                 raise SettingsError(f"pair {name!r} is not in {self.feeder_id}: {known}")
         return tuple(dict.fromkeys(names or ())) or self.pairs
-
-    def label(self, timeframe_s: int) -> LabelSpec:
-        """Return what this feeder predicts; `timeframe_s` is its timeframe in seconds."""
-        return LabelSpec(self.side, self.horizon_candles, timeframe_s)
 
     @property
     def root(self) -> Path:
@@ -181,6 +172,51 @@ class FeederSettings:
         return self.user_data_dir / "data" / self.exchange
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeederSettings(BotSettings):
+    """Everything a feeder's config decides; an unknown key in its ``feeder`` block is an error.
+
+    Attributes
+    ----------
+    horizon_candles
+        Candles the label looks ahead.
+    max_adverse_ratio
+        A candle is predicted safe when the predicted excursion is not below minus this ratio.
+    context_pairs
+        Pairs that features and scale look across, sorted.
+    train_days, retrain_hours, model_max_age_hours
+        Training window of a pair's trees; how often models are due; age at which a model calls
+        nothing safe any more.
+    """
+
+    model_type: ClassVar[ModelType] = MODEL_TYPE
+
+    side: Side
+    horizon_candles: int = 30
+    max_adverse_ratio: float = 0.01
+    context_pairs: tuple[str, ...] = ()
+    train_days: float = 150.0
+    retrain_hours: float = RETRAIN_HOURS
+    model_max_age_hours: float = MODEL_MAX_AGE_HOURS
+
+    @property
+    def kind(self) -> str:
+        """Return the side, in a word beside its id."""
+        return self.side
+
+    def with_context(self, is_there: Callable[[str], bool]) -> FeederSettings:
+        """Return the settings with the context pairs that are there alone; as they are without any.
+
+        What the exchange does not list is context for nobody: neither tuner nor bot nor backtest.
+        """
+        there = tuple(filter(is_there, self.context_pairs))
+        return replace(self, context_pairs=there) if there else self
+
+    def label(self, timeframe_s: int) -> LabelSpec:
+        """Return what this feeder predicts; `timeframe_s` is its timeframe in seconds."""
+        return LabelSpec(self.side, self.horizon_candles, timeframe_s)
+
+
 def _whole(low: int, high: int) -> Callable[[object], str | None]:
     def check(value: object) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -221,6 +257,22 @@ def _pairs(value: object) -> str | None:
     if isinstance(value, list) and value and all(isinstance(pair, str) for pair in value):
         return None
     return "a list of pairs such as 'BTC/USDT:USDT'"
+
+
+def _targets(value: object) -> str | None:
+    """Return what was expected of ``freqai_targets``; a target without a quantile is judged by squares."""
+    expected = 'an object of target -> {"quantile": 0.1} (above 0, below 1), or -> {} for the squared error'
+    if not isinstance(value, dict) or not value:
+        return expected
+    for name, spec in value.items():
+        if not name.startswith("&"):
+            return f"{expected}; the name of a target begins with '&', got {name!r}"
+        if not isinstance(spec, dict) or set(spec) - {"quantile"}:
+            return expected
+        level = spec.get("quantile", 0.5)
+        if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+            return expected
+    return None
 
 
 def _text(value: object) -> str | None:
@@ -272,8 +324,24 @@ FEEDER_KEYS: Final[Mapping[str, FeederKey]] = {
         "how often a running bot asks the store for newer records and reloads when there are some, "
         f"for a bot on another host than the optimizer ({_LEAST_CHECK_MINUTES:g} to {_MINUTES_OF_A_DAY})",
     ),
+    "freqai_targets": FeederKey(
+        _targets,
+        "squared error for every target",
+        "of a FreqAI bot alone (no side): the quantile that each target's model learns",
+    ),
 }
 """The fixed keys of the ``feeder`` block."""
+
+
+FREQAI_ONLY_KEYS: Final = ("freqai_targets",)
+
+FREQAI_KEYS: Final = (
+    "store_url",
+    "last_good_max_days",
+    "check_store_minutes",
+    *FREQAI_ONLY_KEYS,
+)
+"""Those that a FreqAI bot can have; the others are of the built-in model."""
 
 
 _MADE: Final = {"side", "context_pairs", "model_max_age_hours"}
@@ -322,28 +390,56 @@ def load_settings(
     SettingsError
         When there is no such config, it can't be read, or a value is missing or wrong.
     """
-    check_feeder_id(feeder_id)
+    found = find_config(feeder_id, config)
+    name = found.merged.get("bot_name")
+    if name != feeder_id:
+        raise SettingsError(
+            f"{found.shown}: bot_name is {name!r}, expected {feeder_id!r}: the id of a feeder is its bot_name"
+        )
+    return build_settings(
+        found.merged, found.shown, found.user_data_dir(user_data_dir), found.paths
+    )
+
+
+class FoundConfig(NamedTuple):
+    """A merged config, its files, and how messages name it."""
+
+    merged: dict[str, Any]
+    paths: tuple[Path, ...]
+    shown: str
+
+    def user_data_dir(self, chosen: Path | None) -> Path:
+        """Return the folder in force: the one that was chosen, the config's, or the usual one."""
+        return (chosen or Path(self.merged.get("user_data_dir") or "user_data")).absolute()
+
+
+def find_config(feeder_id: str | None, config: Path | Sequence[Path] | None) -> FoundConfig:
+    """Return the config of a feeder, or that of the files alone where no id is given.
+
+    Raises
+    ------
+    SettingsError
+        When there is none, or it can't be read.
+    """
+    if feeder_id is not None:
+        check_feeder_id(feeder_id)
     paths = _config_paths(feeder_id, config)
     for path in paths:
         _check_is_file(feeder_id, path)
-    merged = read_config(paths)
-    shown = " + ".join(map(str, paths))
-    name = merged.get("bot_name")
-    if name != feeder_id:
-        raise SettingsError(
-            f"{shown}: bot_name is {name!r}, expected {feeder_id!r}: the id of a feeder is its bot_name"
-        )
-    chosen = user_data_dir or Path(merged.get("user_data_dir") or "user_data")
-    return build_settings(merged, shown, chosen.absolute(), paths)
+    return FoundConfig(read_config(paths), paths, " + ".join(map(str, paths)))
 
 
-def _config_paths(feeder_id: str, config: Path | Sequence[Path] | None) -> tuple[Path, ...]:
+def _config_paths(feeder_id: str | None, config: Path | Sequence[Path] | None) -> tuple[Path, ...]:
     if isinstance(config, Path):
         return (config,)
-    return tuple(config or ()) or (Path("config") / f"{feeder_id}.json",)
+    if config:
+        return tuple(config)
+    if feeder_id is None:
+        raise SettingsError("no feeder is named: expected --feeder F, or --config FILE of one bot")
+    return (Path("config") / f"{feeder_id}.json",)
 
 
-def _check_is_file(feeder_id: str, path: Path) -> None:
+def _check_is_file(feeder_id: str | None, path: Path) -> None:
     if path.is_file():
         return
     if path.exists():
@@ -351,7 +447,7 @@ def _check_is_file(feeder_id: str, path: Path) -> None:
     known = [name for name in feeder_ids() if _is_usable(name)]
     hint = f" Feeders with a config here: {', '.join(known)}." if known else ""
     raise SettingsError(
-        f"feeder {feeder_id!r} has no config: {path} does not exist in {Path.cwd()}.{hint} "
+        f"{'the bot' if feeder_id is None else f'feeder {feeder_id!r}'} has no config: {path} does not exist in {Path.cwd()}.{hint} "
         "Name another file with --config, or go to the project's folder"
     )
 
@@ -427,18 +523,59 @@ def build_settings(
     """
     block = config.get("feeder")
     if not isinstance(block, dict) or "side" not in block:
+        freqai = "; with a freqai block and without a side it is a FreqAI bot's config"
         raise SettingsError(
             f'{path}: no feeder block with a side; expected "feeder": {{"side": "long"}} or short'
+            f"{freqai if isinstance(config.get('freqai'), dict) else ''}"
         )
+    check_block(path, block, [key for key in FEEDER_KEYS if key not in FREQAI_ONLY_KEYS])
+    common = read_common(config, path, user_data_dir, config_paths)
+    chosen: list[str] = block.get("context_pairs") or []
+    check_spelling(f"{path}: feeder.context_pairs", chosen, common["candle_type"])
+    if common["candle_type"] == "spot" and block["side"] == "short":
+        raise SettingsError(
+            f"{path}: feeder.side='short' with trading_mode='spot': nothing can be sold short on a spot "
+            "market. Set trading_mode to 'futures' (with futures pairs), or the side to 'long'"
+        )
+    max_age_hours = _model_max_age_hours(path, block)
+    pairs = config["exchange"]["pair_whitelist"]
+    context = chosen or [*pairs[:DEFAULT_CONTEXT_PAIRS], btc_beside(pairs[0])]
+    return FeederSettings(
+        feeder_id=_bot_name(config, path),
+        side=cast("Side", block["side"]),
+        context_pairs=tuple(sorted(set(context))),
+        model_max_age_hours=max_age_hours,
+        **common,
+        **{key: value for key, value in block.items() if key not in _MADE},
+    )
+
+
+def check_block(path: Path | str, block: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise `SettingsError` for a key of the ``feeder`` block that is unknown or has a wrong value."""
     for key, value in block.items():
-        if key not in FEEDER_KEYS:
-            close = difflib.get_close_matches(key, FEEDER_KEYS, n=1)
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise SettingsError(
-                f"{path}: unknown key feeder.{key}{hint} (known: {', '.join(FEEDER_KEYS)})"
+                f"{path}: unknown key feeder.{key}{hint} (known: {', '.join(known)})"
             )
         if expected := FEEDER_KEYS[key].expected(value):
             raise SettingsError(f"{path}: feeder.{key}={value!r}, expected {expected}")
+
+
+def read_common(
+    config: Mapping[str, Any],
+    path: Path | str,
+    user_data_dir: Path,
+    config_paths: tuple[Path, ...],
+) -> dict[str, Any]:
+    """Return what `BotSettings` takes from outside of the ``feeder`` block, its id aside.
+
+    Raises
+    ------
+    SettingsError
+        Naming the key, the value and what was expected.
+    """
     exchange = config.get("exchange")
     pairs = exchange.get("pair_whitelist") if isinstance(exchange, dict) else None
     if not isinstance(exchange, dict) or not exchange.get("name"):
@@ -446,31 +583,22 @@ def build_settings(
     if problem := _pairs(pairs):
         raise SettingsError(f"{path}: exchange.pair_whitelist={pairs!r}, expected {problem}")
     own_pairs = tuple(cast("list[str]", pairs))
-    chosen: list[str] = block.get("context_pairs") or []
-    mode = _trading_mode(config, path, block["side"])
+    mode = _trading_mode(config, path)
     check_spelling(f"{path}: exchange.pair_whitelist", own_pairs, mode)
-    check_spelling(f"{path}: feeder.context_pairs", chosen, mode)
     check_pairlists(str(path), config.get("pairlists"))
     timeframe = config.get("timeframe")
     if not isinstance(timeframe, str):
         raise SettingsError(f"{path}: timeframe={timeframe!r}, expected a text such as '5m'")
-    max_age_hours = _model_max_age_hours(path, block)
-    context = chosen or [*own_pairs[:DEFAULT_CONTEXT_PAIRS], btc_beside(own_pairs[0])]
-    return FeederSettings(
-        feeder_id=_bot_name(config, path),
-        side=cast("Side", block["side"]),
-        pairs=tuple(dict.fromkeys(own_pairs)),
-        timeframe=timeframe,
-        exchange=str(exchange["name"]),
-        candle_type=mode,
-        data_format=str(config.get("dataformat_ohlcv", "feather")),
-        user_data_dir=user_data_dir,
-        config_paths=config_paths or (Path(path),),
-        context_pairs=tuple(sorted(set(context))),
-        blacklisted=_blacklisted(path, exchange.get("pair_blacklist") or [], own_pairs),
-        model_max_age_hours=max_age_hours,
-        **{key: value for key, value in block.items() if key not in _MADE},
-    )
+    return {
+        "pairs": tuple(dict.fromkeys(own_pairs)),
+        "timeframe": timeframe,
+        "exchange": str(exchange["name"]),
+        "candle_type": mode,
+        "data_format": str(config.get("dataformat_ohlcv", "feather")),
+        "user_data_dir": user_data_dir,
+        "config_paths": config_paths or (Path(path),),
+        "blacklisted": _blacklisted(path, exchange.get("pair_blacklist") or [], own_pairs),
+    }
 
 
 def _blacklisted(
@@ -517,16 +645,11 @@ def _bot_name(config: Mapping[str, Any], path: Path | str) -> str:
     return check_feeder_id(name)
 
 
-def _trading_mode(config: Mapping[str, Any], path: Path | str, side: object) -> str:
+def _trading_mode(config: Mapping[str, Any], path: Path | str) -> str:
     """Return the trading mode, which is the candle type as well."""
     mode = config.get("trading_mode", "spot")
     mode = getattr(mode, "value", mode)  # in a bot it is freqtrade's enum: shown as it was written
     if mode not in TRADING_MODES:
         known = " or ".join(repr(name) for name in TRADING_MODES)
         raise SettingsError(f"{path}: trading_mode={mode!r}, expected {known}")
-    if mode == "spot" and side == "short":
-        raise SettingsError(
-            f"{path}: feeder.side='short' with trading_mode='spot': nothing can be sold short on a spot "
-            "market. Set trading_mode to 'futures' (with futures pairs), or the side to 'long'"
-        )
     return str(mode)

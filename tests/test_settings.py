@@ -11,6 +11,7 @@ from feeder_mixin.schema import hash48
 from feeder_mixin.settings import (
     DEFAULT_CONTEXT_PAIRS,
     FEEDER_KEYS,
+    FREQAI_ONLY_KEYS,
     MAX_HORIZON_CANDLES,
     FeederSettings,
     build_settings,
@@ -468,7 +469,7 @@ def test_default_age_of_a_model_follows_a_rare_retraining():
     assert build(make_config(retrain_hours=720)).model_max_age_hours == 1440
 
 
-@pytest.mark.parametrize("name", FEEDER_KEYS)
+@pytest.mark.parametrize("name", FEEDER_KEYS.keys() - set(FREQAI_ONLY_KEYS))
 def test_default_that_pages_show_is_the_one_in_force(name):
     """A number in the table of settings is not written beside another one in the code."""
     default = FeederSettings.__dataclass_fields__[name].default

@@ -38,9 +38,20 @@ ALLOWED = {
         "executors",
         "processes",
     },
+    "freqai": {"errors", "settings", "schema", "stores", "live"},
     "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live"},
     "rehearsal": {"errors", "pairs", "processes", "settings", "schema", "market", "live"},
-    "doctor": {"errors", "commands", "settings", "schema", "stores", "market", "model", "live"},
+    "doctor": {
+        "errors",
+        "commands",
+        "settings",
+        "schema",
+        "stores",
+        "market",
+        "model",
+        "live",
+        "freqai",
+    },
     "cli": {
         "commands",
         "errors",
@@ -55,6 +66,7 @@ ALLOWED = {
         "executors",
         "processes",
         "doctor",
+        "freqai",
     },
 }
 """Layer -> what it may import beside itself."""
@@ -68,6 +80,7 @@ LIVE_SIDE = (
     "executors",
     "processes",
     "live",
+    "freqai",
     "mixin",
 )
 """What the running bot imports."""

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from feeder_mixin.cli.common import (
     ChosenStore,
-    chosen_feeders,
+    chosen_bots,
     count,
     feeder_options,
     make_console,
@@ -33,7 +33,7 @@ from feeder_mixin.live.state.stand_in import newest_status_path
 from feeder_mixin.live.state.status import ModelStatus, PairStatus, Status, read_status
 from feeder_mixin.reports.records import FEW_PAIRS
 from feeder_mixin.schema import NANOSECONDS, parse_time_ns
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.notes import group_pairs, some
 
 _TABLE_WIDTH: Final = 160
@@ -86,7 +86,7 @@ class BotReport:
     problem: str | None
 
 
-def load_report(settings: FeederSettings) -> BotReport:
+def load_report(settings: BotSettings) -> BotReport:
     """Return what lock, pid file and status file of a feeder say."""
     is_running, pid, status = False, None, None
     problems = []
@@ -117,7 +117,7 @@ def load_report(settings: FeederSettings) -> BotReport:
 def run_status(arguments: argparse.Namespace) -> int:
     """Print the state of every chosen feeder's bot; return 1 when none runs well, 3 when not all do."""
     documents, n_fine = [], 0
-    for settings in chosen_feeders(arguments):
+    for settings in chosen_bots(arguments):
         report = _only_pairs(load_report(settings), settings, arguments.pairs)
         n_fine += report.is_running and report.status is not None
         documents.append(
@@ -138,7 +138,7 @@ def run_status(arguments: argparse.Namespace) -> int:
 
 
 def _only_pairs(
-    report: BotReport, settings: FeederSettings, wanted: Sequence[str] | None
+    report: BotReport, settings: BotSettings, wanted: Sequence[str] | None
 ) -> BotReport:
     """Return a report of these pairs; a pair that the bot runs is known, whatever the config says."""
     status = report.status
@@ -150,7 +150,7 @@ def _only_pairs(
     return replace(report, status={**status, "pairs": pairs})
 
 
-def _print_report(console: Console, settings: FeederSettings, report: BotReport) -> None:
+def _print_report(console: Console, settings: BotSettings, report: BotReport) -> None:
     status = report.status
     pid = "" if report.pid is None else f", pid {report.pid}"
     state = f"running{pid}" if report.is_running else "NOT RUNNING"
@@ -311,7 +311,7 @@ def run_reload(arguments: argparse.Namespace) -> int:
     if not (math.isfinite(arguments.timeout) and arguments.timeout > 0):
         raise SettingsError(f"--timeout {arguments.timeout:g}: expected seconds above 0")
     outcomes = []
-    for settings in chosen_feeders(arguments):
+    for settings in chosen_bots(arguments):
         outcomes.append(reload_bot(settings, arguments.timeout))
         if not arguments.json:
             print_outcome(outcomes[-1])
@@ -322,7 +322,7 @@ def run_reload(arguments: argparse.Namespace) -> int:
 
 
 def reload_after_writing(
-    settings: FeederSettings, chosen: ChosenStore, arguments: argparse.Namespace
+    settings: BotSettings, chosen: ChosenStore, arguments: argparse.Namespace
 ) -> tuple[dict[str, object] | None, bool]:
     """Make a running bot load what was stored; return what came of it, and whether that is fine."""
     errors = make_console(stderr=True)

@@ -21,8 +21,9 @@ from rich.table import Table
 from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError
+from feeder_mixin.freqai.settings import load_bot_settings
 from feeder_mixin.reports.records import FEW_PAIRS
-from feeder_mixin.settings import FeederSettings, feeder_ids, load_settings
+from feeder_mixin.settings import BotSettings, FeederSettings, feeder_ids
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.masking import masked_store_url
 from feeder_mixin.stores.url import choose_store_url, open_store
@@ -64,9 +65,8 @@ def feeder_options() -> argparse.ArgumentParser:
         "--feeder",
         nargs="+",
         action="extend",
-        required=True,
         metavar="F",
-        help="feeder ids, or 'all' for every feeder with a config in config/",
+        help="feeder ids, or 'all' for every feeder with a config in config/; may be left out with --config",
     )
     add_config_option(parser)
     parser.add_argument(
@@ -98,7 +98,9 @@ def add_config_option(parser: argparse._ActionsContainer) -> None:
 
 def chosen_feeder_ids(arguments: argparse.Namespace) -> list[str]:
     """Return the ids of the feeders named on the command line, each once; `all` spelled out."""
-    ids: Sequence[str] = arguments.feeder
+    ids: Sequence[str] | None = arguments.feeder
+    if ids is None:
+        return [load_bot_settings(None, arguments.config, arguments.userdir).feeder_id]
     if "all" in ids:
         ids = feeder_ids()
         if not ids:
@@ -109,14 +111,30 @@ def chosen_feeder_ids(arguments: argparse.Namespace) -> list[str]:
 
 
 def chosen_feeders(arguments: argparse.Namespace) -> list[FeederSettings]:
-    """Return the settings of the feeders named on the command line, each checked."""
-    ids = chosen_feeder_ids(arguments)
+    """Return the settings of the feeders named on the command line, each checked; a FreqAI bot is none."""
+    chosen = chosen_bots(arguments)
+    feeders = [settings for settings in chosen if isinstance(settings, FeederSettings)]
+    for settings in chosen:
+        if settings not in feeders:
+            problem = (
+                f"feeder {arguments.command} knows the built-in model only, and {settings.feeder_id} is a "
+                "FreqAI bot: its features and targets are its strategy's"
+            )
+            if not feeders:
+                raise SettingsError(problem)
+            logger.error("Left out: %s", problem)
+    return feeders
+
+
+def chosen_bots(arguments: argparse.Namespace) -> list[BotSettings]:
+    """Return the settings of the feeders and FreqAI bots named on the command line, each checked."""
+    ids = [None] if arguments.feeder is None else chosen_feeder_ids(arguments)
     chosen = []
     for feeder_id in ids:
         try:
-            chosen.append(load_settings(feeder_id, arguments.config, arguments.userdir))
+            chosen.append(load_bot_settings(feeder_id, arguments.config, arguments.userdir))
         except SettingsError as error:
-            if "all" not in arguments.feeder or len(ids) == 1:
+            if "all" not in (arguments.feeder or ()) or len(ids) == 1:
                 raise
             logger.error("Left out: %s", error)  # noqa: TRY400  (one broken copy hides no bot)
     if not chosen:
@@ -135,21 +153,21 @@ class ChosenStore:
     def __str__(self) -> str:
         return f"{self.store.description} (from {self.origin})"
 
-    def command(self, settings: FeederSettings, verb: str, *more: object) -> str:
+    def command(self, settings: BotSettings, verb: str, *more: object) -> str:
         """Return a command line about this store, to paste; a masked password is to be filled in."""
         is_option = self.origin == "--store"
         return feeder_command(settings, verb, *more, store=self.url if is_option else None)
 
 
 @contextmanager
-def feeder_store(settings: FeederSettings, arguments: argparse.Namespace) -> Iterator[ChosenStore]:
+def feeder_store(settings: BotSettings, arguments: argparse.Namespace) -> Iterator[ChosenStore]:
     """Open the store that option, environment, config or default name, and close it again."""
     url, origin = choose_store_url(arguments.store, os.environ, settings)
     with open_store(url, root=settings.root, feeder_ids=[settings.feeder_id]) as store:
         yield ChosenStore(store, masked_store_url(url), origin)
 
 
-def check_known(settings: FeederSettings, pairs: Sequence[str], known: Collection[str]) -> None:
+def check_known(settings: BotSettings, pairs: Sequence[str], known: Collection[str]) -> None:
     """Raise `SettingsError` for a pair that is neither the feeder's nor known to its store.
 
     A pair that has left the whitelist keeps its records, and stays within reach.

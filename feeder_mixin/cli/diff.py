@@ -18,7 +18,7 @@ from feeder_mixin.cli.common import (
     n_lines,
     print_json,
 )
-from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.cli.feeders import for_each_bot
 from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SchemaError, SettingsError
 from feeder_mixin.live.state.lock import is_bot_running
@@ -26,7 +26,7 @@ from feeder_mixin.live.state.stand_in import newest_status_path
 from feeder_mixin.live.state.status import read_status
 from feeder_mixin.reports.records import FEW_PAIRS
 from feeder_mixin.schema import ParameterRecord, format_time_ns, parse_time_ns
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.base import ParameterStore, now_ns
 from feeder_mixin.stores.notes import group_notes, group_pairs, some
 from feeder_mixin.stores.operations.diff import Difference, DiffSource, find_differences
@@ -63,14 +63,14 @@ def run_diff(arguments: argparse.Namespace) -> int:
     now = now_ns()
     old = None if arguments.old is None else parse_moment("--from", arguments.old, now)
     new = None if arguments.new is None else parse_moment("--to", arguments.new, now)
-    compared = for_each_feeder(arguments, lambda settings: _diff_one(settings, old, new, arguments))
+    compared = for_each_bot(arguments, lambda settings: _diff_one(settings, old, new, arguments))
     if arguments.json:
         print_json([document for own in compared.results for document in own])
     return compared.exit_code
 
 
 def _diff_one(
-    settings: FeederSettings,
+    settings: BotSettings,
     old: Moment | None,
     new: Moment | None,
     arguments: argparse.Namespace,
@@ -96,13 +96,13 @@ def _diff_one(
     return [comparison.to_dict() for comparison in compared]
 
 
-def _tell_few(console: Console, _settings: FeederSettings, compared: Sequence[_Comparison]) -> None:
+def _tell_few(console: Console, _settings: BotSettings, compared: Sequence[_Comparison]) -> None:
     """Print every pair, and each field that differs."""
     for comparison in compared:
         comparison.print(console)
 
 
-def _tell_many(console: Console, settings: FeederSettings, compared: Sequence[_Comparison]) -> None:
+def _tell_many(console: Console, settings: BotSettings, compared: Sequence[_Comparison]) -> None:
     """Print how many differ, then a line for each that does: on a terminal of the first ones only."""
     found = [(one, differences) for one in compared if (differences := one.differences)]
     lacking = {one.pair: one.problem for one in compared if one.differences is None}
@@ -124,9 +124,7 @@ def _tell_many(console: Console, settings: FeederSettings, compared: Sequence[_C
         console.print(f"Values of one: {command}", markup=False)
 
 
-def _load_bot_sides(
-    settings: FeederSettings, store: ParameterStore, pairs: Sequence[str]
-) -> _Sources:
+def _load_bot_sides(settings: BotSettings, store: ParameterStore, pairs: Sequence[str]) -> _Sources:
     """Return what the bot has loaded; what its records say beside the ten values is in the store."""
     status, errors = read_status(newest_status_path(settings)), make_console(stderr=True)
     if not is_bot_running(settings):
@@ -142,7 +140,7 @@ def _load_bot_sides(
             continue
         where, version = f"bot, {facts['source']}", facts["version"]
         time_ns = None if version is None else parse_time_ns(version)
-        record = None if time_ns is None else _find_record(store, settings.feeder_id, pair, time_ns)
+        record = None if time_ns is None else _find_record(store, settings, pair, time_ns)
         if record is None:
             told = "" if time_ns is None else "not in this store"
             sides[pair] = DiffSource(where, time_ns, facts["parameters"], None, told)
@@ -160,10 +158,11 @@ def _load_bot_sides(
 
 
 def _find_record(
-    store: ParameterStore, feeder_id: str, pair: str, time_ns: int
+    store: ParameterStore, settings: BotSettings, pair: str, time_ns: int
 ) -> ParameterRecord | None:
     """Return the valid record of exactly that time, None when there is none."""
-    for point in store.history(feeder_id, pair):
+    feeder_id = settings.feeder_id
+    for point in store.history(feeder_id, pair, model_type=settings.model_type):
         if point.time_ns == time_ns:
             with suppress(SchemaError):
                 return point.build_record(feeder_id)
@@ -171,10 +170,11 @@ def _find_record(
 
 
 def _load_newest_sides(
-    settings: FeederSettings, store: ParameterStore, pairs: Sequence[str]
+    settings: BotSettings, store: ParameterStore, pairs: Sequence[str]
 ) -> _Sources:
     """Return what a reload now would find."""
-    latest, errors = store.latest(settings.feeder_id, pairs), make_console(stderr=True)
+    latest = store.latest(settings.feeder_id, pairs, model_type=settings.model_type)
+    errors = make_console(stderr=True)
     for line in group_notes(latest.notes):
         errors.print(f"passed over: {line}", markup=False)
     sides: _Sources = dict.fromkeys(pairs, "no record in the store")
@@ -187,13 +187,13 @@ def _load_newest_sides(
 
 
 def _load_stored_sides(
-    settings: FeederSettings, store: ParameterStore, pairs: Sequence[str], moment: Moment
+    settings: BotSettings, store: ParameterStore, pairs: Sequence[str], moment: Moment
 ) -> _Sources:
     """Return what each pair had at a moment."""
     sides: _Sources = {}
     for pair in pairs:
         try:
-            record = load_record_at(store, settings.feeder_id, pair, moment)
+            record = load_record_at(store, settings, pair, moment)
         except SettingsError as error:
             sides[pair] = str(error)
         else:

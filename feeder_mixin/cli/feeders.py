@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from feeder_mixin.cli.common import chosen_feeders, make_console
+from feeder_mixin.cli.common import chosen_bots, chosen_feeders, make_console
 from feeder_mixin.errors import CandleError, FeederError, SettingsError
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings, FeederSettings
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound=BotSettings)
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ def for_each_feeder(
     work: Callable[[FeederSettings], _T],
     feeders: Sequence[FeederSettings] | None = None,
 ) -> Outcomes[_T]:
-    """Do `work` for every chosen feeder and return what came of each.
+    """Do `work` for every chosen feeder and return what came of each; a FreqAI bot is none.
 
     Parameters
     ----------
@@ -48,7 +49,21 @@ def for_each_feeder(
     FeederError
         What `work` raises, when there is one feeder only.
     """
-    chosen = chosen_feeders(arguments) if feeders is None else feeders
+    return _for_each(arguments, work, chosen_feeders(arguments) if feeders is None else feeders)
+
+
+def for_each_bot(
+    arguments: argparse.Namespace,
+    work: Callable[[BotSettings], _T],
+    bots: Sequence[BotSettings] | None = None,
+) -> Outcomes[_T]:
+    """Do `work` for every chosen feeder and FreqAI bot; see `for_each_feeder`."""
+    return _for_each(arguments, work, chosen_bots(arguments) if bots is None else bots)
+
+
+def _for_each(
+    arguments: argparse.Namespace, work: Callable[[_S], _T], chosen: Sequence[_S]
+) -> Outcomes[_T]:
     outcomes: Outcomes[_T] = Outcomes()
     for settings in chosen:
         try:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 from feeder_mixin.cli.bot_commands import load_report
 from feeder_mixin.cli.common import (
-    chosen_feeders,
+    chosen_bots,
     feeder_options,
     feeder_store,
     make_console,
     print_json,
 )
-from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.cli.feeders import for_each_bot
 from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.errors import SettingsError, StateError
 from feeder_mixin.live.state.last_good import read_last_good
 from feeder_mixin.live.state.stand_in import newest_status_path
 from feeder_mixin.schema import NANOSECONDS
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -57,7 +57,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 class BotCollector:
     """Reads the bots' state at every scrape; what keeps it from reading one is logged once."""
 
-    def __init__(self, feeders: Sequence[FeederSettings]) -> None:
+    def __init__(self, feeders: Sequence[BotSettings]) -> None:
         self._feeders = feeders
         self._said: dict[str, str | None] = {}
 
@@ -67,7 +67,7 @@ class BotCollector:
 
         return build_families([self._look(settings) for settings in self._feeders])
 
-    def _look(self, settings: FeederSettings) -> BotFacts:
+    def _look(self, settings: BotSettings) -> BotFacts:
         from feeder_mixin.live.state.metrics import BotFacts
 
         report = load_report(settings)
@@ -93,7 +93,7 @@ class BotCollector:
         self._said[feeder_id] = problem
 
 
-def _last_good_s(settings: FeederSettings) -> float | None:
+def _last_good_s(settings: BotSettings) -> float | None:
     """Return when the store gave the oldest copy of the feeder's pairs, None without any."""
     copies = read_last_good(settings) or ()
     saved = [saved_ns for record, saved_ns in copies if record.pair in settings.pairs]
@@ -106,7 +106,7 @@ def run_metrics(arguments: argparse.Namespace) -> int:
 
     if arguments.host is not None and arguments.port is None:
         raise SettingsError(f"--host {arguments.host} needs --port")
-    feeders = chosen_feeders(arguments)
+    feeders = chosen_bots(arguments)
     if arguments.to_store:
         return _store(feeders, arguments)
     registry = CollectorRegistry()
@@ -142,23 +142,23 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> int:
     return 0
 
 
-def _store(feeders: Sequence[FeederSettings], arguments: argparse.Namespace) -> int:
+def _store(feeders: Sequence[BotSettings], arguments: argparse.Namespace) -> int:
     """Write each feeder's metrics into its own bucket; one that fails does not stop the others."""
 
-    def store(settings: FeederSettings) -> dict[str, object]:
+    def store(settings: BotSettings) -> dict[str, object]:
         n_points, place = _store_one(settings, arguments)
         if not arguments.json:
             text = f"{settings.feeder_id}: {n_points} points written to {place}"
             make_console().print(text, markup=False)
         return {"feeder_id": settings.feeder_id, "store": place, "points": n_points}
 
-    stored = for_each_feeder(arguments, store, feeders)
+    stored = for_each_bot(arguments, store, feeders)
     if arguments.json:
         print_json(stored.results)
     return stored.exit_code
 
 
-def _store_one(settings: FeederSettings, arguments: argparse.Namespace) -> tuple[int, str]:
+def _store_one(settings: BotSettings, arguments: argparse.Namespace) -> tuple[int, str]:
     from feeder_mixin.stores.influx import InfluxStore
 
     with feeder_store(settings, arguments) as chosen:

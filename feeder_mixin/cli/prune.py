@@ -13,12 +13,12 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
-from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.cli.feeders import for_each_bot
 from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError, StoreError
 from feeder_mixin.live.state.in_use import load_versions_in_use
 from feeder_mixin.schema import CANDIDATES, NANOSECONDS, format_time_ns
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.base import ParameterStore, now_ns
 from feeder_mixin.stores.operations.retention import PrunablePoints, find_prunable
 
@@ -58,13 +58,13 @@ def run_prune(arguments: argparse.Namespace) -> int:
         raise SettingsError(
             f"--older-than {days:g}: expected days from {_LEAST_DAYS:g} to {_MOST_DAYS:g}"
         )
-    pruned = for_each_feeder(arguments, lambda settings: _prune(settings, arguments))
+    pruned = for_each_bot(arguments, lambda settings: _prune(settings, arguments))
     if arguments.json:
         print_json(pruned.results)
     return pruned.exit_code
 
 
-def _prune(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, Any]:
+def _prune(settings: BotSettings, arguments: argparse.Namespace) -> dict[str, Any]:
     """Delete what may go of one feeder, and return what that was."""
     now = now_ns()
     before_ns = max(0, now - int(arguments.older_than * _DAY_S * NANOSECONDS))
@@ -105,7 +105,13 @@ def _prune(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str,
 
 def _delete(store: ParameterStore, feeder_id: str, doomed: PrunablePoints) -> None:
     try:
-        store.delete(feeder_id, doomed.pair, doomed.times_ns, doomed.measurement)
+        store.delete(
+            feeder_id,
+            doomed.pair,
+            doomed.times_ns,
+            doomed.measurement,
+            model_type=doomed.model_type,
+        )
     except StoreError as error:
         raise type(error)(
             f"{error}; of {count(len(doomed.times_ns), 'point')} of {doomed.pair} some may be deleted; "
@@ -120,7 +126,7 @@ def _documents(doomed: PrunablePoints) -> list[dict[str, str]]:
     ]
 
 
-def _prune_state(settings: FeederSettings, before_ns: int, *, dry_run: bool) -> tuple[int, int]:
+def _prune_state(settings: BotSettings, before_ns: int, *, dry_run: bool) -> tuple[int, int]:
     """Prune outbox and journal on this machine; return how many entries and runs went."""
     from feeder_mixin.stores.outbox import Outbox
     from feeder_mixin.tune.run.journal import Journal

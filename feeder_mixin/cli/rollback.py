@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from feeder_mixin.cli.bot_commands import reload_after_writing
 from feeder_mixin.cli.common import (
     ChosenStore,
-    chosen_feeders,
+    chosen_bots,
     count,
     feeder_options,
     feeder_store,
     make_console,
     print_json,
 )
-from feeder_mixin.cli.feeders import for_each_feeder, mixed_code
+from feeder_mixin.cli.feeders import for_each_bot, mixed_code
 from feeder_mixin.errors import StoreError
 from feeder_mixin.schema import ParameterRecord, format_time_ns
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.base import now_ns
 from feeder_mixin.stores.operations.point_in_time import Moment, parse_moment
 from feeder_mixin.stores.operations.rollback import RollbackStep, plan_rollback
@@ -64,7 +64,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 class _Rollback:
     """One feeder's part: what is to be done, and where."""
 
-    settings: FeederSettings
+    settings: BotSettings
     chosen: ChosenStore
     outbox: Outbox
     steps: Sequence[RollbackStep]
@@ -84,11 +84,11 @@ class _Outcome:
 def run_rollback(arguments: argparse.Namespace) -> int:
     """Take the chosen feeders back; return 1 when none got there, 3 when some did."""
     moment = parse_moment("--to", arguments.to, now_ns())
-    feeders = chosen_feeders(arguments)
+    feeders = chosen_bots(arguments)
     with ExitStack() as stack:
         # All are planned before anything is written.
         plans = {s.feeder_id: _plan(s, moment, arguments, stack) for s in feeders}
-        outcomes = for_each_feeder(
+        outcomes = for_each_bot(
             arguments, lambda s: _carry_out(plans[s.feeder_id], arguments), feeders
         )
     if arguments.json:
@@ -98,7 +98,7 @@ def run_rollback(arguments: argparse.Namespace) -> int:
 
 
 def _plan(
-    settings: FeederSettings, moment: Moment, arguments: argparse.Namespace, stack: ExitStack
+    settings: BotSettings, moment: Moment, arguments: argparse.Namespace, stack: ExitStack
 ) -> _Rollback:
     """Return a feeder's part; its lock and its store are held until `stack` ends."""
     from feeder_mixin.market.candles import timeframe_seconds
@@ -150,7 +150,11 @@ def _write_copies(rollback: _Rollback) -> _Outcome:
     if not needed:
         return _Outcome({}, {}, None)
     _set_aside_tuning(rollback.settings, [step.target.pair for step in needed])
-    now, copies, waiting = now_ns(), {}, outbox.newest_waiting(feeder_id)
+    now, copies, waiting = (
+        now_ns(),
+        {},
+        outbox.newest_waiting(feeder_id, rollback.settings.model_type),
+    )
     for step in needed:
         pair = step.target.pair
         is_there = step.is_copied_by(waiting.get(pair))
@@ -161,7 +165,7 @@ def _write_copies(rollback: _Rollback) -> _Outcome:
     return _Outcome(done, left, result.error)
 
 
-def _say_earlier(settings: FeederSettings, chosen: ChosenStore, earlier: Delivered) -> None:
+def _say_earlier(settings: BotSettings, chosen: ChosenStore, earlier: Delivered) -> None:
     """Say at once what came of earlier results: the rollback itself may still end in an error."""
     for record in earlier.records:
         make_console(stderr=True).print(
@@ -172,7 +176,7 @@ def _say_earlier(settings: FeederSettings, chosen: ChosenStore, earlier: Deliver
     _say(settings, chosen, earlier.error)
 
 
-def _say(settings: FeederSettings, chosen: ChosenStore, error: StoreError | None) -> None:
+def _say(settings: BotSettings, chosen: ChosenStore, error: StoreError | None) -> None:
     if error is not None:
         deliver = chosen.command(settings, "flush")
         make_console(stderr=True).print(
@@ -180,7 +184,7 @@ def _say(settings: FeederSettings, chosen: ChosenStore, error: StoreError | None
         )
 
 
-def _set_aside_tuning(settings: FeederSettings, pairs: Sequence[str]) -> None:
+def _set_aside_tuning(settings: BotSettings, pairs: Sequence[str]) -> None:
     """Cancel interrupted tunings of these pairs: they compared against the replaced record."""
     from feeder_mixin.tune.run.journal import Journal
 

@@ -19,7 +19,7 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
-from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.cli.feeders import for_each_bot
 from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.reports.records import FEW_PAIRS, SIDE_BY_SIDE, record_lines, record_table
@@ -30,9 +30,10 @@ from feeder_mixin.schema import (
     format_time_ns,
     parameter_problems,
 )
-from feeder_mixin.settings import FeederSettings
-from feeder_mixin.stores.base import ParameterStore
-from feeder_mixin.stores.notes import describe_unused, some
+from feeder_mixin.settings import BotSettings
+from feeder_mixin.stores.base import Latest, ParameterStore
+from feeder_mixin.stores.notes import describe_unused, group_pairs, some
+from feeder_mixin.stores.other_type import load_other_type
 
 _LIMIT: Final = 20
 
@@ -78,29 +79,37 @@ def _add_candidates_option(parser: argparse.ArgumentParser) -> None:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Print the latest records; notes on what was passed over go to stderr."""
-    shown = for_each_feeder(arguments, lambda settings: _show_one(settings, arguments))
+    shown = for_each_bot(arguments, lambda settings: _show_one(settings, arguments))
     if arguments.json:
         print_json([record.to_dict() for records in shown.results for record in records])
     return shown.exit_code
 
 
-def _show_one(settings: FeederSettings, arguments: argparse.Namespace) -> list[ParameterRecord]:
+def _show_one(settings: BotSettings, arguments: argparse.Namespace) -> list[ParameterRecord]:
     console, errors = make_console(), make_console(stderr=True)
     wanted = arguments.pairs or settings.pairs
     with feeder_store(settings, arguments) as chosen:
-        latest = chosen.store.latest(settings.feeder_id, wanted, measurement=arguments.measurement)
-    known = {*latest.records, *latest.rejected, *latest.expired, *(n.pair for n in latest.notes)}
+        latest = chosen.store.latest(
+            settings.feeder_id,
+            wanted,
+            measurement=arguments.measurement,
+            model_type=settings.model_type,
+        )
+        others = _load_others(settings, chosen.store, wanted, latest, arguments)
+    known = {*latest.times, *(n.pair for n in latest.notes), *others}
     check_known(settings, wanted, known)
     records = [latest.records[pair] for pair in wanted if pair in latest.records]
     for line in describe_unused(latest):
         errors.print(f"{settings.feeder_id}: {line}", markup=False)
+    for pairs, reason in group_pairs(others):
+        errors.print(f"{settings.feeder_id} {some(pairs)}: {reason}", markup=False)
     missing = [p for p in wanted if p not in latest.records]
     if missing:
         errors.print(_missing_text(settings, missing, chosen, arguments), markup=False)
     _say_waiting(settings, chosen, errors)
     if records and not arguments.json:
         kind = ", candidates" if arguments.measurement == CANDIDATES else ""
-        console.print(f"{settings.feeder_id} {settings.side}{kind}, store {chosen}", markup=False)
+        console.print(f"{settings.feeder_id} {settings.kind}{kind}, store {chosen}", markup=False)
         if len(records) > SIDE_BY_SIDE:
             _print_lines(console, settings, records, len(wanted))
         else:
@@ -108,8 +117,21 @@ def _show_one(settings: FeederSettings, arguments: argparse.Namespace) -> list[P
     return records
 
 
+def _load_others(
+    settings: BotSettings,
+    store: ParameterStore,
+    wanted: Sequence[str],
+    latest: Latest,
+    arguments: argparse.Namespace,
+) -> dict[str, str]:
+    """Return pair -> why its only records are no bot's here; of candidates nothing is said."""
+    if arguments.measurement == CANDIDATES:
+        return {}
+    return load_other_type(store, settings, wanted, latest)
+
+
 def _print_lines(
-    console: Console, settings: FeederSettings, records: Sequence[ParameterRecord], n_wanted: int
+    console: Console, settings: BotSettings, records: Sequence[ParameterRecord], n_wanted: int
 ) -> None:
     """Print the summary, then a line a record."""
     times = sorted(record.time_ns for record in records)
@@ -132,7 +154,7 @@ def run_history(arguments: argparse.Namespace) -> int:
     """Print stored records newest first, invalid ones with the reason."""
     if arguments.limit is not None and arguments.limit < 1:
         raise SettingsError(f"--limit {arguments.limit}: expected 1 or more records a pair")
-    told = for_each_feeder(arguments, lambda settings: _tell_history(settings, arguments))
+    told = for_each_bot(arguments, lambda settings: _tell_history(settings, arguments))
     documents = [document for own in told.results for document in own]
     if arguments.json:
         print_json(documents)
@@ -142,9 +164,7 @@ def run_history(arguments: argparse.Namespace) -> int:
     return told.exit_code
 
 
-def _tell_history(
-    settings: FeederSettings, arguments: argparse.Namespace
-) -> list[dict[str, object]]:
+def _tell_history(settings: BotSettings, arguments: argparse.Namespace) -> list[dict[str, object]]:
     console, documents = make_console(), list[dict[str, object]]()
     wanted = arguments.pairs or settings.pairs
     is_long = len(wanted) > FEW_PAIRS and arguments.limit is None and not arguments.json
@@ -152,7 +172,11 @@ def _tell_history(
     with feeder_store(settings, arguments) as chosen:
         for pair in wanted:
             points = chosen.store.history(
-                settings.feeder_id, pair, limit, measurement=arguments.measurement
+                settings.feeder_id,
+                pair,
+                limit,
+                measurement=arguments.measurement,
+                model_type=settings.model_type,
             )
             check_known(settings, [pair], [pair] if points else [])
             for point in points:
@@ -192,7 +216,7 @@ def _summary(fields: Mapping[str, float | None]) -> str:
 
 
 def _missing_text(
-    settings: FeederSettings,
+    settings: BotSettings,
     missing: Sequence[str],
     chosen: ChosenStore,
     arguments: argparse.Namespace,
@@ -214,7 +238,7 @@ def _missing_file(store: ParameterStore) -> str:
     return " (that file does not exist)" if is_missing else ""
 
 
-def _say_waiting(settings: FeederSettings, chosen: ChosenStore, errors: Console) -> None:
+def _say_waiting(settings: BotSettings, chosen: ChosenStore, errors: Console) -> None:
     """Say how many results of a feeder wait in its outbox."""
     from feeder_mixin.stores.outbox import Outbox
 
@@ -238,13 +262,13 @@ def _document(text: str | None) -> object:
 
 def run_settings(arguments: argparse.Namespace) -> int:
     """Print every setting of the chosen feeders, and the store with where it was named."""
-    told = for_each_feeder(arguments, lambda settings: _tell_settings(settings, arguments))
+    told = for_each_bot(arguments, lambda settings: _tell_settings(settings, arguments))
     if arguments.json:
         print_json(told.results)
     return told.exit_code
 
 
-def _tell_settings(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, object]:
+def _tell_settings(settings: BotSettings, arguments: argparse.Namespace) -> dict[str, object]:
     with feeder_store(settings, arguments) as chosen:
         shown = {name: _plain(value) for name, value in asdict(settings).items()}
         shown |= {"store_url": chosen.url, "store_url_from": chosen.origin}

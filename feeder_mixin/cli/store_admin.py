@@ -17,9 +17,9 @@ from feeder_mixin.cli.common import (
     make_console,
     print_json,
 )
-from feeder_mixin.cli.feeders import for_each_feeder, mixed_code
+from feeder_mixin.cli.feeders import for_each_bot, mixed_code
 from feeder_mixin.errors import StoreError
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 if TYPE_CHECKING:
     from feeder_mixin.stores.influx_buckets import Bucket
@@ -45,7 +45,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run_init_store(arguments: argparse.Namespace) -> int:
     """Make what each feeder needs in its store; say what was found and what was made."""
-    made = for_each_feeder(arguments, lambda settings: _make_one(settings, arguments))
+    made = for_each_bot(arguments, lambda settings: _make_one(settings, arguments))
     _add_shared_commands(made.results)
     if arguments.json:
         print_json([place.document for place in made.results])
@@ -63,7 +63,7 @@ class _Place:
     org: str | None
 
 
-def _make_one(settings: FeederSettings, arguments: argparse.Namespace) -> _Place:
+def _make_one(settings: BotSettings, arguments: argparse.Namespace) -> _Place:
     """Find or make a feeder's place in its store, and print that."""
     from feeder_mixin.stores.influx import InfluxStore
 
@@ -161,7 +161,7 @@ def _print_shared_commands(places: Sequence[_Place]) -> None:
 
 def run_flush(arguments: argparse.Namespace) -> int:
     """Deliver the outbox of every chosen feeder; return the exit code."""
-    flushed = for_each_feeder(arguments, lambda settings: _flush_one(settings, arguments))
+    flushed = for_each_bot(arguments, lambda settings: _flush_one(settings, arguments))
     if arguments.json:
         print_json(flushed.results)
     n_fine = sum(document["error"] is None for document in flushed.results)
@@ -170,7 +170,7 @@ def run_flush(arguments: argparse.Namespace) -> int:
     return flushed.exit_code if n_fine == len(flushed.results) else mixed_code(n_fine, n_failed)
 
 
-def _flush_one(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, Any]:
+def _flush_one(settings: BotSettings, arguments: argparse.Namespace) -> dict[str, Any]:
     """Deliver a feeder's outbox; where nothing waits, ask whether the store is there at all."""
     from feeder_mixin.stores.outbox import Outbox
 

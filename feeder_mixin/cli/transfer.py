@@ -11,19 +11,19 @@ from typing import Any, TextIO
 
 from feeder_mixin.cli.common import (
     check_known,
-    chosen_feeders,
+    chosen_bots,
     count,
     feeder_options,
     feeder_store,
     make_console,
     print_json,
 )
-from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.cli.feeders import for_each_bot
 from feeder_mixin.cli.streams import print_utf8
 from feeder_mixin.errors import SettingsError, StoreError
 from feeder_mixin.live.state.files import write_private
-from feeder_mixin.schema import MEASUREMENT, mismatch_reason
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.schema import MEASUREMENT, refusal
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.base import now_ns
 from feeder_mixin.stores.notes import group_notes, group_pairs
 from feeder_mixin.stores.operations.transfer import (
@@ -73,7 +73,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     """Print or write the copies of all chosen feeders; what can't be exported is said on stderr."""
     if arguments.json and arguments.out is None:
         raise SettingsError("--json needs --out: without it, stdout already has JSON lines")
-    exported = for_each_feeder(arguments, lambda settings: _export_one(settings, arguments))
+    exported = for_each_bot(arguments, lambda settings: _export_one(settings, arguments))
     documents = [document for document, _ in exported.results]
     text = "".join(f"{line}\n" for _, lines in exported.results for line in lines)
     if arguments.out is None:
@@ -90,7 +90,7 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 
 def _export_one(
-    settings: FeederSettings, arguments: argparse.Namespace
+    settings: BotSettings, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], list[str]]:
     """Return what is said of a feeder's copy, and its lines."""
     errors = make_console(stderr=True)
@@ -114,9 +114,9 @@ def _export_one(
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Check the whole file, then write what belongs to the chosen feeders."""
-    feeders = chosen_feeders(arguments)
+    feeders = chosen_bots(arguments)
     copy = _read_file(arguments.file, [settings.feeder_id for settings in feeders])
-    imported = for_each_feeder(
+    imported = for_each_bot(
         arguments, lambda settings: _import_one(settings, copy, arguments), feeders
     )
     if arguments.json:
@@ -125,7 +125,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 
 def _import_one(
-    settings: FeederSettings, copy: StoreDump, arguments: argparse.Namespace
+    settings: BotSettings, copy: StoreDump, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     own = [one for one in copy.entries if one.record.feeder_id == settings.feeder_id]
     with feeder_store(settings, arguments) as chosen:
@@ -143,14 +143,14 @@ def _import_one(
     return {"feeder_id": settings.feeder_id, "store": chosen.url, **_counts(own)}
 
 
-def _say_misfits(settings: FeederSettings, entries: Sequence[Entry]) -> None:
+def _say_misfits(settings: BotSettings, entries: Sequence[Entry]) -> None:
     """Say which records are kept here, but would be rejected by a bot: one reason once."""
     from feeder_mixin.market.candles import timeframe_seconds  # pandas, freqtrade
 
     timeframe_s = timeframe_seconds(settings.timeframe)
     reasons = {}
     for one in entries:
-        reason = mismatch_reason(one.record, settings.label(timeframe_s))
+        reason = refusal(one.record, settings, timeframe_s)
         if one.measurement == MEASUREMENT and reason is not None:
             reasons[one.record.pair] = reason
     for pairs, reason in group_pairs(reasons):

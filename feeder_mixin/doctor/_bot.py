@@ -18,6 +18,7 @@ from feeder_mixin.live.state.stand_in import newest_status_path
 from feeder_mixin.live.state.status import ModelStatus, PairStatus, read_status
 from feeder_mixin.model.rows import SHORT_SHARE
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, parse_time_ns
+from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.notes import group_pairs, some
 
 _START_S: Final = 300.0
@@ -159,7 +160,7 @@ def check_models(facts: Facts) -> Verdict:
         if state == "failed":
             errors[pair] = known["model"]["error"] or ""
     if old := found["old"]:
-        hours = facts.settings.model_max_age_hours
+        hours = facts.feeder.model_max_age_hours
         return Verdict(
             "fail",
             f"model older than feeder.model_max_age_hours={hours:g}, so never safe: {some(old)}",
@@ -213,6 +214,8 @@ def _model_state(facts: Facts, pair: str, known: PairStatus) -> tuple[str, str]:
 
 
 def _is_too_old(facts: Facts, trained_until: str) -> bool:
+    if not isinstance(facts.settings, FeederSettings):
+        return False  # FreqAI has its own `expiration_hours`, and says so to the strategy
     age_ns = facts.now_ns - parse_time_ns(trained_until)
     return age_ns >= facts.settings.model_max_age_hours * 3600 * NANOSECONDS
 

@@ -26,7 +26,7 @@ _FAR_OFF_S: Final = 60.0
 
 def check_candles(facts: Facts) -> Verdict:
     """Read the newest candles of pairs and context pairs on disk."""
-    settings = facts.settings
+    settings = facts.feeder
     datadir = facts.folder.datadir
     now = pd.Timestamp(facts.now_ns, unit="ns", tz="UTC")
     wanted = list(dict.fromkeys([*settings.pairs, *settings.context_pairs]))

@@ -6,9 +6,10 @@ from typing import Final
 
 from feeder_mixin.doctor.finding import Facts, Verdict
 from feeder_mixin.live.reload.loader import TUNED_ON, other_features
-from feeder_mixin.schema import NANOSECONDS, format_time_ns, mismatch_reason
+from feeder_mixin.schema import NANOSECONDS, format_time_ns, refusal
 from feeder_mixin.stores.base import MAX_AGE_DAYS, Note
 from feeder_mixin.stores.notes import group_notes, group_pairs, some
+from feeder_mixin.stores.other_type import load_other_type
 
 STALE_DAYS: Final = MAX_AGE_DAYS / 2
 """Age from which a record is called stale: half of what it may have."""
@@ -26,16 +27,19 @@ _CLOCK_SLACK_S: Final = 60.0
 def check_valid(facts: Facts) -> Verdict:
     """Look whether the newest complete record of every pair can serve this feeder."""
     settings = facts.settings
-    latest = facts.store.latest(settings.feeder_id, settings.pairs, now=facts.now_ns)
+    latest = facts.store.latest(
+        settings.feeder_id, settings.pairs, now=facts.now_ns, model_type=settings.model_type
+    )
     refused = {pair: note.reason for pair, note in latest.rejected.items()}
     usable = {}
     for pair, record in latest.records.items():
-        reason = mismatch_reason(record, settings.label(facts.timeframe_s))
+        reason = refusal(record, settings, facts.timeframe_s)
         if reason is None:
             usable[pair] = record
         else:
             refused[pair] = reason
     facts.latest, facts.usable = latest, usable
+    refused |= load_other_type(facts.store, settings, settings.pairs, latest)
     if refused:
         reasons = "; ".join(reason for _, reason in group_pairs(refused)[:2])
         return Verdict(
@@ -141,7 +145,7 @@ def check_age(facts: Facts) -> Verdict:
 
 def check_tuned_for(facts: Facts) -> Verdict:
     """Look for records tuned on other features or context pairs than this version and config have."""
-    settings = facts.settings
+    settings = facts.feeder
     # A context pair without candles here is said where candles are looked at: no tuning mends it.
     present = settings.with_context(facts.folder.has)
     other = {

@@ -8,6 +8,7 @@ from typing import Final
 
 from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
 from feeder_mixin.errors import SettingsError, StoreCorruptError, StoreError, StoreUnavailableError
+from feeder_mixin.freqai.settings import load_bot_settings
 from feeder_mixin.live.reload.loader import STORE_TIMEOUT_S
 from feeder_mixin.market.candles import timeframe_seconds
 from feeder_mixin.schema import (
@@ -17,7 +18,7 @@ from feeder_mixin.schema import (
     PROVENANCE_FIELD,
     bucket_name,
 )
-from feeder_mixin.settings import load_settings, read_config
+from feeder_mixin.settings import FeederSettings, read_config
 from feeder_mixin.stores.base import MAX_AGE_DAYS, ParameterStore
 from feeder_mixin.stores.masking import masked_store_url
 from feeder_mixin.stores.notes import some
@@ -35,13 +36,13 @@ _DAY_S: Final = 86_400
 
 def check_config(facts: Facts) -> Verdict:
     """Read the config: feeder id, side and all the rest."""
-    settings = load_settings(facts.feeder_id, facts.config_paths, facts.user_data_dir)
+    settings = load_bot_settings(facts.feeder_id, facts.config_paths, facts.user_data_dir)
     timeframe_s = timeframe_seconds(settings.timeframe)
     path = " + ".join(map(str, settings.config_paths))
     facts.config = read_config(settings.config_paths)
     facts.settings, facts.timeframe_s = settings, timeframe_s
     said = (
-        f"{path}: {settings.feeder_id} is {settings.side}, {len(settings.pairs)} pairs, "
+        f"{path}: {settings.feeder_id} is {settings.kind}, {len(settings.pairs)} pairs, "
         f"{settings.timeframe}, {settings.exchange}, user_data {settings.user_data_dir}"
     )
     if settings.blacklisted:
@@ -50,7 +51,7 @@ def check_config(facts: Facts) -> Verdict:
             f"{said}; exchange.pair_blacklist covers {some(settings.blacklisted)}: the bot leaves them out",
             "take them out of pair_blacklist or of pair_whitelist",
         )
-    if "context_pairs" not in facts.config["feeder"]:
+    if isinstance(settings, FeederSettings) and "context_pairs" not in facts.config["feeder"]:
         context = ", ".join(f'"{pair}"' for pair in settings.context_pairs)
         return Verdict(
             "warn",

@@ -17,7 +17,7 @@ from feeder_mixin.commands import feeder_command
 from feeder_mixin.live.serve.candles import DataFolder
 from feeder_mixin.live.state.status import Status
 from feeder_mixin.schema import ParameterRecord
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings, FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
 
 State = Literal["pass", "warn", "fail", "skipped"]
@@ -110,7 +110,7 @@ class Facts:
     store_option: str | None = None
     opened: ExitStack = field(default_factory=ExitStack)
 
-    settings = Fact[FeederSettings]("the config can't be used")
+    settings = Fact[BotSettings]("the config can't be used")
     config = Fact[Mapping[str, Any]]("the config can't be used")
     timeframe_s = Fact[int]("the config can't be used")
     store_url = Fact[str]("no store can be used")
@@ -130,7 +130,14 @@ class Facts:
         return feeder_command(self.settings, verb, *more, store=self.store_option)
 
     @property
+    def feeder(self) -> FeederSettings:
+        """Return the settings of a feeder with the built-in model; without, the check is not made."""
+        if isinstance(self.settings, FeederSettings):
+            return self.settings
+        raise Skipped("of the built-in model only; FreqAI sees to its own candles and models")
+
+    @property
     def folder(self) -> DataFolder:
         """Return the candles on disk that the feeder reads."""
         datadir = Path(self.config.get("datadir") or self.settings.default_datadir)
-        return DataFolder(self.settings, datadir, self.timeframe_s)
+        return DataFolder(self.feeder, datadir, self.timeframe_s)

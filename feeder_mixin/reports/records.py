@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from feeder_mixin.schema import METRICS, PARAMETERS, ParameterRecord, format_time_ns
+from feeder_mixin.settings import FREQAI_MODEL_TYPE
 
 _PERCENT_METRICS: Final = frozenset(m.name for m in METRICS if m.unit in {"share", "ratio"})
 
@@ -32,6 +33,13 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
+def parameter_text(record: ParameterRecord, name: str) -> str:
+    """Return a parameter as shown; a FreqAI record's level is none, each target has its own."""
+    if name == "quantile_alpha" and record.model_type == FREQAI_MODEL_TYPE:
+        return "by target"
+    return f"{record.parameters[name]:.6g}"
+
+
 def record_lines(records: Sequence[ParameterRecord]) -> Table:
     """Return one line a record: when it was made, what it is, how good it was."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -49,7 +57,11 @@ def record_lines(records: Sequence[ParameterRecord]) -> Table:
             percent(metrics.get("skill")),
             percent(metrics.get("exceedance")),
             percent(metrics.get("predicted_safe_share")),
-            "no" if metrics.get("beats_rule") == 0.0 else "yes",
+            "-"
+            if record.model_type == FREQAI_MODEL_TYPE
+            else "no"
+            if metrics.get("beats_rule") == 0.0
+            else "yes",
         )
     return table
 
@@ -64,7 +76,7 @@ def record_table(records: Sequence[ParameterRecord]) -> Table:
     table.add_row("time", *(format_time_ns(r.time_ns)[:19] + "Z" for r in records))
     table.add_section()
     for parameter in PARAMETERS:
-        values = (f"{r.parameters[parameter.name]:.6g}" for r in records)
+        values = (parameter_text(r, parameter.name) for r in records)
         table.add_row(parameter.name, *values, parameter.description)
     table.add_section()
     for metric in METRICS:

@@ -10,6 +10,9 @@ is `ParameterStore.delete`, which only ``feeder prune`` calls.
 
 A store holds two measurements of one schema, which never mix: the records that bots read, and the
 candidates, tuned sets that were refused. Every method works on the first unless told otherwise.
+
+A record belongs to one model type: the type is part of its key, and who asks names it. However new a record of
+another type is, it hides none.
 """
 
 from __future__ import annotations
@@ -24,14 +27,15 @@ from feeder_mixin.errors import SchemaError, StoreError
 from feeder_mixin.schema import (
     FIELD_NAMES,
     MEASUREMENT,
-    MODEL_TYPE,
     NANOSECONDS,
     Measurement,
     ParameterRecord,
     build_record,
     format_time_ns,
+    is_of_type,
     missing_parameters,
 )
+from feeder_mixin.settings import MODEL_TYPE, MODEL_TYPES, ModelType
 
 MAX_AGE_DAYS: Final = 90.0
 """Records older than this are expired: they no longer count as latest."""
@@ -139,12 +143,17 @@ def check_known_fields(records: Iterable[ParameterRecord]) -> None:
 
 
 def select_latest(
-    feeder_id: str, points: Iterable[StoredPoint], *, now: int, max_age_days: float
+    feeder_id: str,
+    points: Iterable[StoredPoint],
+    *,
+    now: int,
+    max_age_days: float,
+    model_type: ModelType = MODEL_TYPE,
 ) -> Latest:
     """Return the latest record of every pair in `points`, by the rules that all backends share.
 
-    Per pair, newest first: a point in the future or without all ten parameters is noted and passed
-    over; the first complete one is the latest. It is rejected when a value is invalid, expired when
+    Points of another model type do not count. Per pair, newest first: a point in the future or without all
+    ten parameters is noted and passed over; the first complete one is the latest. It is rejected when a value is invalid, expired when
     older than `max_age_days`.
     """
     records: dict[str, ParameterRecord] = {}
@@ -152,7 +161,8 @@ def select_latest(
     expired: dict[str, int] = {}
     notes: list[Note] = []
     oldest = now - int(max_age_days * 86_400 * NANOSECONDS)
-    for point in sorted(points, key=lambda p: (p.pair, -p.time_ns)):
+    own = (point for point in points if is_of_type(point.model_type, model_type))
+    for point in sorted(own, key=lambda p: (p.pair, -p.time_ns)):
         if point.pair in records or point.pair in rejected or point.pair in expired:
             continue
         if point.time_ns > now:
@@ -179,10 +189,13 @@ def load_stored_pairs(
     *,
     now: int | None = None,
 ) -> list[str]:
-    """Return every pair that has a point in `store`, sorted: those that left the config, too."""
-    latest = store.latest(feeder_id, measurement=measurement, now=now)
-    noted = (note.pair for note in latest.notes)
-    return sorted({*latest.records, *latest.rejected, *latest.expired, *noted})
+    """Return every pair that has a point in `store`, sorted: of any type, and those that left the config."""
+    pairs: set[str] = set()
+    for model_type in MODEL_TYPES:
+        latest = store.latest(feeder_id, measurement=measurement, now=now, model_type=model_type)
+        noted = (note.pair for note in latest.notes)
+        pairs.update(latest.records, latest.rejected, latest.expired, noted)
+    return sorted(pairs)
 
 
 class ParameterStore(ABC):
@@ -206,8 +219,8 @@ class ParameterStore(ABC):
     ) -> None:
         """Append `records`, each whole or not at all; read them back before returning.
 
-        A record equal in feeder, pair, time and content to a stored one is already delivered and
-        does nothing. Other content under the same key raises `StoreConflictError`. When some were
+        A record equal in feeder, pair, model type, time and content to a stored one is already delivered
+        and does nothing. Other content under the same key raises `StoreConflictError`. When some were
         written and another was refused, the error names the refused one, and calling again with
         the same records is harmless.
         """
@@ -221,10 +234,11 @@ class ParameterStore(ABC):
         max_age_days: float = MAX_AGE_DAYS,
         now: int | None = None,
         measurement: Measurement = MEASUREMENT,
+        model_type: ModelType = MODEL_TYPE,
     ) -> Latest:
         """Return the latest record of every pair (all of the feeder's, when `pairs` is None).
 
-        A pair without any point is absent from all four parts of the answer.
+        A pair without any point of `model_type` is absent from all four parts of the answer.
         """
 
     @abstractmethod
@@ -235,8 +249,9 @@ class ParameterStore(ABC):
         limit: int | None = None,
         *,
         measurement: Measurement = MEASUREMENT,
+        model_type: ModelType = MODEL_TYPE,
     ) -> list[StoredPoint]:
-        """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
+        """Return a pair's stored points of a type, newest first; an unknown pair gives an empty list."""
 
     @abstractmethod
     def delete(
@@ -245,10 +260,11 @@ class ParameterStore(ABC):
         pair: str,
         times_ns: Sequence[int],
         measurement: Measurement = MEASUREMENT,
+        model_type: ModelType = MODEL_TYPE,
     ) -> None:
         """Remove a pair's points of exactly these times, their provenance with them.
 
-        Points of any other time, however near, pair, feeder or measurement stay. A time without a
+        Points of any other time, however near, pair, feeder, model type or measurement stay. A time without a
         point does nothing. Interrupted, some are gone; calling again removes the rest.
         """
 

@@ -32,6 +32,7 @@ from feeder_mixin.schema import (
     format_time_ns,
     missing_parameters,
 )
+from feeder_mixin.settings import MODEL_TYPE, ModelType
 from feeder_mixin.stores import influxql
 from feeder_mixin.stores.base import (
     MAX_AGE_DAYS,
@@ -57,6 +58,9 @@ from feeder_mixin.stores.influx_server import InfluxServer
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_ATTEMPTS: Final = 3
+
+_Key = tuple[str, str, int]
+"""Pair, model type and time: what tells the points of a feeder apart."""
 
 _PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Waits for lines that the server may still be writing when it has refused others."""
@@ -154,6 +158,7 @@ class InfluxStore(ParameterStore):
         max_age_days: float = MAX_AGE_DAYS,
         now: int | None = None,
         measurement: Measurement = MEASUREMENT,
+        model_type: ModelType = MODEL_TYPE,
     ) -> Latest:
         """Return the latest record of every pair; see `ParameterStore.latest`.
 
@@ -162,12 +167,19 @@ class InfluxStore(ParameterStore):
         """
         now = now_ns() if now is None else now
         with self.server.in_time():
-            answer = self._find_latest(feeder_id, pairs, now, measurement)
+            answer = self._find_latest(feeder_id, pairs, now, measurement, model_type)
             points = self._with_provenance(feeder_id, answer, PASSED_OVER_LIMIT, measurement)
-        return select_latest(feeder_id, points, now=now, max_age_days=max_age_days)
+        return select_latest(
+            feeder_id, points, now=now, max_age_days=max_age_days, model_type=model_type
+        )
 
     def _find_latest(
-        self, feeder_id: str, pairs: Sequence[str] | None, now: int, measurement: Measurement
+        self,
+        feeder_id: str,
+        pairs: Sequence[str] | None,
+        now: int,
+        measurement: Measurement,
+        model_type: ModelType,
     ) -> influxql.Answer:
         """Return each pair's newest points down to a complete one; no pair is asked for in vain."""
         found = influxql.Answer()
@@ -181,13 +193,13 @@ class InfluxStore(ParameterStore):
         left = pairs
         if pairs is not None:
             since_ns = now - influxql.RECENT_NS
-            look(influxql.ask_newest(feeder_id, pairs, measurement, since_ns=since_ns))
+            look(influxql.ask_newest(feeder_id, pairs, measurement, model_type, since_ns=since_ns))
             left = without_complete(pairs)
         if left is None or left:
-            look(influxql.ask_newest(feeder_id, left, measurement))
+            look(influxql.ask_newest(feeder_id, left, measurement, model_type))
             left = without_complete(point.pair for point in found.points)
         if left:
-            look(influxql.ask_complete(feeder_id, left, now, measurement))
+            look(influxql.ask_complete(feeder_id, left, now, measurement, model_type))
         return found
 
     def history(
@@ -197,10 +209,12 @@ class InfluxStore(ParameterStore):
         limit: int | None = None,
         *,
         measurement: Measurement = MEASUREMENT,
+        model_type: ModelType = MODEL_TYPE,
     ) -> list[StoredPoint]:
-        """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
+        """Return a pair's stored points of a type, newest first; an unknown pair gives an empty list."""
+        question = influxql.ask_history(feeder_id, pair, limit, measurement, model_type)
         with self.server.in_time():
-            answer = self._ask(feeder_id, influxql.ask_history(feeder_id, pair, limit, measurement))
+            answer = self._ask(feeder_id, question)
             points = self._with_provenance(feeder_id, answer, limit, measurement)
         return sorted(points, key=lambda point: -point.time_ns)
 
@@ -240,17 +254,20 @@ class InfluxStore(ParameterStore):
         pair: str,
         times_ns: Sequence[int],
         measurement: Measurement = MEASUREMENT,
+        model_type: ModelType = MODEL_TYPE,
     ) -> None:
         """Remove points of exactly these times, by two requests each; see `ParameterStore.delete`.
 
-        The token needs to write the bucket.
+        The token needs to read and write the bucket.
         """
         bucket, deleter = bucket_name(feeder_id), self.server.client.delete_api()
-        for time_ns in times_ns:
-            moment = format_time_ns(time_ns)  # text, because a datetime holds only microseconds
+        doomed = set(times_ns)
+        stored = self.history(feeder_id, pair, measurement=measurement, model_type=model_type)
+        for point in (one for one in stored if one.time_ns in doomed):
+            moment = format_time_ns(point.time_ns)  # text: a datetime holds only microseconds
             # The text first: when only one of the two gets through, what is left is still found.
             for name in (PROVENANCE_MEASUREMENTS[measurement], measurement):
-                predicate = influxql.delete_predicate(name, feeder_id, pair)
+                predicate = influxql.delete_predicate(name, feeder_id, pair, point.model_type)
                 request = partial(deleter.delete, moment, moment, predicate, bucket, self.org)
                 with self.server.in_time():
                     self.server.call(request, bucket)
@@ -348,27 +365,25 @@ class InfluxStore(ParameterStore):
 
     def _stored(
         self, feeder_id: str, records: Sequence[ParameterRecord], measurement: Measurement
-    ) -> dict[tuple[str, int], list[StoredPoint]]:
+    ) -> dict[_Key, StoredPoint]:
         """Return what is stored under the keys of `records`."""
         pairs, times = [r.pair for r in records], [r.time_ns for r in records]
         question = influxql.ask_between(feeder_id, pairs, min(times), max(times), measurement)
         answer = self._ask(feeder_id, question)
-        stored = defaultdict(list)
-        for point in self._with_provenance(feeder_id, answer, None, measurement):
-            stored[point.pair, point.time_ns].append(point)
-        return dict(stored)
+        return {
+            (point.pair, point.model_type, point.time_ns): point
+            for point in self._with_provenance(feeder_id, answer, None, measurement)
+        }
 
-    def _is_delivered(
-        self, record: ParameterRecord, stored: dict[tuple[str, int], list[StoredPoint]]
-    ) -> bool:
+    def _is_delivered(self, record: ParameterRecord, stored: Mapping[_Key, StoredPoint]) -> bool:
         """Return whether `record` is stored whole; raise when its key holds other content."""
-        points = stored.get((record.pair, record.time_ns), [])
-        if not points:
+        point = stored.get((record.pair, record.model_type, record.time_ns))
+        if point is None:
             return False
-        if any(point.holds(record) for point in points):
+        if point.holds(record):
             return True
         text = record.provenance_json
-        if any(p.provenance is None and replace(p, provenance=text).holds(record) for p in points):
+        if point.provenance is None and replace(point, provenance=text).holds(record):
             return False  # a writer died between the two; writing again completes it
         raise StoreConflictError(
             f"{self.description}: {describe_key(record)} is already stored with other content "
@@ -386,14 +401,15 @@ class InfluxStore(ParameterStore):
         points = []
         for point in answer.points:
             documents = answer.provenance.get(point.pair, {})
-            text = documents.get(point.time_ns)
+            key = (point.time_ns, point.model_type)
+            text = documents.get(key)
             is_cut = text is None and limit is not None and len(documents) >= limit
             if is_cut and not missing_parameters(point.fields):
                 question = influxql.ask_between(
                     feeder_id, [point.pair], point.time_ns, point.time_ns, measurement
                 )
                 found = self._ask(feeder_id, question).provenance
-                text = found.get(point.pair, {}).get(point.time_ns)
+                text = found.get(point.pair, {}).get(key)
             points.append(replace(point, provenance=text))
         return points
 

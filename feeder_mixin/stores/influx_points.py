@@ -48,9 +48,9 @@ def check_tags(store: str, records: Iterable[ParameterRecord]) -> None:
 
 def check_repeated_keys(store: str, records: Iterable[ParameterRecord]) -> None:
     """Raise `StoreConflictError` when two records of a feeder share a key: the server would mix them."""
-    by_key: dict[tuple[str, int], ParameterRecord] = {}
+    by_key: dict[tuple[str, str, int], ParameterRecord] = {}
     for record in records:
-        first = by_key.setdefault((record.pair, record.time_ns), record)
+        first = by_key.setdefault((record.pair, record.model_type, record.time_ns), record)
         if not first.same_content(record):
             raise StoreConflictError(
                 f"{store}: {describe_key(record)} is to be written with two contents"

@@ -17,7 +17,6 @@ from typing import Any, Final
 from feeder_mixin.schema import (
     FIELD_NAMES,
     MEASUREMENT,
-    MODEL_TYPE,
     NANOSECONDS,
     PARAMETER_NAMES,
     PROVENANCE_FIELD,
@@ -25,6 +24,7 @@ from feeder_mixin.schema import (
     Measurement,
     missing_parameters,
 )
+from feeder_mixin.settings import FREQAI_MODEL_TYPE, MODEL_TYPE, ModelType
 from feeder_mixin.stores.base import PASSED_OVER_LIMIT, StoredPoint
 
 BATCH: Final = 20
@@ -53,10 +53,12 @@ class Question:
 
 @dataclass(slots=True)
 class Answer:
-    """Points, and provenance documents by pair and time."""
+    """Points, and provenance documents by pair, then time and model type."""
 
     points: list[StoredPoint] = field(default_factory=list)
-    provenance: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    provenance: dict[str, dict[tuple[int, str], str]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
 
     def add(self, other: Answer, pairs: Iterable[str] | None) -> None:
         """Add what another answer says of `pairs` (None: of all), each point once."""
@@ -82,7 +84,7 @@ class Answer:
 
 def ask_any(feeder_id: str) -> Question:
     """Return the cheapest question that shows whether the feeder's points can be read."""
-    condition, values = _where(feeder_id, None)
+    condition, values = _where(feeder_id, None, None)
     return Question((_select((MEASUREMENT,), condition, limit=1),), values)
 
 
@@ -90,6 +92,7 @@ def ask_newest(
     feeder_id: str,
     pairs: Sequence[str] | None,
     measurement: Measurement,
+    model_type: ModelType,
     *,
     since_ns: int | None = None,
 ) -> Question:
@@ -98,39 +101,52 @@ def ask_newest(
     Never bounded to the future: points dated there are to be seen. More pairs than `BATCH` are not
     named: the caller picks from all of the feeder's.
     """
-    condition, values = _where(feeder_id, pairs)
+    condition, values = _where(feeder_id, pairs, model_type)
     if since_ns is not None:
         condition = f"{condition} AND time >= {since_ns:d}"
     return Question((_select(_both(measurement), condition, limit=PASSED_OVER_LIMIT),), values)
 
 
 def ask_complete(
-    feeder_id: str, pairs: Sequence[str] | None, now: int, measurement: Measurement
+    feeder_id: str,
+    pairs: Sequence[str] | None,
+    now: int,
+    measurement: Measurement,
+    model_type: ModelType,
 ) -> Question:
     """Return the question for each pair's newest complete point; its provenance is not asked for."""
-    condition, values = _where(feeder_id, pairs)
+    condition, values = _where(feeder_id, pairs, model_type)
     complete = f"{condition} AND time <= {now:d} AND {_IS_COMPLETE}"
     return Question((_select((measurement,), complete, limit=1),), {**values, "lowest": _LOWEST})
 
 
-def ask_history(feeder_id: str, pair: str, limit: int | None, measurement: Measurement) -> Question:
+def ask_history(
+    feeder_id: str,
+    pair: str,
+    limit: int | None,
+    measurement: Measurement,
+    model_type: ModelType,
+) -> Question:
     """Return the question for a pair's newest `limit` points, all of them when that is None."""
-    condition, values = _where(feeder_id, [pair])
+    condition, values = _where(feeder_id, [pair], model_type)
     return Question((_select(_both(measurement), condition, limit=limit),), values)
 
 
 def ask_between(
     feeder_id: str, pairs: Sequence[str], first_ns: int, last_ns: int, measurement: Measurement
 ) -> Question:
-    """Return the question for every point of at most `BATCH` pairs, both times included."""
-    condition, values = _where(feeder_id, pairs)
+    """Return the question for every point of at most `BATCH` pairs, both times included, of any type."""
+    condition, values = _where(feeder_id, pairs, None)
     between = f"{condition} AND time >= {first_ns} AND time <= {last_ns}"
     return Question((_select(_both(measurement), between),), values)
 
 
-def delete_predicate(name: str, feeder_id: str, pair: str) -> str:
-    """Return which series of a measurement a deletion is about: values in quotes, theirs escaped."""
-    tags = {"_measurement": name, "feeder_id": feeder_id, "pair": pair}
+def delete_predicate(name: str, feeder_id: str, pair: str, model_type: str) -> str:
+    """Return which series of a measurement a deletion is about: values in quotes, theirs escaped.
+
+    A deletion knows no "is not": the type is the stored one.
+    """
+    tags = {"_measurement": name, "feeder_id": feeder_id, "pair": pair, "model_type": model_type}
     quoted = {tag: text.replace("\\", "\\\\").replace('"', '\\"') for tag, text in tags.items()}
     return " AND ".join(f'{tag}="{text}"' for tag, text in quoted.items())
 
@@ -156,11 +172,11 @@ def read_results(results: Iterable[Mapping[str, Any]]) -> Answer:
             time_ns = row["time"]
             if type(time_ns) is not int or abs(time_ns) > _LAST_NS:
                 raise ValueError(f"time={time_ns!r} is no number of nanoseconds")
+            model_type = str(row.get("model_type") or MODEL_TYPE)
             if series["name"] in PROVENANCE_MEASUREMENTS.values():
-                answer.provenance[pair][time_ns] = str(row[PROVENANCE_FIELD])
+                answer.provenance[pair][time_ns, model_type] = str(row[PROVENANCE_FIELD])
                 continue
             fields = {name: _as_float(row.get(name)) for name in FIELD_NAMES}
-            model_type = str(row.get("model_type") or MODEL_TYPE)
             points[pair, time_ns, model_type] = StoredPoint(pair, time_ns, fields, None, model_type)
     answer.points = list(points.values())
     return answer
@@ -184,10 +200,16 @@ def _select(measurements: Iterable[str], condition: str, *, limit: int | None = 
     )
 
 
-def _where(feeder_id: str, pairs: Sequence[str] | None) -> tuple[str, dict[str, object]]:
-    """Return the condition for a feeder's points and its bound values."""
+def _where(
+    feeder_id: str, pairs: Sequence[str] | None, model_type: ModelType | None
+) -> tuple[str, dict[str, object]]:
+    """Return the condition for a feeder's points of a type (None: of any), and its bound values."""
     condition = "feeder_id = $feeder_id AND pair != ''"
     values: dict[str, object] = {"feeder_id": feeder_id}
+    if model_type is not None:  # as `schema.is_of_type` has it
+        is_or_not = "=" if model_type == FREQAI_MODEL_TYPE else "!="
+        condition = f"{condition} AND model_type {is_or_not} $freqai"
+        values["freqai"] = FREQAI_MODEL_TYPE
     wanted = sorted(set(pairs or ()))
     if not 0 < len(wanted) <= BATCH:
         return condition, values

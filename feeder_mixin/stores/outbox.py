@@ -30,7 +30,9 @@ from feeder_mixin.schema import (
     Measurement,
     ParameterRecord,
     format_time_ns,
+    is_of_type,
 )
+from feeder_mixin.settings import MODEL_TYPE, MODEL_TYPES, ModelType
 from feeder_mixin.stores.base import Latest, ParameterStore, StoredPoint
 from feeder_mixin.stores.notes import some
 from feeder_mixin.stores.sql import TABLES, SqlStore
@@ -119,17 +121,35 @@ class Outbox:
     ) -> ParameterRecord:
         """Enter `record` and return it as entered, once it is safe on disk.
 
-        Where another of the same measurement was entered under the same feeder, pair and time,
-        delivered or not, the time is moved on by one nanosecond until it is free. An equal one is
-        not entered twice.
+        Where another of the same measurement was entered under the same feeder, pair and time, of
+        whatever model type, delivered or not, the time is moved on by one nanosecond until it is free.
+        An equal one is not entered twice.
         """
         while True:
             try:
+                self._check_only_type(record, measurement)
                 self._file.write([record], measurement)
             except StoreConflictError:
                 record = replace(record, time_ns=record.time_ns + 1)
             else:
                 return record
+
+    def _check_only_type(self, record: ParameterRecord, measurement: Measurement) -> None:
+        """Raise where another type's record has this time: the delivered ones are told by time alone."""
+        table = TABLES[measurement]
+        query = sa.select(table.c.model_type).where(
+            table.c.feeder_id == record.feeder_id,
+            table.c.pair == record.pair,
+            table.c.time_ns == record.time_ns,
+            table.c.model_type != record.model_type,
+        )
+        with self._file.read_connection() as connection:
+            if connection is None or not self._file.columns(connection, measurement):
+                return
+            if connection.execute(query).first() is not None:
+                raise StoreConflictError(
+                    f"{self._file.description}: another type's record has this time"
+                )
 
     def pending(self) -> list[ParameterRecord]:
         """Return the records and candidates not yet delivered, oldest first.
@@ -141,21 +161,26 @@ class Outbox:
         """
         return [point.build_record(feeder_id) for _, feeder_id, point in self._load_pending()]
 
-    def newest_waiting(self, feeder_id: str) -> dict[str, ParameterRecord]:
+    def newest_waiting(
+        self, feeder_id: str, model_type: ModelType = MODEL_TYPE
+    ) -> dict[str, ParameterRecord]:
         """Return pair -> the newest record not yet delivered; candidates and invalid ones are none."""
         newest: dict[str, ParameterRecord] = {}
         for measurement, owner, point in self._load_pending():
-            if (measurement, owner) == (MEASUREMENT, feeder_id):
+            is_own = (measurement, owner) == (MEASUREMENT, feeder_id)
+            if is_own and is_of_type(point.model_type, model_type):
                 with suppress(SchemaError):
                     newest[point.pair] = point.build_record(feeder_id)
         return newest
 
-    def latest_entered(self, feeder_id: str, pairs: Sequence[str]) -> Latest:
+    def latest_entered(
+        self, feeder_id: str, pairs: Sequence[str], model_type: ModelType = MODEL_TYPE
+    ) -> Latest:
         """Return the latest record of every pair among those entered here, delivered or not.
 
         What a store that can't be asked would say, as far as this host knows.
         """
-        return self._file.latest(feeder_id, pairs)
+        return self._file.latest(feeder_id, pairs, model_type=model_type)
 
     def deliver(self, store: ParameterStore) -> Delivered:
         """Hand every pending record to `store`, oldest first, and return what came of it.
@@ -204,7 +229,8 @@ class Outbox:
                 continue
             # The records first: a key of the delivered without its record waits for nothing.
             for pair, times_ns in doomed.items():
-                self._file.delete(feeder_id, pair, times_ns, measurement)
+                for model_type in MODEL_TYPES:
+                    self._file.delete(feeder_id, pair, times_ns, measurement, model_type=model_type)
             self._forget_delivered(measurement)
         return n_removed
 
@@ -218,15 +244,20 @@ class Outbox:
         """Return pair -> times of what `prune` removes."""
         table, delivered = TABLES[measurement], _DELIVERED[measurement]
         newest = (
-            sa.select(table.c.pair, sa.func.max(table.c.time_ns).label("time_ns"))
+            sa.select(
+                table.c.pair, table.c.model_type, sa.func.max(table.c.time_ns).label("time_ns")
+            )
             .where(table.c.feeder_id == feeder_id)
-            .group_by(table.c.pair)
+            .group_by(table.c.pair, table.c.model_type)
             .subquery()
         )
         query = (
             sa.select(table.c.pair, table.c.time_ns)
             .join(delivered, sa.and_(*_same_key(table, delivered)))
-            .join(newest, newest.c.pair == table.c.pair)
+            .join(
+                newest,
+                sa.and_(newest.c.pair == table.c.pair, newest.c.model_type == table.c.model_type),
+            )
             .where(table.c.feeder_id == feeder_id, table.c.time_ns < before_ns)
             .where(table.c.time_ns != newest.c.time_ns)
             .order_by(table.c.pair, table.c.time_ns)

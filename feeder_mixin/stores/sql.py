@@ -35,14 +35,13 @@ from feeder_mixin.schema import (
     CANDIDATES,
     FIELD_NAMES,
     MEASUREMENT,
-    MODEL_TYPE,
     PARAMETER_NAMES,
     PROVENANCE_FIELD,
     TAGS,
     Measurement,
     ParameterRecord,
 )
-from feeder_mixin.settings import check_feeder_id
+from feeder_mixin.settings import FREQAI_MODEL_TYPE, MODEL_TYPE, ModelType, check_feeder_id
 from feeder_mixin.stores.base import (
     MAX_AGE_DAYS,
     PASSED_OVER_LIMIT,
@@ -60,6 +59,9 @@ DEFAULT_TIMEOUT_S: Final = 10.0
 
 METADATA: Final = sa.MetaData()
 
+_KEY: Final = ("feeder_id", "pair", "model_type", "time_ns")
+"""Tables made before 2026-12 are unique without the type: there, equal times of two types conflict."""
+
 
 def _make_table(measurement: Measurement) -> sa.Table:
     return sa.Table(
@@ -69,7 +71,7 @@ def _make_table(measurement: Measurement) -> sa.Table:
         *(sa.Column(tag, sa.Text, nullable=False) for tag in TAGS),
         *(sa.Column(name, sa.Double, nullable=True) for name in FIELD_NAMES),
         sa.Column(PROVENANCE_FIELD, sa.Text, nullable=True),
-        sa.UniqueConstraint("feeder_id", "pair", "time_ns", name=f"{measurement}_key"),
+        sa.UniqueConstraint(*_KEY, name=f"{measurement}_key"),
     )
 
 
@@ -78,7 +80,6 @@ TABLES: Final[Mapping[Measurement, sa.Table]] = MappingProxyType(
     {MEASUREMENT: TABLE, CANDIDATES: _make_table(CANDIDATES)}
 )
 
-_KEY: Final = ("feeder_id", "pair", "time_ns")
 _CREATE_LOCK: Final = 0x0FEEDE12
 """PostgreSQL advisory lock: CREATE TABLE IF NOT EXISTS alone fails when two run it at once."""
 
@@ -148,7 +149,7 @@ class SqlStore(ParameterStore):
             return
         dialect = postgresql if self._path is None else sqlite
         table = TABLES[measurement]
-        insert = dialect.insert(table).on_conflict_do_nothing(index_elements=_KEY)
+        insert = dialect.insert(table).on_conflict_do_nothing()
         with self.write_connection(measurement) as connection:
             connection.execute(insert, [_row_values(record) for record in records])
         with self.read_connection() as connection:
@@ -163,6 +164,7 @@ class SqlStore(ParameterStore):
         max_age_days: float = MAX_AGE_DAYS,
         now: int | None = None,
         measurement: Measurement = MEASUREMENT,
+        model_type: ModelType = MODEL_TYPE,
     ) -> Latest:
         """Return the latest record of every pair, by one query; see `ParameterStore.latest`."""
         check_feeder_id(feeder_id)
@@ -172,11 +174,13 @@ class SqlStore(ParameterStore):
             if connection is None or not columns:
                 return Latest()
             names = tuple(c.name for c in columns)
-            query = _latest_query(measurement, names, pairs is not None)
+            query = _latest_query(measurement, names, model_type, pairs is not None)
             values = {"feeder_id": feeder_id, "now": now, "pairs": list(pairs or ())}
             rows = connection.execute(query, values).mappings()
             points = [self.read_point(row) for row in rows]
-        return select_latest(feeder_id, points, now=now, max_age_days=max_age_days)
+        return select_latest(
+            feeder_id, points, now=now, max_age_days=max_age_days, model_type=model_type
+        )
 
     def history(
         self,
@@ -185,8 +189,9 @@ class SqlStore(ParameterStore):
         limit: int | None = None,
         *,
         measurement: Measurement = MEASUREMENT,
+        model_type: ModelType = MODEL_TYPE,
     ) -> list[StoredPoint]:
-        """Return a pair's stored points, newest first; an unknown pair gives an empty list."""
+        """Return a pair's stored points of a type, newest first; an unknown pair gives an empty list."""
         check_feeder_id(feeder_id)
         with self.read_connection() as connection:
             columns = self.columns(connection, measurement)
@@ -196,6 +201,7 @@ class SqlStore(ParameterStore):
             query = (
                 sa.select(*columns)
                 .where(table.c.feeder_id == feeder_id, table.c.pair == pair)
+                .where(_is_of_type(table, model_type))
                 .order_by(table.c.time_ns.desc())
                 .limit(limit)
             )
@@ -207,18 +213,21 @@ class SqlStore(ParameterStore):
         pair: str,
         times_ns: Sequence[int],
         measurement: Measurement = MEASUREMENT,
+        model_type: ModelType = MODEL_TYPE,
     ) -> None:
         """Remove points of exactly these times in one transaction; see `ParameterStore.delete`."""
         check_feeder_id(feeder_id)
         if not times_ns or self.file_is_missing:
             return
         table = TABLES[measurement]
-        query = table.delete().where(*(table.c[name] == sa.bindparam(f"a_{name}") for name in _KEY))
+        query = table.delete().where(
+            table.c.feeder_id == feeder_id,
+            table.c.pair == pair,
+            table.c.time_ns == sa.bindparam("a_time_ns"),
+            _is_of_type(table, model_type),
+        )
         with self.write_connection(measurement) as connection:
-            connection.execute(
-                query,
-                [{"a_feeder_id": feeder_id, "a_pair": pair, "a_time_ns": t} for t in times_ns],
-            )
+            connection.execute(query, [{"a_time_ns": time_ns} for time_ns in times_ns])
 
     def close(self) -> None:
         """Free what is held; calling again does nothing."""
@@ -295,11 +304,25 @@ class SqlStore(ParameterStore):
         key = [table.c[name] == getattr(record, name) for name in _KEY]
         row = connection.execute(sa.select(table).where(*key)).mappings().one_or_none()
         if row is None:
+            self._check_other_type(connection, table, record)
             raise StoreError(f"{self.description}: {describe_key(record)} was not stored")
         if not self.read_point(row).holds(record):
             raise StoreConflictError(
                 f"{self.description}: {describe_key(record)} is already stored with other content "
                 "(is a second writer at work?)"
+            )
+
+    def _check_other_type(
+        self, connection: sa.Connection, table: sa.Table, record: ParameterRecord
+    ) -> None:
+        """Raise where a table of an earlier version holds another type's record under the same time."""
+        other = table.c.model_type
+        same_time = (table.c[n] == getattr(record, n) for n in _KEY if n != other.name)
+        found = connection.execute(sa.select(other).where(*same_time)).scalar_one_or_none()
+        if found is not None:
+            raise StoreConflictError(
+                f"{self.description}: {describe_key(record)} is already stored with other content, of model "
+                f"type {found}"
             )
 
     def _create_file(self, path: Path) -> None:
@@ -430,9 +453,15 @@ def _row_values(record: ParameterRecord) -> dict[str, object]:
     }
 
 
+def _is_of_type(table: sa.Table, model_type: ModelType) -> sa.ColumnElement[bool]:
+    """Return `schema.is_of_type` as a condition; a type that is missing is not FreqAI's."""
+    is_freqai = sa.func.coalesce(table.c.model_type, "") == FREQAI_MODEL_TYPE
+    return is_freqai if model_type == FREQAI_MODEL_TYPE else ~is_freqai
+
+
 @cache
 def _latest_query(
-    measurement: Measurement, names: tuple[str, ...], for_pairs: bool
+    measurement: Measurement, names: tuple[str, ...], model_type: ModelType, for_pairs: bool
 ) -> sa.Select[tuple[Any, ...]]:
     """Return the query for each pair's newest few points and its newest complete one.
 
@@ -446,7 +475,7 @@ def _latest_query(
     )
     marked = (
         sa.select(*columns, sa.case((is_complete, 1), else_=0).label("complete"))
-        .where(table.c.feeder_id == sa.bindparam("feeder_id"))
+        .where(table.c.feeder_id == sa.bindparam("feeder_id"), _is_of_type(table, model_type))
         .where(table.c.pair.in_(sa.bindparam("pairs", expanding=True)) if for_pairs else sa.true())
         .subquery("marked")
     )

@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.base import ParameterStore
 
 DEFAULT_STORE_FILE: Final = "feeder_params.sqlite"
@@ -36,7 +36,7 @@ _INFLUX_EXAMPLE: Final = "influxdb+http://host:8086?org=NAME"
 
 
 def choose_store_url(
-    option: str | None, environ: Mapping[str, str], settings: FeederSettings
+    option: str | None, environ: Mapping[str, str], settings: BotSettings
 ) -> tuple[str, str]:
     """Return the store's URL and where it came from, as shown in messages.
 

@@ -408,14 +408,15 @@ def test_write_pair_that_line_protocol_would_change_is_refused(fake_store, pair)
 
 def test_delete_asks_for_exactly_one_nanosecond_of_one_series(server, fake_store):
     """Start and stop are the record's own time to the last digit; the text goes before its record."""
-    server.answers += [ACCEPTED, ACCEPTED]
-    fake_store.delete(FEEDER, 'B"\\C', [1_795_262_400_000_000_007])
-    asked = [(path, json.loads(body)) for path, _, body in server.asked]
+    pair, time_ns = 'B"\\C', 1_795_262_400_000_000_007
+    server.answers += [stored(make_full_record(pair, time_ns)), ACCEPTED, ACCEPTED]
+    fake_store.delete(FEEDER, pair, [time_ns])
+    asked = [(path, json.loads(body)) for path, _, body in server.asked[1:]]
     moment = "2026-11-21T12:00:00.000000007Z"
     assert [(path, body["start"], body["stop"]) for path, body in asked] == [
         ("/api/v2/delete", moment, moment)
     ] * 2
-    tags = 'feeder_id="feeder120b" AND pair="B\\"\\\\C"'
+    tags = 'feeder_id="feeder120b" AND pair="B\\"\\\\C" AND model_type="lightgbm_quantile"'
     assert [body["predicate"] for _, body in asked] == [
         f'_measurement="{name}" AND {tags}'
         for name in (PROVENANCE_MEASUREMENTS[MEASUREMENT], MEASUREMENT)

@@ -136,7 +136,7 @@ def test_table_without_key_columns_is_corrupt(sqlite_backend, now):
     with store.write_connection() as connection:
         connection.execute(sa.schema.DropTable(TABLE))
         connection.exec_driver_sql(f"CREATE TABLE {TABLE.name} (pair TEXT)")
-    with pytest.raises(StoreCorruptError, match="no column feeder_id, time_ns"):
+    with pytest.raises(StoreCorruptError, match="no column feeder_id, model_type, time_ns"):
         store.latest(FEEDER, now=now)
 
 

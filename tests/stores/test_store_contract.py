@@ -19,6 +19,7 @@ from feeder_mixin.schema import (
     ParameterRecord,
     default_parameters,
 )
+from feeder_mixin.settings import FREQAI_MODEL_TYPE
 from feeder_mixin.stores.base import PASSED_OVER_LIMIT, Latest, load_stored_pairs
 from tests.builders import make_full_record
 
@@ -264,6 +265,49 @@ def test_candidate_alone_is_no_record(backend, store, now):
     store.write([make_full_record(feeder_id=backend.feeder)], CANDIDATES)
     assert store.latest(backend.feeder, now=now) == Latest()
     assert store.history(backend.feeder, PAIR) == []
+
+
+def make_freqai_record(backend, time_ns, **parameters):
+    """Return a record of the other model type."""
+    record = make_full_record(PAIR, time_ns, feeder_id=backend.feeder, **parameters)
+    return replace(record, model_type=FREQAI_MODEL_TYPE)
+
+
+def test_newer_record_of_other_model_type_hides_nothing(backend, store, now):
+    """However many records of the other type are newer, each reader gets the newest of its own."""
+    own = make_full_record(PAIR, now - 50, feeder_id=backend.feeder)
+    freqai = make_freqai_record(backend, now - 60, num_leaves=40)
+    newer = [make_freqai_record(backend, now - 59 + age) for age in range(PASSED_OVER_LIMIT + 2)]
+    store.write([own, freqai, *newer])
+    for pairs in (None, [PAIR]):
+        assert store.latest(backend.feeder, pairs, now=now) == Latest({PAIR: own})
+        latest = store.latest(backend.feeder, pairs, now=now, model_type=FREQAI_MODEL_TYPE)
+        assert latest == Latest({PAIR: newer[-1]})
+    assert [point.time_ns for point in store.history(backend.feeder, PAIR)] == [now - 50]
+    history = store.history(backend.feeder, PAIR, 2, model_type=FREQAI_MODEL_TYPE)
+    assert [point.build_record(backend.feeder) for point in history] == newer[:-3:-1]
+
+
+def test_record_of_other_model_type_alone_is_none(backend, store, now):
+    """A pair with records of the other type alone is a pair without a record."""
+    store.write([make_freqai_record(backend, now - 1)])
+    assert store.latest(backend.feeder, now=now) == Latest()
+    assert store.history(backend.feeder, PAIR) == []
+    assert load_stored_pairs(store, backend.feeder, now=now) == [PAIR]
+
+
+def test_model_type_is_part_of_the_key(backend, store, now):
+    """Two types may share pair and time: both are kept whole, and each is deleted alone."""
+    own = make_full_record(PAIR, now - 1, feeder_id=backend.feeder)
+    freqai = replace(make_freqai_record(backend, now - 1, num_leaves=40), provenance={"seed": 9})
+    store.write([own, freqai])
+    store.write([freqai, own])
+    assert store.latest(backend.feeder, now=now).records == {PAIR: own}
+    latest = store.latest(backend.feeder, now=now, model_type=FREQAI_MODEL_TYPE)
+    assert latest.records == {PAIR: freqai}
+    store.delete(backend.feeder, PAIR, [now - 1], model_type=FREQAI_MODEL_TYPE)
+    assert store.history(backend.feeder, PAIR, model_type=FREQAI_MODEL_TYPE) == []
+    assert store.latest(backend.feeder, now=now).records == {PAIR: own}
 
 
 def test_reads_of_unknown_feeder_or_pair_are_empty(backend, store, now):

@@ -20,7 +20,7 @@ from feeder_mixin.live.state.lock import running_bot_pid
 from feeder_mixin.live.state.stand_in import newest_status_path
 from feeder_mixin.live.state.status import Status, read_status
 from feeder_mixin.schema import parse_time_ns
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 RELOAD_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.1
@@ -103,7 +103,7 @@ class ReloadOutcome:
         }
 
 
-def reload_bot(settings: FeederSettings, timeout_s: float = RELOAD_TIMEOUT_S) -> ReloadOutcome:
+def reload_bot(settings: BotSettings, timeout_s: float = RELOAD_TIMEOUT_S) -> ReloadOutcome:
     """Make a feeder's running bot load its parameters anew, and return what came of it.
 
     A bot that is still starting is waited for. The signal goes only to a process that has the bot
@@ -131,7 +131,7 @@ def reload_bot(settings: FeederSettings, timeout_s: float = RELOAD_TIMEOUT_S) ->
     return ReloadOutcome(settings.feeder_id, pid, before, after, failure)
 
 
-def _not_running(settings: FeederSettings) -> str:
+def _not_running(settings: BotSettings) -> str:
     ran = "" if settings.status_path.exists() else ", and none ever ran here"
     return (
         f"no bot runs on {settings.state_dir}{ran}; nothing was sent. A bot loads the newest records "
@@ -143,7 +143,7 @@ def _not_running(settings: FeederSettings) -> str:
 class _Request:
     """One reload request to one process; every method raises `StateError` when it can't go on."""
 
-    settings: FeederSettings
+    settings: BotSettings
     pid: int
     deadline: float
 

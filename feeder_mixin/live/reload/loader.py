@@ -24,12 +24,13 @@ from feeder_mixin.schema import (
     default_parameters,
     format_time_ns,
     hash48,
-    mismatch_reason,
+    refusal,
 )
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings, FeederSettings
 from feeder_mixin.stores.base import MAX_AGE_DAYS, Latest
 from feeder_mixin.stores.masking import masked_store_url
 from feeder_mixin.stores.notes import group_notes, group_pairs
+from feeder_mixin.stores.other_type import load_other_type
 from feeder_mixin.stores.url import choose_store_url, open_store
 
 logger = logging.getLogger(__name__)
@@ -134,9 +135,9 @@ def load_parameters(
     started = time.perf_counter()
     url, origin = choose_store_url(None, environ, settings)
     description = f"{masked_store_url(url)} ({origin})"
-    error = None
+    error, of_other_type = None, dict[str, str]()
     try:
-        latest = _ask_store(settings, url, environ)
+        latest, of_other_type = _ask_store(settings, url, environ)
     # A wrong URL or token (SettingsError) ends a start: no copy would make it right.
     except StoreError as problem:
         if running is not None:
@@ -144,9 +145,12 @@ def load_parameters(
         latest, error = Latest(), str(problem)
     _say_unused(latest)
     usable, reasons = _sort_out(settings, latest, timeframe_s)
+    reasons |= of_other_type
     # A store whose records are all still to come said nothing: the clock is wrong, here or there.
     unsaid = {note.pair for note in latest.notes if note.field == "time"} - latest.expired.keys()
-    lost = set(settings.pairs) if error is not None else (reasons.keys() | unsaid) - usable.keys()
+    # Nor does one that knows the other model type alone say anything of a copy of this one.
+    unsure = (reasons.keys() | unsaid) - usable.keys() - of_other_type.keys()
+    lost = set(settings.pairs) if error is not None else unsure
     # At start only: later, what runs is as new as the copy, or newer.
     copies = load_last_good(settings, timeframe_s, lost) if running is None and lost else {}
     # Notes are newest first: reversed, the newest one of a pair is what stays.
@@ -177,7 +181,7 @@ def load_times(settings: FeederSettings, environ: Mapping[str, str]) -> dict[str
         When the store's URL or token is wrong.
     """
     url, _ = choose_store_url(None, environ, settings)
-    return _ask_store(settings, url, environ).times
+    return _ask_store(settings, url, environ)[0].times
 
 
 def _first_of(pair: str, *sources: Mapping[str, LoadedPair]) -> LoadedPair:
@@ -196,7 +200,7 @@ def _sort_out(
     reasons = {pair: note.reason for pair, note in latest.rejected.items()}
     reasons |= {pair: f"{pair}: {note.reason}" for pair, note in latest.incomplete.items()}
     for pair, record in latest.records.items():
-        reason = mismatch_reason(record, settings.label(timeframe_s))
+        reason = refusal(record, settings, timeframe_s)
         if reason is None:
             usable[pair] = record
         else:
@@ -206,7 +210,10 @@ def _sort_out(
     return usable, reasons
 
 
-def _ask_store(settings: FeederSettings, url: str, environ: Mapping[str, str]) -> Latest:
+def _ask_store(
+    settings: BotSettings, url: str, environ: Mapping[str, str]
+) -> tuple[Latest, dict[str, str]]:
+    """Return what the store has for the bot, and per pair why it has only another type's record."""
     with open_store(
         url,
         root=settings.root,
@@ -214,7 +221,8 @@ def _ask_store(settings: FeederSettings, url: str, environ: Mapping[str, str]) -
         environ=environ,
         timeout_s=STORE_TIMEOUT_S,
     ) as store:
-        return store.latest(settings.feeder_id, settings.pairs)
+        latest = store.latest(settings.feeder_id, settings.pairs, model_type=settings.model_type)
+        return latest, load_other_type(store, settings, settings.pairs, latest)
 
 
 TUNED_ON: Final = {
@@ -339,7 +347,7 @@ def load_last_good(
         age_days = (now_ns - saved_ns) / _DAY_NS
         if _is_too_old(settings, age_days):
             too_old[record.pair] = age_days
-        elif reason := mismatch_reason(record, settings.label(timeframe_s)):
+        elif reason := refusal(record, settings, timeframe_s):
             other[record.pair] = reason
         else:
             good[record.pair] = record

@@ -6,10 +6,10 @@ from feeder_mixin.live.state.last_good import read_last_good
 from feeder_mixin.live.state.stand_in import newest_status_path
 from feeder_mixin.live.state.status import read_status
 from feeder_mixin.schema import parse_time_ns
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 
-def load_versions_in_use(settings: FeederSettings) -> dict[str, set[int]]:
+def load_versions_in_use(settings: BotSettings) -> dict[str, set[int]]:
     """Return pair -> times of the records that are loaded, serve, or are the last good copy.
 
     Of the bot on this machine, or the last one that ran here; empty where none ever did.

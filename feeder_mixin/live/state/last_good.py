@@ -18,7 +18,7 @@ from feeder_mixin.documents import Count, checked
 from feeder_mixin.errors import SchemaError, StateError
 from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.schema import ParameterRecord, build_record
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 
 class _Entry(TypedDict):
@@ -35,7 +35,7 @@ class _Copy(TypedDict):
     records: dict[str, dict[str, object]]
 
 
-def save_last_good(settings: FeederSettings, records: Sequence[ParameterRecord]) -> None:
+def save_last_good(settings: BotSettings, records: Sequence[ParameterRecord]) -> None:
     """Keep the records that the store gave, for a start without it.
 
     Records of pairs that the store did not give this time stay as they are.
@@ -57,7 +57,7 @@ def save_last_good(settings: FeederSettings, records: Sequence[ParameterRecord])
     write_checked(settings.last_good_path, {"records": kept})
 
 
-def _usable_entries(settings: FeederSettings) -> dict[str, Any]:
+def _usable_entries(settings: BotSettings) -> dict[str, Any]:
     """Return the copy's readable entries; whoever loads the copy reports the others."""
     try:
         copy = _read(settings)
@@ -71,7 +71,7 @@ def _usable_entries(settings: FeederSettings) -> dict[str, Any]:
     return usable
 
 
-def read_last_good(settings: FeederSettings) -> list[tuple[ParameterRecord, int]] | None:
+def read_last_good(settings: BotSettings) -> list[tuple[ParameterRecord, int]] | None:
     """Return every kept record and when the store gave it (ns since the epoch); None without a copy.
 
     Raises
@@ -85,7 +85,7 @@ def read_last_good(settings: FeederSettings) -> list[tuple[ParameterRecord, int]
     return [_read_entry(settings, pair, entry) for pair, entry in copy.items()]
 
 
-def _read(settings: FeederSettings) -> dict[str, dict[str, object]] | None:
+def _read(settings: BotSettings) -> dict[str, dict[str, object]] | None:
     """Return pair -> kept entry, not looked at yet; None without a copy."""
     document = read_checked(settings.last_good_path)
     if document is None:
@@ -93,7 +93,7 @@ def _read(settings: FeederSettings) -> dict[str, dict[str, object]] | None:
     return checked(_Copy, document, lambda problem: _unusable(settings, problem))["records"]
 
 
-def _read_entry(settings: FeederSettings, pair: str, entry: object) -> tuple[ParameterRecord, int]:
+def _read_entry(settings: BotSettings, pair: str, entry: object) -> tuple[ParameterRecord, int]:
     """Return a kept record and when the store gave it, in nanoseconds since the epoch."""
     kept = checked(_Entry, entry, lambda problem: _unusable(settings, f"{pair}.{problem}"))
     try:
@@ -110,5 +110,5 @@ def _read_entry(settings: FeederSettings, pair: str, entry: object) -> tuple[Par
     return record, kept["saved_ns"]
 
 
-def _unusable(settings: FeederSettings, problem: str) -> StateError:
+def _unusable(settings: BotSettings, problem: str) -> StateError:
     return StateError(f"{settings.last_good_path} holds no records that can be used: {problem}")

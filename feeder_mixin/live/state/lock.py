@@ -20,7 +20,7 @@ import filelock
 from feeder_mixin.errors import BusyError, StateError
 from feeder_mixin.live.state.files import write_private
 from feeder_mixin.live.state.stand_in import find_stand_in, make_stand_in, remove_stand_in
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 LOCK_NAME: Final = "bot.lock"
 PID_NAME: Final = "bot.pid"
@@ -179,12 +179,12 @@ def _lock_in(state_dir: Path) -> BotLock:
     return BotLock(state_dir)
 
 
-def bot_lock(settings: FeederSettings) -> BotLock:
+def bot_lock(settings: BotSettings) -> BotLock:
     """Return this process's lock of a feeder: always the same one, not yet acquired."""
     return _lock_in(settings.state_dir.absolute())
 
 
-def is_bot_running(settings: FeederSettings) -> bool:
+def is_bot_running(settings: BotSettings) -> bool:
     """Return whether a process, this one included, has the feeder's bot lock.
 
     The bot is not disturbed, and one that is about to start waits out the probe.
@@ -197,7 +197,7 @@ def is_bot_running(settings: FeederSettings) -> bool:
     return _held_lock(settings) is not None
 
 
-def _held_lock(settings: FeederSettings) -> Path | None:
+def _held_lock(settings: BotSettings) -> Path | None:
     """Return the lock file that a bot holds: the state folder's or its stand-in's."""
     problem = None
     try:
@@ -234,7 +234,7 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def running_bot_pid(settings: FeederSettings) -> int | None:
+def running_bot_pid(settings: BotSettings) -> int | None:
     """Return the pid of the process that has the feeder's bot lock, None when no bot runs.
 
     The pid file alone is not believed (a killed bot leaves it, and its pid may belong to another
@@ -263,7 +263,7 @@ def running_bot_pid(settings: FeederSettings) -> int | None:
     return None
 
 
-def bot_started_s(settings: FeederSettings, pid: int) -> float:
+def bot_started_s(settings: BotSettings, pid: int) -> float:
     """Return when a running bot took its lock, in s since the epoch; else when its process began."""
     lock = _held_lock(settings)
     for path in () if lock is None else (lock.parent / PID_NAME,):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from feeder_mixin.errors import StateError
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - made safe by `_is_trusted`
 
@@ -63,7 +63,7 @@ def remove_stand_in(state_dir: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def newest_status_path(settings: FeederSettings) -> Path:
+def newest_status_path(settings: BotSettings) -> Path:
     """Return the status file that was written last: the state folder's or its stand-in's."""
     folder = find_stand_in(settings.state_dir)
     paths = [settings.status_path] + (

@@ -19,7 +19,7 @@ from feeder_mixin.documents import Amount, Count, Factor, ParameterValues, Time,
 from feeder_mixin.errors import StateError
 from feeder_mixin.live.state.files import write_private
 from feeder_mixin.live.state.stand_in import find_stand_in, make_stand_in
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 Source = Literal["store", "last_good", "default"]
 ModelState = Literal["none", "training", "ready", "stale"]
@@ -132,7 +132,7 @@ def write_status(path: Path, status: Status) -> None:
     write_private(path, text + "\n", durable=False)  # written twice in every reload
 
 
-def keep_status(settings: FeederSettings, status: Status) -> str | None:
+def keep_status(settings: BotSettings, status: Status) -> str | None:
     """Write `status` where it belongs, else into the stand-in; return what kept it from its place.
 
     Raises

@@ -29,6 +29,7 @@ COMPARED_METRICS: Final = (
     "context_hash",
     "feature_hash",
     "market_hash",
+    "target_hash",
 )
 """Metrics that say how good a set is and what it was tuned for; of the others any two sets differ."""
 

@@ -18,6 +18,7 @@ from feeder_mixin.schema import (
     format_time_ns,
     parse_time_ns,
 )
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.base import ParameterStore, StoredPoint, select_latest
 
 _EVER_DAYS: Final = 1e6
@@ -60,9 +61,9 @@ def parse_moment(option: str, text: str, now: int) -> Moment:
 
 
 def load_record_at(
-    store: ParameterStore, feeder_id: str, pair: str, moment: Moment
+    store: ParameterStore, settings: BotSettings, pair: str, moment: Moment
 ) -> ParameterRecord:
-    """Return the record shown as `moment`, else the newest one not after it.
+    """Return the record of the bot's model type shown as `moment`, else the newest one not after it.
 
     Of several shown alike it is the newest. Half-written points count only where `moment` names
     them.
@@ -72,9 +73,12 @@ def load_record_at(
     SettingsError
         When there is none, the one found is invalid, or the time is a candidate's.
     """
-    history = store.history(feeder_id, pair)
+    feeder_id, model_type = settings.feeder_id, settings.model_type
+    history = store.history(feeder_id, pair, model_type=model_type)
     points = [point for point in history if point.time_ns <= moment.last_ns]
-    found = select_latest(feeder_id, points, now=moment.last_ns, max_age_days=_EVER_DAYS)
+    found = select_latest(
+        feeder_id, points, now=moment.last_ns, max_age_days=_EVER_DAYS, model_type=model_type
+    )
     if note := found.rejected.get(pair):
         raise SettingsError(
             f"{pair}: the record of {format_time_ns(note.time_ns)} is invalid: {note.reason}"
@@ -85,7 +89,7 @@ def load_record_at(
     for note in found.notes:
         if note.time_ns >= moment.first_ns:
             raise SettingsError(f"{note}")
-    candidates = store.history(feeder_id, pair, measurement=CANDIDATES)
+    candidates = store.history(feeder_id, pair, measurement=CANDIDATES, model_type=model_type)
     if any(moment.first_ns <= point.time_ns <= moment.last_ns for point in candidates):
         raise SettingsError(
             f"{pair}: {moment.text} is the time of a candidate, a set that was refused; expected the "

@@ -1,7 +1,7 @@
 """What may be deleted from a store: old points that are not in use.
 
-``feeder prune`` calls this; nothing else ever deletes. What must stay true: each pair keeps its
-newest complete point, whatever its age, and its newest valid one.
+``feeder prune`` calls this; nothing else ever deletes. What must stay true: of each model type
+a pair keeps its newest complete point, whatever its age, and its newest valid one.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from feeder_mixin.schema import Measurement, missing_parameters, parameter_problems
+from feeder_mixin.settings import MODEL_TYPES, ModelType
 from feeder_mixin.stores.base import ParameterStore, StoredPoint, load_stored_pairs
 from feeder_mixin.stores.operations.transfer import MEASUREMENTS
 
 
 @dataclass(frozen=True, slots=True)
 class PrunablePoints:
-    """The points of one pair that may go, oldest first."""
+    """The points of one pair and model type that may go, oldest first."""
 
     measurement: Measurement
+    model_type: ModelType
     pair: str
     times_ns: tuple[int, ...]
 
@@ -42,11 +44,14 @@ def find_prunable(
     found = []
     for measurement in MEASUREMENTS:
         for pair in load_stored_pairs(store, feeder_id, measurement, now=now):
-            points = store.history(feeder_id, pair, measurement=measurement)
-            kept = _newest(points, now).union(in_use.get(pair, ()))
-            times = sorted({p.time_ns for p in points if p.time_ns < before_ns} - kept)
-            if times:
-                found.append(PrunablePoints(measurement, pair, tuple(times)))
+            for model_type in MODEL_TYPES:
+                points = store.history(
+                    feeder_id, pair, measurement=measurement, model_type=model_type
+                )
+                kept = _newest(points, now).union(in_use.get(pair, ()))
+                times = sorted({p.time_ns for p in points if p.time_ns < before_ns} - kept)
+                if times:
+                    found.append(PrunablePoints(measurement, model_type, pair, tuple(times)))
     return found
 
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.schema import ParameterRecord, format_time_ns, mismatch_reason
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.schema import ParameterRecord, format_time_ns, refusal
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.operations.point_in_time import Moment, load_record_at
 
@@ -60,7 +60,7 @@ class RollbackStep:
 
 
 def plan_rollback(
-    settings: FeederSettings,
+    settings: BotSettings,
     store: ParameterStore,
     pairs: Sequence[str],
     moment: Moment,
@@ -73,15 +73,15 @@ def plan_rollback(
     SettingsError
         When a pair has no record that it could go back to: one line for each such pair.
     """
-    latest = store.latest(settings.feeder_id, pairs)
+    latest = store.latest(settings.feeder_id, pairs, model_type=settings.model_type)
     steps, problems = [], []
     for pair in pairs:
         try:
-            target = load_record_at(store, settings.feeder_id, pair, moment)
+            target = load_record_at(store, settings, pair, moment)
         except SettingsError as error:
             problems.append(str(error))
             continue
-        reason = mismatch_reason(target, settings.label(timeframe_s))
+        reason = refusal(target, settings, timeframe_s)
         if reason is not None:
             problems.append(f"{reason} (the record of {format_time_ns(target.time_ns)})")
         steps.append(RollbackStep(target, latest.records.get(pair)))

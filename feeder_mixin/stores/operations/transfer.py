@@ -24,7 +24,8 @@ from feeder_mixin.schema import (
     ParameterRecord,
     parse_time_ns,
 )
-from feeder_mixin.stores.base import Note, ParameterStore, load_stored_pairs
+from feeder_mixin.settings import MODEL_TYPES
+from feeder_mixin.stores.base import Note, ParameterStore, StoredPoint, load_stored_pairs
 
 MEASUREMENTS: Final[tuple[Measurement, ...]] = (MEASUREMENT, CANDIDATES)
 
@@ -99,7 +100,7 @@ def load_dump(
     for measurement in MEASUREMENTS:
         wanted = load_stored_pairs(store, feeder_id, measurement) if pairs is None else pairs
         for pair in wanted:
-            for point in store.history(feeder_id, pair, measurement=measurement):
+            for point in _load_points(store, feeder_id, pair, measurement):
                 try:
                     record = point.build_record(feeder_id)
                 except SchemaError as error:
@@ -108,6 +109,17 @@ def load_dump(
                     copy.entries.append(Entry(measurement, record))
     copy.entries.sort(key=lambda one: (one.record.time_ns, one.record.pair, one.measurement))
     return copy
+
+
+def _load_points(
+    store: ParameterStore, feeder_id: str, pair: str, measurement: Measurement
+) -> list[StoredPoint]:
+    """Return a pair's points of every model type."""
+    return [
+        point
+        for model_type in MODEL_TYPES
+        for point in store.history(feeder_id, pair, measurement=measurement, model_type=model_type)
+    ]
 
 
 def format_line(entry: Entry) -> str:
@@ -133,7 +145,7 @@ def read_lines(lines: Iterable[str], feeder_ids: Iterable[str]) -> StoreDump:
     """
     wanted, copy = set(feeder_ids), StoreDump()
     problems: list[str] = []
-    seen: dict[tuple[str, str, str, int], tuple[int, ParameterRecord]] = {}
+    seen: dict[tuple[str, str, str, str, int], tuple[int, ParameterRecord]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -143,7 +155,8 @@ def read_lines(lines: Iterable[str], feeder_ids: Iterable[str]) -> StoreDump:
             problems.append(f"line {number}: {error}")
             continue
         record = entry.record
-        key = (entry.measurement, record.feeder_id, record.pair, record.time_ns)
+        place = (entry.measurement, record.feeder_id, record.pair)
+        key = (*place, record.model_type, record.time_ns)
         first_number, first = seen.setdefault(key, (number, record))
         if not first.same_content(record):
             problems.append(

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import filelock
 
 from feeder_mixin.errors import BusyError, TuningError
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 
 @contextmanager
-def feeder_lock(settings: FeederSettings) -> Iterator[None]:
+def feeder_lock(settings: BotSettings) -> Iterator[None]:
     """Hold the feeder's optimizer lock, or raise `BusyError` that says who holds it.
 
     The kernel releases it when the process dies, however it dies.
