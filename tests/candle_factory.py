@@ -1,6 +1,7 @@
 """Random candles that look like a market: what tests use where real ones are not needed."""
 
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,8 @@ def make_candles(
     index = pd.date_range(start, periods=n, freq=f"{timeframe_s}s", tz="UTC", name="date")
     hour = (index.hour + index.minute / 60).to_numpy()
     shocks = random.normal(size=n) * 0.05
-    cluster = np.empty(n)
-    level = 0.0
-    for i in range(n):
-        level = 0.995 * level + shocks[i]
-        cluster[i] = level
+    levels = accumulate(shocks.tolist(), lambda level, shock: 0.995 * level + shock)
+    cluster = np.fromiter(levels, np.float64, n)
     volatility = 1e-3 * np.exp(cluster + 0.5 * np.sin(2 * np.pi * (hour - 9) / 24))
     steps = volatility * random.standard_t(5, size=n)
     close = price * np.exp(np.cumsum(steps))

@@ -23,7 +23,7 @@ from feeder_mixin.live.train import walkforward
 from feeder_mixin.live.train.models import ModelStore
 from feeder_mixin.live.train.trainer import Trainer, make_trainer
 from feeder_mixin.market.features import tail_candles
-from feeder_mixin.model import quantile
+from feeder_mixin.model import quantile, scale
 from feeder_mixin.schema import ParameterRecord, default_parameters, hash48
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.sql import SqlStore
@@ -33,7 +33,10 @@ from tests.candle_factory import make_candles, write_candles
 BTC, ETH, SOL = PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")
 STEP_S = 300
 HORIZON = 6
-N_CANDLES = 11_000
+DAY = 288
+LAST_MIDNIGHT = 26 * DAY
+N_CANDLES = LAST_MIDNIGHT + 56
+"""The features look back two weeks at least and three at most: the last models know of all of that."""
 FRAME = 499
 LONG = {"side": 1.0}
 
@@ -118,6 +121,7 @@ class World:
     root: Path
     candles: dict[str, pd.DataFrame]
     datadir: Path
+    _served: dict[tuple[object, ...], PairSnapshot] = field(default_factory=dict)
 
     def settings(self, userdir: Path | None = None, **feeder: Any) -> FeederSettings:
         """Return the feeder's settings; models and state in `userdir`."""
@@ -138,6 +142,13 @@ class World:
         """Return a folder of models that tests of one context share: no fit is done twice."""
         return self.root / f"models-{hash48(*settings.context_pairs):x}"
 
+    def share_backtest_models(self, settings: FeederSettings) -> None:
+        """Let a backtest find what other tests fitted: a model's name tells all it depends on."""
+        shared = self.model_dir(settings)
+        shared.mkdir(exist_ok=True)
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        (settings.state_dir / "backtest_models").symlink_to(shared)
+
     def trainer(self, folder: DataFolder, model_dir: Path | None = None) -> Trainer:
         """Return a trainer over all candles of a folder."""
         until_s = open_s(self.candles[ETH], -1)
@@ -152,6 +163,15 @@ class World:
         generation: int = 1,
     ) -> PairSnapshot:
         """Return a pair's snapshot with a model at each cut, in force from there."""
+        s = folder.settings
+        key = (folder.datadir, s.side, s.context_pairs, repr(loaded), cuts_s, generation)
+        if key not in self._served:
+            self._served[key] = self._serve(folder, loaded, cuts_s, generation)
+        return self._served[key]
+
+    def _serve(
+        self, folder: DataFolder, loaded: LoadedPair, cuts_s: tuple[int, ...], generation: int
+    ) -> PairSnapshot:
         trainer = self.trainer(folder)
         joined = folder.load_joined(loaded.pair, None)
         assert joined is not None
@@ -167,7 +187,7 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Give the market: 38 days of 5m candles, from which nothing is ever taken away."""
+    """Give the market: 26 days of 5m candles, from which nothing is ever taken away."""
     root = tmp_path_factory.mktemp("world")
     candles = {pair: make_candles(N_CANDLES, seed) for seed, pair in enumerate(PAIRS, 11)}
     return World(root, candles, write_candles(root / "data", candles))
@@ -180,8 +200,9 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _few_pooled_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grow few pooled trees: most of a fit's time, and all ways here take the same ones."""
+def _small_shared_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit a scale on few rows, and few pooled trees: most of a fit's time, and alike on all ways."""
+    monkeypatch.setattr(scale, "MIN_ROWS", 300)
     monkeypatch.setattr(quantile, "POOLED_TREES", 8)
 
 

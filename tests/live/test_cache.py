@@ -16,7 +16,7 @@ from feeder_mixin.live.serve.snapshot import PairSnapshot, ParameterCache, Servi
 from feeder_mixin.live.train.models import TrainedModel
 from tests.live.conftest import BTC, ETH, SOL, STEP_S, loaded_pair
 
-N_SWAPS = 1_000
+N_SWAPS = 300
 PAIRS = tuple(f"P{i}/USDT:USDT" for i in range(8))
 
 
@@ -119,7 +119,7 @@ class _Stress:
 
 
 @pytest.mark.usefixtures("_switch_often")
-def test_readers_during_1000_swaps_never_see_a_mixture():
+def test_readers_during_hundreds_of_swaps_never_see_a_mixture():
     """No reader sees parameters of one generation with a model of another, or half a swap."""
     run = _Stress()
     readers = [threading.Thread(target=run.read) for _ in range(3)]

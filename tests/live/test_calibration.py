@@ -334,7 +334,7 @@ def test_calibration_is_written_when_a_candle_came_and_the_pause_is_over(fresh, 
 def test_file_written_while_candles_are_served_is_whole_at_any_moment(fresh, tmp_path):
     """One thread serves, another writes: every file is a moment that really was."""
     path = tmp_path / "calibration.json"
-    n_pairs, last = 20, 250
+    n_pairs, last = 6, 250
     feeds = [Feed(make_rows(last + 1, i), make_raw(last + 1, i), fresh()) for i in range(n_pairs)]
     shared = feeds[0].calibration
     seen, errors, is_over = [], [], threading.Event()

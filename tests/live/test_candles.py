@@ -201,36 +201,36 @@ def test_damaged_file_at_start_leaves_the_hosts_candles_and_is_said(world, tmp_p
 def test_gap_is_none_where_disk_and_host_touch_or_overlap(world, tmp_path):
     """The host's first candle right behind the disk's last is no gap."""
     candles = world.candles[ETH]
-    for n_disk in (9_000, 8_501):
+    for n_disk in (7_000, 6_501):
         datadir = world.write(tmp_path / str(n_disk), n_disk, (ETH,))
         tails = LiveTails(world.folder(datadir=datadir), KEEP)
-        tails.take(ETH, host_frame(candles.iloc[:9_000]))
+        tails.take(ETH, host_frame(candles.iloc[:7_000]))
         assert tails.gap(ETH) is None
 
 
 def test_gap_names_its_first_missing_and_first_known_candle(world, tmp_path):
     """From the first candle that is nowhere to the first that the host has."""
     candles = world.candles[ETH]
-    datadir = world.write(tmp_path / "data", 8_500, (ETH,))
+    datadir = world.write(tmp_path / "data", 6_500, (ETH,))
     tails = LiveTails(world.folder(datadir=datadir), KEEP)
-    tails.take(ETH, host_frame(candles.iloc[:9_000]))
-    first, known = open_text(open_s(candles, 8_500)), open_text(open_s(candles, 8_501))
+    tails.take(ETH, host_frame(candles.iloc[:7_000]))
+    first, known = open_text(open_s(candles, 6_500)), open_text(open_s(candles, 6_501))
     assert tails.gap(ETH) == f"candles from {first} to {known}"
 
 
 def test_hole_inside_the_live_candles_is_a_gap_and_filled_by_a_repair(world, tmp_path):
     """A bot that was away for longer than the host's frame says so, and can be mended."""
     candles = world.candles[ETH]
-    datadir = world.write(tmp_path / "data", 8_100, (ETH,))
+    datadir = world.write(tmp_path / "data", 6_100, (ETH,))
     tails = LiveTails(world.folder(datadir=datadir), KEEP)
-    tails.take(ETH, host_frame(candles.iloc[:8_200]))
+    tails.take(ETH, host_frame(candles.iloc[:6_200]))
     assert tails.gap(ETH) is None
-    tails.take(ETH, host_frame(candles.iloc[:9_000]))
-    first, known = open_text(open_s(candles, 8_200)), open_text(open_s(candles, 8_501))
+    tails.take(ETH, host_frame(candles.iloc[:7_000]))
+    first, known = open_text(open_s(candles, 6_200)), open_text(open_s(candles, 6_501))
     assert tails.gap(ETH) == f"candles from {first} to {known}"
-    world.write(tmp_path / "data", 8_990, (ETH,))
+    world.write(tmp_path / "data", 6_990, (ETH,))
     tails.repair(ETH)
-    repaired, _ = tails.take(ETH, host_frame(candles.iloc[:9_001]))
+    repaired, _ = tails.take(ETH, host_frame(candles.iloc[:7_001]))
     assert repaired.n_missing == 0
     assert tails.gap(ETH) is None
 
@@ -255,19 +255,19 @@ def test_folder_that_ends_long_ago_is_a_gap_from_its_end_and_no_damage(world, tm
 def test_repair_fills_the_gap_at_the_next_candle(world, tmp_path):
     """What a download brought is taken over by the bot's own thread, once."""
     candles = world.candles[ETH]
-    datadir = world.write(tmp_path / "data", 8_400, (ETH,))
+    datadir = world.write(tmp_path / "data", 6_400, (ETH,))
     tails = LiveTails(world.folder(datadir=datadir), KEEP)
-    tail, _ = tails.take(ETH, host_frame(candles.iloc[:9_000]))
+    tail, _ = tails.take(ETH, host_frame(candles.iloc[:7_000]))
     assert tail.n_missing > 0
-    world.write(tmp_path / "data", 8_990, (ETH,))
+    world.write(tmp_path / "data", 6_990, (ETH,))
     tails.repair(ETH)
     assert tails.tails[ETH] is tail
-    repaired, changed = tails.take(ETH, host_frame(candles.iloc[:9_001]))
+    repaired, changed = tails.take(ETH, host_frame(candles.iloc[:7_001]))
     assert changed
     assert repaired.n_missing == 0
     assert tails.gap(ETH) is None
-    assert repaired.frame().iloc[-KEEP:].equals(candles.iloc[9_001 - KEEP : 9_001])
-    _, changed = tails.take(ETH, host_frame(candles.iloc[:9_002]))
+    assert repaired.frame().iloc[-KEEP:].equals(candles.iloc[7_001 - KEEP : 7_001])
+    _, changed = tails.take(ETH, host_frame(candles.iloc[:7_002]))
     assert not changed
 
 

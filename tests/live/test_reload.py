@@ -630,7 +630,7 @@ def test_changed_context_drops_neither_models_nor_what_was_served(world, tmp_pat
     folder = world.folder(settings)
     cut_s = int(time.time()) // 86_400 * 86_400
     (serving,) = world.serve(
-        folder, loaded_pair(ETH), (open_s(world.candles[ETH], 9_000),)
+        folder, loaded_pair(ETH), (open_s(world.candles[ETH], 7_000),)
     ).servings
     assert serving.model.misfits(settings) == []
     other = replace(settings, context_pairs=tuple(sorted(PAIRS)), train_days=90.0)

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ from tests.candle_factory import write_candles
 from tests.live.conftest import (
     BTC,
     ETH,
+    FRAME,
     HORIZON,
+    LAST_MIDNIGHT,
     N_CANDLES,
     PAIRS,
     SOL,
@@ -36,14 +39,21 @@ from tests.live.conftest import (
     same,
 )
 
-LAST = 10_960
+LAST = LAST_MIDNIGHT + 16
 FIRST_MODEL = 4_320  # the first midnight that has the least rows: 200 candles after the warm-up
 VERSION_NS = 1_795_000_000 * 10**9
 
 
 @pytest.fixture
-def walk(world, tmp_path, write_store):
-    """Give a function that makes a backtest of a feeder on records of all pairs."""
+def walk(world, tmp_path, fitting_walk):
+    """Give a function that makes a backtest of a feeder; it may find models of other tests."""
+    world.share_backtest_models(world.settings(tmp_path / "user_data"))
+    return fitting_walk
+
+
+@pytest.fixture
+def fitting_walk(world, tmp_path, write_store):
+    """Give a function that makes a backtest, on records of all pairs, that fits its own models."""
     write_store(*(market_record(pair, VERSION_NS, num_leaves=20) for pair in PAIRS))
 
     def make(datadir=None, **feeder):
@@ -53,7 +63,7 @@ def walk(world, tmp_path, write_store):
     return make
 
 
-def frame_of(world, pair, last=LAST, length=499):
+def frame_of(world, pair, last=LAST, length=FRAME):
     """Return the frame that ends at a candle."""
     return host_frame(world.candles[pair].iloc[: last + 1], length)
 
@@ -61,7 +71,7 @@ def frame_of(world, pair, last=LAST, length=499):
 def test_truncating_later_candles_changes_nothing(world, walk, tmp_path):
     """A candle's value in a short backtest is that in a long one, bit for bit the same model."""
     long = walk().predict(ETH, frame_of(world, ETH, N_CANDLES - 1, 600))
-    for last in (LAST, 10_944, 10_943, 10_800):
+    for last in (LAST, LAST_MIDNIGHT, LAST_MIDNIGHT - 1, LAST_MIDNIGHT - 144):
         short = walk().predict(ETH, frame_of(world, ETH, last, 300))
         both = np.isin(long.opens_s, short.opens_s)
         assert same(long.q[both], short.q[np.isin(short.opens_s, long.opens_s)])
@@ -87,30 +97,35 @@ def test_later_candles_of_other_values_change_nothing(world, walk, tmp_path):
 def test_one_object_for_growing_and_shrinking_frames_gives_each_its_own(world, walk):
     """lookahead-analysis asks one strategy for many frames, in any order."""
     kept = walk()
-    for pair, last in ((ETH, 10_900), (BTC, LAST), (ETH, LAST), (ETH, 10_900)):
+    for pair, last in ((ETH, LAST - 60), (BTC, LAST), (ETH, LAST), (ETH, LAST - 60)):
         got = kept.predict(pair, frame_of(world, pair, last))
         assert same(got.q, walk().predict(pair, frame_of(world, pair, last)).q)
 
 
-def test_model_is_in_force_at_its_cut(world, walk, cuts_s):
+def test_model_is_in_force_at_its_cut(world, fitting_walk, tmp_path, cuts_s):
     """Every candle goes by the last grid point at or before its open; the first ones, too."""
-    columns = walk().predict(ETH, frame_of(world, ETH))
+    columns = fitting_walk().predict(ETH, frame_of(world, ETH))
     assert np.isfinite(columns.q).all()
     assert (columns.generation == 1).all()
     before = [cuts_s[0] - 2 * DAY_S, cuts_s[0] - DAY_S]  # what calibrates the first one
-    assert cuts_of(walk()) == [*before, *cuts_s]
+    assert cuts_of(model_folder(world, tmp_path)) == [*before, *cuts_s]
 
 
-def cuts_of(walk: WalkForward) -> list[int]:
+def model_folder(world: World, tmp_path) -> Path:
+    """Return where a backtest of `fitting_walk` keeps its models."""
+    return world.settings(tmp_path / "user_data").state_dir / "backtest_models"
+
+
+def cuts_of(folder: Path) -> list[int]:
     """Return the cuts for which there is a model of ETH."""
-    return sorted(int(p.stem.split("-")[1]) for p in walk._model_dir.glob("ETH*.json"))
+    return sorted(int(p.stem.split("-")[1]) for p in folder.glob("ETH*.json"))
 
 
-def test_retraining_grid_follows_the_setting(world, walk, cuts_s):
+def test_retraining_grid_follows_the_setting(world, fitting_walk, tmp_path, cuts_s):
     """With retrain_hours 12 there are twice as many models, at noon and midnight UTC."""
-    walk(retrain_hours=12.0).predict(ETH, frame_of(world, ETH, LAST, 200))
+    fitting_walk(retrain_hours=12.0).predict(ETH, frame_of(world, ETH, LAST, 200))
     first = cuts_s[1] - 2 * DAY_S
-    assert cuts_of(walk()) == [
+    assert cuts_of(model_folder(world, tmp_path)) == [
         *range(first, cuts_s[1], 43_200),
         cuts_s[1],
         cuts_s[1] + 43_200,
@@ -193,7 +208,7 @@ def test_record_tuned_on_candles_of_the_frame_is_said_to_be_in_sample(
     write_store(market_record(ETH, VERSION_NS + 1, metrics={"candles_to_s": until}))
     walk().predict(ETH, frame_of(world, ETH))
     (line,) = [r.getMessage() for r in caplog.records if "in-sample" in r.getMessage()]
-    assert line.startswith(f"Parameters of {ETH} were tuned on candles up to 2025-11-08T00:30Z")
+    assert line.startswith(f"Parameters of {ETH} were tuned on candles up to 2025-10-27T00:30Z")
 
 
 def test_record_that_beats_no_rule_is_never_safe(world, walk, write_store):
@@ -224,16 +239,16 @@ def test_store_is_asked_once(world, walk, caplog):
     assert len(lines) == 1
 
 
-def test_models_that_nobody_used_for_a_week_are_deleted(world, walk):
+def test_models_that_nobody_used_for_a_week_are_deleted(world, fitting_walk, tmp_path):
     """Backtests do not fill the disk; what this one needs stays or is made again."""
-    walk().predict(ETH, frame_of(world, ETH, LAST, 50))
-    folder = walk()._model_dir
+    fitting_walk().predict(ETH, frame_of(world, ETH, LAST, 50))
+    folder = model_folder(world, tmp_path)
     stale, fresh = folder / "stale.json", folder / "fresh.json"
     for path, age_days in ((stale, 8), (fresh, 6)):
         path.write_text("{}", encoding="utf-8")
         then = time.time() - age_days * 86_400
         os.utime(path, (then, then))
-    walk().predict(ETH, frame_of(world, ETH, LAST, 50))
+    fitting_walk().predict(ETH, frame_of(world, ETH, LAST, 50))
     assert (stale.exists(), fresh.exists()) == (False, True)
 
 
@@ -283,7 +298,7 @@ def test_value_does_not_hang_on_where_the_frame_begins(world, walk, length):
     """What recursive-analysis looks for: a longer past changes no candle."""
     whole = walk().predict(ETH, frame_of(world, ETH))
     other = walk().predict(ETH, frame_of(world, ETH, LAST, length))
-    n = min(length, 499)
+    n = min(length, FRAME)
     assert same(other.q[-n:], whole.q[-n:])
 
 
