@@ -74,8 +74,8 @@ coverage: $(READY)  ## what the fast tests run, line by line: a report, not a ba
 	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" --cov --cov-report=term --cov-report=html $(ARGS)
 	@echo "Line by line: build/coverage/html/index.html"
 
-test-slow: $(READY)  ## slow tests: whole runs on real candles, kills, many seeds
-	$(BIN)/pytest -q -m slow $(ARGS)
+test-slow: $(READY)  ## slow tests: whole runs on real candles, kills, many seeds and examples
+	$(BIN)/pytest -q -m "slow or hypothesis" --hypothesis-profile=thorough $(ARGS)
 
 test-services: $(READY)  ## tests that need a server (FEEDER_TEST_POSTGRES_URL, FEEDER_TEST_INFLUX_URL/_TOKEN/_ORG)
 	$(BIN)/pytest -q -m external_service $(ARGS)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from feeder_mixin.market.candles import load_candles
 from tests import candle_factory
+from tests.strategies import FAST_EXAMPLES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATADIR = REPOSITORY.parent / "shared" / "data" / "binance"
@@ -29,10 +30,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup starts what it runs so
 # How fast a machine draws examples says nothing about the code: other work on it made tests fail.
-settings.register_profile(
-    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("any-machine")
+ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", ANY_MACHINE, max_examples=FAST_EXAMPLES)
+settings.register_profile("thorough", ANY_MACHINE, max_examples=20 * FAST_EXAMPLES)
+settings.load_profile("fast")  # `make test-slow` names the other one
 LONG_FIRST = ("e2e", "tune", "live")
 """Folders of the modules that take longest: the small ones then even out pytest's two workers."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)

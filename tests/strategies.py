@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
@@ -14,6 +15,15 @@ from feeder_mixin.schema import (
     Parameter,
     ParameterRecord,
 )
+
+FAST_EXAMPLES = 25
+"""How many examples a property has in the fast tests; `make test-slow` draws twenty times as many."""
+
+
+def examples(fast: int) -> settings:
+    """Return the settings of a property whose examples take long: `fast` of them in the fast tests."""
+    return settings(max_examples=fast * settings.default.max_examples // FAST_EXAMPLES)
+
 
 pairs = st.sampled_from(("BTC/USDT:USDT", "1000PEPE/USDT:USDT", "ETH/USDT"))
 feeder_ids = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)

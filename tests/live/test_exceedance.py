@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.live.serve.candles import from_frame
@@ -16,6 +16,7 @@ from feeder_mixin.market.candles import COLUMNS
 from tests.candle_factory import make_candles
 from tests.live.conftest import ETH, HORIZON, STEP_S, LiveRun, loaded_pair, open_s
 from tests.oracles.market import excursion
+from tests.strategies import examples
 
 CANDLES = make_candles(400, 5)[list(COLUMNS)]
 
@@ -31,7 +32,7 @@ def make_served(candles, rng, holes: int) -> SafetyColumns:
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 400), st.integers(0, 60))
 @pytest.mark.parametrize("side", ["long", "short"])
-@settings(max_examples=12, deadline=None)
+@examples(8)
 def test_exceedance_is_that_of_counting_candle_by_candle(side, seed, n, holes):
     """Only candles of the last day whose horizon is over and known, with what was served there."""
     rng = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import StateError
@@ -44,7 +44,6 @@ def read_only(tmp_path):
 
 
 @given(documents)
-@settings(max_examples=60)
 def test_checked_document_read_back_is_the_one_written(tmp_path_factory, document):
     """Whatever JSON holds comes back to the last digit."""
     path = tmp_path_factory.mktemp("state") / "document.json"

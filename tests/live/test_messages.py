@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import StoreUnavailableError
@@ -188,7 +188,6 @@ def test_start_says_a_store_that_is_down_and_rejected_pairs_only(messages, sent)
     st.lists(st.text(max_size=600), min_size=1, max_size=40),
     st.lists(st.text(max_size=5_000), min_size=1, max_size=6),
 )
-@settings(deadline=None)  # of a loaded machine
 def test_every_message_is_markdown_that_telegram_takes(reasons, errors):
     """Below 4,096 characters, code spans closed on their line, no mark outside of them."""
     sent: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -92,7 +92,6 @@ def expected_of(status: dict) -> Samples:
 
 
 @given(statuses)
-@settings(max_examples=40, deadline=None)
 def test_every_sample_is_the_status_files_value_and_none_is_missing(status):
     """Through text and parser, for any status that a bot, or one of an earlier version, writes."""
     assert samples_of(BotFacts(status["feeder_id"], True, status, 5.5, 3.25)) == expected_of(status)

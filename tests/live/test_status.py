@@ -6,7 +6,7 @@ import json
 import stat
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import StateError
@@ -76,7 +76,6 @@ statuses = st.fixed_dictionaries(
 
 
 @given(statuses)
-@settings(max_examples=60)
 def test_status_read_back_is_the_one_written(tmp_path_factory, status):
     """Every value of every key comes back."""
     path = tmp_path_factory.mktemp("state") / "status.json"

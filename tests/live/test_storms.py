@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.live.serve.snapshot import ParameterCache
@@ -18,6 +18,7 @@ from feeder_mixin.live.train.due import DueFits
 from feeder_mixin.live.train.models import TrainedModel
 from feeder_mixin.schema import hash48
 from tests.live.conftest import loaded_pair, market_settings
+from tests.strategies import examples
 
 BEGIN_S = 1_764_000_000.0
 
@@ -134,7 +135,7 @@ def storms(draw) -> tuple[int, float, list[Reload]]:
 
 
 @given(storms())
-@settings(max_examples=50, deadline=None)
+@examples(15)
 def test_storm_of_reloads_lets_every_pair_move_on_and_ends_with_the_newest_values(
     tmp_path_factory, storm
 ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.market.context import FeatureContext
@@ -51,7 +51,6 @@ def values(there):
 
 
 @given(runs=holes)
-@settings(max_examples=60, deadline=None)
 def test_hole_on_disk_is_what_the_host_makes_of_it(day, runs):
     """Bot and backtest see one market: a hole of any length reads like the host's flat candles."""
     holed = with_holes(day, runs)
@@ -62,7 +61,6 @@ def test_hole_on_disk_is_what_the_host_makes_of_it(day, runs):
 
 
 @given(runs=holes, stop=st.integers(1, 400))
-@settings(max_examples=60, deadline=None)
 def test_later_candles_change_no_bridge(day, runs, stop):
     """What a candle counts as hangs on earlier ones alone; missing at the end may still come."""
     holed = with_holes(day, runs)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import CandleError
@@ -29,11 +29,11 @@ from feeder_mixin.market.holes import MAX_BRIDGE_CANDLES
 from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.market.windows import rolling_extreme, rolling_mean
 from tests.candle_factory import make_candles
+from tests.strategies import examples
 
 BTC, ETH, SOL, XRP, BNB = (f"{name}/USDT:USDT" for name in ("BTC", "ETH", "SOL", "XRP", "BNB"))
 HORIZON = 30
 FEATURES = ["atr_ratio", *TABLE_FEATURES]
-quick = settings(max_examples=25, deadline=None)
 
 
 def utc(text):
@@ -75,7 +75,6 @@ gaps_near_the_end = st.lists(st.tuples(st.integers(0, 8_900), st.integers(1, 60)
     last=st.sampled_from((1, 2, 7, 300)),
     horizon=st.sampled_from((1, 2, 30, 288)),
 )
-@settings(quick, max_examples=60)
 def test_own_features_of_a_tail_equal_those_of_all_candles(rough, gaps, stop, last, horizon):
     """The last rows, from all candles or from as many as a tail needs, are those of all rows."""
     candles = with_gaps(rough, gaps).iloc[:stop]
@@ -111,7 +110,6 @@ def test_vol_horizon_alone_equals_the_column(rough):
     window=st.integers(1, 17),
     count=st.integers(1, 45),
 )
-@quick
 def test_rolling_windows_equal_pandas(values, window, count):
     """Means and extremes are those of pandas, NaN where a window is short or holds a NaN."""
     values = np.array(values, np.float64)
@@ -161,6 +159,8 @@ class Calendar:
 
 
 AUTUMN = ("2025-11-01 04:00", "2025-11-02 05:30", "2025-11-02 06:30", "2025-11-03 05:00")
+AROUND = (-2, -1, 0, 1, 6, 11, 12, 13, 15, 288)
+"""Rows after a moment: before it, in and at the end of an hour of 5m candles, a day later."""
 SPRING = ("2026-03-07 05:00", "2026-03-08 06:55", "2026-03-08 07:00", "2026-03-15 07:00")
 
 
@@ -203,7 +203,6 @@ def assert_context_tail_equal(calendar, start, stop):
 
 
 @given(data=st.data(), length=st.sampled_from((1, 2, 13, 300)))
-@quick
 def test_context_features_of_a_tail_equal_those_of_all_candles(calendar, data, length):
     """Wherever history ends, its last rows are those of all candles."""
     stop = data.draw(st.integers(length, len(calendar.shared)))
@@ -216,7 +215,7 @@ def test_context_features_of_a_tail_where_clocks_change_equal_those_of_all(calen
     for moment in calendar.moments:
         first = int(calendar.shared.index.searchsorted(moment))
         there = range(len(calendar.shared) - length)
-        for start in {*range(first - 2, first + 16), first + 288}.intersection(there):
+        for start in {first + rows for rows in AROUND}.intersection(there):
             assert_context_tail_equal(calendar, start, start + length)
     rows = calendar.shared.loc[calendar.moments[0] :]
     assert (rows[["ny_profile_20", "ny_profile_weekday"]] != 0).to_numpy().mean() > 0.9
@@ -304,7 +303,7 @@ def test_context_tail_that_forgot_old_candles_equals_the_market(timeframe_s, hor
     ),
     last=st.sampled_from((1, 8, 60)),
 )
-@quick
+@examples(10)
 def test_context_tail_of_late_and_missing_candles_equals_the_market(autumn, steps, last):
     """In whatever order, overlap and completeness candles come: what is known counts."""
     pairs, stop = (BTC, ETH, SOL), 7_650
@@ -465,7 +464,7 @@ def test_context_tail_of_many_candles_stays_small(autumn):
     assert len(tail._market) == profile_candles(HORIZON, 300) + 5 + 1
 
 
-@pytest.mark.parametrize("horizon", [30, 288])
+@pytest.mark.parametrize("horizon", [30, pytest.param(288, marks=pytest.mark.slow)])
 def test_context_tail_of_real_candles_equals_the_market(real_candles, horizon):
     """Real candles of five pairs, fed over New York's repeated hour, give the market's rows."""
     window = slice(utc("2025-07-25"), utc("2025-11-03 12:00"))

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import SettingsError
@@ -17,11 +17,9 @@ from feeder_mixin.stores.operations.transfer import (
 from feeder_mixin.stores.sql import SqlStore
 from tests import strategies
 
-FEW = settings(max_examples=15, deadline=None, derandomize=True)
 entries = st.builds(Entry, st.sampled_from(MEASUREMENTS), strategies.records)
 
 
-@settings(deadline=None)
 @given(entries)
 def test_line_read_back_is_the_record(entry):
     """Any record, to the last bit, nanosecond and character."""
@@ -34,7 +32,7 @@ def test_store_exported_and_imported_is_equal(tmp_path):
     """Whatever records a store held, latest and history of the other are the same."""
     numbers = iter(range(1000))
 
-    @settings(FEW, suppress_health_check=[HealthCheck.too_slow])
+    @strategies.examples(8)
     @given(st.lists(entries, max_size=6))
     def check(drawn):
         number = next(numbers)
@@ -65,7 +63,6 @@ def test_store_exported_and_imported_is_equal(tmp_path):
     check()
 
 
-@settings(deadline=None)
 @given(st.text() | strategies.json_values.map(str), st.data())
 def test_any_text_is_a_record_or_an_error_of_ours(text, data):
     """Garbage, and lines cut or changed at any place, never end in another exception."""
