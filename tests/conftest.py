@@ -8,6 +8,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import logging
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,14 @@ ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slo
 settings.register_profile("fast", ANY_MACHINE, max_examples=FAST_EXAMPLES)
 settings.register_profile("thorough", ANY_MACHINE, max_examples=20 * FAST_EXAMPLES)
 settings.load_profile("fast")  # `make test-slow` names the other one
+MEMORY = Path("/dev/shm")  # noqa: S108  (pytest makes a folder of its own in there)
+if (
+    MEMORY.is_dir()
+    and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC  # some tests write a program and run it
+    and shutil.disk_usage(MEMORY).free > 4 * 1024**3
+):
+    # Temporary files in memory: tests of commands and stores wait for the disk half of their time.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 LONG_FIRST = ("e2e", "tune", "live")
 """Folders of the modules that take longest: the small ones then even out pytest's two workers."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)

@@ -7,18 +7,25 @@ from the frames that `RECORDING`, a subclass in the same file, leaves per pair.
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
+import os
 import re
 import subprocess
 import urllib.error
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import pandas as pd
+import pytest
+from freqtrade.main import main as freqtrade_main
 
 from tests.e2e.bot import (
     BIN,
@@ -100,12 +107,13 @@ class ModesProject:
 
     def backtest(self, *options: object, strategy: str = "Recording") -> str:
         """Run a backtest and return what it printed; later options win."""
-        result = self.freqtrade(
-            "backtesting",
-            *("--strategy", strategy, "--cache", "none", "--timerange", self.timerange),
-            *options,
-        )
+        result = run_command(self.backtest_command(*options, strategy=strategy), self.root)
         return result.stdout + result.stderr
+
+    def backtest_command(self, *options: object, strategy: str = "Recording") -> list[str]:
+        """Return the command line of a backtest; later options win."""
+        usual = ("--strategy", strategy, "--cache", "none", "--timerange", self.timerange)
+        return self.arguments("backtesting", *usual, *options)
 
     def recorded(self, pair: str) -> pd.DataFrame:
         """Return the newest frame of a pair."""
@@ -166,6 +174,24 @@ def run_command(
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result
+
+
+def run_here(command: Sequence[str], root: Path, **environment: str) -> str:
+    """Run freqtrade in this process, which has imported it, and return what it printed.
+
+    It must succeed. One that loads a strategy or looks only leaves nothing behind in the process.
+    """
+    out = io.StringIO()
+    with (
+        contextlib.chdir(root),
+        contextlib.redirect_stdout(out),
+        mock.patch.dict(os.environ, {"COLUMNS": "250", **environment}),
+        warnings.catch_warnings(action="default"),  # the host's own
+        pytest.raises(SystemExit) as ended,
+    ):
+        freqtrade_main(list(command[1:]))
+    assert not ended.value.code, out.getvalue()
+    return out.getvalue()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from feeder_mixin.cli.main import main
+from feeder_mixin.rehearsal.demo import story
 from feeder_mixin.rehearsal.demo.bot import BotApi, Candle, free_port, make_config
 from feeder_mixin.rehearsal.demo.story import N_STEPS, PAIRS, CandleWatch, Scene
 from feeder_mixin.rehearsal.demo.workplace import (
@@ -152,7 +154,10 @@ def test_demo_shows_the_swap_and_leaves_nothing(start_demo):
     ("moment", "number"),
     [
         pytest.param("$ feeder replay-exchange", signal.SIGINT, id="exchange-SIGINT"),
-        pytest.param("$ feeder optimize", signal.SIGTERM, id="tuning-SIGTERM"),
+        # While it tunes: also test_demo_whose_output_nobody_reads_leaves_nothing, a fast test.
+        pytest.param(
+            "$ feeder optimize", signal.SIGTERM, id="tuning-SIGTERM", marks=pytest.mark.slow
+        ),
         pytest.param(
             "exec freqtrade", signal.SIGTERM, id="starting-SIGTERM", marks=pytest.mark.slow
         ),
@@ -214,18 +219,21 @@ def test_demo_that_is_killed_leaves_no_process_and_its_folder_until_the_next(
     assert demo.leftovers() == []
 
 
-def test_demo_whose_exchange_fails_names_step_and_log(start_demo):
+def test_demo_whose_exchange_fails_names_step_and_log(tmp_path, monkeypatch, capsys):
     """What failed, its last lines, and how to see more; then everything is cleaned up."""
-    code = ("import feeder_mixin.rehearsal.demo.story as story\nstory._HISTORY_DAYS = -1\n") + RUN
-    demo = start_demo(code=code)
-    assert demo.end() == 1
-    said = demo.err.read_text()
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp))
+    monkeypatch.setattr(story, "_HISTORY_DAYS", -1)
+    assert main(["demo"]) == 1
+    said = capsys.readouterr().err
     assert "feeder demo: step 1, 'Write a feeder of three pairs" in said
     assert "exchange ended with exit code 2" in said
     assert "days=-1, expected above 0" in said
     assert "--keep leaves it" in said
     assert "Traceback" not in said
-    assert demo.leftovers() == []
+    assert processes_in(tmp) == []
+    assert list(tmp.iterdir()) == []
 
 
 @pytest.mark.slow

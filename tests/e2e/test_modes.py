@@ -50,7 +50,7 @@ from tests.e2e.project import (
     make_modes_project,
     make_rest,
     quantile_of,
-    run_command,
+    run_here,
     table_of,
 )
 
@@ -79,13 +79,12 @@ def write_records(project: ModesProject, candles_to_s: dict[str, float], **value
 
 @dataclass
 class Backtests:
-    """Two runs of one backtest: what they printed, and the model files after each."""
+    """Two runs of one backtest: what the first printed, and the model files after each."""
 
     project: ModesProject
     output: str
     frames: dict[str, pd.DataFrame]
     models: dict[str, int]
-    output_again: str
     frames_again: dict[str, pd.DataFrame]
     models_again: dict[str, int]
 
@@ -107,14 +106,17 @@ def project(tmp_path_factory: pytest.TempPathFactory, exchange: Exchange) -> Mod
 
 @pytest.fixture(scope="module")
 def backtests(project: ModesProject) -> Backtests:
-    """Give the same backtest, run twice."""
-    seen = []
-    for _ in range(2):
-        project.forget_recorded()
-        output = project.backtest()
+    """Give the same backtest, run twice, by two processes: the second one is this."""
+
+    def look() -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
         frames = {pair: project.recorded(pair) for pair in PAIRS}
-        seen += [output, frames, project.models]
-    return Backtests(project, *seen)
+        project.forget_recorded()
+        return frames, project.models
+
+    output = project.backtest()
+    first = look()
+    run_here(project.backtest_command(), project.root)
+    return Backtests(project, output, *first, *look())
 
 
 def test_backtest_predicts_every_candle_by_models_due_each_day(backtests):
@@ -334,14 +336,14 @@ def test_list_strategies_needs_neither_exchange_nor_store(tmp_path):
     sources = sorted((ROOT / "user_data" / "strategies").glob("*.py"))
     for source in sources:
         (strategies / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-    result = run_command(
+    output = run_here(
         [str(BIN / "freqtrade"), "list-strategies", "--userdir", str(tmp_path / "user_data")],
         tmp_path,
         FEEDER_STORE_URL="postgresql+psycopg://nobody@127.0.0.1:1/nowhere",
     )
     for source in sources:
-        assert re.search(rf"{source.stem} │ +{source.name} │ +OK │", result.stdout), result.stdout
-    assert re.search(rf"{STRATEGY} │.*│ +Yes │ +1 │ +1 │", result.stdout), result.stdout
+        assert re.search(rf"{source.stem} │ +{source.name} │ +OK │", output), output
+    assert re.search(rf"{STRATEGY} │.*│ +Yes │ +1 │ +1 │", output), output
     files = {path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert files == {strategies / source.name for source in sources}  # its folders are freqtrade's
     assert not (tmp_path / "user_data" / "feeder_state").exists()
@@ -349,7 +351,7 @@ def test_list_strategies_needs_neither_exchange_nor_store(tmp_path):
 
 def test_show_config_prints_the_feeders_block(project):
     """The host accepts our key and shows it."""
-    output = project.freqtrade("show-config").stdout
+    output = run_here(project.arguments("show-config"), project.root)
     assert re.search(r'"?side"?: "?long"?', output), output
     assert FEEDER_ID in output
 

@@ -6,6 +6,8 @@ looks at a part of it. The clock is the story's only freedom: a candle may close
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import time
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from feeder_mixin.cli.main import main
 from feeder_mixin.live.serve.calibration import Calibration, ThetaTrack
 from feeder_mixin.live.state.status import Status
 from tests.e2e.bot import (
@@ -93,8 +96,10 @@ def story(tmp_path_factory, exchange) -> Story:
     answers: dict[str, tuple[int, Any]] = {}
 
     def ask(name: str, *arguments: str) -> None:
-        done = project.feeder(*arguments, "--feeder", "test1", "--json")
-        answers[name] = done.returncode, json.loads(done.stdout)
+        out = io.StringIO()
+        with contextlib.chdir(project.root), contextlib.redirect_stdout(out):
+            code = main([*arguments, "--feeder", "test1", "--json"])
+        answers[name] = code, json.loads(out.getvalue())
 
     with running_bot(project) as bot:
         bot.wait_running()
