@@ -33,7 +33,7 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 FEEDER = Path(sys.executable).parent / "feeder"
-DAYS = 50
+DAYS = 30
 PATIENCE_S = 120.0
 
 

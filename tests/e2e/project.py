@@ -186,7 +186,7 @@ def run_here(command: Sequence[str], root: Path, **environment: str) -> str:
         contextlib.chdir(root),
         contextlib.redirect_stdout(out),
         mock.patch.dict(os.environ, {"COLUMNS": "250", **environment}),
-        warnings.catch_warnings(action="default"),  # the host's own
+        warnings.catch_warnings(action="ignore"),  # they are the host's
         pytest.raises(SystemExit) as ended,
     ):
         freqtrade_main(list(command[1:]))

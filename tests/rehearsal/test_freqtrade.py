@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.e2e.project import run_here
 from tests.rehearsal.conftest import PAIRS
 from tests.waiting import wait_until
 
@@ -61,7 +63,7 @@ def freqtrade(folder, command: str, *options: object) -> list[str]:
     """Return freqtrade's command line with bot and replay config."""
     configs = ["--config", folder / "config.json", "--config", folder / "replay.json"]
     everything = [command, *configs, "--userdir", folder / "user_data", *options]
-    return [sys.executable, "-m", "freqtrade", *map(str, everything)]
+    return [str(Path(sys.executable).parent / "freqtrade"), *map(str, everything)]
 
 
 def test_download_data_equals_the_written_folder(run_exchange, stored_datadir, userdir, tmp_path):
@@ -69,10 +71,8 @@ def test_download_data_equals_the_written_folder(run_exchange, stored_datadir, u
     written, fetched = tmp_path / "written", tmp_path / "fetched"
     options = ("--write-datadir", written, "--write-config", tmp_path / "replay.json")
     with run_exchange("--datadir", stored_datadir, *options):
-        command = freqtrade(tmp_path, "download-data", "--datadir", fetched, "--days", 3)
-        subprocess.run(  # noqa: S603
-            [*command, "--timeframes", "5m"], check=True, capture_output=True, timeout=60
-        )
+        options = ("--datadir", fetched, "--days", 3, "--timeframes", "5m")
+        run_here(freqtrade(tmp_path, "download-data", *options), tmp_path)
     for path in sorted((fetched / "futures").iterdir()):
         live, disk = pd.read_feather(path), pd.read_feather(written / "futures" / path.name)
         both = live.merge(disk, on="date", suffixes=("", "_disk"))

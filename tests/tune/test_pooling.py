@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.tune.judge._pooling import LARGEST_APART, LEVEL, DayLosses, pool
 from tests.oracles import pooling as oracle
+from tests.strategies import examples
 
 SEEDS = st.integers(0, 10_000)
 
@@ -88,7 +89,6 @@ def test_pool_single_pair_stands_for_itself():
 
 
 @given(SEEDS, st.integers(1, 6), st.floats(1e-6, 1e6))
-@settings(deadline=None, max_examples=40)
 def test_pool_of_scaled_losses_is_the_same(seed, n_pairs, scale):
     """A market twice as wild, or losses in percent: the same verdicts."""
     losses = make_losses(seed, n_pairs, gains=0.02)
@@ -100,7 +100,7 @@ def test_pool_of_scaled_losses_is_the_same(seed, n_pairs, scale):
 
 
 @given(SEEDS, st.integers(1, 6), st.floats(0.0, 0.5), st.lists(st.floats(0.001, 1), min_size=6))
-@settings(deadline=None, max_examples=300)
+@examples(60)
 def test_pool_more_gain_of_a_pair_never_unpromotes_it(seed, n_pairs, more, sizes):
     """However noisy pairs are: a pair that was above zero beyond noise stays so when it gains."""
     random = np.random.default_rng(seed)
@@ -159,10 +159,12 @@ def share_above_zero(n_runs: int, pair: str | None = None, **arguments: object) 
     return float(np.mean(found))
 
 
-RUNS = 600
-ALLOWED = LEVEL + 2 * (LEVEL * (1 - LEVEL) / RUNS) ** 0.5
+def allowed(n_runs: int) -> float:
+    """Return the level and two standard errors of so many markets' share."""
+    return LEVEL + 2 * (LEVEL * (1 - LEVEL) / n_runs) ** 0.5
 
 
+@pytest.mark.parametrize("n_runs", [200, pytest.param(2_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -177,15 +179,16 @@ ALLOWED = LEVEL + 2 * (LEVEL * (1 - LEVEL) / RUNS) ** 0.5
         ),
     ],
 )
-def test_pool_no_true_gain_rarely_looks_like_one(arguments):
+def test_pool_no_true_gain_rarely_looks_like_one(arguments, n_runs):
     """Challengers no better than what runs: at most 5 % plus two standard errors."""
-    assert share_above_zero(RUNS, **arguments) <= ALLOWED
+    assert share_above_zero(n_runs, **arguments) <= allowed(n_runs)
 
 
-def test_pool_huge_noise_of_one_pair_promotes_no_other():
+@pytest.mark.parametrize("n_runs", [200, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_pool_huge_noise_of_one_pair_promotes_no_other(n_runs):
     """A pair of noise, however lucky, carries nobody."""
     noise = np.array([0.05, 0.05, 0.05, 50.0])
-    assert share_above_zero(RUNS, "P0", noise=noise) <= ALLOWED
+    assert share_above_zero(n_runs, "P0", noise=noise) <= allowed(n_runs)
     lucky = changed(make_losses(8, 4, noise=noise), "P3", 100.0)
     by_pair = pool(lucky).by_pair
     alone = pool({"P0": lucky["P0"]}).by_pair["P0"]
@@ -210,7 +213,6 @@ def test_pool_true_gains_are_found_more_often_together():
 
 
 @given(SEEDS, st.floats(1.0, 1e90), st.sampled_from((-1.0, 1.0)), st.floats(1e-12, 1e12))
-@settings(deadline=None, max_examples=60)
 def test_pool_garbage_of_one_pair_changes_no_other_and_not_the_mean(seed, size, sign, unit):
     """Whatever a halted pair's losses are: the others' verdicts and the pooled figure stay."""
     losses = make_losses(seed, 5, gains=0.05)
@@ -224,7 +226,6 @@ def test_pool_garbage_of_one_pair_changes_no_other_and_not_the_mean(seed, size, 
 
 
 @given(SEEDS, st.floats(-1e6, 1e6))
-@settings(deadline=None, max_examples=60)
 def test_pool_one_pair_moves_the_pooled_gain_by_a_bounded_amount(seed, by):
     """At most by its share of the bound, however far its gain goes."""
     losses = make_losses(seed, 5, gains=0.05)
