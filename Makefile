@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+EXTRAS ?=
+# What is installed is in the stamp's name: without EXTRAS, whatever is there will do.
+READY := $(VENV)/.ready$(addprefix -,$(EXTRAS))
+EXTRA_LOCKS := $(EXTRAS:%=requirements-%.lock)
 FEEDER ?=
 ARGS ?=
 
@@ -16,7 +19,7 @@ endef
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## virtual environment with pinned packages
+setup: $(READY)  ## virtual environment with pinned packages; FreqAI's as well: make setup EXTRAS=freqai
 
 # Two at once on a fresh clone: the second waits, then finds all ready. The kernel's lock goes on to pip and
 # ends with it, however that ends.
@@ -35,18 +38,19 @@ endef
 export SET_UP_ALONE
 
 ifndef SET_UP_LOCKED
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml $(EXTRA_LOCKS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another one: make setup PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || [ "$$(uname)" != Linux ] || { echo "LightGBM needs libgomp.so.1; on Debian and Ubuntu: apt install libgomp1"; exit 1; }
 	@$(PYTHON) -c "$$SET_UP_ALONE" $(VENV) $(MAKE) --silent --no-print-directory SET_UP_LOCKED=1 $@
 else
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml $(EXTRA_LOCKS)
 	@echo "Setting up $(VENV) (once, one to three minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@for lock in $(EXTRA_LOCKS); do $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $$lock || exit; done
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+	@touch $(VENV)/.ready $@
 endif
 
 # Compiled files are kept whatever the shell says: without them each worker compiles all tests anew.
@@ -118,3 +122,4 @@ picture: $(READY)  ## make the README's picture anew (needs real candles and a C
 # The extras that `make setup` installs, by name: one that only a benchmark needs stays out.
 lock: $(READY)  ## add to requirements.lock what pyproject.toml wants (needs uv; newer versions: ARGS=--upgrade)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra docs --extra postgres --extra cluster $(ARGS) -o requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra freqai --constraints requirements.lock $(ARGS) -o requirements-freqai.lock pyproject.toml

@@ -7,6 +7,7 @@ takes 0.17 CPU-seconds that ``feeder --help`` must not pay; in the bot, freqtrad
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, cast
 from annotated_types import Ge, Gt, Le
 
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.schema import LATEST_TIME_NS, NANOSECONDS, parameter_problems, parse_time_ns
+from feeder_mixin.schema import (
+    LATEST_TIME_NS,
+    NANOSECONDS,
+    PARAMETER_NAMES,
+    parameter_problems,
+    parse_time_ns,
+)
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -41,6 +48,14 @@ def is_time(text: str) -> bool:
         return parse_time_ns(text) >= 0
     except SettingsError:
         return False
+
+
+def has_ten_numbers(values: dict[str, Any]) -> bool:
+    """Return whether each of the ten parameters is a finite number, whatever its range."""
+    return all(
+        isinstance(value := values.get(name), int | float) and math.isfinite(value)
+        for name in PARAMETER_NAMES
+    )
 
 
 def is_parameter_set(values: dict[str, Any]) -> bool:
@@ -88,6 +103,9 @@ Amount = Annotated[float, Ge(0), Le(sys.float_info.max)]
 Factor = Annotated[float, Gt(0), Le(sys.float_info.max)]
 Time = Annotated[str, Accepted(is_time, "a time such as 2026-11-28T07:12:35.000000000Z")]
 """RFC 3339 in UTC."""
+TenNumbers = Annotated[
+    dict[str, float], Accepted(has_ten_numbers, "the ten parameters, each a number")
+]
 ParameterValues = Annotated[
     dict[str, float], Accepted(is_parameter_set, "the ten parameters, each inside its range")
 ]

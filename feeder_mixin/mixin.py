@@ -25,7 +25,8 @@ from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy, stoploss_from_absolute
 
 from feeder_mixin.errors import BusyError, FeederError, SettingsError, StateError
-from feeder_mixin.settings import FeederSettings, Side, build_settings
+from feeder_mixin.freqai.settings import build_freqai_settings, is_freqai
+from feeder_mixin.settings import RECORDS_KEY, FeederSettings, Side, as_written, build_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,14 +45,14 @@ To a basis point: a report lists every tag, and with more digits each trade woul
 """
 
 
-_RECORDS_KEY: Final = "feeder_records"
-"""Config key of a backtest: freqtrade hashes the config to find an earlier result."""
-
 _OTHER_SIDE: Final[dict[Side, Side]] = {"long": "short", "short": "long"}
 
 
 class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     """A feeder: predicts per pair and candle how far price may move against a position.
+
+    With a ``freqai`` block and without ``feeder.side`` it adds nothing to a strategy: FreqAI's model has the
+    parameters (`feeder_mixin.freqai.model`), and the strategy is a FreqAI strategy like any other.
 
     A strategy of yours derives from it and overrides `entry_trigger` and `exit_trigger`; what it adds
     to ``populate_indicators`` goes on top of ``super().populate_indicators(...)``. It trades the
@@ -81,6 +82,12 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         super().__init__(config)
         from feeder_mixin.live.reload.loader import check_store
 
+        self._live: LiveFeeder | None = None
+        self._walk_forward: WalkForward | None = None
+        self._is_freqai = is_freqai(config)
+        if self._is_freqai:
+            self._mark_records(config)
+            return
         try:
             self.feeder = settings_of(config)
             check_store(self.feeder, os.environ)
@@ -92,11 +99,9 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             self._check_can_short()
         self.can_short = self.feeder.side == "short"
         self._said_other_side: set[str] = set()
-        self._live: LiveFeeder | None = None
-        self._walk_forward: WalkForward | None = None
         if _may_be_answered_from_cache(config):
             try:
-                config[_RECORDS_KEY] = self._walk().identity()
+                config[RECORDS_KEY] = self._walk().identity()
             except FeederError as error:
                 raise OperationalException(str(error)) from error
 
@@ -119,6 +124,8 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     def bot_start(self, **kwargs: Any) -> None:  # noqa: ANN401  (freqtrade's signature)
         """Start the live side of a trading bot; every other mode predicts walk-forward."""
         super().bot_start(**kwargs)
+        if self._is_freqai:
+            return
         self._check_can_short()
         if RunMode(self.config.get("runmode", RunMode.OTHER)) not in TRADE_MODES:
             return
@@ -149,6 +156,8 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
     def informative_pairs(self) -> list[tuple[str, str, str]]:
         """Return the context pairs that the exchange lists, so that the host keeps their candles."""
+        if self._is_freqai:
+            return []
         listed = filter(self._is_listed, self.feeder.context_pairs)
         return [(pair, self.timeframe, "") for pair in listed]
 
@@ -160,7 +169,9 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     def populate_indicators(
         self, dataframe: pd.DataFrame, metadata: dict[str, Any]
     ) -> pd.DataFrame:
-        """Add the safety columns; call it from your own with ``super()``."""
+        """Add the safety columns; call it from your own with ``super()``. A FreqAI strategy gets none."""
+        if self._is_freqai:
+            return dataframe
         columns = self._predict(dataframe, metadata["pair"])
         close = dataframe["close"].to_numpy(np.float64)
         sign = -1.0 if self.feeder.side == "short" else 1.0
@@ -185,6 +196,8 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         on the other side nothing is predicted, so no entry there would be gated.
         """
         dataframe = super().advise_entry(dataframe, metadata)
+        if self._is_freqai:
+            return dataframe
         other = _OTHER_SIDE[self.feeder.side]
         column, pair = f"enter_{other}", metadata["pair"]
         if column not in dataframe:
@@ -256,6 +269,21 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         return stop or None
 
     # ------------------------------------------------------------------ wiring
+
+    def _mark_records(self, config: dict[str, Any]) -> None:
+        """Let freqtrade tell a FreqAI backtest with these records from one with others."""
+        if not _may_be_answered_from_cache(config):
+            return
+        from feeder_mixin.freqai.stored import StoredParameters
+
+        found = as_written(config)
+        try:
+            settings = build_freqai_settings(
+                found.merged, found.shown, found.user_data_dir(None), found.paths
+            )
+            config[RECORDS_KEY] = StoredParameters.load(settings, os.environ).identity
+        except FeederError as error:
+            raise OperationalException(str(error)) from error
 
     def _check_alone(self) -> None:
         """Refuse to start beside another bot of this feeder.
@@ -338,14 +366,8 @@ def settings_of(config: dict[str, Any]) -> FeederSettings:
     Pairs come from the config as it was written: ``--pairs`` and the analysis commands narrow the
     whitelist, which must not change the context pairs.
     """
-    original = config.get("original_config", config)
-    files = [Path(name) for name in reversed(config.get("config_files", []))]
-    merged = {**config, "exchange": {**config["exchange"]}}
-    written = original.get("exchange", {}).get("pair_whitelist")
-    if written:
-        merged["exchange"]["pair_whitelist"] = written
-    name = " + ".join(str(file) for file in files) or "the config"
-    return build_settings(merged, name, Path(config["user_data_dir"]).absolute(), tuple(files))
+    found = as_written(config)
+    return build_settings(found.merged, found.shown, found.user_data_dir(None), found.paths)
 
 
 def predicted_at_entry(tag: str | None) -> float | None:

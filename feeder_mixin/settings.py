@@ -35,6 +35,9 @@ MODEL_TYPES: Final[tuple[ModelType, ...]] = (MODEL_TYPE, FREQAI_MODEL_TYPE)
 MAX_HORIZON_CANDLES: Final = 288
 """The seasonal features look at what followed a day ago, so the horizon must have ended by then."""
 
+RECORDS_KEY: Final = "feeder_records"
+"""Config key that a backtest sets itself: freqtrade hashes the config to find an earlier result."""
+
 _FEEDER_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 RETRAIN_HOURS: Final = 24.0
@@ -411,6 +414,17 @@ class FoundConfig(NamedTuple):
     def user_data_dir(self, chosen: Path | None) -> Path:
         """Return the folder in force: the one that was chosen, the config's, or the usual one."""
         return (chosen or Path(self.merged.get("user_data_dir") or "user_data")).absolute()
+
+
+def as_written(config: Mapping[str, Any]) -> FoundConfig:
+    """Return the config that a running freqtrade has, with the pairs that its files name."""
+    original = config.get("original_config", config)
+    files = tuple(Path(name) for name in reversed(config.get("config_files", [])))
+    merged = {**config, "exchange": {**config["exchange"]}}
+    written = original.get("exchange", {}).get("pair_whitelist")
+    if written:
+        merged["exchange"]["pair_whitelist"] = written
+    return FoundConfig(merged, files, " + ".join(str(file) for file in files) or "the config")
 
 
 def find_config(feeder_id: str | None, config: Path | Sequence[Path] | None) -> FoundConfig:

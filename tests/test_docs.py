@@ -25,6 +25,7 @@ DECISIONS = sorted((DOCS / "decisions").glob("[0-9]*.md"))
 COMMANDS = command_parsers()
 OPTIONS_OF_OTHERS = {
     *("--strategy", "--logfile", "--timerange", "--disable-param-export"),  # freqtrade
+    *("--freqaimodel", "--cache"),  # freqtrade
     "--user",  # systemctl
     "--no-deps",  # pip
     *("--nthreads", "--nworkers", "--worker-port", "--memory-limit"),  # dask worker

@@ -31,7 +31,7 @@ def clone(tmp_path):
     """Give a folder with what `make setup` reads and a Python that makes no environment."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", "requirements.lock", "requirements-freqai.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "python").write_text(FAKE_PYTHON, encoding="utf-8")
     (tmp_path / "python").chmod(0o755)
@@ -39,11 +39,11 @@ def clone(tmp_path):
     return tmp_path
 
 
-def start_setup(clone: Path) -> subprocess.Popen[str]:
+def start_setup(clone: Path, *options: str) -> subprocess.Popen[str]:
     """Start `make setup` in a clone."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-    return subprocess.Popen(
-        ["make", "setup", "PYTHON=./python"],  # noqa: S607
+    return subprocess.Popen(  # noqa: S603
+        ["make", "setup", "PYTHON=./python", *options],  # noqa: S607
         cwd=clone,
         env=environment,
         stdout=subprocess.PIPE,
@@ -60,6 +60,15 @@ def test_make_twice_at_once_sets_up_once_and_both_go_on(clone):
     assert (clone / "made.log").read_text(encoding="utf-8") == "made\n"
     assert sum("Another make sets up .venv: waiting" in text for text in said) == 1, said
     assert (clone / ".venv" / ".ready").exists()
+
+
+def test_make_with_an_extra_installs_what_it_lacks_and_nothing_again(clone):
+    """The stamp knows which extras are there; what was set up with more serves the plain targets, too."""
+    for options, n_made in (((), 1), (("EXTRAS=freqai",), 2), (("EXTRAS=freqai",), 2), ((), 2)):
+        setup = start_setup(clone, *options)
+        said = setup.communicate(timeout=60)[0]
+        assert setup.returncode == 0, said
+        assert (clone / "made.log").read_text(encoding="utf-8") == "made\n" * n_made
 
 
 def test_make_whose_set_up_fails_leaves_the_next_one_free(clone):

@@ -12,7 +12,8 @@ from freqtrade.enums import CandleType, RunMode, TradingMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.optimize.backtest_caching import get_strategy_run_id
 
-from feeder_mixin.live.announce import log_start, warn_unlisted
+from feeder_mixin.live.announce import warn_unlisted
+from feeder_mixin.live.reload.feeder_reader import FeederReader
 from feeder_mixin.live.reload.loader import load_parameters
 from feeder_mixin.mixin import OptunaParamsMixin
 from feeder_mixin.stores.url import open_store
@@ -205,7 +206,8 @@ def test_start_line_says_what_the_feeder_is_set_to(make_config, tmp_path, caplog
     """One line of a log that was handed on tells which feeder ran, on what, from where."""
     feeder = Always(make_config()).feeder
     with caplog.at_level("INFO", logger="feeder_mixin"):
-        log_start(feeder, load_parameters(feeder, {}, 300, None))
+        reader = FeederReader(feeder, 300)
+        reader.log_start(load_parameters(reader, {}, None))
     (said,) = [r.getMessage() for r in caplog.records if "Feeder starts" in r.getMessage()]
     for fact in (
         "feeder=feeder1 side=long horizon_candles=30 timeframe=5m max_adverse_ratio=0.01",

@@ -38,8 +38,8 @@ ALLOWED = {
         "executors",
         "processes",
     },
-    "freqai": {"errors", "settings", "schema", "stores", "live"},
-    "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live"},
+    "freqai": {"documents", "errors", "settings", "schema", "stores", "live"},
+    "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live", "freqai"},
     "rehearsal": {"errors", "pairs", "processes", "settings", "schema", "market", "live"},
     "doctor": {
         "errors",

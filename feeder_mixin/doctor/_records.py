@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from feeder_mixin.doctor.finding import Facts, Verdict
-from feeder_mixin.live.reload.loader import TUNED_ON, other_features
+from feeder_mixin.live.reload.feeder_reader import TUNED_ON, other_features
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, refusal
 from feeder_mixin.stores.base import MAX_AGE_DAYS, Note
 from feeder_mixin.stores.notes import group_notes, group_pairs, some

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final, Protocol
 
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS
 
 BY_TARGET_ALPHA: Final = PARAMETER_BY_NAME["quantile_alpha"].default
 """What a record's ``quantile_alpha`` is: it needs all ten values, and nobody reads this one."""
+
+CONFIG: Final = "config"
+"""Source of what runs without a record."""
 
 SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -119,13 +122,27 @@ def training_parameters(
     return {**kept, **values, "subsample_freq": 1}
 
 
+class TrainsWith(Protocol):
+    """What a model is, or shall be, trained with."""
+
+    @property
+    def source(self) -> str:
+        """Return where the values come from."""
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """Return the ten values."""
+
+
+def same_training(one: TrainsWith, other: TrainsWith) -> bool:
+    """Return whether two sets make the same model; the level is each target's, so it does not count."""
+    if (one.source == CONFIG) != (other.source == CONFIG):
+        return False
+    names = (name for name in SPELLINGS if name != "quantile_alpha")
+    return all(one.parameters[name] == other.parameters[name] for name in names)
+
+
 def without_objective(parameters: Mapping[str, object]) -> dict[str, object]:
     """Return parameters without what they say of the objective: a target's level decides."""
     alpha = SPELLINGS["quantile_alpha"]
     return {k: v for k, v in parameters.items() if k not in _OBJECTIVE and k not in alpha}
-
-
-def objective_of(block: Mapping[str, object]) -> str | None:
-    """Return the objective that a config's block asks for, None where it is silent."""
-    found = next((block[key] for key in _OBJECTIVE if key in block), None)
-    return cast("str | None", found)

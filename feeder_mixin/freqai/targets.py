@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.schema import ParameterRecord, hash48
+from feeder_mixin.schema import hash48
 
 _ABSENT: Final = "-"
 
@@ -110,13 +110,13 @@ class TunedOn:
         """Return both as a record carries them."""
         return {"feature_hash": float(self.feature_hash), "target_hash": float(self.target_hash)}
 
-    def refusal(self, record: ParameterRecord) -> str | None:
-        """Return why a record of other features or targets can't serve here; one without hashes can."""
+    def refusal(self, pair: str, hashes: Mapping[str, float]) -> str | None:
+        """Return why a record of these hashes can't serve a pair here; one without hashes can."""
         for name, what in (("feature_hash", "features"), ("target_hash", "targets")):
-            stored, here = record.metrics.get(name), self.metrics[name]
+            stored, here = hashes.get(name), self.metrics[name]
             if stored is not None and stored != here:
                 return (
-                    f"{record.pair}: tuned on other {what} than the strategy has now "
+                    f"{pair}: tuned on other {what} than the strategy has now "
                     f"({name}={stored:.0f}, here {here:.0f}): tune again"
                 )
         return None

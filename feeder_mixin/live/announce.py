@@ -1,38 +1,18 @@
-"""What a bot logs: its settings at start, what each load gave, and which pairs the exchange lists."""
+"""What a bot logs: what each load gave, and which pairs the exchange lists."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 
-from feeder_mixin.live.reload.loader import Loaded
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.live.reload.loader import Loaded, LoadedPair
+from feeder_mixin.schema import open_text
+from feeder_mixin.settings import BotSettings, FeederSettings
 
 logger = logging.getLogger(__name__)
 
 
-def log_start(settings: FeederSettings, loaded: Loaded) -> None:
-    """Write the one line that tells which feeder this log is of."""
-    levels = sorted({pair.parameters["quantile_alpha"] for pair in loaded.pairs.values()})
-    logger.info(
-        "Feeder starts feeder=%s side=%s horizon_candles=%d timeframe=%s max_adverse_ratio=%g "
-        "quantile_alpha=%s pairs=%d context=%d context_pairs=%s exchange=%s candles=%s store=%s",
-        settings.feeder_id,
-        settings.side,
-        settings.horizon_candles,
-        settings.timeframe,
-        settings.max_adverse_ratio,
-        ",".join(f"{level:g}" for level in levels),
-        len(settings.pairs),
-        len(settings.context_pairs),
-        ",".join(settings.context_pairs),
-        settings.exchange,
-        settings.candle_type,
-        loaded.store,
-    )
-
-
-def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> None:
+def log_loaded(settings: BotSettings, loaded: Loaded, generation: int) -> None:
     """Write the fixed log lines of one load."""
     if loaded.error is not None:
         logger.error(
@@ -46,6 +26,12 @@ def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> Non
         if now.source == "default":
             logger.warning(
                 "No Optuna params for %s, using defaults generation=%d", pair, generation
+            )
+        elif now.source == "config":
+            logger.warning(
+                "No Optuna params for %s, using the config's own values generation=%d",
+                pair,
+                generation,
             )
         else:
             logger.info(
@@ -82,15 +68,32 @@ def log_loaded(settings: FeederSettings, loaded: Loaded, generation: int) -> Non
 
 def _log_rejected(loaded: Loaded) -> None:
     """Write the fixed line of every refused pair: operators grep for their pair."""
-    for pair, now in loaded.pairs.items():
+    for now in loaded.pairs.values():
         if now.rejected is not None:
-            logger.error(
-                "Rejected Optuna params for %s reason=%s running=%s version=%s",
-                pair,
-                now.rejected,
-                now.source,
-                now.version_text,
-            )
+            log_refused(now)
+
+
+def log_refused(now: LoadedPair) -> None:
+    """Write the fixed line of a refused record: why, and what the pair runs on instead."""
+    logger.error(
+        "Rejected Optuna params for %s reason=%s running=%s version=%s",
+        now.pair,
+        now.rejected,
+        now.source,
+        now.version_text,
+    )
+
+
+def warn_hindsight(loaded: LoadedPair, first_s: int) -> None:
+    """Say when the parameters were tuned on candles of the frame: its result then flatters."""
+    if loaded.candles_to_s is not None and loaded.candles_to_s >= first_s:
+        logger.warning(
+            "Parameters of %s were tuned on candles up to %s: a backtest from %s on is in-sample "
+            "and looks better than it is",
+            loaded.pair,
+            open_text(int(loaded.candles_to_s)),
+            open_text(first_s),
+        )
 
 
 def warn_unlisted(settings: FeederSettings, is_listed: Callable[[str], bool]) -> None:

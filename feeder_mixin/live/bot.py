@@ -14,9 +14,10 @@ from typing import Final
 
 import pandas as pd
 
-from feeder_mixin.live._memory import memory_of
-from feeder_mixin.live._messages import Messages
-from feeder_mixin.live._once import OnceLog
+from feeder_mixin.live.memory import memory_of
+from feeder_mixin.live.messages import Messages
+from feeder_mixin.live.once import OnceLog
+from feeder_mixin.live.reload.feeder_reader import FeederReader
 from feeder_mixin.live.reload.reloader import Reloader
 from feeder_mixin.live.reload.watcher import SignalWatcher
 from feeder_mixin.live.serve.calibration import Calibration
@@ -74,7 +75,7 @@ class LiveFeeder:
         self._state_folder = StateFolder(self.settings)
         self._models = ModelStore(self._state_folder.model_dir, self.settings)
         self._schedule = Schedule(
-            self._state_folder, self._cache, timeframe_s, n_kept * timeframe_s
+            self._state_folder, self.settings, self._cache, timeframe_s, n_kept * timeframe_s
         )
         history = TrainingHistory(folder, tails)
         due = DueFits(history, self._cache)
@@ -89,7 +90,14 @@ class LiveFeeder:
         self._training = ModelTraining(
             history, due, self._cache, self._models, self._keeper.changed
         )
-        self._reloader = Reloader(folder, self._cache, self._keeper, messages, self._memory)
+        self._reloader = Reloader(
+            FeederReader(self.settings, timeframe_s),
+            timeframe_s,
+            self._cache,
+            self._keeper,
+            messages,
+            self._memory,
+        )
         minutes = self.settings.check_store_minutes
         self._watcher = SignalWatcher(
             self.reload, self.check_store, None if minutes is None else minutes * 60

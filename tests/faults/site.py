@@ -19,7 +19,7 @@ from typing import Final
 from unittest import mock
 
 from feeder_mixin.errors import StoreError
-from feeder_mixin.live import _memory
+from feeder_mixin.live import memory
 from feeder_mixin.live.bot import LiveFeeder
 from feeder_mixin.live.reload import loader
 from feeder_mixin.live.serve.candles import DataFolder
@@ -248,7 +248,7 @@ class Site:
             if self._bot is not None:
                 self._bot.reload()
                 return
-            _memory._memories.clear()
+            memory._memories.clear()
             folder = DataFolder(self.settings, self.settings.root, 300)
             self._bot = LiveFeeder(folder, lambda _pair: None)
             nothing = SimpleNamespace(install=lambda: None, start=lambda: None, wake=lambda: None)

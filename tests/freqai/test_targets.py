@@ -6,8 +6,8 @@ import pytest
 
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.freqai.targets import Target, TunedOn, match_targets
-from tests.freqai.conftest import freqai_record
 
+PAIR = "BTC/USDT:USDT"
 LOW, CLOSE = Target("&-min_low", 0.1), Target("&-close", 0.75)
 COLUMNS = ["&-close", "&-min_low"]
 HERE = TunedOn.of(["%-rsi", "%-mfi"], [LOW, CLOSE])
@@ -39,8 +39,8 @@ def test_targets_that_do_not_match_are_named(configured, columns, message):
 
 def test_record_of_same_features_and_targets_serves():
     """Hashes survive the way through floats; a record without them is taken, as everywhere."""
-    assert HERE.refusal(freqai_record(metrics=HERE.metrics)) is None
-    assert HERE.refusal(freqai_record()) is None
+    assert HERE.refusal(PAIR, HERE.metrics) is None
+    assert HERE.refusal(PAIR, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_record_of_same_features_and_targets_serves():
 )
 def test_record_of_other_features_or_targets_is_refused_by_name(other, what):
     """The reason names the pair, what differs and both hashes."""
-    reason = HERE.refusal(freqai_record(metrics=other.metrics))
+    reason = HERE.refusal(PAIR, other.metrics)
     assert reason is not None
     assert f"BTC/USDT:USDT: tuned on other {what} than the strategy has now" in reason
     assert "tune again" in reason

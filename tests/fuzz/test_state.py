@@ -16,6 +16,7 @@ from feeder_mixin.cli.bot_commands import BotReport, _print_report
 from feeder_mixin.cli.common import make_console
 from feeder_mixin.documents import Numbers
 from feeder_mixin.live.bot import LiveFeeder
+from feeder_mixin.live.reload.feeder_reader import FeederReader
 from feeder_mixin.live.reload.loader import load_last_good
 from feeder_mixin.live.serve.calibration import Calibration
 from feeder_mixin.live.serve.candles import DataFolder
@@ -113,11 +114,14 @@ def test_last_good_copy_of_any_content_serves_whole_or_not_at_all(fuzz, feeder):
 
     def check(content):
         put(feeder.last_good_path, content)
-        for pair in load_last_good(feeder, STEP_S, feeder.pairs).values():
+        for pair in load_last_good(FeederReader(feeder, STEP_S), feeder.pairs).values():
             assert set(pair.parameters) == set(default_parameters())
             assert pair.source == "last_good"
         save_last_good(feeder, records)
-        assert load_last_good(feeder, STEP_S, feeder.pairs)[BTC].parameters["num_leaves"] == 31
+        assert (
+            load_last_good(FeederReader(feeder, STEP_S), feeder.pairs)[BTC].parameters["num_leaves"]
+            == 31
+        )
 
     fuzz(damage_or_change(feeder.last_good_path, document), check, 80)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feeder_mixin.live import _memory
+from feeder_mixin.live import memory
 from feeder_mixin.live.bot import FRAME_CANDLES
 from feeder_mixin.live.reload.loader import LoadedPair
 from feeder_mixin.live.serve.calibration import Calibration
@@ -196,7 +196,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what a process keeps over `/reload_config`: generations and reload counts."""
-    monkeypatch.setattr(_memory, "_memories", {})
+    monkeypatch.setattr(memory, "_memories", {})
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ import pytest
 from feeder_mixin.errors import SettingsError, StoreError
 from feeder_mixin.live.announce import log_loaded
 from feeder_mixin.live.reload import loader
+from feeder_mixin.live.reload.feeder_reader import FeederReader
 from feeder_mixin.live.reload.loader import (
     Loaded,
     check_store,
@@ -77,7 +78,7 @@ def lines(caplog):
 
 def load(settings, environ=None, running=None) -> Loaded:
     """Load and say so, as the bot does."""
-    loaded = load_parameters(settings, environ or {}, STEP_S, running)
+    loaded = load_parameters(FeederReader(settings, STEP_S), environ or {}, running)
     log_loaded(settings, loaded, 4)
     return loaded
 
@@ -411,7 +412,7 @@ def test_reload_from_a_store_that_is_down_is_an_error_and_changes_nothing(
     write_store(market_record(BTC, NEW, num_leaves=31))
     running = load(settings).pairs
     with pytest.raises(StoreError, match=r"127\.0\.0\.1"):
-        load_parameters(settings, down, STEP_S, running)
+        load_parameters(FeederReader(settings, STEP_S), down, running)
 
 
 @pytest.mark.parametrize(
@@ -650,7 +651,7 @@ def test_copy_of_another_horizon_is_not_used(settings, down):
 def test_copy_keeps_pairs_that_the_store_did_not_give_this_time(settings, copy):
     """A partial answer takes no pair out of the copy, and replaces those it has."""
     save_last_good(settings, [market_record(BTC, NEW, num_leaves=33)])
-    pairs = load_last_good(settings, STEP_S, PAIRS)
+    pairs = load_last_good(FeederReader(settings, STEP_S), PAIRS)
     assert {p: (x.version, x.parameters["num_leaves"]) for p, x in pairs.items()} == {
         BTC: (NEW, 33),
         ETH: (OLD, 41),
@@ -661,7 +662,7 @@ def test_copy_that_is_damaged_is_written_anew(settings, copy):
     """The next good load mends the file."""
     copy.write_bytes(b"{")
     save_last_good(settings, [market_record(ETH, NEW)])
-    assert list(load_last_good(settings, STEP_S, PAIRS)) == [ETH]
+    assert list(load_last_good(FeederReader(settings, STEP_S), PAIRS)) == [ETH]
 
 
 def test_copy_of_another_shape_is_written_anew(settings, copy):
@@ -669,7 +670,7 @@ def test_copy_of_another_shape_is_written_anew(settings, copy):
     for document in ({}, {"records": None}, {"records": 3}, {"records": {SOL: {"saved_ns": 1}}}):
         write_checked(copy, document)
         save_last_good(settings, [market_record(ETH, NEW)])
-        assert list(load_last_good(settings, STEP_S, PAIRS)) == [ETH]
+        assert list(load_last_good(FeederReader(settings, STEP_S), PAIRS)) == [ETH]
 
 
 def test_copy_gives_back_every_bit_of_a_record(settings):
@@ -678,7 +679,7 @@ def test_copy_gives_back_every_bit_of_a_record(settings):
         BTC, NEW, metrics={"beats_rule": 0.0, "candles_to_s": 1.5e9}, learning_rate=0.1 / 3
     )
     save_last_good(settings, [record])
-    from_copy = load_last_good(settings, STEP_S, PAIRS)[BTC]
+    from_copy = load_last_good(FeederReader(settings, STEP_S), PAIRS)[BTC]
     from_store = loader.from_record(record, "last_good")
     assert from_copy == from_store
     assert from_copy.candles_to_s == 1.5e9

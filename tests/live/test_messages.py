@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import StoreUnavailableError
-from feeder_mixin.live._messages import Messages
 from feeder_mixin.live.bot import LiveFeeder
+from feeder_mixin.live.messages import Messages
 from feeder_mixin.live.reload import reloader
 from feeder_mixin.live.reload.loader import Loaded, LoadedPair
 from feeder_mixin.schema import default_parameters

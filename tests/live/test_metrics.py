@@ -67,7 +67,7 @@ def expected_of(status: dict) -> Samples:
     }
     if (at := loads.get("last_success_at")) is not None:
         said[key("feeder_last_successful_load_timestamp_seconds", feeder_id=f)] = seconds(at)
-    for source in ("store", "last_good", "default"):
+    for source in ("store", "last_good", "default", "config"):
         n = len([p for p in status["pairs"].values() if p["source"] == source])
         said[key("feeder_pairs", feeder_id=f, source=source)] = n
     for pair, facts in status["pairs"].items():

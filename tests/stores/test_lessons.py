@@ -7,6 +7,7 @@ import pytest
 
 from feeder_mixin.errors import SettingsError, StoreError
 from feeder_mixin.live.announce import log_loaded
+from feeder_mixin.live.reload.feeder_reader import FeederReader
 from feeder_mixin.live.reload.loader import load_parameters
 from feeder_mixin.live.state.last_good import save_last_good
 from feeder_mixin.schema import (
@@ -38,7 +39,7 @@ def load(backend, tmp_path, now, monkeypatch, caplog):
 
     def run(running=None, feeder=backend.feeder, environ=backend.environ):
         settings = make_settings(tmp_path / "user_data", feeder, side="long", pairs=PAIRS)
-        loaded = load_parameters(settings, environ, 300, running)
+        loaded = load_parameters(FeederReader(settings, 300), environ, running)
         log_loaded(settings, loaded, 1)
         return loaded
 

@@ -2,8 +2,9 @@
 
 Rules, one per answer of the store: a valid record is taken; a running pair keeps what it runs
 whenever the store gives nothing usable; at start, the last good copy serves when the store gave no
-answer, a rejected record or only records of the future, the schema's defaults when it answered "none"
-or "expired". Nothing here knows of models or candles.
+answer, a rejected record or only records of the future, the fallback when it answered "none" or
+"expired" (a feeder's: the schema's defaults). Nothing here knows of models or candles; which records serve, a
+`RecordReader` knows.
 """
 
 from __future__ import annotations
@@ -12,28 +13,28 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 from feeder_mixin.errors import StateError, StoreError
 from feeder_mixin.live.state.last_good import read_last_good
-from feeder_mixin.live.state.status import Source
-from feeder_mixin.market.features import FEATURE_HASH
+from feeder_mixin.live.state.status import FALLBACKS, Source
 from feeder_mixin.schema import (
     NANOSECONDS,
     ParameterRecord,
-    default_parameters,
     format_time_ns,
-    hash48,
-    refusal,
 )
-from feeder_mixin.settings import BotSettings, FeederSettings
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.base import MAX_AGE_DAYS, Latest
 from feeder_mixin.stores.masking import masked_store_url
 from feeder_mixin.stores.notes import group_notes, group_pairs
+from feeder_mixin.stores.operations.point_in_time import parse_moment
 from feeder_mixin.stores.other_type import load_other_type
 from feeder_mixin.stores.url import choose_store_url, open_store
 
 logger = logging.getLogger(__name__)
+
+RECORDS_AT_VARIABLE: Final = "FEEDER_RECORDS_AT"
+"""Environment of a backtest: it runs on the records of that time instead of the newest."""
 
 STORE_TIMEOUT_S: Final = 5.0
 """Longest wait of a load: in all with InfluxDB, for connection and each statement with SQL."""
@@ -50,7 +51,7 @@ class LoadedPair:
     parameters
         The ten values by name; never changed.
     version
-        Time of the record in nanoseconds since the epoch; None for defaults.
+        Time of the record in nanoseconds since the epoch; None without one.
     beats_rule
         False when the record says that nothing beat the ATR rule: no candle is called safe.
     rejected
@@ -58,6 +59,8 @@ class LoadedPair:
         only where the store holds no complete one.
     passed_over
         The newest point that was passed over for an older one, and why; None without any.
+    tuned_on
+        Hashes of what the record was tuned on, as far as it names them.
     saved_ns
         When the store gave the last good copy, in nanoseconds since the epoch; None for other sources.
     """
@@ -68,14 +71,17 @@ class LoadedPair:
     version: int | None
     beats_rule: bool = True
     candles_to_s: float | None = None
+    tuned_on: Mapping[str, float] = field(default_factory=dict, compare=False)
     rejected: str | None = None
     passed_over: str | None = field(default=None, compare=False)
     saved_ns: int | None = field(default=None, compare=False)
 
     @property
     def version_text(self) -> str:
-        """Return the version as shown to users: RFC 3339, or ``defaults``."""
-        return "defaults" if self.version is None else format_time_ns(self.version)
+        """Return the version as shown to users: RFC 3339, or what runs without a record."""
+        if self.version is not None:
+            return format_time_ns(self.version)
+        return "config" if self.source == "config" else "defaults"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +109,8 @@ class Loaded:
 
     @property
     def n_defaulted(self) -> int:
-        """Return how many pairs run on the schema's defaults."""
-        return sum(pair.source == "default" for pair in self.pairs.values())
+        """Return how many pairs run on what serves without a record."""
+        return sum(pair.source in FALLBACKS for pair in self.pairs.values())
 
     @property
     def n_rejected(self) -> int:
@@ -112,18 +118,54 @@ class Loaded:
         return sum(pair.rejected is not None for pair in self.pairs.values())
 
 
+class RecordReader(Protocol):
+    """What tells a bot of one model type from another: which records serve it, what runs without one."""
+
+    @property
+    def settings(self) -> BotSettings:
+        """Return the bot's settings."""
+
+    def refusal(self, record: ParameterRecord) -> str | None:
+        """Return why a record can't serve the bot, or None."""
+
+    def fallback(self, pair: str) -> LoadedPair:
+        """Return what a pair runs on that has neither record nor copy."""
+
+    def say_doubts(self, usable: Mapping[str, ParameterRecord]) -> None:
+        """Log what an operator should know of records that serve all the same."""
+
+    def log_start(self, loaded: Loaded) -> None:
+        """Write the one line that tells which bot a log is of."""
+
+
+def records_at(environ: Mapping[str, str]) -> int | None:
+    """Return the time whose records a backtest shall run on, in nanoseconds; None: the newest.
+
+    Raises
+    ------
+    SettingsError
+        When ``FEEDER_RECORDS_AT`` is no time, or one to come.
+    """
+    text = environ.get(RECORDS_AT_VARIABLE)
+    return parse_moment(RECORDS_AT_VARIABLE, text, time.time_ns()).last_ns if text else None
+
+
 def load_parameters(
-    settings: FeederSettings,
+    reader: RecordReader,
     environ: Mapping[str, str],
-    timeframe_s: int,
     running: Mapping[str, LoadedPair] | None,
+    at_ns: int | None = None,
 ) -> Loaded:
     """Ask the store once and return what every pair shall run on.
 
     Parameters
     ----------
+    reader
+        Says which records can serve.
     running
         What pairs run on now; None at start.
+    at_ns
+        Take the records that were the newest at this time; later ones are not spoken of.
 
     Raises
     ------
@@ -132,19 +174,19 @@ def load_parameters(
     SettingsError
         When the store's URL or token is wrong.
     """
-    started = time.perf_counter()
+    started, settings = time.perf_counter(), reader.settings
     url, origin = choose_store_url(None, environ, settings)
     description = f"{masked_store_url(url)} ({origin})"
     error, of_other_type = None, dict[str, str]()
     try:
-        latest, of_other_type = _ask_store(settings, url, environ)
+        latest, of_other_type = _ask_store(settings, url, environ, at_ns)
     # A wrong URL or token (SettingsError) ends a start: no copy would make it right.
     except StoreError as problem:
         if running is not None:
             raise
         latest, error = Latest(), str(problem)
     _say_unused(latest)
-    usable, reasons = _sort_out(settings, latest, timeframe_s)
+    usable, reasons = _sort_out(reader, latest)
     reasons |= of_other_type
     # A store whose records are all still to come said nothing: the clock is wrong, here or there.
     unsaid = {note.pair for note in latest.notes if note.field == "time"} - latest.expired.keys()
@@ -152,13 +194,13 @@ def load_parameters(
     unsure = (reasons.keys() | unsaid) - usable.keys() - of_other_type.keys()
     lost = set(settings.pairs) if error is not None else unsure
     # At start only: later, what runs is as new as the copy, or newer.
-    copies = load_last_good(settings, timeframe_s, lost) if running is None and lost else {}
+    copies = load_last_good(reader, lost) if running is None and lost else {}
     # Notes are newest first: reversed, the newest one of a pair is what stays.
     passed_over = {note.pair: str(note) for note in reversed(latest.notes)}
     stored = {pair: from_record(record, "store") for pair, record in usable.items()}
     pairs = {
         pair: replace(
-            _first_of(pair, stored, running or {}, copies),
+            _first_of(reader, pair, stored, running or {}, copies),
             rejected=reasons.get(pair),
             passed_over=passed_over.get(pair),
         )
@@ -168,7 +210,7 @@ def load_parameters(
     return Loaded(pairs, description, usable, error, latest.times, took_ms)
 
 
-def load_times(settings: FeederSettings, environ: Mapping[str, str]) -> dict[str, int]:
+def load_times(settings: BotSettings, environ: Mapping[str, str]) -> dict[str, int]:
     """Return pair -> time of the newest record that the store has of it now, usable or not.
 
     By the question of a load: it is one query, and a bot asks it every few minutes at most.
@@ -184,34 +226,33 @@ def load_times(settings: FeederSettings, environ: Mapping[str, str]) -> dict[str
     return _ask_store(settings, url, environ)[0].times
 
 
-def _first_of(pair: str, *sources: Mapping[str, LoadedPair]) -> LoadedPair:
-    """Return what the first source says that knows the pair, else the schema's defaults."""
+def _first_of(reader: RecordReader, pair: str, *sources: Mapping[str, LoadedPair]) -> LoadedPair:
+    """Return what the first source says that knows the pair, else what runs without a record."""
     for source in sources:
         if pair in source:
             return source[pair]
-    return LoadedPair(pair, default_parameters(), "default", None)
+    return reader.fallback(pair)
 
 
 def _sort_out(
-    settings: FeederSettings, latest: Latest, timeframe_s: int
+    reader: RecordReader, latest: Latest
 ) -> tuple[dict[str, ParameterRecord], dict[str, str]]:
-    """Return the records that can serve this feeder, and per pair why its newest one can't."""
+    """Return the records that can serve this bot, and per pair why its newest one can't."""
     usable: dict[str, ParameterRecord] = {}
     reasons = {pair: note.reason for pair, note in latest.rejected.items()}
     reasons |= {pair: f"{pair}: {note.reason}" for pair, note in latest.incomplete.items()}
     for pair, record in latest.records.items():
-        reason = refusal(record, settings, timeframe_s)
+        reason = reader.refusal(record)
         if reason is None:
             usable[pair] = record
         else:
             reasons[pair] = reason
-    _say_sideless(settings, usable)
-    _say_other_features(settings, usable)
+    reader.say_doubts(usable)
     return usable, reasons
 
 
 def _ask_store(
-    settings: BotSettings, url: str, environ: Mapping[str, str]
+    settings: BotSettings, url: str, environ: Mapping[str, str], at_ns: int | None = None
 ) -> tuple[Latest, dict[str, str]]:
     """Return what the store has for the bot, and per pair why it has only another type's record."""
     with open_store(
@@ -221,26 +262,13 @@ def _ask_store(
         environ=environ,
         timeout_s=STORE_TIMEOUT_S,
     ) as store:
-        latest = store.latest(settings.feeder_id, settings.pairs, model_type=settings.model_type)
+        latest = store.latest(
+            settings.feeder_id, settings.pairs, model_type=settings.model_type, now=at_ns
+        )
+        if at_ns is not None:
+            past = tuple(note for note in latest.notes if note.time_ns <= at_ns)
+            latest = replace(latest, notes=past)
         return latest, load_other_type(store, settings, settings.pairs, latest)
-
-
-TUNED_ON: Final = {
-    "feature_hash": "features",
-    "context_hash": "context pairs",
-    "market_hash": "exchange or candles",
-}
-"""Hash of a record -> what it is the identity of."""
-
-
-def other_features(record: ParameterRecord, settings: FeederSettings) -> dict[str, int]:
-    """Return which hashes differ from this feeder's, name -> value here; a record without one fits."""
-    here = {
-        "feature_hash": FEATURE_HASH,
-        "context_hash": hash48(*settings.context_pairs),
-        "market_hash": hash48(settings.exchange, settings.candle_type),
-    }
-    return {n: value for n, value in here.items() if record.metrics.get(n) not in (None, value)}
 
 
 def _say_unused(latest: Latest) -> None:
@@ -251,57 +279,14 @@ def _say_unused(latest: Latest) -> None:
         logger.warning(
             "Stored record is too old, tune again pair=%s version=%s max_age_days=%g",
             ",".join(latest.expired),
-            _shared_version(latest.expired.values()),
+            shared_version(latest.expired.values()),
             MAX_AGE_DAYS,
         )
 
 
-def _say_sideless(settings: FeederSettings, usable: Mapping[str, ParameterRecord]) -> None:
-    """Say once how many records do not tell which side they were tuned for."""
-    sideless = [pair for pair, record in usable.items() if "side" not in record.metrics]
-    if sideless:
-        logger.warning(
-            "Optuna params without a side are taken as %s, tune again to be sure pairs=%d of=%d "
-            "first=%s",
-            settings.side,
-            len(sideless),
-            len(usable),
-            sideless[0],
-        )
-
-
-def _say_other_features(settings: FeederSettings, usable: Mapping[str, ParameterRecord]) -> None:
-    """Say which records were tuned on something else, each difference once."""
-    same: dict[tuple[str, float, int], list[ParameterRecord]] = {}
-    for record in usable.values():
-        for name, here in other_features(record, settings).items():
-            same.setdefault((name, record.metrics[name], here), []).append(record)
-    for (name, stored, here), records in same.items():
-        logger.warning(
-            "Optuna params for %s were tuned on other %s, tune again version=%s %s=%.0f here=%d%s",
-            ", ".join(record.pair for record in records),
-            TUNED_ON[name],
-            _shared_version(record.time_ns for record in records),
-            name,
-            stored,
-            here,
-            _lacking_context(settings, records[0]) if name == "context_hash" else "",
-        )
-
-
-def _lacking_context(settings: FeederSettings, record: ParameterRecord) -> str:
-    """Return which context pairs a record was tuned without: tuning alone does not mend that."""
-    then = record.provenance.get("context_pairs")
-    lacking = set(settings.context_pairs) - set(then) if isinstance(then, list) else set()
-    if not lacking:
-        return ""
-    names = ",".join(sorted(lacking))
-    return f" tuned_without={names}: they had no candles when tuned, download them first"
-
-
-def _shared_version(times_ns: Iterable[int | None]) -> str:
+def shared_version(times_ns: Iterable[int]) -> str:
     """Return the version of pairs that a line is about: theirs when they share one."""
-    versions = {"defaults" if t is None else format_time_ns(t) for t in times_ns}
+    versions = {format_time_ns(time_ns) for time_ns in times_ns}
     return versions.pop() if len(versions) == 1 else "several"
 
 
@@ -314,19 +299,19 @@ def from_record(record: ParameterRecord, source: Source) -> LoadedPair:
         record.time_ns,
         beats_rule=record.metrics.get("beats_rule") != 0.0,
         candles_to_s=record.metrics.get("candles_to_s"),
+        tuned_on={name: v for name, v in record.metrics.items() if name.endswith("_hash")},
     )
 
 
-def load_last_good(
-    settings: FeederSettings, timeframe_s: int, lost: Collection[str]
-) -> dict[str, LoadedPair]:
+def load_last_good(reader: RecordReader, lost: Collection[str]) -> dict[str, LoadedPair]:
     """Return pair -> last good copy, for pairs without a record; each line in the log is about those.
 
     Parameters
     ----------
     lost
-        The feeder's pairs for which a copy is wanted.
+        The bot's pairs for which a copy is wanted.
     """
+    settings = reader.settings
     path = settings.last_good_path
     try:
         copies = read_last_good(settings)
@@ -347,20 +332,20 @@ def load_last_good(
         age_days = (now_ns - saved_ns) / _DAY_NS
         if _is_too_old(settings, age_days):
             too_old[record.pair] = age_days
-        elif reason := refusal(record, settings, timeframe_s):
+        elif reason := reader.refusal(record):
             other[record.pair] = reason
         else:
             good[record.pair] = record
             usable[record.pair] = replace(from_record(record, "last_good"), saved_ns=saved_ns)
     for _, reason in group_pairs(other):
         logger.error("Last good copy does not match this config reason=%s path=%s", reason, path)
-    _say_sideless(settings, good)
+    reader.say_doubts(good)
     _say_too_old(settings, too_old)
     _say_stand_in(settings, usable, now_ns)
     return usable
 
 
-def _is_too_old(settings: FeederSettings, age_days: float) -> bool:
+def _is_too_old(settings: BotSettings, age_days: float) -> bool:
     """Return whether a copy may not stand in for the store any more.
 
     A copy of the future is of unknown age: the clock was wrong, then or now.
@@ -369,7 +354,7 @@ def _is_too_old(settings: FeederSettings, age_days: float) -> bool:
     return limit is not None and not -1.0 <= age_days <= limit
 
 
-def _say_too_old(settings: FeederSettings, ages_days: Mapping[str, float]) -> None:
+def _say_too_old(settings: BotSettings, ages_days: Mapping[str, float]) -> None:
     if ages_days:
         logger.error(
             "Last good copy is too old pair=%s age_days=%.1f feeder.last_good_max_days=%g path=%s",
@@ -380,7 +365,7 @@ def _say_too_old(settings: FeederSettings, ages_days: Mapping[str, float]) -> No
         )
 
 
-def _say_stand_in(settings: FeederSettings, copies: Mapping[str, LoadedPair], now_ns: int) -> None:
+def _say_stand_in(settings: BotSettings, copies: Mapping[str, LoadedPair], now_ns: int) -> None:
     if copies:
         oldest = max(now_ns - (copy.saved_ns or now_ns) for copy in copies.values())
         logger.warning(
@@ -391,7 +376,7 @@ def _say_stand_in(settings: FeederSettings, copies: Mapping[str, LoadedPair], no
         )
 
 
-def check_store(settings: FeederSettings, environ: Mapping[str, str]) -> None:
+def check_store(settings: BotSettings, environ: Mapping[str, str]) -> None:
     """Raise `SettingsError` when the store's URL or token can't be used; does not connect."""
     url, _ = choose_store_url(None, environ, settings)
     open_store(url, root=settings.root, feeder_ids=[settings.feeder_id], environ=environ).close()

@@ -12,12 +12,18 @@ import time
 from collections.abc import Mapping
 
 from feeder_mixin.errors import FeederError
-from feeder_mixin.live._memory import FeederMemory
-from feeder_mixin.live._messages import Messages
-from feeder_mixin.live._once import OnceLog
-from feeder_mixin.live.announce import log_loaded, log_start
-from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters, load_times
-from feeder_mixin.live.serve.candles import DataFolder, forming_candle_s
+from feeder_mixin.live.announce import log_loaded
+from feeder_mixin.live.memory import FeederMemory
+from feeder_mixin.live.messages import Messages
+from feeder_mixin.live.once import OnceLog
+from feeder_mixin.live.reload.loader import (
+    Loaded,
+    LoadedPair,
+    RecordReader,
+    load_parameters,
+    load_times,
+)
+from feeder_mixin.live.serve.candles import forming_candle_s
 from feeder_mixin.live.serve.snapshot import ParameterCache
 from feeder_mixin.live.state.keeper import StateKeeper
 from feeder_mixin.schema import format_time_ns
@@ -30,6 +36,10 @@ class Reloader:
 
     Parameters
     ----------
+    reader
+        Says which records can serve.
+    timeframe_s
+        Length of a candle.
     keeper
         Keeps the last good copy, and writes the state around a reload.
     memory
@@ -38,13 +48,14 @@ class Reloader:
 
     def __init__(
         self,
-        folder: DataFolder,
+        reader: RecordReader,
+        timeframe_s: int,
         cache: ParameterCache,
         keeper: StateKeeper,
         messages: Messages,
         memory: FeederMemory,
     ) -> None:
-        self._settings, self._timeframe_s = folder.settings, folder.timeframe_s
+        self._reader, self._settings, self._timeframe_s = reader, reader.settings, timeframe_s
         self._cache, self._keeper, self._messages = cache, keeper, messages
         self._memory, self._counts = memory, memory.reloads
         self._times: Mapping[str, int] = {}
@@ -54,8 +65,8 @@ class Reloader:
     def load_first(self) -> None:
         """Load at start: the store, the last good copy or the defaults."""
         attempt, began = format_time_ns(time.time_ns()), time.perf_counter()
-        loaded = load_parameters(self._settings, os.environ, self._timeframe_s, None)
-        log_start(self._settings, loaded)
+        loaded = load_parameters(self._reader, os.environ, None)
+        self._reader.log_start(loaded)
         took_s = self._put_in_force(loaded, began)
         is_rebuilt = self._counts.has_loaded
         self._counts.note_error(loaded.error)
@@ -124,7 +135,7 @@ class Reloader:
         running: dict[str, LoadedPair] = {
             pair: known.loaded for pair, known in self._cache.snapshot.pairs.items()
         }
-        loaded = load_parameters(self._settings, os.environ, self._timeframe_s, running)
+        loaded = load_parameters(self._reader, os.environ, running)
         took_s = self._put_in_force(loaded, began)
         self._messages.reloaded(running, loaded, self._cache.snapshot.generation, took_s)
         return took_s

@@ -101,6 +101,11 @@ class ParameterCache:
             self._snapshot = ParameterSnapshot(generation, now_ns, MappingProxyType(pairs))
             return self._snapshot
 
+    def replace_loaded(self, loaded: LoadedPair) -> None:
+        """Let a pair run on something else than the last load gave it, in the same generation."""
+        with self._lock:
+            self._replace(replace(self._snapshot.pairs[loaded.pair], loaded=loaded))
+
     def put_servings(self, pair: str, servings: Sequence[Serving], next_candle_s: int) -> None:
         """Restore what an earlier process had in force; later candles go by what is loaded now."""
         with self._lock:

@@ -22,7 +22,7 @@ from feeder_mixin.live.state.status import (
 )
 from feeder_mixin.live.train.due import DueFits, Standing
 from feeder_mixin.live.train.models import TrainedModel
-from feeder_mixin.schema import NANOSECONDS, format_time_ns
+from feeder_mixin.schema import NANOSECONDS, format_time_ns, open_text
 from feeder_mixin.settings import FeederSettings
 
 
@@ -68,9 +68,21 @@ class StatusBuilder:
             for pair in s.pairs
         }
 
-    def newest(self) -> Mapping[str, Serving | None]:
-        """Return what new candles of each pair get, None without a model."""
-        return {pair: known.newest for pair, known in self._cache.snapshot.pairs.items()}
+    def age_warnings(self) -> Mapping[str, str | None]:
+        """Return pair -> what to warn of where its model calls no candle safe for its age, else None."""
+        return {
+            pair: self._age_warning(pair, known.newest)
+            for pair, known in self._cache.snapshot.pairs.items()
+        }
+
+    def _age_warning(self, pair: str, newest: Serving | None) -> str | None:
+        if newest is None or not self.is_too_old(newest.model):
+            return None
+        return (
+            f"Model of {pair} is too old, no candle is safe: "
+            f"trained_until={open_text(newest.model.cut_s)} "
+            f"feeder.model_max_age_hours={self._settings.model_max_age_hours:g}"
+        )
 
     def is_too_old(self, model: TrainedModel) -> bool:
         """Return whether no new candle is safe by a model, for its age."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from feeder_mixin.errors import StateError
 from feeder_mixin.live.state.lock import BotLock, bot_lock
 from feeder_mixin.processes import ScratchFolder
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class StateFolder:
         Where model files are.
     """
 
-    def __init__(self, settings: FeederSettings) -> None:
+    def __init__(self, settings: BotSettings) -> None:
         self.settings = settings
         self._lock: BotLock = bot_lock(settings)
         self._temporary: ScratchFolder | None = None

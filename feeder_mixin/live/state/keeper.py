@@ -12,18 +12,16 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from feeder_mixin.errors import StateError
-from feeder_mixin.live._messages import Messages
-from feeder_mixin.live._once import OnceLog
+from feeder_mixin.live.messages import Messages
+from feeder_mixin.live.once import OnceLog
 from feeder_mixin.live.serve.calibration import Calibration
-from feeder_mixin.live.state.describe import StatusBuilder
 from feeder_mixin.live.state.folder import StateFolder
 from feeder_mixin.live.state.last_good import save_last_good
-from feeder_mixin.live.state.schedule import Schedule
-from feeder_mixin.live.state.status import keep_status
-from feeder_mixin.schema import ParameterRecord, open_text
+from feeder_mixin.live.state.status import Status, keep_status
+from feeder_mixin.schema import ParameterRecord
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +37,40 @@ _STATUS_PAUSE_S: Final = 60.0
 """Between two writes of the status where nothing but the newest candle changed."""
 
 
+class StatusSource(Protocol):
+    """Says what the status file gets; reads only, on any thread."""
+
+    @property
+    def until_s(self) -> int:
+        """Return the open of the newest candle that the host has asked about, 0 before the first."""
+
+    def build(self) -> Status:
+        """Return the whole status."""
+
+    def count_exceedances(self) -> None:
+        """Count anew how often candles went worse than served, where that is known."""
+
+    def age_warnings(self) -> Mapping[str, str | None]:
+        """Return pair -> what to warn of for its model's age, None where it is young enough."""
+
+
+class KeptSchedule(Protocol):
+    """What serves, as it is kept for a restart."""
+
+    def forget_old(self) -> None:
+        """Drop what no candle can ask for."""
+
+    def save(self) -> None:
+        """Write what serves now; raise `StateError` when that fails."""
+
+
 class StateKeeper:
     """Writes ``status.json``, ``schedule.json``, ``calibration.json`` and the last good copy.
 
     Parameters
     ----------
+    calibration
+        None where forecasts are not calibrated.
     status
         Says what the status file gets.
     messages
@@ -58,9 +85,9 @@ class StateKeeper:
     def __init__(
         self,
         folder: StateFolder,
-        schedule: Schedule,
-        calibration: Calibration,
-        status: StatusBuilder,
+        schedule: KeptSchedule,
+        calibration: Calibration | None,
+        status: StatusSource,
         messages: Messages,
     ) -> None:
         self._folder, self._settings = folder, folder.settings
@@ -119,17 +146,12 @@ class StateKeeper:
 
     def _warn_of_ages(self) -> None:
         """Say once of each pair whose model is too old, and again when that has come back."""
-        for pair, newest in self._status.newest().items():
+        for pair, warning in self._status.age_warnings().items():
             about = f"age {pair}"
-            if newest is None or not self._status.is_too_old(newest.model):
+            if warning is None:
                 self._once.forget(about)
-                continue
-            self._once.warn(
-                about,
-                f"Model of {pair} is too old, no candle is safe: "
-                f"trained_until={open_text(newest.model.cut_s)} "
-                f"feeder.model_max_age_hours={self._settings.model_max_age_hours:g}",
-            )
+            else:
+                self._once.warn(about, warning)
 
     # -------------------------------------------------------------- any thread
 
@@ -155,11 +177,10 @@ class StateKeeper:
 
     def keep_calibration(self, pause_s: float = _CALIBRATION_PAUSE_S) -> None:
         """Write what candles did to the calibration since the last time; off the candle's path."""
-        if self._folder.is_kept and self._calibration.is_due(pause_s):
+        calibration = self._calibration
+        if calibration is not None and self._folder.is_kept and calibration.is_due(pause_s):
             self._status.count_exceedances()
-            self._write(
-                "calibration", lambda: self._calibration.save(self._folder.calibration_path)
-            )
+            self._write("calibration", lambda: calibration.save(self._folder.calibration_path))
             self.keep_status()
 
     def keep_last_good(self, records: Mapping[str, ParameterRecord]) -> None:

@@ -76,9 +76,14 @@ class Schedule:
     """
 
     def __init__(
-        self, folder: StateFolder, cache: ParameterCache, timeframe_s: int, keep_s: int
+        self,
+        folder: StateFolder,
+        settings: FeederSettings,
+        cache: ParameterCache,
+        timeframe_s: int,
+        keep_s: int,
     ) -> None:
-        self._folder, self._settings = folder, folder.settings
+        self._folder, self._settings = folder, settings
         self._cache = cache
         self._timeframe_s, self._keep_s = timeframe_s, keep_s
 

@@ -10,18 +10,31 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from annotated_types import Gt
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
-from feeder_mixin.documents import Amount, Count, Factor, ParameterValues, Time, checked
+from feeder_mixin.documents import (
+    Amount,
+    Count,
+    Factor,
+    TenNumbers,
+    Time,
+    checked,
+    is_parameter_set,
+)
 from feeder_mixin.errors import StateError
 from feeder_mixin.live.state.files import write_private
 from feeder_mixin.live.state.stand_in import find_stand_in, make_stand_in
 from feeder_mixin.settings import BotSettings
 
-Source = Literal["store", "last_good", "default"]
+Source = Literal["store", "last_good", "default", "config"]
+"""`default`: the schema's; `config`: a FreqAI config's own ``model_training_parameters``."""
+
+FALLBACKS: Final[tuple[Source, ...]] = ("default", "config")
+"""What serves without a record."""
+
 ModelState = Literal["none", "training", "ready", "stale"]
 
 
@@ -96,7 +109,7 @@ class PairStatus(TypedDict):
 
     source: Source
     version: Time | None
-    parameters: ParameterValues
+    parameters: TenNumbers
     rejected: str | None
     model: ModelStatus
     exceedance: ExceedanceStatus | None
@@ -177,9 +190,15 @@ def read_status(path: Path) -> Status:
         ) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"is not JSON: {error}") from error
-    return checked(
+    status = checked(
         Status, document, lambda problem: _damaged(path, f"is not a status file: {problem}")
     )
+    for pair, facts in status["pairs"].items():
+        # A FreqAI config's own values are shown as they are, in range or not.
+        if facts["source"] != "config" and not is_parameter_set(facts["parameters"]):
+            problem = f"pairs.{pair}.parameters: expected the ten parameters, each inside its range"
+            raise _damaged(path, f"is not a status file: {problem}")
+    return status
 
 
 def _damaged(path: Path, problem: str) -> StateError:

@@ -28,8 +28,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, ModelError
-from feeder_mixin.live.announce import log_loaded
-from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters
+from feeder_mixin.live.announce import log_loaded, warn_hindsight
+from feeder_mixin.live.reload.feeder_reader import FeederReader
+from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters, records_at
 from feeder_mixin.live.serve.candles import DataFolder, from_host
 from feeder_mixin.live.serve.columns import SafetyColumns, empty_columns, is_tolerable
 from feeder_mixin.live.train.due import due_cut_s
@@ -131,7 +132,7 @@ class WalkForward:
         if loaded is None:
             logger.warning("No predictions for %s: not in the config's pair_whitelist", pair)
             return empty_columns(opens_s)
-        _warn_hindsight(loaded, int(opens_s[0]))
+        warn_hindsight(loaded, int(opens_s[0]))
         walk = self._begin(loaded, frame)
         cuts_s = self._cuts_s(int(opens_s[0]), int(opens_s[-1]))
         raw = self._forecast(walk, cuts_s)
@@ -276,7 +277,12 @@ class WalkForward:
             # Records name the context that they were tuned on: pairs that had candles.
             settings = self._folder.settings.with_context(self._folder.has)
             environ = os.environ if self._environ is None else self._environ
-            self._loaded = load_parameters(settings, environ, self._folder.timeframe_s, None)
+            self._loaded = load_parameters(
+                FeederReader(settings, self._folder.timeframe_s),
+                environ,
+                None,
+                records_at(environ),
+            )
             log_loaded(settings, self._loaded, _GENERATION)
         return self._loaded
 
@@ -309,18 +315,6 @@ class WalkForward:
 def _begin_s(cut_s: int) -> int:
     """Return the open of the first candle that calibrates the model of a cut."""
     return cut_s - CALIBRATION_DAYS * DAY_S
-
-
-def _warn_hindsight(loaded: LoadedPair, first_s: int) -> None:
-    """Say when the parameters were tuned on candles of the frame: its result then flatters."""
-    if loaded.candles_to_s is not None and loaded.candles_to_s >= first_s:
-        logger.warning(
-            "Parameters of %s were tuned on candles up to %s: a backtest from %s on is in-sample "
-            "and looks better than it is",
-            loaded.pair,
-            open_text(int(loaded.candles_to_s)),
-            open_text(first_s),
-        )
 
 
 def _delete_old(model_dir: Path) -> None:
