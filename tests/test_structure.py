@@ -38,7 +38,7 @@ ALLOWED = {
         "executors",
         "processes",
     },
-    "freqai": {"documents", "errors", "settings", "schema", "stores", "live"},
+    "freqai": {"documents", "errors", "processes", "settings", "schema", "stores", "live"},
     "mixin": {"errors", "settings", "schema", "stores", "market", "model", "live", "freqai"},
     "rehearsal": {"errors", "pairs", "processes", "settings", "schema", "market", "live"},
     "doctor": {

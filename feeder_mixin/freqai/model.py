@@ -12,9 +12,8 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
 from freqtrade.enums import TRADE_MODES, RunMode
 from freqtrade.exceptions import OperationalException
@@ -24,8 +23,9 @@ from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.freqai.tensorboard import LightGBMCallback
 from lightgbm import LGBMRegressor
 
-from feeder_mixin.errors import CandleError, FeederError, ModelError, SettingsError
+from feeder_mixin.errors import FeederError, ModelError, SettingsError
 from feeder_mixin.freqai.bot import FreqaiFeeder
+from feeder_mixin.freqai.checks import check_features, check_numbers
 from feeder_mixin.freqai.parameters import CONFIG, same_training, training_parameters
 from feeder_mixin.freqai.regressors import FitOptions, estimators_of, fit_regressors
 from feeder_mixin.freqai.settings import FreqaiSettings, build_freqai_settings
@@ -37,8 +37,6 @@ from feeder_mixin.live.reload.loader import LoadedPair, check_store
 from feeder_mixin.settings import as_written
 
 logger = logging.getLogger(__name__)
-
-_SHOWN: Final = 3
 
 
 class ParameterSource(Protocol):
@@ -150,7 +148,7 @@ class OptunaLightGBMRegressor(BaseRegressionModel):  # type: ignore[misc]
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
         """Train, as FreqAI does; again where other parameters came meanwhile."""
-        _check_features(unfiltered_df, pair, dk.training_features_list)
+        check_features(unfiltered_df, pair, dk.training_features_list)
         while True:
             model = super().train(unfiltered_df, pair, dk, **kwargs)
             fitted = self._fitted[pair]
@@ -303,7 +301,7 @@ class OptunaLightGBMRegressor(BaseRegressionModel):  # type: ignore[misc]
         columns = [column for column in labelled.columns if "&" in column]
         try:
             self._targets[pair] = match_targets(self._settings.targets, columns, name)
-            _check_numbers(labelled, columns, name)
+            check_numbers(labelled, columns, name)
         except FeederError as error:
             self._targets.pop(pair, None)
             raise OperationalException(str(error)) from error
@@ -317,29 +315,6 @@ class OptunaLightGBMRegressor(BaseRegressionModel):  # type: ignore[misc]
                 f"{pair}: the model in {self.full_path} is a {kind}, expected LightGBM's regressors: it was "
                 "trained by another freqaimodel. Give freqai.identifier another name, or delete that folder"
             )
-
-
-def _check_numbers(labelled: pd.DataFrame, columns: Sequence[str], strategy: str) -> None:
-    """Raise `SettingsError` for a target of classes: regressors predict numbers."""
-    for name in columns:
-        if not pd.api.types.is_numeric_dtype(labelled[name].dtype):
-            raise SettingsError(
-                f"{strategy}: target {name} holds classes ({labelled[name].dtype}), expected numbers: a "
-                "classifier is not tuned; use one of FreqAI's own classifier models for it"
-            )
-
-
-def _check_features(frame: pd.DataFrame, pair: str, features: Sequence[str]) -> None:
-    """Raise `CandleError` for features without any value: all rows would be dropped for them."""
-    values = frame[list(features)].replace([np.inf, -np.inf], np.nan)
-    empty = [name for name in features if values[name].isna().all()]
-    if empty:
-        more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
-        raise CandleError(
-            f"{pair}: {', '.join(empty[:_SHOWN])}{more} has no value on any of {len(frame)} candles of the "
-            "training window, so no row is left: its candles are missing, or it needs more of them than "
-            "startup_candle_count loads"
-        )
 
 
 def _begin_s(timerange: str, dataframe: pd.DataFrame) -> int:
