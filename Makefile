@@ -10,7 +10,7 @@ FEEDER ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format fix lint types coverage test-slow test-services optimize trade reload status doctor demo bench docs picture lock
+.PHONY: help setup test check format fix lint types coverage test-slow test-services test-hosts optimize trade reload status doctor demo bench docs picture lock
 
 define need_feeder
 @test -n "$(FEEDER)" || { echo "name a feeder: make $@ FEEDER=feeder120b (feeders: $$(cd config && grep -ls '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
@@ -54,7 +54,7 @@ $(READY): requirements.lock pyproject.toml $(EXTRA_LOCKS)
 endif
 
 # Compiled files are kept whatever the shell says: without them each worker compiles all tests anew.
-test coverage: export PYTHONDONTWRITEBYTECODE =
+test test-hosts coverage: export PYTHONDONTWRITEBYTECODE =
 
 test: $(READY)  ## fast tests, about eight minutes on two cores
 	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
@@ -83,6 +83,10 @@ test-slow: $(READY)  ## slow tests: whole runs on real candles, kills, many seed
 
 test-services: $(READY)  ## tests that need a server (FEEDER_TEST_POSTGRES_URL, FEEDER_TEST_INFLUX_URL/_TOKEN/_ORG)
 	$(BIN)/pytest -q -m external_service $(ARGS)
+
+# A release of freqtrade needs about two minutes: mostly pip, which installs it anew.
+test-hosts: $(READY)  ## the wheel in environments with the oldest, the newest and two more supported freqtrade
+	$(BIN)/pytest -q -n 2 --dist loadgroup tests/hosts $(ARGS)
 
 optimize: $(READY)  ## tune a feeder: make optimize FEEDER=feeder120b [ARGS="--n-trials 20"]
 	$(need_feeder)

@@ -131,10 +131,11 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             return
         if threading.current_thread() is not threading.main_thread():
             return  # an API thread that only looks at the strategy
-        from feeder_mixin.live.announce import warn_blacklisted, warn_unlisted
+        from feeder_mixin.live.announce import warn_blacklisted, warn_newer_host, warn_unlisted
         from feeder_mixin.live.bot import LiveFeeder
         from feeder_mixin.live.serve.candles import DataFolder
 
+        warn_newer_host(self.feeder, version("freqtrade"))
         warn_unlisted(self.feeder, self._is_listed)
         warn_blacklisted(self.feeder)
         folder = self._data_folder(DataFolder, self.feeder.with_context(self._is_listed))

@@ -229,8 +229,8 @@ def test_doctors_page_names_every_check():
 
 
 def test_strategy_of_ones_own_is_the_one_that_is_tested():
-    """What a user copies ran in a freqtrade of its own (tests/e2e/test_wheel.py)."""
-    from tests.e2e.test_wheel import OWN_STRATEGY
+    """What a user copies ran in a freqtrade of its own (tests/hosts/test_hosts.py)."""
+    from tests.hosts.test_hosts import OWN_STRATEGY
 
     page = text_of(DOCS / "start" / "own-freqtrade.md")
     assert f"```python\n{OWN_STRATEGY}```" in page

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
+from typing import Final
 
 from feeder_mixin.live.reload.loader import Loaded, LoadedPair
 from feeder_mixin.schema import open_text
 from feeder_mixin.settings import BotSettings, FeederSettings
 
 logger = logging.getLogger(__name__)
+
+NEWEST_TESTED_HOST: Final = "2026.9"
+"""Newest release of freqtrade that `make test-hosts` ran."""
 
 
 def log_loaded(settings: BotSettings, loaded: Loaded, generation: int) -> None:
@@ -94,6 +99,23 @@ def warn_hindsight(loaded: LoadedPair, first_s: int) -> None:
             open_text(int(loaded.candles_to_s)),
             open_text(first_s),
         )
+
+
+def warn_newer_host(settings: FeederSettings, installed: str) -> None:
+    """Say once that freqtrade is newer than what was tested; `installed` is its version."""
+    if _year_and_month(installed) > _year_and_month(NEWEST_TESTED_HOST):
+        logger.warning(
+            "freqtrade %s is newer than %s, the newest that this version of feeder_mixin was tested with: "
+            "look at the first candles and entries, and upgrade feeder_mixin feeder=%s",
+            installed,
+            NEWEST_TESTED_HOST,
+            settings.feeder_id,
+        )
+
+
+def _year_and_month(release: str) -> tuple[int, ...]:
+    """Return what orders releases: ``2026.10-dev`` is 2026, 10."""
+    return tuple(map(int, re.findall(r"\d+", release)[:2]))
 
 
 def warn_unlisted(settings: FeederSettings, is_listed: Callable[[str], bool]) -> None:

@@ -24,6 +24,8 @@ _DROPPED: Final = re.compile(r"dropped=(\d+)")
 _TYPE_CONFLICT: Final = re.compile(
     r'input field \\*"(\w+)\\*" on measurement \\*"\w+\\*" is type (\w+), already exists as type (\w+)'
 )
+_NAMELESS_CLIENT: Final = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>: ")
+"""What urllib3 before 2.6 says in place of host and port, which stand in the store's URL anyway."""
 _CLIENT_NAME: Final = re.compile(r"\w*(?:Connection|Pool)\(host='([^']+)', port=(\d+)\)")
 
 
@@ -107,7 +109,7 @@ def unreachable_text(error: BaseException) -> str:
         inner = next((part for part in error.args[1:] if isinstance(part, BaseException)), None)
     if inner is not None:
         return unreachable_text(inner)
-    text = _CLIENT_NAME.sub(_address, str(error))
+    text = _CLIENT_NAME.sub(_address, _NAMELESS_CLIENT.sub("", str(error)))
     name = type(error).__name__
     return text if isinstance(error, HTTPError) or text.startswith(name) else f"{name}: {text}"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import tenacity
+from urllib3.exceptions import HTTPError
 
 from feeder_mixin.errors import (
     SettingsError,
@@ -30,6 +31,7 @@ from feeder_mixin.schema import (
 )
 from feeder_mixin.stores.base import Latest
 from feeder_mixin.stores.influx import InfluxStore
+from feeder_mixin.stores.influx_errors import unreachable_text
 from tests.builders import FEEDER, make_full_record
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_influx.json").read_text())
@@ -346,6 +348,12 @@ def test_server_down_is_named_as_host_and_port(host):
         store.ping()
     assert f"can't be reached: {host}:1: Failed to establish a new connection" in str(caught.value)
     assert "Connection(" not in str(caught.value)
+
+
+def test_server_down_is_named_without_an_object_by_an_older_client_library():
+    """urllib3 before 2.6, which older freqtrade brings, names its own object in place of the host."""
+    error = HTTPError("<urllib3.connection.HTTPConnection object at 0x7f1>: Connection refused")
+    assert unreachable_text(error) == "Connection refused"
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])

@@ -1,0 +1,121 @@
+"""A trader's own environment with one release of freqtrade, and this package's wheel in it.
+
+``VERSION.txt`` holds what a bot had that was installed in that release's month: pip's choice of
+everything that freqtrade asks for, as of then. Two of them have freqtrade's extras for plots and
+hyperopt and a LightGBM for FreqAI, too, so that there is more that could be changed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from tests.e2e.bot import ROOT, Exchange
+from tests.e2e.project import RECORDING, run_command
+
+RELEASES: Final = sorted(
+    (path.stem for path in Path(__file__).parent.glob("*.txt")),
+    key=lambda release: [int(part) for part in release.split(".")],
+)
+"""Releases of freqtrade that are tested, oldest first."""
+
+STRATEGY: Final = "LightGBMSafetyFeederStrategy"
+
+
+@dataclass(frozen=True)
+class Host:
+    """An environment of the user's own, and a user_data folder."""
+
+    release: str
+    folder: Path
+    exchange: Exchange
+
+    @property
+    def user_data(self) -> Path:
+        """Return the user's folder, which is not named like ours."""
+        return self.folder / "my_data"
+
+    @property
+    def config(self) -> Path:
+        """Return the example config that `feeder init` wrote."""
+        return self.user_data / "feeder_example.json"
+
+    def run(self, *command: object) -> str:
+        """Run a command of the environment; return what it printed."""
+        script, *arguments = map(str, command)
+        path = self.folder / "venv" / "bin" / script
+        return run_command([str(path), *arguments], self.folder).stdout
+
+    def create(self) -> None:
+        """Make the environment with its release of freqtrade, and nothing of ours."""
+        venv.create(self.folder / "venv", with_pip=True)
+        self.install("-r", Path(__file__).with_name(f"{self.release}.txt"))
+
+    def install(self, *what: object) -> None:
+        """Install as a user does; what is not imported is not compiled (half of the time)."""
+        python = self.folder / "venv" / "bin" / "python"
+        options = ("--quiet", "--disable-pip-version-check", "--no-compile")
+        done = subprocess.run(  # noqa: S603 - our own arguments
+            [str(python), "-m", "pip", "install", *options, *map(str, what)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def packages(self) -> dict[str, str]:
+        """Return name -> version of what is installed."""
+        found = json.loads(self.run("python", "-m", "pip", "list", "--format", "json"))
+        return {package["name"]: package["version"] for package in found}
+
+    def freqtrade(self, command: str, *options: object) -> str:
+        """Run freqtrade with the example config; return all it printed."""
+        configs = ("--config", self.config, "--config", self.exchange.overlay)
+        python = self.folder / "venv" / "bin" / "python"
+        result = run_command(
+            [
+                *(str(python), "-m", "freqtrade", command, "--userdir", str(self.user_data)),
+                *map(str, (*configs, *options)),
+            ],
+            self.folder,
+        )
+        return result.stdout + result.stderr
+
+    def add_recording(self, text: str, base: str) -> None:
+        """Put a strategy into the folder, in one file with a subclass that keeps its frames."""
+        path = self.user_data / "strategies" / "Recording.py"
+        path.write_text(text + RECORDING.format(base=base), encoding="utf-8")
+        shutil.rmtree(self.user_data / "recorded", ignore_errors=True)
+
+    def backtest(self, strategy: str, timerange: str) -> pd.DataFrame:
+        """Run a backtest, and return the frames of all pairs under each other."""
+        self.freqtrade(
+            "backtesting",
+            *("--strategy", strategy, "--cache", "none", "--timerange", timerange),
+        )
+        frames = sorted((self.user_data / "recorded").glob("*.feather"))
+        return pd.concat([pd.read_feather(path).assign(pair=path.stem) for path in frames])
+
+
+def build_wheel(folder: Path) -> Path:
+    """Return the wheel of a copy of this repository: building leaves files in its source."""
+    source = folder / "source"
+    for name in ("feeder_mixin", "user_data/strategies"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignore)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run(  # noqa: S603 - our own arguments
+        [sys.executable, "-m", "pip", *build, str(source)], check=True, capture_output=True
+    )
+    (wheel,) = folder.glob("*.whl")
+    return wheel
