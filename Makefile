@@ -10,7 +10,7 @@ FEEDER ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format fix lint types coverage test-slow test-services test-hosts optimize trade reload status doctor demo bench docs picture lock
+.PHONY: help setup test check format fix lint types coverage test-slow test-services test-hosts optimize trade reload status doctor demo bench docs picture lock dist release
 
 define need_feeder
 @test -n "$(FEEDER)" || { echo "name a feeder: make $@ FEEDER=feeder120b (feeders: $$(cd config && grep -ls '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
@@ -122,6 +122,15 @@ docs: $(READY)  ## the documentation as a site, from build/site/index.html on
 
 picture: $(READY)  ## make the README's picture anew (needs real candles and a Chromium)
 	$(BIN)/python -m tests.reports.picture docs/assets/report.webp
+
+dist: $(READY)  ## wheel and sdist in dist/, checked
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	@$(BIN)/twine check --strict dist/*
+
+release: $(READY)  ## changelog section, version, commit and tag, all local: make release VERSION=1.2.3
+	@test -n "$(VERSION)" || { echo "name the version: make release VERSION=1.2.3 (now: $$(sed -n 's/^version = "\([^"]*\)".*/\1/p' pyproject.toml))"; exit 2; }
+	@$(BIN)/python tools/release.py $(VERSION)
 
 # The extras that `make setup` installs, by name: one that only a benchmark needs stays out.
 lock: $(READY)  ## add to requirements.lock what pyproject.toml wants (needs uv; newer versions: ARGS=--upgrade)

@@ -37,6 +37,7 @@ MADE_AT_WORK = (
     "backtest_models/",
     "rehearsal/",
     "build/",
+    "dist/",
     "~/",
     "psycopg/",
 )

@@ -106,16 +106,26 @@ class Host:
 
 
 def build_wheel(folder: Path) -> Path:
-    """Return the wheel of a copy of this repository: building leaves files in its source."""
+    """Return the wheel of a copy of this repository, built from its sdist, both checked by twine."""
     source = folder / "source"
     for name in ("feeder_mixin", "user_data/strategies"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignore)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
-    subprocess.run(  # noqa: S603 - our own arguments
-        [sys.executable, "-m", "pip", *build, str(source)], check=True, capture_output=True
-    )
-    (wheel,) = folder.glob("*.whl")
+    dist = folder / "dist"
+    run_python("build", "--no-isolation", "--outdir", dist, source)
+    run_python("twine", "check", "--strict", *dist.iterdir())
+    (wheel,) = dist.glob("*.whl")
     return wheel
+
+
+def run_python(module: str, *arguments: object) -> None:
+    """Run a module of this environment; it must succeed."""
+    done = subprocess.run(  # noqa: S603 - our own arguments
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
