@@ -187,6 +187,19 @@ def test_importing_the_package_pulls_in_no_library():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
 
 
+def test_import_does_without_the_signals_that_windows_lacks():
+    """Bot and commands are imported there; `feeder.check_store_minutes` does what SIGUSR1 does elsewhere."""
+    code = (
+        "import signal\n"
+        "import freqtrade.strategy\n"  # asyncio and others first: theirs is not ours
+        "for name in ('SIGUSR1', 'SIGHUP', 'SIGKILL', 'pthread_sigmask'): delattr(signal, name)\n"
+        "import feeder_mixin.mixin, feeder_mixin.live.bot, feeder_mixin.cli.main\n"
+        "from feeder_mixin.live.reload.watcher import SignalWatcher\n"
+        "watcher = SignalWatcher(print); watcher.install(); watcher.start(); watcher.stop()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603
+
+
 def test_public_names_are_those_of_their_modules():
     """What the package offers by its own name is one list, and each is imported on demand."""
     import feeder_mixin

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Final
 
 logger = logging.getLogger(__name__)
 
-RELOAD_SIGNAL = signal.SIGUSR1
+RELOAD_SIGNAL: Final[int | None] = getattr(signal, "SIGUSR1", None)
+"""None on Windows: there only `check_every_s` and the bot's own ``/reload_config`` bring new parameters."""
 _WAKE = 0
 """Byte of a request from inside the process; no signal has this number."""
 
@@ -56,7 +57,9 @@ class SignalWatcher:
         self._previous_fd: int | None = None
 
     def install(self) -> None:
-        """Take the signal over; on the main thread only."""
+        """Take the signal over, where there is one; on the main thread only."""
+        if RELOAD_SIGNAL is None:
+            return
         # The descriptor first: after the handler alone, a signal would be taken and lost.
         self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         signal.signal(RELOAD_SIGNAL, _do_nothing)
@@ -70,7 +73,7 @@ class SignalWatcher:
 
         Works at any moment, also when `install` or `start` was never called.
         """
-        if self._previous_fd is not None:
+        if RELOAD_SIGNAL is not None and self._previous_fd is not None:
             signal.signal(RELOAD_SIGNAL, signal.SIG_IGN)
             signal.set_wakeup_fd(self._previous_fd)
         self._stopping = True
@@ -82,7 +85,7 @@ class SignalWatcher:
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full of requests: the thread wakes anyway
-            os.write(self._writer.fileno(), bytes([_WAKE]))
+            self._writer.send(bytes([_WAKE]))
 
     def _watch(self) -> None:
         # Other signals (SIGTERM, SIGINT) come through the same descriptor: they are not ours.
@@ -93,7 +96,7 @@ class SignalWatcher:
                 return
             if received is None:
                 self._run(self._check)
-            elif RELOAD_SIGNAL in received:
+            elif RELOAD_SIGNAL is not None and RELOAD_SIGNAL in received:
                 self._run(self._reload)
             else:
                 continue

@@ -82,7 +82,8 @@ class ModelTraining:
     def _run(self) -> None:
         # Blocked here and so in every process this thread starts: a signal to the bot's whole
         # group must not end them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        if hasattr(signal, "pthread_sigmask"):  # Windows has no such signals, either
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         try:
             self._look_until_stopped()
         except _StoppedError:
