@@ -33,6 +33,9 @@ TIMERANGE: Final = "20260601-20260603"
 STORED_COLUMN: Final = Path(__file__).with_name("safety_q.csv")
 """What the newest release predicted, every second hour (``FEEDER_TEST_HOSTS_RECORD=1`` writes it)."""
 
+STORED_LIGHTGBM: Final = "4.7"
+"""Of the stored column. pandas 2.3 or 3, numpy and TA-Lib change nothing in it; LightGBM 4.6 at most 0.026 points."""
+
 OWN_STRATEGY: Final = """\
 import talib.abstract as ta
 
@@ -140,7 +143,9 @@ def test_backtest_predicts_the_stored_column_and_enters_where_safe(host):
     stored = pd.read_csv(STORED_COLUMN, parse_dates=["date"])
     assert column["pair"].tolist() == stored["pair"].tolist()
     assert column["date"].tolist() == stored["date"].tolist()
-    assert column["safety_q"].to_numpy() == pytest.approx(stored["safety_q"].to_numpy(), abs=1e-8)
+    is_same = host.packages()["lightgbm"].startswith(STORED_LIGHTGBM)
+    off = (column["safety_q"] - stored["safety_q"]).abs().max()
+    assert off < (1e-8 if is_same else 5e-4)
 
 
 def test_strategy_of_the_users_own_is_a_feeder_in_ten_lines(host):

@@ -75,6 +75,8 @@ def _load_funding(
     frame = handler._ohlcv_load(pair, "1h", timerange=None, candle_type=CandleType.FUNDING_RATE)
     if frame.empty:
         return None
+    # Until 2026.6 at least freqtrade had the rate as the open of a candle.
+    frame = frame.rename(columns={"open": "funding_rate"})
     frame = frame.dropna(subset=["funding_rate"]).sort_values("date")
     times_ms = pd.DatetimeIndex(frame["date"]).as_unit("ms").asi8
     return times_ms, frame["funding_rate"].to_numpy(np.float64)

@@ -49,10 +49,18 @@ def write_datadir(market: ReplayMarket, datadir: Path, until_ms: int | None = No
             handler.ohlcv_store(pair, "1h", mark.assign(volume=0.0), CandleType.MARK)
         funding = market.fundings[pair]
         paid = funding.n_paid(end_ms)
-        frame = pd.DataFrame(
-            {"date": _dates(funding.times_ms[:paid]), "funding_rate": funding.rates[:paid]}
-        )
+        frame = _funding_frame(funding.times_ms[:paid], funding.rates[:paid])
         handler.ohlcv_store(pair, "1h", frame, CandleType.FUNDING_RATE)
+
+
+def _funding_frame(times_ms: np.ndarray, rates: np.ndarray) -> pd.DataFrame:
+    """Return funding with the columns of every freqtrade, which stores those that it knows.
+
+    Until 2026.6 at least the rate was the open of a candle; 2026.9 has a column of its own for it.
+    """
+    frame = pd.DataFrame(0.0, index=range(len(rates)), columns=list(COLUMNS))
+    frame.insert(0, "date", _dates(times_ms))
+    return frame.assign(open=rates, funding_rate=rates)
 
 
 def _about(market: ReplayMarket, end_ms: int) -> str:
