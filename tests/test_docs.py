@@ -29,6 +29,7 @@ OPTIONS_OF_OTHERS = {
     "--user",  # systemctl
     "--no-deps",  # pip
     *("--nthreads", "--nworkers", "--worker-port", "--memory-limit"),  # dask worker
+    *("--signal", "--rm", "--entrypoint"),  # docker
     *("--no-dashboard", "--protocol"),  # dask scheduler, dask worker
 }
 MADE_AT_WORK = (
