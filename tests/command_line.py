@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import re
 
-from feeder_mixin.cli.main import GROUPS
+from feeder_mixin.cli.main import make_parser
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 
 def command_parsers() -> dict[str, argparse.ArgumentParser]:
     """Return sub-command -> its parser."""
-    commands = argparse.ArgumentParser().add_subparsers()
-    for group in GROUPS:
-        group.add_parsers(commands)
+    (commands,) = (
+        action
+        for action in make_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
     return dict(commands.choices)
 
 

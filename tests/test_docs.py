@@ -110,7 +110,7 @@ def test_command_lines_of_a_page_are_what_feeder_takes(page):
         for line in commands.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|[>|]", line):
                 words = shlex.split(part, comments=True)
-                if words and words[0].split("/")[-1] == "feeder":
+                if len(words) > 1 and words[0].split("/")[-1] == "feeder":
                     try:
                         COMMANDS[words[1]].parse_args(words[2:])
                     except SystemExit:

@@ -11,6 +11,7 @@ from typing import Final
 
 from feeder_mixin.cli import bot_commands as live
 from feeder_mixin.cli import (
+    completion,
     demo,
     diff,
     doctor,
@@ -51,6 +52,15 @@ GROUPS = (
     demo,
 )
 
+JOBS: Final[Mapping[str, Sequence[str]]] = {
+    "begin": ("init", "demo", "replay-exchange", "completion"),
+    "tune": ("optimize", "report", "studies"),
+    "look": ("show", "history", "diff", "settings"),
+    "run": ("status", "reload", "doctor", "metrics"),
+    "keep": ("rollback", "export", "import", "prune", "init-store", "flush"),
+}
+"""What somebody wants to do, and the commands for it, as ``feeder --help`` shows them."""
+
 EXIT_CODES: Final[Mapping[int, str]] = {
     0: "every pair got an answer: a new record, or the running one kept",
     1: "failed: store unreachable or read-only (results are kept), disk full, another optimizer at work; "
@@ -63,17 +73,43 @@ EXIT_CODES: Final[Mapping[int, str]] = {
 """What a script may rely on: a released code never changes its meaning."""
 
 
+class _ParserByJob(argparse.ArgumentParser):
+    """A parser whose help shows the commands by `JOBS`."""
+
+    def format_help(self) -> str:
+        """Return usage, commands by job, options and exit codes."""
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        (commands,) = (a for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        known = {action.dest: action for action in commands._choices_actions}
+        sections = {job: [known[name] for name in names] for job, names in JOBS.items()}
+        sections["options"] = [action for action in self._actions if action.option_strings]
+        for title, actions in sections.items():
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser with every sub-command."""
-    parser = argparse.ArgumentParser(
+    parser = _ParserByJob(
         prog="feeder",
         description="Tune, store and inspect the parameters of freqtrade feeders.",
         epilog="exit codes: " + "; ".join(f"{code} {said}" for code, said in EXIT_CODES.items()),
     )
     parser.add_argument("--version", action="version", version=f"feeder {version('feeder-mixin')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        parser_class=argparse.ArgumentParser,
+    )
     for group in GROUPS:
         group.add_parsers(commands)
+    completion.add_parsers(commands, make_parser)
     return parser
 
 

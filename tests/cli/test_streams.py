@@ -47,6 +47,7 @@ COMMANDS: dict[str, list[str]] = {
     "init": ["--userdir", "other"],
     "replay-exchange": ["--generate-days", "1", "--write-config", "replay.json"],
     "demo": [],
+    "completion": ["bash"],
 }
 """Sub-command -> arguments with which it has something to print."""
 NAMES = list(command_parsers())
