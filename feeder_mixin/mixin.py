@@ -45,6 +45,8 @@ To a basis point: a report lists every tag, and with more digits each trade woul
 """
 
 
+_FREQAI_MODEL: Final = "OptunaLightGBMRegressor"
+
 _OTHER_SIDE: Final[dict[Side, Side]] = {"long": "short", "short": "long"}
 
 
@@ -86,7 +88,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         self._walk_forward: WalkForward | None = None
         self._is_freqai = is_freqai(config)
         if self._is_freqai:
-            self._mark_records(config)
+            self._check_freqai(config)
             return
         try:
             self.feeder = settings_of(config)
@@ -224,6 +226,11 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         self, dataframe: pd.DataFrame, metadata: dict[str, Any]
     ) -> pd.DataFrame:
         """Enter where the trigger says so and the candle is safe."""
+        if self._is_freqai:
+            raise OperationalException(
+                f"{type(self).__name__} defines no populate_entry_trend: with FreqAI there is no safety "
+                "column to gate entries by, and the strategy needs rules of its own"
+            )
         trigger = self.entry_trigger(dataframe, metadata).fillna(value=False).astype(bool)
         enter = trigger & (dataframe["safe"] == 1)
         dataframe[f"enter_{self.feeder.side}"] = enter.astype(np.int64)
@@ -271,18 +278,23 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ wiring
 
-    def _mark_records(self, config: dict[str, Any]) -> None:
-        """Let freqtrade tell a FreqAI backtest with these records from one with others."""
-        if not _may_be_answered_from_cache(config):
-            return
+    def _check_freqai(self, config: dict[str, Any]) -> None:
+        """Check a FreqAI bot's config, and let freqtrade tell backtests of other records apart."""
         from feeder_mixin.freqai.stored import StoredParameters
 
+        if config.get("freqaimodel") != _FREQAI_MODEL:
+            logger.warning(
+                "Optuna params are not used: freqaimodel=%s, expected %s",
+                config.get("freqaimodel"),
+                _FREQAI_MODEL,
+            )
         found = as_written(config)
         try:
             settings = build_freqai_settings(
                 found.merged, found.shown, found.user_data_dir(None), found.paths
             )
-            config[RECORDS_KEY] = StoredParameters.load(settings, os.environ).identity
+            if _may_be_answered_from_cache(config):
+                config[RECORDS_KEY] = StoredParameters.load(settings, os.environ).identity
         except FeederError as error:
             raise OperationalException(str(error)) from error
 

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any, Protocol
 
 import pandas as pd
@@ -105,6 +106,7 @@ class OptunaLightGBMRegressor(BaseRegressionModel):  # type: ignore[misc]
     def start_scanning(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (FreqAI's)
         """Start FreqAI's training thread, and the one for pairs whose parameters change."""
         if self._bot is not None:
+            _share_zone(self.dd.historic_data)
             self._strategy = kwargs["strategy"] if "strategy" in kwargs else args[0]
             self._turns.thread.start()
             self._threads.append(self._turns.thread)  # FreqAI's shutdown waits for it
@@ -315,6 +317,18 @@ class OptunaLightGBMRegressor(BaseRegressionModel):  # type: ignore[misc]
                 f"{pair}: the model in {self.full_path} is a {kind}, expected LightGBM's regressors: it was "
                 "trained by another freqaimodel. Give freqai.identifier another name, or delete that folder"
             )
+
+
+def _share_zone(history: dict[str, dict[str, pd.DataFrame]]) -> None:
+    """Give candles from disk the time zone object of the exchange's; changes the frames in place.
+
+    With pandas 3.1 a file's UTC is a ``ZoneInfo``, freqtrade's own ``datetime.UTC``. FreqAI appends the one to the
+    other, which makes a column of objects: from the first new candle on no training would succeed.
+    """
+    for frames in history.values():
+        for timeframe, frame in frames.items():
+            if not frame.empty:
+                frames[timeframe] = frame.assign(date=frame["date"].dt.tz_convert(UTC))
 
 
 def _begin_s(timerange: str, dataframe: pd.DataFrame) -> int:

@@ -195,7 +195,7 @@ class Mixed(Strategy, OptunaParamsMixin):
 def test_strategy_with_the_mixin_works_and_marks_the_records(make_config, store, frames):
     """It adds no column; its config tells freqtrade's cache of the records."""
     store.write([freqai_record(ETH)])
-    config = make_config(backtest_cache="day")
+    config = make_config(backtest_cache="day", freqaimodel="OptunaLightGBMRegressor")
     strategy = make_strategy(config, frames, Mixed)
     assert len(config[RECORDS_KEY]) == 12
     strategy.freqai = OptunaLightGBMRegressor(config)
@@ -203,6 +203,20 @@ def test_strategy_with_the_mixin_works_and_marks_the_records(make_config, store,
     assert set(LABELS) <= set(predicted.columns)
     assert "safety_q" not in predicted
     assert strategy.informative_pairs() == []
+
+
+class NoRules(OptunaParamsMixin):
+    """A feeder's strategy, by mistake on a FreqAI config."""
+
+
+def test_strategy_with_the_mixin_says_what_is_missing(make_config, frames, caplog):
+    """Another model class, FreqAI off, a strategy that waits for safety columns: nothing is silent."""
+    strategy = make_strategy(make_config(freqaimodel="LightGBMRegressor"), frames, NoRules)
+    assert "Optuna params are not used: freqaimodel=LightGBMRegressor" in caplog.text
+    with pytest.raises(OperationalException, match="NoRules defines no populate_entry_trend"):
+        strategy.populate_entry_trend(frames[ETH, "5m"], {"pair": ETH})
+    with pytest.raises(OperationalException, match=r"freqai.enabled=False, expected true"):
+        NoRules(make_config(freqai={"enabled": False}))
 
 
 class WithoutTargets(Strategy):
