@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from feeder_mixin.settings import BotSettings
+from feeder_mixin.settings import FREQAI_MODEL_TYPE, BotSettings
 
 
 def feeder_command(
@@ -33,10 +33,13 @@ def feeder_command(
 def trade_command(settings: BotSettings) -> str:
     """Return the line that starts the feeder's bot."""
     own = Path("config") / f"{settings.feeder_id}.json"
-    if not _places(settings) and own.is_file() and Path("Makefile").is_file():
+    is_freqai = settings.model_type == FREQAI_MODEL_TYPE  # whose strategy is the user's own
+    if not is_freqai and not _places(settings) and own.is_file() and Path("Makefile").is_file():
         return f"make trade FEEDER={settings.feeder_id}"
     configs = [word for path in settings.config_paths for word in ("--config", str(path))]
-    return shlex.join(["freqtrade", "trade", *configs, "--userdir", str(settings.user_data_dir)])
+    model = ["--freqaimodel", "OptunaLightGBMRegressor"] if is_freqai else []
+    words = ["freqtrade", "trade", *configs, "--userdir", str(settings.user_data_dir), *model]
+    return shlex.join(words)
 
 
 def _places(settings: BotSettings) -> list[str]:

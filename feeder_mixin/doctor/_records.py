@@ -7,6 +7,7 @@ from typing import Final
 from feeder_mixin.doctor.finding import Facts, Verdict
 from feeder_mixin.live.reload.feeder_reader import TUNED_ON, other_features
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, refusal
+from feeder_mixin.settings import FREQAI_MODEL_TYPE
 from feeder_mixin.stores.base import MAX_AGE_DAYS, Note
 from feeder_mixin.stores.notes import group_notes, group_pairs, some
 from feeder_mixin.stores.other_type import load_other_type
@@ -58,11 +59,13 @@ def check_missing(facts: Facts) -> Verdict:
     if not missing:
         return Verdict("pass", "every pair has a record")
     where = "in this store for" if len(missing) == len(settings.pairs) else ""
+    is_freqai = settings.model_type == FREQAI_MODEL_TYPE
+    instead = "the config's own values" if is_freqai else "the defaults"
+    make_one = facts.command("import", "FILE") if is_freqai else facts.command("optimize")
     return Verdict(
         "warn",
-        f"no record {where or 'for'} {some(missing)}: a bot would start on the defaults",
-        f"{facts.command('optimize')}; if that was done, this is another store "
-        "(FEEDER_STORE_URL, feeder.store_url)",
+        f"no record {where or 'for'} {some(missing)}: a bot would start on {instead}",
+        f"{make_one}; if that was done, this is another store (FEEDER_STORE_URL, feeder.store_url)",
     )
 
 

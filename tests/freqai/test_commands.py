@@ -113,6 +113,17 @@ def test_doctor_fails_a_pair_that_has_the_other_type_alone(stored, feeder):
     assert "check itself failed" not in out
 
 
+def test_advice_is_what_works_for_a_freqai_bot(stored, feeder):
+    """Nobody is sent to the tuner of the built-in model, nor to its strategy."""
+    _, _, err = feeder("show", "--feeder", BOT)
+    assert "make one with: feeder import --feeder my_freqai FILE" in err
+    _, out, _ = feeder("doctor", "--feeder", BOT, "--json")
+    found = {one["check"]: one for one in json.loads(out)}
+    assert "would start on the config's own values" in found["missing_records"]["message"]
+    assert found["missing_records"]["advice"].startswith("feeder import --feeder my_freqai FILE")
+    assert "--freqaimodel OptunaLightGBMRegressor" in found["bot"]["advice"]
+
+
 @pytest.mark.parametrize("command", ["optimize", "report"])
 def test_commands_of_the_built_in_model_refuse_a_freqai_bot(write_freqai, feeder, command):
     """Neither half a tuning nor a wrong report: the kind of bot is named."""

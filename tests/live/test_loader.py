@@ -21,6 +21,7 @@ from feeder_mixin.live.reload.loader import (
     check_store,
     load_last_good,
     load_parameters,
+    records_at,
 )
 from feeder_mixin.live.state.files import read_checked, write_checked
 from feeder_mixin.live.state.last_good import save_last_good
@@ -104,6 +105,20 @@ def of_level(lines, level):
 
 
 # ------------------------------------------------------------------ a store that answers
+
+
+def test_records_of_a_time_are_the_newest_then_and_later_ones_are_not_spoken_of(
+    settings, write_store, lines
+):
+    """A backtest of before a tuning sees the store as it was."""
+    write_store(market_record(BTC, OLD, num_leaves=31), market_record(BTC, NEW, num_leaves=32))
+    reader = FeederReader(settings, STEP_S)
+    at_ns = records_at({"FEEDER_RECORDS_AT": format_time_ns(NEW - 1)})
+    loaded = load_parameters(reader, {}, None, at_ns)
+    assert (loaded.pairs[BTC].version, loaded.pairs[BTC].passed_over) == (OLD, None)
+    assert of_level(lines, "WARNING") == []
+    assert records_at({}) is None
+    assert load_parameters(reader, {}, None).pairs[BTC].version == NEW
 
 
 def test_valid_records_are_taken_and_said_word_for_word(settings, write_store, lines, tmp_path):
