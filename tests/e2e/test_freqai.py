@@ -15,16 +15,18 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("datasieve", reason="FreqAI's packages: make setup EXTRAS=freqai")
 
 from feeder_mixin.freqai.targets import Target, TunedOn
 from feeder_mixin.live.state.status import Status
-from feeder_mixin.schema import FREQAI_MODEL_TYPE, ParameterRecord
+from feeder_mixin.schema import FREQAI_MODEL_TYPE, ParameterRecord, format_time_ns
 from feeder_mixin.stores.url import open_store
 from tests.builders import make_record
 from tests.e2e.bot import (
+    BIN,
     FEEDER_ID,
     PAIRS,
     ROOT,
@@ -35,10 +37,11 @@ from tests.e2e.bot import (
     Exchange,
     Frame,
     TradingProject,
+    make_environment,
     make_trading_project,
     running_bot,
 )
-from tests.e2e.project import make_rest
+from tests.e2e.project import COMMAND_PATIENCE_S, days_back, make_rest
 
 pytestmark = pytest.mark.slow
 
@@ -310,3 +313,49 @@ def test_nothing_of_ours_raised(story):
     for log in (story.log, story.log_again):
         assert "Traceback" not in log
         assert json.dumps("Traceback") not in log
+
+
+def backtest(
+    project: TradingProject, *options: object, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `freqtrade backtesting` of a day to its end."""
+    configs = ("--config", project.config, "--config", project.exchange.overlay)
+    command = [
+        *(BIN / "freqtrade", "backtesting", "--userdir", project.root / "user_data", *configs),
+        *("--timerange", days_back(2, 1), *OPTIONS, *options),
+    ]
+    return subprocess.run(  # noqa: S603 - our own arguments
+        [str(word) for word in command],
+        cwd=project.root,
+        env=make_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_PATIENCE_S,
+        check=False,
+    )
+
+
+def recorded(project: TradingProject) -> bytes:
+    """Return what the newest backtest predicted of the changed pair."""
+    paths = (project.root / "user_data" / "recording").glob(f"{CHANGED.split('/')[0]}-*.feather")
+    newest = max(paths, key=lambda path: path.stat().st_mtime_ns)
+    return pd.read_feather(newest)["&-min_low"].to_numpy().tobytes()
+
+
+def test_backtesting_takes_the_stores_records_and_no_cache_answers_for_others(tmp_path, exchange):
+    """Before and after a tuning differ, and the records of a time give what they gave."""
+    project = make_project(tmp_path / "project", exchange)
+    then = write(project, CHANGED, num_leaves=17)
+    refused = backtest(project)
+    assert "run it with --cache none" in refused.stdout + refused.stderr
+    results = []
+    for at in ({}, {}, {"FEEDER_RECORDS_AT": format_time_ns(then.time_ns)}):
+        done = backtest(project, "--cache", "none", **at)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Loaded Optuna params for 1 pairs" in done.stdout + done.stderr
+        results.append(recorded(project))
+        if len(results) == 1:
+            write(project, CHANGED, num_leaves=21, learning_rate=0.1)
+    before, after, again = results
+    assert before != after
+    assert before == again
