@@ -469,7 +469,7 @@ def test_default_age_of_a_model_follows_a_rare_retraining():
     assert build(make_config(retrain_hours=720)).model_max_age_hours == 1440
 
 
-@pytest.mark.parametrize("name", FEEDER_KEYS.keys() - set(FREQAI_ONLY_KEYS))
+@pytest.mark.parametrize("name", sorted(FEEDER_KEYS.keys() - set(FREQAI_ONLY_KEYS)))
 def test_default_that_pages_show_is_the_one_in_force(name):
     """A number in the table of settings is not written beside another one in the code."""
     default = FeederSettings.__dataclass_fields__[name].default
