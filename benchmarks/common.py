@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # read by the libraries at import
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from feeder_mixin.model.folds import Layout, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.settings import LabelSpec, Side
-from feeder_mixin.tune.search.kept import KeptSearch, SearchLog
-from feeder_mixin.tune.search.space import StudySettings, warm_start_sets
-from feeder_mixin.tune.search.study import Budget, PreparedPair, StudyResult, run_study
+from feeder_mixin.tune.search.cells import PreparedPair, measure
+from feeder_mixin.tune.search.kept import Cell, Measured
+from feeder_mixin.tune.search.space import StudySettings, set_of, start_sets
+from feeder_mixin.tune.search.study import SearchResult, Study, choose_sets
 
 HORIZON, TIMEFRAME_S, TRAIN_DAYS, TOLERANCE = 30, 300, 150.0, 0.01
 FEEDERS = {
@@ -153,34 +154,40 @@ def label_of(side: Side) -> LabelSpec:
     return LabelSpec(side, HORIZON, TIMEFRAME_S)
 
 
-def settings_of(
-    setup: Setup, side: Side, seed: int = 0, fixes: dict[str, float] | None = None
-) -> StudySettings:
-    """Return the study settings of a prepared pair."""
-    return StudySettings(
-        "bench",
-        full(setup.base),
-        label_of(side),
-        TOLERANCE,
-        TRAIN_DAYS,
-        seed,
-        fixes or {},
-    )
+def settings_of(side: Side, seed: int = 0, fixes: dict[str, float] | None = None) -> StudySettings:
+    """Return the study settings of the benchmarks."""
+    return StudySettings("bench", label_of(side), TOLERANCE, TRAIN_DAYS, seed, fixes or {})
 
 
 def tune(
-    setup: Setup,
+    setups: Sequence[Setup],
     side: Side,
     n_trials: int,
     *,
     fixes: dict[str, float] | None = None,
     budget_s: float = math.inf,
     seed: int = 0,
-) -> tuple[StudyResult, float]:
-    """Return a study's result and its CPU seconds, first to last trial, redraws included."""
-    settings = settings_of(setup, side, seed, fixes)
+) -> tuple[SearchResult, float]:
+    """Return the search of a feeder of some prepared pairs, in this process, and its CPU seconds.
+
+    From the first trial to the last redraw.
+    """
+    settings = settings_of(side, seed, fixes)
+    since = time.monotonic()
     started = time.process_time()
-    prepared = PreparedPair(settings, setup.table, setup.layout, setup.shared)
-    warm_start = warm_start_sets(settings, None, [])
-    result = run_study(prepared, warm_start, SearchLog(KeptSearch()), Budget(n_trials, budget_s))
-    return result, time.process_time() - started
+    prepared = {full(s.base): _prepare(s, settings) for s in setups}
+
+    def measure_all(cells: Sequence[Cell]) -> dict[Cell, Measured]:
+        return {
+            cell: measure(prepared[cell.pair].folds(cell.draw)[cell.fold], set_of(cell.key))
+            for cell in cells
+        }
+
+    folds = {full(s.base): len(s.layout.folds) for s in setups}
+    study = Study(settings, folds, start_sets(settings, []), measure_all)
+    study.run(n_trials, lambda: time.monotonic() - since > budget_s, lambda _trials: None)
+    return choose_sets(study, folds, measure_all), time.process_time() - started
+
+
+def _prepare(setup: Setup, settings: StudySettings) -> PreparedPair:
+    return PreparedPair(full(setup.base), settings, setup.layout, lambda: setup.table, setup.shared)

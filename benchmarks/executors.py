@@ -38,11 +38,12 @@ from feeder_mixin.market.packed import pack_candles
 from feeder_mixin.processes import tied
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run._market import Market, PairCandles
-from feeder_mixin.tune.run._searches import PairWork, Searches
+from feeder_mixin.tune.run._measuring import Measuring, PairWork
+from feeder_mixin.tune.run.journal import FEEDER as WHOLE_FEEDER
 from feeder_mixin.tune.run.journal import Journal
-from feeder_mixin.tune.search.kept import SEARCH, KeptTrial
-from feeder_mixin.tune.search.space import StudySettings
-from feeder_mixin.tune.search.study import Budget
+from feeder_mixin.tune.search.kept import CELLS, KeptCell
+from feeder_mixin.tune.search.space import start_sets
+from feeder_mixin.tune.search.study import Study, choose_sets
 
 ROOT: Final = Path(__file__).parents[1]
 BIN: Final = Path(sys.executable).parent
@@ -239,9 +240,7 @@ def pair(datadir: Path) -> None:
     frames = {name: one.frame for name, one in common.load_all(datadir, CONTEXT).items()}
     name = common.full(OUTSIDER)
     outside = common.load_all(datadir, [OUTSIDER])[name].frame
-    settings = StudySettings(
-        "bench", name, common.label_of("short"), common.TOLERANCE, common.TRAIN_DAYS, 0
-    )
+    settings = common.settings_of("short")
     with (
         CountingExecutor() as executor,
         tempfile.TemporaryDirectory() as folder,
@@ -255,26 +254,28 @@ def pair(datadir: Path) -> None:
         plan = {name: (market, name, PairCandles(outside), 180.0)}
         ((_, layout),) = run_tasks(executor, worker.plan_pair, plan)
         planned_s, planned = time.process_time() - started, executor.n_sent - sent
-        fits = {str(cut_s): (market, cut_s) for cut_s in layout.cuts_s}
+        fits = {str(cut_s): (market, cut_s, [settings.table_alpha]) for cut_s in layout.cuts_s}
         started = time.process_time()
         models = [executor.share(one) for _, one in run_tasks(executor, worker.fit_cut, fits)]
         fitted_s = time.process_time() - started
         results(executor, nothing_of, {"models": (*models,)})
         once += executor.n_sent - once - planned
-        task = worker.PairTask(
-            settings=settings,
-            layout=layout,
-            budget=Budget(N_TRIALS),
-            own=None,
-            others=[],
-            champion=None,
-            provenance={},
-            market_hash=0,
+        run = journal.begin({WHOLE_FEEDER: {}}, {})[WHOLE_FEEDER]
+        work = {name: PairWork(layout, PairCandles(outside), models)}
+        measuring = Measuring(
+            executor,
+            market,
+            settings,
+            work,
+            journal=journal,
+            run_id=run.run_id,
+            failed=lambda _pair, error: sys.exit(str(error)),
         )
-        run = journal.begin({name: {}}, {})[name]
-        work = {name: PairWork(run.run_id, task, PairCandles(outside), models)}
+        folds = {name: len(layout.folds)}
         sent, back, started = executor.n_sent, executor.n_back, time.process_time()
-        ((_, _),) = Searches(executor, market, journal, work).outcomes(lambda: None)
+        study = Study(settings, folds, start_sets(settings, []), measuring)
+        study.run(N_TRIALS, lambda: False, lambda _trials: None)
+        choose_sets(study, folds, measuring)
         tuned_s = time.process_time() - started
         sent, back = executor.n_sent - sent + planned, executor.n_back - back
         journal_s = _journal_s(journal, run.run_id)
@@ -285,7 +286,7 @@ def pair(datadir: Path) -> None:
     )
     print(
         f"CPU-s: {planned_s:.1f} to plan, {tuned_s:.1f} to tune; {fitted_s:.1f} for the shared "
-        f"models, once; journal {1e3 * journal_s:.3f} CPU-ms a trial"
+        f"models, once; journal {1e3 * journal_s:.3f} CPU-ms a cell"
     )
     _print_paper(planned_s + tuned_s, fitted_s, sent + back, journal_s, len(pack_candles(outside)))
 
@@ -295,12 +296,12 @@ def nothing_of(*_values: object) -> None:
 
 
 def _journal_s(journal: Journal, run_id: int) -> float:
-    """Return the CPU seconds that keeping one trial costs, in batches of ten."""
-    one = next(iter(journal.trials(run_id, SEARCH, KeptTrial).values())).to_json()
+    """Return the CPU seconds that keeping one cell costs, in batches of ten."""
+    one = next(iter(journal.trials(run_id, CELLS, KeptCell).values())).to_json()
     started, n_batches = time.process_time(), 200
     for batch in range(n_batches):
         first = 1_000 + 10 * batch
-        journal.save_trials(run_id, SEARCH, dict.fromkeys(range(first, first + 10), one))
+        journal.save_trials(run_id, CELLS, dict.fromkeys(range(first, first + 10), one))
     return (time.process_time() - started) / n_batches / 10
 
 

@@ -206,10 +206,10 @@ def run_ours(setup: Setup, side: Side, budget_s: float) -> Found:
     started = cpu_seconds()
     fixes = {"quantile_alpha": ALPHA}
     with cpu_clock():
-        result, _ = tune(setup, side, MANY_TRIALS, fixes=fixes, budget_s=budget_s, seed=SEED)
+        result, _ = tune([setup], side, MANY_TRIALS, fixes=fixes, budget_s=budget_s, seed=SEED)
     cpu_s = cpu_seconds() - started
-    q = serve(setup, side, result.parameters)
-    return Found(q, result.parameters, len(result.trials), cpu_s)
+    q = serve(setup, side, result.winner.parameters)
+    return Found(q, result.winner.parameters, len(result.trials), cpu_s)
 
 
 def run_naive(setup: Setup, side: Side, budget_s: float) -> Found:

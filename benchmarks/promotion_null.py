@@ -1,4 +1,4 @@
-"""How often a challenger is promoted that can't be better: labels without anything to learn.
+"""How often a feeder's challenger is promoted that can't be better: labels without anything to learn.
 
 The label's ratio to the ATR, excursion / (ATR14/close), is permuted in blocks of 30 candles over
 training and test window together, and multiplied back: what is left is the ATR rule's world, where no
@@ -36,7 +36,6 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
 )
 
 import numpy as np
-import pandas as pd
 from common import label_of
 
 from feeder_mixin.model.quantile import fit_shared, shared_rows
@@ -48,67 +47,84 @@ from feeder_mixin.tune.judge.decision import Champion
 from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
 from feeder_mixin.tune.judge.promotion import decide
 from feeder_mixin.tune.judge.result import Evidence, MeasuredSet
-from feeder_mixin.tune.search.study import derive_seed
+from feeder_mixin.tune.search.space import derive_seed
+
+ALPHA = default_parameters()["quantile_alpha"]
+ORDER = ("promoted", "refused", "kept", "first", "expired_replaced")
 
 
 @cache
-def _prepared(datadir: Path, base: str) -> tuple[Setup, dict[str, pd.DataFrame]]:
-    """Return a pair ready to be tuned, and its context's tables; once per process."""
-    setup = prepare(datadir, base, with_shared=False)
-    return setup, dict(setup.market.build_context())
+def _prepared(datadir: Path, bases: tuple[str, ...]) -> list[Setup]:
+    """Return pairs ready to be tuned, their context's tables with them; once per process."""
+    context = list(bases)
+    return [prepare(datadir, base, context=context, with_shared=False) for base in bases]
 
 
-def retune_both(datadir: Path, base: str, n_trials: int, seed: int) -> list[dict[str, float | str]]:
+def retune_both(
+    datadir: Path, bases: tuple[str, ...], n_trials: int, seed: int
+) -> list[dict[str, float | str]]:
     """Return what the re-tunings of both sides on one permutation of the labels came to.
 
     The shared models hold both sides and are half of the work.
     """
     started = time.process_time()
-    original, tables = _prepared(datadir, base)
+    originals = _prepared(datadir, bases)
+    tables = dict(originals[0].market.build_context())
     # Each pair by a permutation of its own: the pooled trees and the scale must find nothing either.
     tables = {p: permuted(t, derive_seed("null", seed, p)) for p, t in sorted(tables.items())}
     thinned = {p: shared_rows(t, HORIZON, TIMEFRAME_S) for p, t in tables.items()}
-    layout = original.layout
-    shared = {cut_s: fit_shared(thinned, cut_s, label_of("long")) for cut_s in layout.cuts_s}
-    setup = replace(original, table=tables[full(base)], shared=shared)
-    outcomes = [retune(setup, full(base), side, n_trials, seed) for side in SIDES]
+    cuts = sorted({cut_s for one in originals for cut_s in one.layout.cuts_s})
+    shared = {cut_s: fit_shared(thinned, cut_s, label_of("long"), [ALPHA]) for cut_s in cuts}
+    setups = [replace(one, table=tables[full(one.base)], shared=shared) for one in originals]
+    outcomes = [retune(setups, side, n_trials, seed) for side in SIDES]
     cpu_s = (time.process_time() - started) / len(outcomes)
     return [{**one, "cpu_s": cpu_s} for one in outcomes]
 
 
-def retune(setup: Setup, pair: str, side: Side, n_trials: int, seed: int) -> dict[str, float | str]:
-    """Return what one re-tuning came to."""
-    study, _ = tune(setup, side, n_trials, seed=seed)
-    settings = settings_of(setup, side, seed)
-    evaluator, layout = Evaluator(settings, setup.table, setup.shared), setup.layout
+def retune(setups: list[Setup], side: Side, n_trials: int, seed: int) -> dict[str, float | str]:
+    """Return what one re-tuning of a feeder came to: promoted when any of its pairs was."""
+    found, _ = tune(setups, side, n_trials, seed=seed)
     champion = default_parameters()
-    sets: dict[Contender, dict[str, float]] = {
-        DEFAULTS: champion,
-        RUNNING: champion,
-        TUNED: study.parameters,
+    evidence = {}
+    for setup in setups:
+        choice = found.choices[full(setup.base)]
+        evidence[full(setup.base)] = _evidence(
+            setup, side, choice.winner.parameters, is_feeders=choice.winner is found.winner
+        )
+    decisions = decide(evidence, dict.fromkeys(evidence, Champion(0, champion)), "auto")
+    outcomes = [one.outcome for one in decisions.values() if one.gain is not None]
+    skills = [one.sets[DEFAULTS].metrics["skill"] for one in evidence.values()]
+    return {
+        "outcome": "no challenger" if not outcomes else min(outcomes, key=ORDER.index),
+        "kind": "feeder" if found.winner.number else "pairs" if outcomes else "-",
+        "skill": float(np.mean(skills)),
+        "beats_rule": str(any(one.beats_rule for one in decisions.values())),
     }
+
+
+def _evidence(setup: Setup, side: Side, tuned: dict[str, float], *, is_feeders: bool) -> Evidence:
+    evaluator = Evaluator(full(setup.base), settings_of(side), setup.table, setup.shared)
+    champion = default_parameters()
+    sets: dict[Contender, dict[str, float]] = {DEFAULTS: champion, RUNNING: champion, TUNED: tuned}
     measured = {
-        name: MeasuredSet(values, record_metrics(evaluator, evaluator.walk(layout, values)))
+        name: MeasuredSet(values, record_metrics(evaluator, evaluator.walk(setup.layout, values)))
         for name, values in sets.items()
     }
-    evidence = Evidence(
+    return Evidence(
         measured,
-        compare(evaluator, layout, sets, settings.table_alpha),
-        n_independent=len(evaluator.walk(layout, study.parameters).test.q) / HORIZON,
+        compare(evaluator, setup.layout, sets, ALPHA),
+        n_independent=len(evaluator.walk(setup.layout, tuned).test.q) / HORIZON,
+        is_feeders=is_feeders,
     )
-    decision = decide({pair: evidence}, {pair: Champion(0, champion)}, "auto")[pair]
-    return {
-        "outcome": decision.outcome if decision.gain is not None else "no challenger",
-        "skill": measured[DEFAULTS].metrics["skill"],
-        "beats_rule": str(decision.beats_rule),
-    }
 
 
 def main() -> None:
     """Print the share of re-tunings that were promoted, with its standard error."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--datadir", type=Path, default=DEFAULT_DATADIR)
-    parser.add_argument("--pair", default="BTC", help="base currency (BTC)")
+    parser.add_argument(
+        "--pairs", nargs="+", default=["BTC", "ETH", "SOL", "XRP"], help="the feeder's, bases"
+    )
     parser.add_argument(
         "--runs", type=int, default=200, help="re-tunings (200), both sides of each permutation"
     )
@@ -122,7 +138,7 @@ def main() -> None:
         options.jobs, mp_context=context, initializer=os.nice, initargs=(5,)
     ) as pool:
         futures = [
-            pool.submit(retune_both, options.datadir, options.pair, options.trials, seed)
+            pool.submit(retune_both, options.datadir, tuple(options.pairs), options.trials, seed)
             for seed in range(options.seed, options.seed + (options.runs + 1) // 2)
         ]
         outcomes = [one for future in futures for one in future.result()]
@@ -135,7 +151,7 @@ def main() -> None:
     beats = Counter(str(one["beats_rule"]) for one in outcomes)
     skill = float(np.mean([one["skill"] for one in outcomes]))
     print(
-        f"{options.pair}, {n} re-tunings of {options.trials} trials on permuted labels: {dict(counts)}"
+        f"{' '.join(options.pairs)}, {n} re-tunings of {options.trials} trials on permuted labels: {dict(counts)}"
     )
     print(f"promoted {100 * share:.1f} % (SE {100 * error:.1f}), allowed {100 * allowed:.1f} %")
     print(f"skill of the defaults over the ATR rule {100 * skill:+.2f} %, beats_rule {dict(beats)}")

@@ -45,7 +45,7 @@ from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.pairs import btc_beside
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, LabelSpec, Side
-from feeder_mixin.tune.search.study import derive_seed
+from feeder_mixin.tune.search.space import derive_seed
 
 CUTS = (
     "2025-09-15",

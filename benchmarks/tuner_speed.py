@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 from common import (  # isort: skip - sets thread counts before numpy is imported
     DEFAULT_DATADIR,
     LONG_PAIRS,
-    TOLERANCE,
     TRAIN_DAYS,
     Setup,
     full,
@@ -52,7 +51,6 @@ from feeder_mixin.model.metrics import (
 from feeder_mixin.model.quantile import (
     TrainingWindow,
     combine,
-    interpolate_alpha,
     make_regressor,
     training_rows,
 )
@@ -61,8 +59,7 @@ from feeder_mixin.settings import SIDES, Side
 from feeder_mixin.tune.judge.evaluate import Evaluator
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run._market import Market, PairCandles
-from feeder_mixin.tune.search.space import StudySettings
-from feeder_mixin.tune.search.study import Budget
+from feeder_mixin.tune.search.space import key_of
 
 FIX_ALPHA = {"quantile_alpha": ALPHA}
 
@@ -73,16 +70,18 @@ def speed(arguments: argparse.Namespace) -> None:
     folds = len(setup.layout.folds)
     print(f"{setup.base} short, {folds} folds; features {setup.features_cpu_s:.1f} CPU-s,")
     print(f"shared models of {folds + 1} cuts {setup.shared_cpu_s:.1f} CPU-s (once per feeder)")
-    tune(setup, "short", 1)  # warm
+    tune([setup], "short", 1)  # warm
+    setups = [setup, *(prepare(arguments.datadir, base) for base in LONG_PAIRS[1:4])]
     rows = []
-    for n_trials in (20, 100):
-        result, cpu_s = tune(setup, "short", n_trials)
-        pruned = sum(t.pruned for t in result.trials)
-        rows.append((f"ours, {n_trials} trials ({pruned} pruned)", cpu_s / n_trials))
+    for some in ([setup], setups):
+        _, cpu_s = tune(some, "short", 100)
+        rows.append((f"ours, 100 trials over {len(some)} pairs", cpu_s / 100 / len(some)))
     naive = naive_loop(setup, "short", n_trials=arguments.naive_trials).cpu_s
     naive /= arguments.naive_trials
-    for name, per_trial in rows:
-        print(f"{name:<36}{per_trial:8.3f} CPU-s a trial, {naive / per_trial:6.0f}x fewer")
+    for name, each in rows:
+        print(
+            f"{name:<36}{each:8.3f} CPU-s a trial and pair, {naive / each:6.0f}x fewer (bar: 200)"
+        )
     print(f"{f'naive loop, {arguments.naive_trials} trials':<36}{naive:8.3f} CPU-s a trial")
 
 
@@ -109,7 +108,7 @@ class _Timed:
 def absolute(arguments: argparse.Namespace) -> None:
     """Print what 100 trials on 150 days cost, and how much of it is not LightGBM."""
     setup = prepare(arguments.datadir, arguments.pair, last_days=150)
-    tune(setup, "short", 1)  # warm
+    tune([setup], "short", 1)  # warm
     timed = _Timed()
     kept = {}
     for cls, names in (
@@ -119,7 +118,7 @@ def absolute(arguments: argparse.Namespace) -> None:
         for name in names:
             kept[cls, name] = getattr(cls, name)
             setattr(cls, name, timed.wrap(kept[cls, name]))
-    _, cpu_s = tune(setup, "short", 100)
+    _, cpu_s = tune([setup], "short", 100)
     for (cls, name), function in kept.items():
         setattr(cls, name, function)
     other = cpu_s - timed.cpu_s
@@ -142,43 +141,33 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
     found = {b: load_candles(datadir, full(b), "5m", "futures", "feather") for b in context}
     candles = {full(b): PairCandles(one.frame) for b, one in found.items()}
     pair = full(context[0])
-    settings = StudySettings("bench", pair, label_of("short"), TOLERANCE, TRAIN_DAYS, 0)
+    settings = settings_of("short")
     with ProcessExecutor(1) as executor:
         market = executor.share(Market(candles, settings.label, candles[pair].frame.index[-1]))
         plan = {"plan": (market, pair, None, 180.0)}
         ((_, layout),) = run_tasks(executor, worker.plan_pair, plan)
-        cuts = {str(cut_s): (market, cut_s) for cut_s in layout.cuts_s}
+        cuts = {str(cut_s): (market, cut_s, [ALPHA]) for cut_s in layout.cuts_s}
         models = [executor.share(one) for _, one in run_tasks(executor, worker.fit_cut, cuts)]
-        task = worker.PairTask(
-            settings=settings,
-            layout=layout,
-            budget=Budget(20),
-            own=None,
-            others=[],
-            champion=None,
-            provenance={},
-            market_hash=0,
-        )
-        batch = worker.Batch(task.kept, None, task.spent)
-        while batch.outcome is None:
-            task = task.after(batch)
-            tune = {pair: (market, None, task, *models)}
-            ((_, batch),) = run_tasks(executor, worker.tune_pair, tune)
+        wanted = [(fold, key_of(settings.start)) for fold in range(len(layout.folds))]
+        for draw in range(2):
+            cells = worker.CellsTask(pair, settings, layout, draw, wanted)
+            calls = {pair: (market, None, cells, *models)}
+            ((_, _measured),) = run_tasks(executor, worker.measure_cells, calls)
         ((_, memory),) = run_tasks(executor, peak_memory_mb, {"memory": (0,)})
     return float(memory)
 
 
 def _tune_pairs(datadir: Path, bases: Sequence[str], n_trials: int) -> float:
-    return sum(tune(prepare(datadir, base), "short", n_trials)[1] for base in bases)
+    return sum(tune([prepare(datadir, base)], "short", n_trials)[1] for base in bases)
 
 
 def scaling(arguments: argparse.Namespace) -> None:
     """Print how cost grows with trials, pairs, context and workers."""
     datadir, pool_context = arguments.datadir, get_context("spawn")
     setup = prepare(datadir, arguments.pair)
-    tune(setup, "short", 1)
+    tune([setup], "short", 1)
     for n_trials in (50, 100, 200):
-        cpu_s = tune(setup, "short", n_trials)[1]
+        cpu_s = tune([setup], "short", n_trials)[1]
         print(f"trials {n_trials:4d}: {cpu_s:6.1f} CPU-s, {1e3 * cpu_s / n_trials:6.1f} ms a trial")
     for n_pairs in (1, 2, 4, 8):
         cpu_s = _tune_pairs(datadir, LONG_PAIRS[:n_pairs], 30)
@@ -200,7 +189,7 @@ def scaling(arguments: argparse.Namespace) -> None:
 
 
 def _throughput(datadir: Path, base: str) -> float:
-    return tune(prepare(datadir, base), "short", 60)[1]
+    return tune([prepare(datadir, base)], "short", 60)[1]
 
 
 def _redrawn_skill(setup: Setup, side: Side, naive: Parameters, ours: Parameters) -> list[float]:
@@ -222,7 +211,7 @@ def _redrawn_skill(setup: Setup, side: Side, naive: Parameters, ours: Parameters
         rows = setup.table.iloc[test]
         log_scale = models.scale.log_scale(pair, rows)
         own = model.booster_.predict(tree_features(rows, log_scale, side))
-        pooled = interpolate_alpha(models.pooled_z(rows, log_scale, side), ALPHA)
+        pooled = models.pooled_z(rows, log_scale, side, ALPHA)
         constant = atr_rule_constant(setup.table, label_of(side), window.cut_s, ALPHA)
         parts["y"].append(y)
         parts["naive"].append(q)
@@ -244,14 +233,14 @@ def _fifth_of(
     n_trials, ours, cpu_s = 100, None, 0.0
     while ours is None or cpu_s > naive_cpu_s / 5:
         # Too dear: fewer trials, until the search fits into a fifth of the naive loop's cost.
-        ours, cpu_s = tune(setup, "short", n_trials, fixes=FIX_ALPHA)
+        ours, cpu_s = tune([setup], "short", n_trials)
         n_trials = n_trials if cpu_s <= naive_cpu_s / 5 else n_trials // 2
     return (
         base,
         naive_cpu_s,
         cpu_s,
         n_trials,
-        _redrawn_skill(setup, "short", naive, ours.parameters),
+        _redrawn_skill(setup, "short", naive, ours.winner.parameters),
     )
 
 
@@ -292,16 +281,16 @@ def _test_losses(datadir: Path, base: str, n_trials: int) -> list[TestLosses]:
     setup = prepare(datadir, base)
     out = []
     for side in SIDES:
-        result, _ = tune(setup, side, n_trials, fixes=FIX_ALPHA)
-        evaluator = Evaluator(settings_of(setup, side), setup.table, setup.shared)
+        result, _ = tune([setup], side, n_trials)
+        evaluator = Evaluator(full(base), settings_of(side), setup.table, setup.shared)
         defaults = evaluator.forecast(setup.layout.test, default_parameters())
-        tuned = evaluator.forecast(setup.layout.test, result.parameters)
+        tuned = evaluator.forecast(setup.layout.test, result.winner.parameters)
         rule, ours, best = (
             day_block_sums(pinball_losses(defaults.excursion, q, ALPHA), defaults.opens_s)
             for q in (defaults.rule, defaults.q, tuned.q)
         )
         exceedance = float(np.mean(defaults.excursion < defaults.q))
-        is_default = result.parameters == default_parameters()
+        is_default = result.winner.parameters == default_parameters()
         out.append(TestLosses(base, side, exceedance, rule, ours, best, is_default))
     return out
 

@@ -149,10 +149,13 @@ METRICS: Final = (
     Metric("false_positive_rate", "share", "predicted safe among realised unsafe test candles"),
     Metric("false_negative_rate", "share", "predicted unsafe among realised safe test candles"),
     Metric("training_samples", "rows", "rows the final model was trained on, after thinning"),
-    Metric("optimization_trials", "trials", "trials run, pruned ones included"),
+    Metric("optimization_trials", "trials", "trials of the feeder's study, pruned ones included"),
     Metric("best_trial", "number", "number of the trial that won, from 0"),
-    Metric("optimization_time", "s", "wall time of the search"),
+    Metric("optimization_time", "s", "wall time of workers on the pair in the search"),
     Metric("defaults_won", "0/1", "1 when the winner is the default set"),
+    Metric(
+        "feeder_won", "0/1", "1 when the winner is the feeder's set, the same for all such pairs"
+    ),
     Metric("beats_rule", "0/1", "0 when nothing beat the ATR rule: the bot calls no candle safe"),
     Metric("side", "1/-1", "side it was tuned for: 1 long, -1 short"),
     Metric("horizon_candles", "candles", "how far the label looks ahead"),

@@ -45,12 +45,9 @@ def make_many_results(pairs=MANY_PAIRS) -> dict[str, PairResult]:
     return results
 
 
-def make_many_tuned(pairs=MANY_PAIRS, n_trials: int = 100) -> dict[str, TunedPair]:
-    """Return pairs as the report has them, each with candles and trials of its own."""
+def make_many_tuned(pairs=MANY_PAIRS) -> dict[str, TunedPair]:
+    """Return pairs as the report has them, each with candles of its own."""
     return {
-        pair: TunedPair(
-            builder.make_result(pair, seed, outcome=builder.OUTCOMES[seed % 5]),
-            builder.make_trials(seed, n_trials),
-        )
+        pair: TunedPair(builder.make_result(pair, seed, outcome=builder.OUTCOMES[seed % 5]))
         for seed, pair in enumerate(pairs)
     }

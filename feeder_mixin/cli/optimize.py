@@ -50,9 +50,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "optimize",
         parents=[feeder_options()],
         help="tune every pair of a feeder and store the sets that beat the running ones",
-        description="Tune every pair of a feeder, decide from all pairs together which tuned sets "
-        "beat the running ones, and store those. If interrupted, the same command continues where it "
-        "stopped.",
+        description="Search one parameter set for all pairs of a feeder together, let pairs deviate from "
+        "it where their own evidence says so, decide from all pairs together which sets beat the running "
+        "ones, and store those. If interrupted, the same command continues where it stopped.",
         epilog=f"fields of a record:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,10 +63,15 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def add_optimize_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``optimize`` beside those that all commands share."""
     parser.add_argument(
-        "--pairs", nargs="+", action="extend", default=[], metavar="P", help="only these pairs"
+        "--pairs",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="P",
+        help="only these pairs, on their evidence alone",
     )
     parser.add_argument(
-        "--n-trials", type=int, default=100, metavar="N", help="trials per pair (100)"
+        "--n-trials", type=int, default=100, metavar="N", help="trials of the feeder's study (100)"
     )
     parser.add_argument(
         "--days-back",
@@ -76,7 +81,10 @@ def add_optimize_options(parser: argparse.ArgumentParser) -> None:
         help="labelled days for folds and test window, back from the pair's last candle (180)",
     )
     parser.add_argument(
-        "--timeout", type=float, metavar="S", help="seconds for the searches of all pairs together"
+        "--timeout",
+        type=float,
+        metavar="S",
+        help="seconds for the study; what it has by then is compared and judged",
     )
     parser.add_argument(
         "--jobs", type=int, metavar="J", help="worker processes on this machine (free cores)"
@@ -200,7 +208,7 @@ def _optimize_one(
         with make_progress(errors, settings.feeder_id, len(pairs)) as progress:
             errors.print(
                 f"{settings.feeder_id} {settings.side}: {count(len(pairs), 'pair')}, "
-                f"{count(options.n_trials, 'trial')} each, {workers}, "
+                f"{count(options.n_trials, 'trial')}, {workers}, "
                 f"seed {options.seed}, store {chosen}",
                 markup=False,
             )
@@ -246,6 +254,7 @@ def _pair_document(summary: RunSummary, pair: str) -> dict[str, Any]:
         "metrics": result.metrics,
         "provenance": result.provenance,
         "test_window": {name: score.to_json() for name, score in result.scores.items()},
+        "own_evidence": result.own.to_json(),
         "decision": result.decided.to_json(),
         "record": None if record is None else record.to_dict(),
         "candidate": None if candidate is None else candidate.to_dict(),

@@ -1,18 +1,17 @@
 """How a tuning run looks while it works: one screen on a terminal, a line now and then elsewhere.
 
 What must stay true: neither grows with the number of pairs. A feeder of three pairs is told pair by
-pair; of a large one the screen has the pairs in work, and a line for each of the first failures. What
-is left out here stands in the closing table.
+pair; of a large one, a line for each of the first failures. What is left out here stands in the closing
+table.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, Self
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,15 +20,12 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.text import Text
 
-from feeder_mixin.cli.common import count
 from feeder_mixin.reports.records import FEW_PAIRS, percent
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.stores.notes import bare_reason
 from feeder_mixin.tune.judge.contenders import TUNED
 from feeder_mixin.tune.judge.result import PairResult
-from feeder_mixin.tune.run.options import SearchState
 
 Clock = Callable[[], float]
 """Seconds that never go back."""
@@ -37,57 +33,36 @@ Clock = Callable[[], float]
 _MOST_FAILURES: Final = 20
 """Of more than a few pairs only so many ends are told one by one: those of the first failures."""
 
-_MOST_BARS: Final = 8
-_NAME_WIDTH: Final = 32
+_NAME_WIDTH: Final = 36
 _REFRESHES_PER_S: Final = 4
 
 _LINE_EVERY_S: Final = 5.0
 _LINE_EVERY_SHARE: Final = 0.05
 _LINE_AT_LEAST_EVERY_S: Final = 300.0
 
-_SEARCH_SHARE: Final = 0.6
-"""Part of a pair's time up to its last trial, measured at 100 trials of 180 days (23 of 40 s)."""
-
 
 class Pace:
-    """Trials a second and time left, from what was done since the first look.
+    """Time left of a stage, from what was done since its first look.
 
-    Time left is that of the pairs left at the mean worker's time per pair, and never less than the
-    slowest pair in hand needs: at the end workers are idle. What an interrupted run had done counts
-    as done, not as pace.
+    What an interrupted run had done counts as done, not as pace.
     """
 
     def __init__(self) -> None:
-        self._first: tuple[float, float, int] | None = None
-        self._last_s, self._n_working, self._worked_s = 0.0, 0, 0.0
+        self._text, self._since_s, self._done = "", 0.0, 0
 
-    def look(self, state: SearchState, now: float) -> tuple[float, float] | None:
-        """Return trials a second and seconds left, None before anything was done.
+    def left_s(self, text: str, done: int, total: int, now: float) -> float | None:
+        """Return the seconds that a stage still takes, None before anything was done.
 
         Parameters
         ----------
         now
             By a `Clock`.
         """
-        left = {pair: 1.0 - _share_done(n, state) for pair, n in state.running.items()}
-        done = state.n_ended + len(left) - sum(left.values())
-        if self._first is None:
-            self._first = now, done, state.n_kept
-            self._last_s = now
-        started, first_done, first_kept = self._first
-        self._worked_s += (now - self._last_s) * self._n_working
-        self._last_s, self._n_working = now, len(left)
-        if done <= first_done or now <= started:
+        if text != self._text:
+            self._text, self._since_s, self._done = text, now, done
+        if done <= self._done or now <= self._since_s:
             return None
-        pair_s = self._worked_s / (done - first_done)
-        together_s = pair_s * (state.n_pairs - done) / max(1, state.n_workers)
-        alone_s = pair_s * max(left.values(), default=0.0)
-        return (state.n_kept - first_kept) / (now - started), max(together_s, alone_s)
-
-
-def _share_done(n_trials: int, state: SearchState) -> float:
-    """Return how much of a pair in hand is done."""
-    return _SEARCH_SHARE * min(1.0, n_trials / state.n_trials)
+        return (now - self._since_s) / (done - self._done) * (total - done)
 
 
 def time_text(seconds: float) -> str:
@@ -107,13 +82,10 @@ def outcome_text(pair: str, result: PairResult | None, error: Exception | None) 
     """Return the line that says how a pair ended."""
     if result is None:
         return f"{pair} failed: {bare_reason(pair, str(error))}"
-    winner = "defaults" if result.parameters == default_parameters() else "tuned parameters"
+    winner = "the defaults" if result.parameters == default_parameters() else "tuned"
     skill = percent(result.scores[TUNED].skill)
-    trials = int(result.metrics["optimization_trials"])
-    return (
-        f"{pair} done: {winner} won after {count(trials, 'trial')} "
-        f"({result.search.n_pruned} pruned), test skill {skill} % over the ATR rule"
-    )
+    whose = "the feeder's" if result.evidence.is_feeders else "its own"
+    return f"{pair} done: {whose} set, {winner}, test skill {skill} % over the ATR rule"
 
 
 class _Ends:
@@ -136,11 +108,11 @@ class _Ends:
         return text
 
 
-def _note(state: SearchState, pace: tuple[float, float] | None, n_failed: int) -> str:
-    """Return failures, pace and time left in a few words."""
+def _tell(note: str, n_failed: int, left_s: float | None) -> str:
+    """Return failures, what a stage says of itself, and time left in a few words."""
     parts = [f"{n_failed} failed"] if n_failed else []
-    parts += [f"{pace[0]:.1f} trials/s"] if pace else []
-    parts += [count(state.n_workers, "worker"), f"ETA {time_text(pace[1])}" if pace else "ETA -"]
+    parts += [note] if note else []
+    parts += [f"ETA {time_text(left_s)}"] if left_s else []
     return ", ".join(parts)
 
 
@@ -153,7 +125,7 @@ class PlainProgress:
         self._console, self._feeder_id, self._clock = console, feeder_id, clock
         self._pace, self._ends = Pace(), _Ends(n_pairs)
         self._started_s = clock()
-        self._last_s, self._last_text, self._last_kept = self._started_s, "", -1
+        self._last_s, self._last = self._started_s, ("", -1)
 
     def __enter__(self) -> Self:
         return self
@@ -174,25 +146,16 @@ class PlainProgress:
         self._last_s = now
         return True
 
-    def stage(self, text: str, done: int, total: int) -> None:
+    def stage(self, text: str, done: int, total: int, note: str = "") -> None:
         """See `tune.run.options.Progress`."""
-        if text != self._last_text or done == total or self._is_time():
-            self._last_text = text
-            self._say(f"{text} {done}/{total}")
-
-    def searches(self, state: SearchState) -> None:
-        """See `tune.run.options.Progress`."""
-        pace = self._pace.look(state, self._clock())  # at every look: it measures
-        is_end = state.n_ended == state.n_pairs
-        if state.n_kept == self._last_kept and not is_end:
+        left_s = self._pace.left_s(text, done, total, self._clock())  # at every look: it measures
+        if (text, done) == self._last:
             return
-        if not (is_end or self._last_kept < 0 or self._is_time()):
+        if text == self._last[0] and done < total and not self._is_time():
             return
-        self._last_kept = state.n_kept
-        note = _note(state, pace, self._ends.n_failed)
-        pairs = f"pairs {state.n_ended}/{state.n_pairs}, trials {state.n_kept}"
-        in_work = ", ".join(f"{pair} {n}/{state.n_trials}" for pair, n in _first(state.running))
-        self._say(f"{pairs} ({note}){f'; in work: {in_work}' if in_work else ''}")
+        self._last = text, done
+        told = _tell(note, self._ends.n_failed, left_s)
+        self._say(f"{text} {done}/{total}{f' ({told})' if told else ''}")
 
     def finished(self, pair: str, result: PairResult | None, error: Exception | None) -> None:
         """See `tune.run.options.Progress`."""
@@ -201,68 +164,46 @@ class PlainProgress:
             self._say(line)
 
 
-def _first(running: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return the pairs in work that there is room for, those first that workers have longest."""
-    return list(running.items())[:_MOST_BARS]
-
-
 class BarProgress:
-    """On a terminal: a bar for each stage and for the pairs together, and one for each pair in work."""
+    """On a terminal: a bar for each stage."""
 
     def __init__(
         self, console: Console, feeder_id: str, n_pairs: int, clock: Clock = time.monotonic
     ) -> None:
         self._feeder_id, self._clock = feeder_id, clock
         self._pace, self._ends = Pace(), _Ends(n_pairs)
-        self._note = Text("")
-        name = TextColumn(f"{{task.description:<{_NAME_WIDTH}}}", markup=False)
-        self._stages = Progress(
-            name, BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        self.screen = Progress(
+            TextColumn(f"{{task.description:<{_NAME_WIDTH}}}", markup=False),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+            refresh_per_second=_REFRESHES_PER_S,
         )
-        self._pairs = Progress(name, BarColumn(20), MofNCompleteColumn(), console=console)
-        self._stage_bars: dict[str, TaskID] = {}
-        self._pair_bars: dict[str, TaskID] = {}
-        self.screen = Group(self._stages, self._note, self._pairs)
-        self._live = Live(self.screen, console=console, refresh_per_second=_REFRESHES_PER_S)
+        self._bars: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self.screen.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._show_in_work({}, 0)
-        self._live.stop()
+        self.screen.stop()
 
-    def stage(self, text: str, done: int, total: int) -> None:
+    def stage(self, text: str, done: int, total: int, note: str = "") -> None:
         """See `tune.run.options.Progress`."""
         name = f"{self._feeder_id} {text}"
-        if name not in self._stage_bars:
-            self._stage_bars[name] = self._stages.add_task(name, total=total)
-        self._stages.update(self._stage_bars[name], completed=done, total=total)
-
-    def searches(self, state: SearchState) -> None:
-        """See `tune.run.options.Progress`."""
-        self.stage("tuning pairs", state.n_ended, state.n_pairs)
-        n_more = len(state.running) - len(_first(state.running))
-        more = f"; {n_more} more in work" if n_more else ""
-        pace = self._pace.look(state, self._clock())
-        note = _note(state, pace, self._ends.n_failed)
-        self._note.plain = f"  {state.n_kept} trials, {note}{more}"
-        self._show_in_work(dict(_first(state.running)), state.n_trials)
-
-    def _show_in_work(self, running: Mapping[str, int], n_trials: int) -> None:
-        for pair in [pair for pair in self._pair_bars if pair not in running]:
-            self._pairs.remove_task(self._pair_bars.pop(pair))
-        for pair, done in running.items():
-            if pair not in self._pair_bars:
-                self._pair_bars[pair] = self._pairs.add_task(f"  {pair}", total=n_trials)
-            self._pairs.update(self._pair_bars[pair], completed=min(done, n_trials))
+        if name not in self._bars:
+            self._bars[name] = self.screen.add_task(name, total=total, note="")
+        left_s = self._pace.left_s(text, done, total, self._clock())
+        told = _tell(note, self._ends.n_failed, left_s)
+        self.screen.update(self._bars[name], completed=done, total=total, note=told)
 
     def finished(self, pair: str, result: PairResult | None, error: Exception | None) -> None:
         """See `tune.run.options.Progress`."""
         line = self._ends.line(pair, result, error)
         if line is not None:
-            self._live.console.print(line, markup=False)
+            self.screen.console.print(line, markup=False)
 
 
 def make_progress(console: Console, feeder_id: str, n_pairs: int) -> PlainProgress | BarProgress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +25,7 @@ from feeder_mixin.settings import FeederSettings
 if TYPE_CHECKING:
     from feeder_mixin.reports.documents import FeederReport, Stored, TunedPair
     from feeder_mixin.tune.run.options import RunSummary
+    from feeder_mixin.tune.search.kept import KeptTrial
 
 logger = logging.getLogger(__name__)
 
@@ -146,9 +147,10 @@ def _collect(
     from feeder_mixin.reports.documents import FeederReport, Stored, merge_results
 
     tuned: dict[str, TunedPair] = {}
+    trials: Mapping[int, KeptTrial] = {}
     journal_error = None
     try:
-        tuned, journal_error = _read_journal(settings)
+        tuned, trials, journal_error = _read_journal(settings)
     except TuningError as error:
         journal_error = str(error)
     try:
@@ -176,28 +178,37 @@ def _collect(
         stored=stored,
         journal_error=journal_error,
         failures={} if summary is None else {p: str(e) for p, e in summary.failures.items()},
+        trials=trials,
     )
 
 
-def _read_journal(settings: FeederSettings) -> tuple[dict[str, TunedPair], str | None]:
-    """Return pair -> its newest result, and what could not be read; asking makes no file."""
+def _read_journal(
+    settings: FeederSettings,
+) -> tuple[dict[str, TunedPair], Mapping[int, KeptTrial], str | None]:
+    """Return pair -> newest result, the newest study's trials, and what could not be read.
+
+    Asking makes no file.
+    """
     from feeder_mixin.reports.documents import TunedPair
     from feeder_mixin.tune.run.journal import Journal
-    from feeder_mixin.tune.search.kept import SEARCH, KeptTrial
+    from feeder_mixin.tune.search.kept import TRIALS, KeptTrial
 
     if not settings.journal_path.exists():
-        return {}, None
+        return {}, {}, None
     with Journal(settings.journal_path) as journal:
         newest = journal.newest_results()
-        tuned = {
-            pair: TunedPair(result, journal.trials(run_id, SEARCH, KeptTrial))
-            for pair, (run_id, result) in newest.results.items()
-        }
+        study = journal.newest_study()
+        trials = {} if study is None else journal.trials(study.run_id, TRIALS, KeptTrial)
+    tuned = {pair: TunedPair(result) for pair, (_, result) in newest.results.items()}
     if not newest.unread:
-        return tuned, None
-    return tuned, (
-        f"Another version of feeder-mixin made the newest result of {', '.join(newest.unread)} in "
-        f"{settings.journal_path}, which this one can't read: tune again"
+        return tuned, trials, None
+    return (
+        tuned,
+        trials,
+        (
+            f"Another version of feeder-mixin made the newest result of {', '.join(newest.unread)} in "
+            f"{settings.journal_path}, which this one can't read: tune again"
+        ),
     )
 
 

@@ -177,13 +177,21 @@ class SharedModels:
         table: pd.DataFrame,
         log_scale: NDArray[np.float64],
         side: Side,
-        alphas: Sequence[float] = POOLED_ALPHAS,
+        alpha: float,
     ) -> NDArray[np.float64] | None:
-        """Return the pooled forecasts of excursion / scale, shape (len(alphas), n_rows), or None."""
+        """Return the pooled forecast of excursion / scale at a level, shape (n_rows,), or None.
+
+        Parameters
+        ----------
+        alpha
+            Any level whose neighbours (`pooled_weights`) were fitted.
+        """
         if not self.pooled:
             return None
         x = _with_side(tree_features(table, log_scale, side), side)
-        return np.stack([predict_trees(self.pooled[alpha], x) for alpha in alphas])
+        parts = [w * predict_trees(self.pooled[a], x) for a, w in pooled_weights(alpha).items()]
+        between: NDArray[np.float64] = np.sum(parts, axis=0)
+        return between
 
 
 def _with_side(x: NDArray[np.float32], side: Side) -> NDArray[np.float32]:
@@ -366,22 +374,6 @@ def pooled_weights(alpha: float) -> dict[float, float]:
     return {level: w for level, w in ((low, 1.0 - share), (high, share)) if w}
 
 
-def interpolate_alpha(
-    by_alpha: NDArray[np.float64] | None, alpha: float
-) -> NDArray[np.float64] | None:
-    """Return the pooled forecasts at any level between the fitted ones, linearly.
-
-    Parameters
-    ----------
-    by_alpha : shape (len(POOLED_ALPHAS), n_rows)
-    """
-    if by_alpha is None:
-        return None
-    parts = [w * by_alpha[POOLED_ALPHAS.index(a)] for a, w in pooled_weights(alpha).items()]
-    between: NDArray[np.float64] = np.sum(parts, axis=0)
-    return between
-
-
 def combine(
     own_z: NDArray[np.float64],
     pooled_z: NDArray[np.float64] | None,
@@ -429,15 +421,11 @@ class SafetyModel:
             return np.empty(0)
         log_scale = self.shared.scale.log_scale(self.pair, table)
         own = predict_trees(self.own, tree_features(table, log_scale, self.side))
-        weights = pooled_weights(self.alpha)
-        pooled = self.shared.pooled_z(table, log_scale, self.side, tuple(weights))
-        between = None
-        if pooled is not None:
-            between = np.sum([w * z for w, z in zip(weights.values(), pooled, strict=True)], axis=0)
+        pooled = self.shared.pooled_z(table, log_scale, self.side, self.alpha)
         scale = np.exp(log_scale)
         # In units of the scale, where own trees and pooled trees speak; then back to a ratio.
         rule = self.rule_constant * table["atr_ratio"].to_numpy(np.float64)
-        forecast: NDArray[np.float64] = combine(own, between, rule / scale) * scale
+        forecast: NDArray[np.float64] = combine(own, pooled, rule / scale) * scale
         return forecast
 
 

@@ -19,6 +19,7 @@ from feeder_mixin.reports.documents import KnownPair, TunedPair, interval
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETERS, Parameter
 from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.search.kept import KeptTrial
 
 Results = Mapping[str, KnownPair]
 
@@ -75,13 +76,11 @@ class SafeValue(NamedTuple):
 
 
 class TrialHistory(NamedTuple):
-    """A pair's search: (number, loss against the defaults, as a ratio; below 0 is better)."""
+    """A feeder's study: (number, loss against the start set, as a ratio; below 0 is better)."""
 
-    pair: str
     finished: list[tuple[int, float]]
     pruned: list[tuple[int, float]]
     best: list[tuple[int, float]]
-    winner: int | None
 
 
 class SpreadValue(NamedTuple):
@@ -132,20 +131,19 @@ def pooled_value(values: Sequence[SafeValue]) -> SafeValue | None:
     return SafeValue(ALL_PAIRS, *sums)
 
 
-def trial_history(pair: str, tuned: TunedPair) -> TrialHistory:
-    """Return a pair's search by trial number, with the best finished trial so far."""
+def trial_history(trials: Mapping[int, KeptTrial]) -> TrialHistory:
+    """Return a study by trial number, with the best finished trial so far."""
     finished: list[tuple[int, float]] = []
     pruned: list[tuple[int, float]] = []
     best: list[tuple[int, float]] = []
-    for number, trial in sorted(tuned.trials.items()):
+    for number, trial in sorted(trials.items()):
         point = (number, trial.value)
         if trial.pruned:
             pruned.append(point)
         else:
             finished.append(point)
             best.append((number, min(point[1], best[-1][1]) if best else point[1]))
-    winner = tuned.metrics.get("best_trial")
-    return TrialHistory(pair, finished, pruned, best, None if winner is None else int(winner))
+    return TrialHistory(finished, pruned, best)
 
 
 def parameter_spread(parameter: Parameter, results: Results) -> list[SpreadValue]:
@@ -316,24 +314,20 @@ def value_figure(labels: Mapping[str, str], values: Sequence[SafeValue]) -> Plot
     return Plot([_bars(joins, SPAN, 5), *named], {**plot.layout, "height": height})
 
 
-def history_figure(history: TrialHistory, bounds: tuple[float, float], every: int = 1) -> Plot:
-    """Return a pair's search: finished trials, pruned ones apart, the running best.
+def history_figure(history: TrialHistory) -> Plot:
+    """Return a feeder's study: finished trials, pruned ones apart, the running best.
 
-    Parameters
-    ----------
-    bounds
-        Range of the loss axis, the same for all pairs; trials beyond it stand on its edge.
-    every
-        Only every so many trials are drawn; the line of the best has all.
+    Trials beyond the loss axis stand on its edge.
     """
+    bounds = history_bounds(history)
     last = max((n for n, _ in (*history.finished, *history.pruned)), default=0)
     best = _corners([*history.best, *((last, value) for _, value in history.best[-1:])])
     pruned = {
-        **_trials(history.pruned[::every], bounds, "pruned"),
+        **_trials(history.pruned, bounds, "pruned"),
         "marker": {"symbol": "x-thin", "size": 6, "line": {"color": MUTED.light, "width": 1.3}},
     }
     finished = {
-        **_trials(history.finished[::every], bounds, "finished"),
+        **_trials(history.finished, bounds, "finished"),
         "marker": {"size": 6, "color": MARKS[TUNED].colour.light},
     }
     best_so_far = {
@@ -384,12 +378,12 @@ def _clip(value: float, bounds: tuple[float, float]) -> float:
     return min(max(value, bounds[0]), bounds[1])
 
 
-def history_bounds(histories: Iterable[TrialHistory]) -> tuple[float, float]:
-    """Return the loss axis, percent, of all pairs: every best trial and most of the others.
+def history_bounds(history: TrialHistory) -> tuple[float, float]:
+    """Return the loss axis, percent: the best trial and most of the others.
 
     One trial in ten may be far worse than the rest; it would press all others onto one line.
     """
-    values = sorted(100 * v for h in histories for _, v in (*h.finished, *h.pruned))
+    values = sorted(100 * v for _, v in (*history.finished, *history.pruned))
     if not values:
         return -1.0, 1.0
     low, high = min(values[0], 0.0), max(values[math.ceil(0.9 * (len(values) - 1))], 0.0)

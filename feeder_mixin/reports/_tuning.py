@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Final
 
 from feeder_mixin.reports import _candles as candles
 from feeder_mixin.reports import _figures as figures
@@ -14,69 +12,80 @@ from feeder_mixin.reports._parts import (
     Row,
     Section,
     Table,
-    in_words,
-    labels_of,
     lacking,
-    signed,
     with_error,
 )
 from feeder_mixin.reports._problems import MOST_NAMES
 from feeder_mixin.reports.documents import FeederReport, TunedPair, short_names
 from feeder_mixin.reports.records import percent
-from feeder_mixin.reports.tables import on_bounds
+from feeder_mixin.reports.tables import importances_text, on_bounds, windows_text
 from feeder_mixin.schema import PARAMETERS, default_parameters
 from feeder_mixin.settings import Side
 from feeder_mixin.stores.notes import some
 
-_MOST_TRIALS: Final = 30_000
-"""Trials that are drawn on a page, of all pairs together, about 0.5 MB; of more, one in so many."""
-
 
 def history_section(report: FeederReport) -> Section:
-    """Return the search of every pair."""
-    labels = labels_of(report)
-    histories = {p: figures.trial_history(p, t) for p, t in report.tuned.items() if t.trials}
-    bounds = figures.history_bounds(histories.values())
-    every = math.ceil(sum(len(t.trials) for t in report.tuned.values()) / _MOST_TRIALS) or 1
-    rows: list[Row] = [
-        [
-            labels[pair],
-            str(len(h.finished) + len(h.pruned)),
-            str(len(h.pruned)),
-            signed(h.best[-1][1], 2) if h.best else "-",
-            "-" if h.winner is None else ("defaults" if h.winner == 0 else str(h.winner)),
-            _redrawn_text(report.tuned[pair]),
-        ]
-        for pair, h in histories.items()
+    """Return the feeder's study, and what each pair's own evidence says against its set."""
+    history = figures.trial_history(report.trials)
+    study = report.study
+    title = "The feeder's study"
+    if study is None or not report.trials:
+        return Section("search", title, missing=["No study is kept on this machine."])
+    found = "the start set won" if study.winner == 0 else f"trial {study.winner} won"
+    finalists = "; ".join(
+        f"trial {one.trial}: {with_error(one.gain, one.error, 2)} %" for one in study.redrawn
+    )
+    text = [
+        (
+            "Loss of each trial, a parameter set for all pairs, by its number, against that of the start "
+            "set (the dotted line); below is better. Crosses ended early: trials race over pairs and "
+            "times, and only the best see all of them. The line is the best so far. Trials far above are "
+            "drawn at the edge."
+        ),
+        (
+            f"{study.n_trials} trials, {study.n_pruned} ended early, {study.n_cells} fits on folds of "
+            f"{study.n_raced} of {study.n_pairs} pairs. The best are refitted on other rows of all pairs, "
+            f"and must win there beyond noise: {found}."
+            + (f" Loss saved against the start set: {finalists}." if finalists else "")
+        ),
     ]
-    head = ["trials", "pruned", "best loss, %", "winner", "redrawn: trial, gain, %"]
-    drawn = [
-        Figure(
-            labels[pair],
-            in_words("Search history", [row], head),
-            figures.history_figure(histories[pair], bounds, every),
-            labels[pair],
-        )
-        for (pair, row) in zip(histories, rows, strict=True)
-    ]
+    mattered = importances_text(study.importances)
+    text.append(f"Which parameters mattered (a rough guide): {mattered}.")
+    alt = f"{title}: {len(history.finished)} finished trials, {len(history.pruned)} ended early."
     return Section(
         "search",
-        "Search history",
-        [
-            (
-                "Loss of each trial by its number, against that of the defaults (the dotted line); below "
-                "is better. Dots are finished trials, crosses were pruned early, the line is the best "
-                "so far. The best two are refitted on other rows before one wins, and it must win "
-                "beyond noise: one low dot may be luck. Trials far above are drawn at the edge."
-                f"{f' Of the dots and crosses one in {every} is drawn.' if every > 1 else ''}"
-            ),
-        ],
-        drawn,
-        [Table("The searches", ["pair", *head], rows, texts=(0, 4, 5), is_folded=True)]
-        if rows
-        else [],
-        lacking(report, "The search", histories),
-        is_grid=True,
+        title,
+        text,
+        [Figure(title, alt, figures.history_figure(history))],
+        [_own_table(report)],
+        lacking(report, "The study", report.tuned),
+    )
+
+
+def _own_table(report: FeederReport) -> Table:
+    """Return what serves each pair, and its own evidence against the feeder's set."""
+    names = short_names(report.pairs)
+    rows: list[Row] = []
+    for pair, tuned in report.tuned.items():
+        own = tuned.result.own
+        is_feeders = tuned.result.evidence.is_feeders
+        rows.append(
+            [
+                names[pair],
+                "feeder's" if is_feeders else f"own, trial {own.winner}",
+                "-" if own.other is None else str(own.other),
+                "-" if own.gain is None else with_error(own.gain, own.error, 2),
+                "-" if own.shrunk is None else with_error(own.shrunk, own.shrunk_error, 2),
+                windows_text(own.windows_needed),
+            ]
+        )
+    head = ["pair", "set", "other trial", "saves here, %", "shrunk, %", "windows to know"]
+    return Table(
+        "Each pair's own evidence against the feeder's set",
+        head,
+        rows,
+        texts=(0, 1, 3, 4),
+        is_folded=True,
     )
 
 
@@ -111,12 +120,6 @@ def spread_section(report: FeederReport) -> Section:
     ]
     table = Table("The ten parameters", head, rows, is_folded=True)
     return Section("parameters", "Spread of the parameters", text, drawn, [table], is_grid=True)
-
-
-def _redrawn_text(tuned: TunedPair) -> str:
-    """Return how the search's best few did against the start set on other rows."""
-    redrawn = tuned.result.search.redrawn
-    return "; ".join(f"{one.trial}, {with_error(one.gain, one.error, 2)}" for one in redrawn) or "-"
 
 
 def candle_section(report: FeederReport, wanted: Sequence[str]) -> Section:

@@ -17,7 +17,7 @@ from feeder_mixin.reports._problems import describe_problems, failure_lines
 from feeder_mixin.reports._verdict import outcome_text
 from feeder_mixin.reports.documents import TunedPair
 from feeder_mixin.reports.records import percent
-from feeder_mixin.reports.tables import together
+from feeder_mixin.reports.tables import study_lines, together
 from feeder_mixin.tune.judge.contenders import TUNED
 from feeder_mixin.tune.judge.result import PairResult
 from feeder_mixin.tune.run.options import RunSummary
@@ -34,6 +34,7 @@ def summary_lines(summary: RunSummary) -> list[str]:
     return [
         f"{summary.feeder_id}: {n_pairs} {noun}: {', '.join(parts)}{waiting}",
         *failure_lines({pair: str(error) for pair, error in summary.failures.items()}),
+        *study_lines(summary.results),
         *together(summary.results),
     ]
 
@@ -89,6 +90,7 @@ def summary_document(summary: RunSummary, pairs: Sequence[str]) -> dict[str, Any
     pairs
         Pairs that were asked for.
     """
+    study = next((result.study for result in summary.results.values()), None)
     decided = next((result.decided for result in summary.results.values()), None)
     return {
         "pairs": len(pairs),
@@ -97,6 +99,7 @@ def summary_document(summary: RunSummary, pairs: Sequence[str]) -> dict[str, Any
         "written": len(summary.records) - len(summary.undelivered),
         "waiting": len(summary.undelivered),
         "candidates": len(summary.candidates),
+        "study": None if study is None else study.to_json(),
         "pooled_skill": decided and decided.pooled_skill,
         "pooled_skill_se": decided and decided.pooled_skill_se,
         "pooled_gain": decided and decided.pooled_gain,

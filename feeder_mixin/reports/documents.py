@@ -16,7 +16,7 @@ from feeder_mixin.schema import ParameterRecord
 from feeder_mixin.settings import Side
 from feeder_mixin.tune.judge.contenders import RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Decision, Outcome
-from feeder_mixin.tune.judge.result import PairResult, Score
+from feeder_mixin.tune.judge.result import PairResult, Score, StudyFacts
 from feeder_mixin.tune.search.kept import KeptTrial
 
 Z95: Final = 1.96
@@ -34,10 +34,9 @@ OUTCOME_MEANINGS: Final[Mapping[Outcome, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class TunedPair:
-    """A pair that was tuned here: its newest result and the trials of the search."""
+    """A pair that was tuned here: its newest result."""
 
     result: PairResult
-    trials: Mapping[int, KeptTrial] = field(default_factory=dict)
 
     @property
     def time_ns(self) -> int:
@@ -206,6 +205,8 @@ class FeederReport:
         Of the pairs that have one, in the order of what matters.
     failures
         Pair -> why the run that wrote this page has no result of it.
+    trials
+        Number -> trial of the feeder's newest study here.
     """
 
     feeder_id: str
@@ -216,6 +217,13 @@ class FeederReport:
     stored: Stored
     journal_error: str | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
+    trials: Mapping[int, KeptTrial] = field(default_factory=dict)
+
+    @property
+    def study(self) -> StudyFacts | None:
+        """Return how the newest study went that a pair's result is of; None where none was tuned here."""
+        newest = max(self.tuned.values(), key=lambda one: one.time_ns, default=None)
+        return None if newest is None else newest.result.study
 
     @property
     def tuned(self) -> dict[str, TunedPair]:

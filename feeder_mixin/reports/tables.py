@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
@@ -17,7 +18,7 @@ from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameter
 from feeder_mixin.stores.notes import some
 from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Decision, Outcome
-from feeder_mixin.tune.judge.result import PairResult
+from feeder_mixin.tune.judge.result import PairResult, Redrawn
 
 
 def closing_table(results: Mapping[str, PairResult]) -> Table:
@@ -137,14 +138,84 @@ def _winner_text(result: PairResult) -> str:
     )
 
 
-def mean_importances(results: Iterable[PairResult]) -> dict[str, float]:
-    """Return the mean importance of each parameter over the pairs that have any, largest first."""
-    sums: dict[str, float] = defaultdict(float)
-    studies = [result.search.importances for result in results if result.search.importances]
-    for importances in studies:
-        for name, value in importances.items():
-            sums[name] += value / len(studies)
-    return dict(sorted(sums.items(), key=lambda item: -item[1]))
+def importances_text(importances: Mapping[str, float]) -> str:
+    """Return which searched coordinates mattered, largest first."""
+    ordered = sorted(importances.items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{name} {percent(value, 0)} %" for name, value in ordered)
+    return shares or "too few trials to say"
+
+
+_MOST_WINDOWS: Final = 1000
+
+
+def windows_text(windows: float | None) -> str:
+    """Return how many windows of 15 days would tell a gain from noise, in few figures.
+
+    Examples
+    --------
+    >>> windows_text(3.2), windows_text(5e6), windows_text(None)
+    ('4', 'over 1000', '-')
+    """
+    if windows is None:
+        return "-"
+    return f"over {_MOST_WINDOWS}" if windows > _MOST_WINDOWS else str(math.ceil(windows))
+
+
+def study_lines(results: Mapping[str, PairResult]) -> list[str]:
+    """Return what the feeder's study found, which pairs leave its set, and what it would take to know."""
+    if not results:
+        return []
+    study = next(iter(results.values())).study
+    best = max(study.redrawn, key=lambda one: one.gain, default=None)
+    what = f"Study of {study.n_trials} trials over {_pairs_text(study.n_pairs)}: "
+    if study.winner:
+        won = next(one for one in study.redrawn if one.trial == study.winner)
+        line = f"{what}trial {study.winner} won for the feeder, loss {_saved(won)} below the start set's"
+    elif best is None:
+        line = f"{what}the start set won, no trial was better than it"
+    else:
+        line = (
+            f"{what}the start set won; the best other one, trial {best.trial}, saves {_saved(best)} of "
+            "loss, which is not beyond noise"
+        )
+    own = {pair: result for pair, result in results.items() if not result.evidence.is_feeders}
+    lines = [line]
+    if study.winner:
+        changed = _changes(study.parameters)
+        lines.append(f"The feeder's set differs from the defaults in: {changed}")
+    if own:
+        lines.append(f"Pairs with a set of their own, by their own evidence: {some(own)}")
+    elif len(results) > 1:
+        needed = sorted(
+            result.own.windows_needed
+            for result in results.values()
+            if result.own.windows_needed is not None
+        )
+        if needed:
+            middle = windows_text(needed[len(needed) // 2])
+            lines.append(
+                "No pair leaves the feeder's set: to tell its own best set from noise, half of the pairs "
+                f"would need {middle} windows of 15 days or more"
+            )
+    return lines
+
+
+def _pairs_text(n_pairs: int) -> str:
+    return "1 pair" if n_pairs == 1 else f"{n_pairs} pairs"
+
+
+def _saved(one: Redrawn) -> str:
+    return f"{percent(one.gain, 2)} % (SE {percent(one.error, 2)})"
+
+
+def _changes(parameters: Mapping[str, float]) -> str:
+    defaults = default_parameters()
+    changed = [
+        f"{name} {defaults[name]:.4g} -> {value:.4g}"
+        for name, value in parameters.items()
+        if value != defaults[name]
+    ]
+    return ", ".join(changed) or "nothing"
 
 
 def on_bounds(sets: Iterable[Mapping[str, float]]) -> dict[str, int]:
@@ -199,13 +270,12 @@ _MOST_GROUPS: Final = 3
 
 def feeder_notes(results: Mapping[str, PairResult]) -> list[str]:
     """Return what holds over all pairs: importances, winners on bounds, identical winners."""
-    importances = mean_importances(results.values())
-    shares = ", ".join(f"{name} {percent(value, 0)} %" for name, value in importances.items())
+    study = next(iter(results.values())).study if results else None
+    mattered = importances_text({} if study is None else study.importances)
     ends = on_bounds(result.parameters for result in results.values())
     bounds = ", ".join(f"{name} {count}" for name, count in ends.items())
-    mattered = shares or "too few finished trials to say"
     notes = [
-        f"Which parameters mattered (mean over pairs, a rough guide): {mattered}",
+        f"Which parameters mattered (the feeder's study, a rough guide): {mattered}",
         f"Tuned winners at a limit of a range, by parameter: {bounds or 'none'}",
     ]
     defaults = default_parameters()

@@ -14,9 +14,10 @@ from feeder_mixin.cli.common import feeder_store
 from feeder_mixin.errors import CandleError, StoreUnavailableError
 from feeder_mixin.settings import load_settings
 from feeder_mixin.stores.sql import SqlStore
+from feeder_mixin.tune.run.journal import FEEDER as WHOLE_FEEDER
 from feeder_mixin.tune.run.journal import Journal
 from feeder_mixin.tune.run.options import RunSummary
-from feeder_mixin.tune.search.kept import SEARCH
+from feeder_mixin.tune.search.kept import TRIALS
 from tests.reports import builder
 
 FEEDER = "feeder120b"
@@ -35,10 +36,11 @@ def tuned(state):
     """Write a journal with a closed run of two pairs, and return their results."""
     results = {}
     with Journal(state / "journal.sqlite") as journal:
+        study = journal.begin({WHOLE_FEEDER: {"study": 1}}, {})[WHOLE_FEEDER]
+        for number, trial in builder.make_trials().items():
+            journal.save_trials(study.run_id, TRIALS, {number: trial.to_json()})
         for seed, pair in enumerate(PAIRS[:2]):
             run = journal.begin({pair: {"pair": pair}}, {})[pair]
-            for number, trial in builder.make_trials(seed).items():
-                journal.save_trials(run.run_id, SEARCH, {number: trial.to_json()})
             results[pair] = builder.make_result(pair, seed)
             journal.finish(run.run_id, results[pair])
             journal.close_runs([run.run_id])

@@ -81,28 +81,45 @@ class Project:
         """Return this process's environment without store variables."""
         return {k: v for k, v in os.environ.items() if not k.startswith("FEEDER_STORE")}
 
-    def trials_kept(self) -> dict[str, int]:
-        """Return pair -> trials in the journal, of all its runs."""
+    def cells_kept(self) -> int:
+        """Return how many measured cells the journal has, of all runs."""
+        return self._count("SELECT COUNT(*) FROM trials WHERE stage = 'cells'")
+
+    def trials_kept(self) -> int:
+        """Return how many trials the journal has, of all runs."""
+        return self._count("SELECT COUNT(*) FROM trials WHERE stage = 'trials'")
+
+    def results_kept(self) -> int:
+        """Return how many results of pairs the journal has, of all runs."""
+        return self._count("SELECT COUNT(result) FROM runs")
+
+    def _count(self, query: str) -> int:
         path = self.root / "user_data" / "feeder_state" / "test1" / "journal.sqlite"
         if not path.exists():
-            return {}
+            return 0
         db = sqlite3.connect(path, timeout=30)
         try:
-            rows = db.execute(
-                "SELECT pair, COUNT(number) FROM runs LEFT JOIN trials"
-                " ON run_id = id AND stage = 'search' GROUP BY pair"
-            ).fetchall()
+            ((n,),) = db.execute(query).fetchall()
         except sqlite3.OperationalError:  # the tables are not there yet
-            rows = []
+            n = 0
         finally:
             db.close()
-        return dict(rows)
+        return int(n)
 
-    def wait_for_trials(self, process: subprocess.Popen[str], n_trials: int) -> None:
-        """Return once the journal holds so many trials in all."""
+    def wait_for_cells(self, process: subprocess.Popen[str], n_cells: int) -> None:
+        """Return once the journal holds so many cells in all."""
+        self._wait_for(process, self.cells_kept, n_cells)
+
+    def wait_for_results(self, process: subprocess.Popen[str], n_results: int) -> None:
+        """Return once the journal holds so many results in all."""
+        self._wait_for(process, self.results_kept, n_results)
+
+    def _wait_for(
+        self, process: subprocess.Popen[str], kept: Callable[[], int], wanted: int
+    ) -> None:
         wait_until(
-            lambda: sum(self.trials_kept().values()) >= n_trials,
-            lambda: f"{n_trials} trials; there are {self.trials_kept()}",
+            lambda: kept() >= wanted,
+            lambda: f"{kept.__name__} of {wanted}; there are {kept()}",
             PATIENCE_S,
             process=process,
         )

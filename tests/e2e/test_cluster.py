@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.conftest import PAIRS, PATIENCE_S, Project, comparable, make_project
+from tests.e2e.conftest import PATIENCE_S, Project, comparable, make_project
 from tests.executors.dask_cluster import DaskCluster, running_cluster
 from tests.waiting import wait_until
 
@@ -25,12 +25,18 @@ N_KILLS = 20
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Give the records of a run on this machine's processes that nobody disturbed."""
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Give a run on this machine's processes that nobody disturbed."""
     project = make_project(tmp_path_factory.mktemp("undisturbed") / "project")
     done = project.run(project.optimize("--n-trials", N_TRIALS, "--jobs", 2))
     assert done.returncode == 0, done.stderr
-    return [comparable(record) for record in project.records()]
+    return project
+
+
+@pytest.fixture(scope="module")
+def undisturbed(calm: Project) -> list[dict[str, Any]]:
+    """Give its records."""
+    return [comparable(record) for record in calm.records()]
 
 
 @pytest.fixture
@@ -53,13 +59,13 @@ def records_of(project: Project) -> list[dict[str, Any]]:
 def kill_workers_while_it_runs(
     project: Project, cluster: DaskCluster, process: subprocess.Popen[str], dice: random.Random
 ) -> int:
-    """Kill a worker soon after each batch that comes back; return how many were killed."""
+    """Kill a worker soon after each answer that comes back; return how many were killed."""
     n_kills = 0
     while process.poll() is None:
-        kept = project.trials_kept()
+        kept = project.cells_kept()
         wait_until(
-            lambda: project.trials_kept() != kept or process.poll() is not None,  # noqa: B023
-            "another batch",
+            lambda: project.cells_kept() != kept or process.poll() is not None,  # noqa: B023
+            "another answer",
             PATIENCE_S,
         )
         time.sleep(dice.uniform(0.0, 2.5))
@@ -74,7 +80,7 @@ def kill_workers_while_it_runs(
 def test_run_whose_workers_are_killed_again_and_again_ends_undisturbed(
     other_project, cluster, undisturbed
 ):
-    """`kill -9` of a worker at 20 random moments costs the batches in hand, and nothing else."""
+    """`kill -9` of a worker at 20 random moments costs the cells in hand, and nothing else."""
     dice = random.Random(7)  # noqa: S311 - for a test's moments
     n_kills = n_runs = 0
     while n_kills < N_KILLS:
@@ -93,34 +99,34 @@ def test_run_whose_scheduler_is_killed_exits_1_and_the_same_command_goes_on(
     """What came back is kept; with the scheduler there again the rest is done."""
     command = command_on(project, cluster)
     process = project.start(command)
-    project.wait_for_trials(process, N_TRIALS + 1)
+    project.wait_for_cells(process, N_TRIALS + 1)
     cluster.kill_scheduler()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert "is lost" in errors
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
-    kept = sum(project.trials_kept().values())
+    kept = project.cells_kept()
     cluster.start_scheduler()  # the nannies' workers come back to it, or new ones
     cluster.start_worker()
     cluster.start_worker()
     done = project.run(command)
     assert done.returncode == 0, done.stderr
-    assert N_TRIALS < kept <= sum(project.trials_kept().values())
+    assert N_TRIALS < kept <= project.cells_kept()
     assert records_of(project) == undisturbed
 
 
-def test_run_that_is_killed_goes_on_and_ends_undisturbed(project, cluster, undisturbed):
+def test_run_that_is_killed_goes_on_and_ends_undisturbed(project, cluster, calm, undisturbed):
     """The workers of a killed command are free for the next one at once."""
     command = command_on(project, cluster)
-    for n_trials in (1, N_TRIALS + 1):
+    for n_cells in (1, 3 * N_TRIALS):
         process = project.start(command)
-        project.wait_for_trials(process, n_trials)
+        project.wait_for_cells(process, n_cells)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     done = project.run(command)
     assert done.returncode == 0, done.stderr
-    assert project.trials_kept() == dict.fromkeys(PAIRS, N_TRIALS)
+    assert project.cells_kept() == calm.cells_kept()
     assert records_of(project) == undisturbed
 
 
@@ -130,7 +136,7 @@ def test_run_that_gets_ctrl_c_decides_what_is_finished_and_frees_the_cluster(
     """Exit 130, finished pairs written; the same command decides over all."""
     command = command_on(project, cluster)
     process = project.start(command)
-    project.wait_for_trials(process, 2 * N_TRIALS + 1)
+    project.wait_for_results(process, 1)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors

@@ -202,7 +202,6 @@ def use_journal(journal):
     run_id = runs[BTC].run_id
     journal.save_trials(run_id, "search", {7: {"value": 1.0}})
     assert 7 in journal.trials(run_id, "search", Numbers)
-    journal.progress([run_id], "search")
     journal.finish(run_id, builder.make_result())
     journal.close_runs([run_id])
 

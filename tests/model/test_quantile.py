@@ -21,7 +21,6 @@ from feeder_mixin.model.quantile import (
     combine,
     fit_safety_model,
     fit_shared,
-    interpolate_alpha,
     lightgbm_params,
     make_dataset,
     make_regressor,
@@ -284,9 +283,9 @@ def test_sampled_rows_of_a_share_follow_the_weights(training, share):
 )
 def test_interpolation_at_any_level_is_linear(alpha, expected):
     """Between fitted levels the pooled forecast is a straight line, exact at the levels."""
-    by_alpha = np.array([[1.0], [2.0], [3.0], [5.0]])
-    assert interpolate_alpha(by_alpha, alpha) == pytest.approx(expected)
+    by_alpha = dict(zip(POOLED_ALPHAS, (1.0, 2.0, 3.0, 5.0), strict=True))
     weights = pooled_weights(alpha)
+    assert sum(w * by_alpha[level] for level, w in weights.items()) == pytest.approx(expected)
     assert sum(weights.values()) == pytest.approx(1.0)
     assert sum(level * weight for level, weight in weights.items()) == pytest.approx(alpha)
     assert all(weight > 0 for weight in weights.values())
@@ -297,15 +296,14 @@ def test_combination_with_and_without_pooled_forecasts_is_the_mean_or_own():
     own, rule = np.array([1.0, 2.0]), np.array([4.0, 2.0])
     assert combine(own, np.array([3.0, 2.0]), rule) == pytest.approx([0.95 * 2.2 + 0.2, 2.0])
     assert combine(own, None, rule) == pytest.approx([0.95 + 0.2, 2.0])
-    assert interpolate_alpha(None, 0.1) is None
 
 
 def test_prediction_equals_the_search_formula(small_market):
-    """The bot's shortcut over two levels equals the search's over all four."""
+    """What a bot serves is the combination that a search scores, at a level between two fitted ones."""
     table = small_market.tables[ETH].iloc[-300:]
     model = fit(small_market, parameters=default_parameters() | {"quantile_alpha": 0.13})
     log_scale = small_market.shared.scale.log_scale(ETH, table)
-    pooled = interpolate_alpha(small_market.shared.pooled_z(table, log_scale, "long"), 0.13)
+    pooled = small_market.shared.pooled_z(table, log_scale, "long", 0.13)
     own = model.own.predict(tree_features(table, log_scale, "long"))
     constant = atr_rule_constant(
         small_market.tables[ETH], LabelSpec("long", 30, 300), small_market.cut_s, 0.13

@@ -21,10 +21,11 @@ from feeder_mixin.tune.judge.result import (
     DecisionValue,
     Evidence,
     MeasuredSet,
+    OwnEvidence,
     PairResult,
     Redrawn,
     Score,
-    SearchFacts,
+    StudyFacts,
 )
 from feeder_mixin.tune.search.kept import KeptTrial
 
@@ -171,7 +172,7 @@ def make_result(
     result = PairResult(
         pair=pair,
         time_ns=(END_S + 86_400) * NANOSECONDS + seed,
-        evidence=Evidence(sets, comparison, n_independent=144.0),
+        evidence=Evidence(sets, comparison, n_independent=144.0, is_feeders=True),
         provenance={
             "context_pairs": ["BTC/USDT:USDT", "ETH/USDT:USDT"],
             "versions": {"feeder-mixin": "0.1.0", "lightgbm": "4.7.0"},
@@ -192,11 +193,37 @@ def make_result(
             tolerance=0.01,
         ),
         chart=make_chart(random, side=side),
-        search=SearchFacts(12, {}, (Redrawn(7, 0.01, 0.004),), took_s=4.9),
+        study=make_study(winner=0 if seed % 3 == 0 else 7),
+        own=OwnEvidence(
+            winner=0 if seed % 3 == 0 else 7,
+            other=9,
+            gain=0.001,
+            error=0.002,
+            shrunk=0.0004,
+            shrunk_error=0.001,
+            windows_needed=66.7,
+        ),
         scale_is_fallback=False,
         decision=make_decision(random, outcome, default_parameters()),
     )
     return replace(result, **changes)
+
+
+def make_study(**changes: Any) -> StudyFacts:
+    """Return how a study of twenty trials went, with some fields changed."""
+    study = StudyFacts(
+        parameters=default_parameters(),
+        winner=7,
+        n_pairs=10,
+        n_raced=10,
+        n_trials=20,
+        n_pruned=12,
+        n_cells=300,
+        importances={},
+        redrawn=(Redrawn(7, 0.01, 0.004), Redrawn(9, 0.002, 0.003)),
+        took_s=4.9,
+    )
+    return replace(study, **changes)
 
 
 def with_tuned(result: PairResult, parameters: dict | None = None, **metrics: float) -> PairResult:
@@ -226,7 +253,7 @@ def with_decision(result: PairResult, **changes: Any) -> PairResult:
 
 def make_trial(value: float, *, pruned: bool) -> KeptTrial:
     """Return a trial that came to a value."""
-    return KeptTrial({}, default_parameters(), value, pruned, {20: value})
+    return KeptTrial({}, default_parameters(), value, pruned, {8: value})
 
 
 def make_trials(seed: int = 0, n: int = 20) -> dict[int, KeptTrial]:
@@ -246,10 +273,7 @@ OUTCOMES = ("promoted", "kept", "refused", "first", "kept")
 def make_results(pairs=TEN_PAIRS, *, side: str = "short") -> dict[str, TunedPair]:
     """Return results of many pairs, every outcome among them."""
     return {
-        pair: TunedPair(
-            make_result(pair, seed, side=side, outcome=OUTCOMES[seed % len(OUTCOMES)]),
-            make_trials(seed),
-        )
+        pair: TunedPair(make_result(pair, seed, side=side, outcome=OUTCOMES[seed % len(OUTCOMES)]))
         for seed, pair in enumerate(pairs)
     }
 
@@ -288,6 +312,7 @@ def make_report(
         "made_at": datetime(2026, 2, 20, 3, 15, tzinfo=UTC),
         "results": results,
         "stored": stored,
+        "trials": make_trials(),
         **changes,
     }
     return FeederReport(**values)

@@ -87,7 +87,7 @@ def test_trial_history_of_any_search_equals_the_oracle(trials, random):
         (n, builder.make_trial(value, pruned=pruned)) for n, (value, pruned) in enumerate(trials)
     ]
     random.shuffle(shuffled)
-    history = figures.trial_history(BTC, TunedPair(RESULT, dict(shuffled)))
+    history = figures.trial_history(dict(shuffled))
     assert history.pruned == [(n, v) for n, (v, pruned) in enumerate(trials) if pruned]
     assert history.finished == [(n, v) for n, (v, pruned) in enumerate(trials) if not pruned]
     for number, best in history.best:
@@ -98,8 +98,8 @@ def test_trial_history_of_any_search_equals_the_oracle(trials, random):
 @given(st.lists(st.floats(-0.05, 0.5), min_size=1, max_size=40))
 def test_history_bounds_of_any_search_hold_zero_the_best_and_nine_in_ten(values):
     """One wild trial must not press all others onto one line, nor hide the best."""
-    history = figures.TrialHistory(BTC, list(enumerate(values)), [], [], None)
-    low, high = figures.history_bounds([history])
+    history = figures.TrialHistory(list(enumerate(values)), [], [])
+    low, high = figures.history_bounds(history)
     assert low < min(0.0, *(100 * v for v in values))
     assert high > 0.0
     assert sum(low <= 100 * v <= high for v in values) >= 0.9 * len(values)

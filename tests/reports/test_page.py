@@ -140,7 +140,7 @@ def test_hostile_names_are_shown_and_never_run():
         builder.make_result(HOSTILE), reason="</td><script>alert(2)</script>"
     )
     facts = {**result.provenance, "host": "<img src=x onerror=alert(1)>"}
-    known = TunedPair(replace(result, provenance=facts), builder.make_trials())
+    known = TunedPair(replace(result, provenance=facts))
     report = builder.make_report({HOSTILE: known})
     stored = Stored("<b>store</b>", report.stored.records, {HOSTILE: 1}, ["<i>note</i>"])
     hostile = builder.make_report(report.results, stored=stored, feeder_id="<u>f</u>")
@@ -195,7 +195,7 @@ def test_mixed_pairs_name_those_that_lack_a_part():
 
 def test_result_without_a_decision_is_shown_and_said():
     """A command that was killed between a search's end and its decision."""
-    results = {BTC: TunedPair(builder.make_result(decision=None), builder.make_trials())}
+    results = {BTC: TunedPair(builder.make_result(decision=None))}
     page = render_page(builder.make_report(results))
     assert page.missing == ["A decision: not available for any pair (its run has none)."]
 
@@ -256,7 +256,7 @@ def test_page_of_163_pairs_is_below_five_megabytes_and_quickly_made():
     page = render_page(report)
     assert time.process_time() - started < 12
     assert len(page.html.encode()) < 5_000_000
-    assert page.html.count('class="plot"') == 3 + 163 + 10 + 163
+    assert page.html.count('class="plot"') == 3 + 1 + 10 + 163
     assert all(len(line) < 600 for line in (*page.missing, *page.verdict.warnings))
 
 

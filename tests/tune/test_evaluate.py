@@ -1,9 +1,7 @@
-"""A study on generated candles in this process: what it may look at, what its metrics mean."""
+"""A set judged on generated candles: what it may look at, what its metrics mean."""
 
 from __future__ import annotations
 
-import math
-from contextlib import suppress
 from dataclasses import asdict
 
 import numpy as np
@@ -12,7 +10,6 @@ import pytest
 
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels
-from feeder_mixin.market.labels import LABEL_COLUMNS
 from feeder_mixin.model import metrics as definitions
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.calibration import calibrate
@@ -24,15 +21,12 @@ from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.judge.comparison import chart, compare, decision_value
 from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
 from feeder_mixin.tune.judge.result import DecisionValue
-from feeder_mixin.tune.search.kept import BatchOverError, KeptSearch, SearchLog
-from feeder_mixin.tune.search.space import StudySettings, warm_start_sets
-from feeder_mixin.tune.search.study import Budget, PreparedPair, run_study
+from feeder_mixin.tune.search.space import StudySettings
 from tests.candle_factory import make_candles
 from tests.oracles import metrics as oracle
 
 PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
-SETTINGS = StudySettings("f", PAIR, LabelSpec("short", 30, 300), 0.01, 150.0, 0)
-NOTHING = KeptSearch()
+SETTINGS = StudySettings("f", LabelSpec("short", 30, 300), 0.01, 150.0, 0)
 CHANGED = {**default_parameters(), "num_leaves": 31, "max_depth": 6, "learning_rate": 0.05}
 
 
@@ -55,88 +49,10 @@ def prepared():
     return tables, table, layout, shared
 
 
-def search(table, layout, shared, kept=NOTHING, n_trials=6, batch_s=math.inf):
-    """Return a small study's result, and what it added."""
-    log = SearchLog(kept, batch_s)
-    prepared = PreparedPair(SETTINGS, table, layout, shared)
-    warm_start = warm_start_sets(SETTINGS, CHANGED, [])
-    return run_study(prepared, warm_start, log, Budget(n_trials)), kept.joined(log.added)
-
-
-def test_search_never_looks_at_the_test_window(prepared):
-    """Other labels behind the test cut: same trials, same evidence, same winner."""
-    tables, table, layout, shared = prepared
-    spoilt = table.copy()
-    # Every label that reads a candle of the test window, also of rows that open before it.
-    reads_test = open_seconds(table) + 31 * 300 > layout.test.cut_s
-    for column in LABEL_COLUMNS.values():
-        spoilt.loc[reads_test, column] *= 17.0
-    spoilt_tables = {**tables, PAIR: spoilt}
-    spoilt_shared = {
-        c: fit_shared(spoilt_tables, c, LabelSpec("long", 30, 300)) for c in layout.cuts_s
-    }
-    first, _ = search(table, layout, shared)
-    second, _ = search(spoilt, layout, spoilt_shared)
-    assert first.trials == second.trials
-    assert first.parameters == second.parameters
-    assert first.evidence == second.evidence
-
-
-def test_search_is_a_function_of_its_inputs(prepared):
-    """Twice the same study, from scratch: equal trials and winner."""
-    _, table, layout, shared = prepared
-    first, _ = search(table, layout, shared, n_trials=14)
-    second, _ = search(table, layout, shared, n_trials=14)
-    assert first.trials == second.trials
-    assert first.parameters == second.parameters
-
-
-def test_search_goes_on_from_what_is_kept_as_if_never_interrupted(prepared):
-    """Trials replayed and trials made end in the same study, also behind TPE's start-up trials."""
-    _, table, layout, shared = prepared
-    _, kept = search(table, layout, shared, n_trials=12)
-    resumed, again = search(table, layout, shared, kept, n_trials=16)
-    whole, at_once = search(table, layout, shared, n_trials=16)
-    assert resumed == whole
-    assert again.trials == at_once.trials
-
-
-def test_search_in_batches_ends_as_at_once(prepared):
-    """Each batch adds something, redraws included, and the next one goes on, here or elsewhere."""
-    _, table, layout, shared = prepared
-    kept, n_batches, study = NOTHING, 0, None
-    same = PreparedPair(SETTINGS, table, layout, shared)
-    while study is None:
-        n_batches += 1
-        log = SearchLog(kept, batch_s=0.0)
-        # Every other batch is another worker's.
-        prepared_pair = same if n_batches % 2 else PreparedPair(SETTINGS, table, layout, shared)
-        warm_start = warm_start_sets(SETTINGS, CHANGED, [])
-        with suppress(BatchOverError):
-            study = run_study(prepared_pair, warm_start, log, Budget(6))
-        kept = kept.joined(log.added)
-    whole, at_once = search(table, layout, shared)
-    assert study == whole
-    assert kept == at_once
-    assert n_batches == len(kept.trials) + len(kept.redraws) + 1
-
-
-def test_search_fix_n_estimators_is_exact_in_every_finished_trial(prepared):
-    """`--fix n_estimators=150` fits 150 trees, no more, no fewer."""
-    from dataclasses import replace
-
-    _, table, layout, shared = prepared
-    settings = replace(SETTINGS, fixes={"n_estimators": 150.0})
-    pair = PreparedPair(settings, table, layout, shared)
-    result = run_study(pair, warm_start_sets(settings, None, []), SearchLog(NOTHING), Budget(5))
-    assert all(t.parameters["n_estimators"] == 150 for t in result.trials if not t.pruned)
-    assert result.parameters["n_estimators"] == 150
-
-
 def test_record_metrics_are_the_definitions(prepared):
     """Every metric again by plain loops over what a bot would have served."""
     _, table, layout, shared = prepared
-    evaluator = Evaluator(SETTINGS, table, shared)
+    evaluator = Evaluator(PAIR, SETTINGS, table, shared)
     metrics = record_metrics(evaluator, evaluator.walk(layout, CHANGED))
     opens, y = open_seconds(table), labels(table, "short")
     raw, rows_of = [], []
@@ -192,7 +108,7 @@ def test_walk_fits_a_set_once_per_level_whoever_asks(prepared, monkeypatch):
         return fit_safety_model(*arguments, **named)
 
     monkeypatch.setattr("feeder_mixin.tune.judge.evaluate.fit_safety_model", fit)
-    evaluator = Evaluator(SETTINGS, table, shared)
+    evaluator = Evaluator(PAIR, SETTINGS, table, shared)
     contenders = {"defaults": default_parameters(), "running": dict(CHANGED), "tuned": CHANGED}
     compare(evaluator, layout, contenders, 0.1)
     for parameters in contenders.values():
@@ -203,7 +119,7 @@ def test_walk_fits_a_set_once_per_level_whoever_asks(prepared, monkeypatch):
 def test_compare_holds_every_contender_to_one_level(prepared):
     """A set tuned at another level is compared at the table's."""
     _, table, layout, shared = prepared
-    evaluator = Evaluator(SETTINGS, table, shared)
+    evaluator = Evaluator(PAIR, SETTINGS, table, shared)
     same = {**CHANGED, "quantile_alpha": 0.2}
     comparison = compare(evaluator, layout, {"defaults": CHANGED, "tuned": same}, 0.1)
     scores = comparison.scores
@@ -215,7 +131,7 @@ def test_compare_holds_every_contender_to_one_level(prepared):
 def test_compare_day_losses_are_those_of_the_calibrated_forecasts_by_day(prepared):
     """Losses of the test window and of the walk, again row by row; skill follows from them."""
     _, table, layout, shared = prepared
-    evaluator = Evaluator(SETTINGS, table, shared)
+    evaluator = Evaluator(PAIR, SETTINGS, table, shared)
     comparison = compare(evaluator, layout, {"defaults": CHANGED, "tuned": CHANGED}, 0.1)
     walk = evaluator.walk(layout, CHANGED)
     test, walked = comparison.test, comparison.walk
@@ -237,7 +153,7 @@ def test_compare_day_losses_are_those_of_the_calibrated_forecasts_by_day(prepare
 def test_walk_leaves_the_atr_rule_as_it_is(prepared):
     """The rule's constant is refitted at each cut; nothing calibrates it."""
     _, table, layout, shared = prepared
-    test = Evaluator(SETTINGS, table, shared).walk(layout, CHANGED).test
+    test = Evaluator(PAIR, SETTINGS, table, shared).walk(layout, CHANGED).test
     constant = atr_rule_constant(table, LabelSpec("short", 30, 300), layout.test.cut_s, 0.1)
     at = np.searchsorted(open_seconds(table), test.opens_s)
     np.testing.assert_allclose(test.rule, constant * table["atr_ratio"].to_numpy()[at])
@@ -246,7 +162,7 @@ def test_walk_leaves_the_atr_rule_as_it_is(prepared):
 def test_decision_value_takes_as_many_candles_by_either_ranking(prepared):
     """Unsafe ones among those called safe, and among as many that the rule ranks highest."""
     _, table, layout, shared = prepared
-    walk = Evaluator(SETTINGS, table, shared).walk(layout, CHANGED)
+    walk = Evaluator(PAIR, SETTINGS, table, shared).walk(layout, CHANGED)
     tolerance = float(-np.median(walk.everything.q))
     value = decision_value(walk, tolerance)
     rows = list(
@@ -266,7 +182,7 @@ def test_decision_value_takes_as_many_candles_by_either_ranking(prepared):
 def test_chart_shows_the_last_two_days_beside_their_candles(prepared):
     """Every point is a candle of the pair, with what was served at it."""
     _, table, layout, shared = prepared
-    walk = Evaluator(SETTINGS, table, shared).walk(layout, CHANGED)
+    walk = Evaluator(PAIR, SETTINGS, table, shared).walk(layout, CHANGED)
     frame = make_candles(39 * 288, 1)
     shown = chart(walk, frame)
     assert {len(column) for column in asdict(shown).values()} == {2 * 288}
@@ -290,5 +206,6 @@ def test_shared_models_of_the_thinned_tables_are_those_of_the_whole(prepared):
     log_scale = whole.scale.log_scale(PAIR, table)
     np.testing.assert_array_equal(again.scale.log_scale(PAIR, table), log_scale)
     np.testing.assert_array_equal(
-        again.pooled_z(table, log_scale, "short"), whole.pooled_z(table, log_scale, "short")
+        again.pooled_z(table, log_scale, "short", 0.13),
+        whole.pooled_z(table, log_scale, "short", 0.13),
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeder_mixin.tune.judge._pooling import LARGEST_APART, LEVEL, DayLosses, pool
+from feeder_mixin.tune.pooling import LARGEST_APART, LEVEL, DayLosses, pool
 from tests.oracles import pooling as oracle
 from tests.strategies import examples
 

@@ -39,6 +39,7 @@ def make_evidence(
     exceedance=0.1,
     seed=1,
     scale=1.0,
+    is_feeders=True,
 ) -> Evidence:
     """Return evidence that the tuned set won `gain` of the rule's loss over what runs."""
     random = np.random.default_rng(seed)
@@ -55,7 +56,8 @@ def make_evidence(
         del losses["running"], sets["running"]
     walk = DayTable(WALK_DAYS, {name: tuple(x.tolist()) for name, x in losses.items()})
     test = DayTable(DAYS, {name: x[-len(DAYS) :] for name, x in walk.losses.items()})
-    return Evidence(sets, Comparison({}, test, walk, 0.0, None), n_independent=144.0)
+    comparison = Comparison({}, test, walk, 0.0, None)
+    return Evidence(sets, comparison, n_independent=144.0, is_feeders=is_feeders)
 
 
 def make_result(**options) -> PairResult:
@@ -213,6 +215,60 @@ def test_decide_pair_whose_challenger_is_the_champion_says_nothing_about_challen
     for pair in results:
         assert with_idle[pair].gain == without[pair].gain
         assert with_idle[pair].gain_se == without[pair].gain_se
+
+
+def test_decide_feeders_set_reaches_all_its_pairs_or_none():
+    """Beyond noise only on all pairs together: promoted for each, also where a pair alone says nothing."""
+    weak = {f"P{i}": make_evidence(gain=0.012, noise=0.03, seed=i) for i in range(12)}
+    champions = dict.fromkeys(weak, CHAMPION)
+    together = decide(weak, champions, "auto")
+    alone = [decide_one(one) for one in weak.values()]
+    assert {d.outcome for d in together.values()} == {"promoted"}
+    assert "over 12 pairs together" in together["P0"].reason
+    assert {d.outcome for d in alone} == {"promoted", "refused"}
+    noise = {f"P{i}": make_evidence(gain=0.0, noise=0.03, seed=i) for i in range(12)}
+    refused = decide(noise, champions, "auto")
+    assert {d.outcome for d in refused.values()} == {"refused"}
+    assert len({d.pooled_gain for d in refused.values()}) == 1
+
+
+def test_decide_pair_that_loses_by_the_feeders_set_beyond_noise_keeps_what_it_has():
+    """One pair's own days speak against what the others won with."""
+    evidence = {f"P{i}": make_evidence(gain=0.05, seed=i) for i in range(6)}
+    evidence["P9"] = make_evidence(gain=-0.2, seed=9)
+    decisions = decide(evidence, dict.fromkeys(evidence, CHAMPION), "auto")
+    assert decisions["P0"].outcome == "promoted"
+    assert decisions["P9"].outcome == "refused"
+    assert "worse beyond noise" in decisions["P9"].reason
+
+
+def test_decide_pair_with_a_set_of_its_own_is_judged_by_itself():
+    """It neither carries the feeder's set nor is carried by it."""
+    evidence = {f"P{i}": make_evidence(gain=0.05, seed=i) for i in range(6)}
+    evidence["P9"] = make_evidence(gain=-0.02, seed=9, is_feeders=False)
+    champions = dict.fromkeys(evidence, CHAMPION)
+    decisions = decide(evidence, champions, "auto")
+    without = decide({p: e for p, e in evidence.items() if p != "P9"}, champions, "auto")
+    assert decisions["P9"].outcome == "refused"
+    assert decisions["P0"] == replace(
+        without["P0"],
+        skill=decisions["P0"].skill,
+        skill_se=decisions["P0"].skill_se,
+        pooled_skill=decisions["P0"].pooled_skill,
+        pooled_skill_se=decisions["P0"].pooled_skill_se,
+    )
+
+
+def test_decide_exceedance_of_the_feeders_set_is_that_of_all_its_pairs():
+    """One pair in twenty misses its own interval by chance: that is no reason to refuse all, nor it."""
+    evidence = {f"P{i}": make_evidence(gain=0.05, seed=i) for i in range(6)}
+    evidence["P0"] = make_evidence(gain=0.05, exceedance=0.16, seed=0)
+    champions = dict.fromkeys(evidence, CHAMPION)
+    assert {d.outcome for d in decide(evidence, champions, "auto").values()} == {"promoted"}
+    wide = {f"P{i}": make_evidence(gain=0.05, exceedance=0.16, seed=i) for i in range(6)}
+    refused = decide(wide, champions, "auto")
+    assert {d.outcome for d in refused.values()} == {"refused"}
+    assert "exceedance of 16.0 % over 6 pairs together" in refused["P0"].reason
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -15,7 +15,7 @@ from feeder_mixin.errors import TuningError
 from feeder_mixin.tune.judge.contenders import DEFAULTS, RUNNING, TUNED
 from feeder_mixin.tune.judge.decision import MODES, Champion, Decision, Outcome
 from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult, Score
-from feeder_mixin.tune.search.kept import KeptRedraw, KeptTrial
+from feeder_mixin.tune.search.kept import Cell, KeptCell, KeptTrial, Measured
 from tests.reports import builder
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -66,7 +66,7 @@ def results(draw) -> PairResult:
     )
     made = builder.with_tuned(made, draw(st.dictionaries(names, finite | st.integers())))
     importances = draw(st.dictionaries(names, finite, max_size=3))
-    made = replace(made, search=replace(made.search, importances=importances))
+    made = replace(made, study=replace(made.study, importances=importances))
     return builder.with_scores(
         made,
         draw(st.dictionaries(names, scores(), max_size=4)),
@@ -122,10 +122,10 @@ def test_trial_of_any_content_comes_back_from_json_as_it_was(trial):
     assert read(KeptTrial, kept(trial.to_json())) == trial
 
 
-def test_redraw_comes_back_from_json_as_it_was():
-    """A redraw is never made twice."""
-    redraw = KeptRedraw('[1, {"num_leaves": 20}]', (0.1, 0.2))
-    assert read(KeptRedraw, kept(redraw.to_json())) == redraw
+def test_cell_comes_back_from_json_as_it_was():
+    """A cell is never measured twice."""
+    cell = KeptCell(Cell("BTC/USDT", 1, 3, (0.01, 100.0)), Measured((7, 8), (0.1, 0.2), 11))
+    assert read(KeptCell, kept(cell.to_json())) == cell
 
 
 def test_decision_to_json_has_the_keys_that_the_command_line_promises():

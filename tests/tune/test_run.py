@@ -49,9 +49,6 @@ class Silence:
     def stage(self, *_):
         """See `tune.run.options.Progress`."""
 
-    def searches(self, *_):
-        """See `tune.run.options.Progress`."""
-
     def finished(self, *_):
         """See `tune.run.options.Progress`."""
 

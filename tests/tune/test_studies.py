@@ -15,40 +15,39 @@ from feeder_mixin.cli.main import main
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import load_settings
+from feeder_mixin.tune.run.journal import FEEDER as WHOLE_FEEDER
 from feeder_mixin.tune.run.journal import Journal
-from feeder_mixin.tune.run.studies import PairStudy, export_studies, newest_studies
-from feeder_mixin.tune.search.kept import SEARCH, KeptTrial
+from feeder_mixin.tune.run.studies import FeederStudy, export_study, newest_study
+from feeder_mixin.tune.search.kept import TRIALS, KeptTrial
 from feeder_mixin.tune.search.space import SearchSpace
 
-FEEDER, BTC, ETH = "feeder75a", "BTC/USDT:USDT", "ETH/USDT:USDT"
+FEEDER = "feeder75a"
 FIXES = {"max_depth": 4.0}
 
 
 def make_trial(number: int, *, pruned: bool) -> KeptTrial:
-    """Return a trial as a search keeps it; a pruned one has fewer trees than any set."""
+    """Return a trial as a study keeps it; a pruned one has fewer cells."""
     parameters = {**default_parameters(), **FIXES, "num_leaves": 15.0 + number % 2}
     coordinates = SearchSpace(FIXES).encode(parameters)
-    trees = 15 if pruned else 140
     value = 0.01 * (number - 3)
-    reported = {15: value + 0.5}
-    return KeptTrial(coordinates, {**parameters, "n_estimators": trees}, value, pruned, reported)
+    reported = {4: value} if pruned else {4: value + 0.5, 16: value}
+    return KeptTrial(coordinates, parameters, value, pruned, reported)
 
 
-def begin(journal: Journal, pair: str, n_trials: int) -> int:
-    """Keep a search with trials, every other one pruned; return its run."""
-    identity = {"feeder_id": FEEDER, "pair": pair, "fixes": FIXES}
-    run = journal.begin({pair: identity}, {})[pair]
+def begin(journal: Journal, n_trials: int, seed: int = 0) -> int:
+    """Keep a study with trials, every other one pruned; return its run."""
+    identity = {"feeder_id": FEEDER, "seed": seed, "fixes": FIXES}
+    run = journal.begin({WHOLE_FEEDER: identity}, {})[WHOLE_FEEDER]
     trials = {n: make_trial(n, pruned=n % 2 == 1).to_json() for n in range(n_trials)}
-    journal.save_trials(run.run_id, SEARCH, trials)
+    journal.save_trials(run.run_id, TRIALS, trials)
     return run.run_id
 
 
 @pytest.fixture
 def journal(tmp_path: Path):
-    """Return a journal with six trials of BTC and two of ETH."""
+    """Return a journal with a study of six trials."""
     with Journal(tmp_path / "journal.sqlite") as journal:
-        begin(journal, BTC, 6)
-        begin(journal, ETH, 2)
+        begin(journal, 6)
         yield journal
 
 
@@ -58,54 +57,54 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'studies.db'}"
 
 
-def load(study: PairStudy, url: str) -> optuna.Study:
+def load(study: FeederStudy, url: str) -> optuna.Study:
     """Return what Optuna reads of a study."""
     return optuna.load_study(study_name=study.name, storage=url)
 
 
 def test_exported_trials_are_those_of_the_journal_with_lightgbms_values(journal, url):
-    """Values, pruned ones, checkpoints and attributes; leaves as leaves, not as a coordinate."""
-    studies = newest_studies(journal, FEEDER)
-    assert export_studies(studies, url) == 8
-    study = load(studies[0], url)
+    """Values, pruned ones, rungs and attributes; leaves and trees as such, not as coordinates."""
+    newest = newest_study(journal, FEEDER)
+    assert export_study(newest, url) == 6
+    study = load(newest, url)
     assert study.user_attrs == {
         "feeder_id": FEEDER,
-        "pair": BTC,
-        "level": "pair",
+        "pair": "all",
+        "level": "feeder",
         "fixed": FIXES,
     }
-    for trial, kept in zip(study.trials, studies[0].trials, strict=True):
+    for trial, kept in zip(study.trials, newest.trials, strict=True):
         assert trial.value == kept.value
         assert (trial.state == optuna.trial.TrialState.PRUNED) == kept.pruned
         assert trial.intermediate_values == dict(kept.reported)
-        assert trial.params == {name: kept.parameters[name] for name in kept.coordinates}
-        assert "max_depth" not in trial.params
-        assert trial.user_attrs["n_estimators"] == kept.parameters["n_estimators"]
-    assert study.best_value == studies[0].best == -0.03
+        searched = set(kept.parameters) - {"quantile_alpha"}
+        assert trial.params == {name: kept.parameters[name] for name in searched}
+        assert trial.user_attrs == {"pair": "all", "level": "feeder"}
+    assert study.best_value == newest.best == -0.03
     assert optuna.importance.get_param_importances(study)
 
 
 def test_export_again_adds_only_what_is_new(journal, url):
-    """A search that went on meanwhile is completed; nothing is written twice."""
-    export_studies(newest_studies(journal, FEEDER), url)
-    begin(journal, BTC, 9)
-    studies = newest_studies(journal, FEEDER)
-    assert export_studies(studies, url) == 3
-    assert export_studies(studies, url) == 0
-    assert [len(load(study, url).trials) for study in studies] == [9, 2]
+    """A study that went on meanwhile is completed; nothing is written twice."""
+    export_study(newest_study(journal, FEEDER), url)
+    begin(journal, 9)
+    study = newest_study(journal, FEEDER)
+    assert export_study(study, url) == 3
+    assert export_study(study, url) == 0
+    assert len(load(study, url).trials) == 9
 
 
-def test_newest_search_of_a_pair_is_the_one_told(journal):
-    """An earlier run of the same pair is left out."""
-    run = journal.begin({BTC: {"pair": BTC, "seed": 2}}, {})[BTC]
-    newest = {study.run.pair: study.run.run_id for study in newest_studies(journal, FEEDER)}
-    assert newest[BTC] == run.run_id
-    assert len(newest) == 2
+def test_newest_study_is_the_one_told(journal, tmp_path):
+    """An earlier one is left out; where there is none, none is."""
+    run_id = begin(journal, 2, seed=1)
+    assert newest_study(journal, FEEDER).run.run_id == run_id
+    with Journal(tmp_path / "empty.sqlite") as empty:
+        assert newest_study(empty, FEEDER) is None
 
 
 def test_optuna_dashboard_opens_an_exported_storage(journal, url):
     """Its real application, asked as a browser would."""
-    export_studies(newest_studies(journal, FEEDER), url)
+    export_study(newest_study(journal, FEEDER), url)
     app = wsgi(optuna.storages.RDBStorage(url))
 
     def ask(path: str) -> dict:
@@ -125,10 +124,10 @@ def test_optuna_dashboard_opens_an_exported_storage(journal, url):
         return json.loads(body)
 
     told = ask("/api/studies")["study_summaries"]
-    assert {study["study_name"].split(" ")[1] for study in told} == {BTC, ETH}
+    assert [study["study_name"].split(" ")[0] for study in told] == [FEEDER]
     trials = ask(f"/api/studies/{told[0]['study_id']}")["trials"]
     assert [trial["state"] for trial in trials] == ["Complete", "Pruned"] * (len(trials) // 2)
-    assert all(len(trial["intermediate_values"]) == 1 for trial in trials)
+    assert [len(trial["intermediate_values"]) for trial in trials] == [2, 1] * (len(trials) // 2)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +141,7 @@ def test_optuna_dashboard_opens_an_exported_storage(journal, url):
 def test_export_to_what_optuna_can_not_open_says_so_and_hides_the_password(journal, name, said):
     """The message names option, storage and what Optuna expects."""
     with pytest.raises(SettingsError, match="--export") as caught:
-        export_studies(newest_studies(journal, FEEDER), name)
+        export_study(newest_study(journal, FEEDER), name)
     assert said in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -153,20 +152,22 @@ def place(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config").symlink_to(Path(__file__).parents[2] / "config")
     with Journal(load_settings(FEEDER).journal_path) as journal:
-        begin(journal, BTC, 6)
+        begin(journal, 6)
     return tmp_path
 
 
-def test_studies_command_prints_and_exports_the_newest_searches(place, capfd):
-    """A line a pair; with --export the number of trials that are new in the storage."""
+def test_studies_command_prints_and_exports_the_newest_study(place, capfd):
+    """One line; with --export the number of trials that are new in the storage."""
     assert main(["studies", "--feeder", FEEDER]) == 0
-    assert f"{FEEDER}: searches of 1 pair, 6 trials, of which 3 pruned" in capfd.readouterr().out
+    out = " ".join(capfd.readouterr().out.split())
+    assert out.startswith(f"{FEEDER}: study begun ")
+    assert "6 trials, of which 3 pruned" in out
     command = ["studies", "--feeder", FEEDER, "--export", "sqlite:///studies.db", "--json"]
     for n_new in (6, 0):
         assert main(command) == 0
         (told,) = json.loads(capfd.readouterr().out)
         assert told["exported"] == {"storage": "sqlite:///studies.db", "trials": n_new}
-        assert told["studies"][0]["best"] == -0.03
+        assert told["best"] == -0.03
     assert (place / "studies.db").exists()
 
 
@@ -178,12 +179,10 @@ def test_studies_command_prints_and_exports_the_newest_searches(place, capfd):
             "tuning journal",
         ),
         (["--export", "sqlite:///user_data/feeder_params.sqlite"], "the parameter store"),
-        (["--pairs", ETH], f"no search of {ETH}"),
-        (["--pairs", "NO/USDT:USDT"], "is not in feeder75a"),
     ],
 )
 def test_studies_command_refuses_what_it_can_not_do(place, capfd, option, said):
-    """A file of ours, a pair that was not tuned, a pair that is not the feeder's."""
+    """A file of ours is no storage of Optuna's."""
     assert main(["studies", "--feeder", FEEDER, *option]) == 2
     assert said in capfd.readouterr().err
 

@@ -1,4 +1,4 @@
-"""What a worker does with its tasks: a plan, a cut's shared models, a tuned pair."""
+"""What a worker does with its tasks: a plan, a cut's shared models, measured cells, a judged pair."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pandas as pd
 import pytest
 
 from feeder_mixin.errors import CandleError, ModelError
-from feeder_mixin.model import quantile, scale
+from feeder_mixin.model import metrics, quantile, scale
 from feeder_mixin.schema import default_parameters, hash48
 from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.run import _tasks as tasks
 from feeder_mixin.tune.run._market import Market, PairCandles
-from feeder_mixin.tune.search.space import StudySettings
-from feeder_mixin.tune.search.study import Budget
+from feeder_mixin.tune.search.kept import SEARCHED_DRAW
+from feeder_mixin.tune.search.space import StudySettings, key_of
 from tests.candle_factory import halted, make_candles
+from tests.reports import builder
 
 PAIR, CONTEXT, OUTSIDE = "BTC/USDT:USDT", "ETH/USDT:USDT", "XRP/USDT:USDT"
 LABEL = LabelSpec("short", 30, 300)
@@ -47,21 +48,34 @@ def layout(market):
 def models(market, layout, monkeypatch):
     """Give the shared models of every cut, with few trees."""
     monkeypatch.setattr(quantile, "POOLED_TREES", 4)
-    return [tasks.fit_cut(market, cut_s) for cut_s in layout.cuts_s]
+    return [tasks.fit_cut(market, cut_s, [0.10]) for cut_s in layout.cuts_s]
+
+
+SETTINGS = StudySettings("test1", LABEL, 0.01, 150.0, 0)
+DEFAULTS = default_parameters()
+OTHER = {**DEFAULTS, "num_leaves": 31, "max_depth": 6}
+
+
+def cells_of(layout, *parameters, pair=PAIR, draw=SEARCHED_DRAW):
+    """Return the task of some sets on all folds."""
+    wanted = [(fold, key_of(one)) for one in parameters for fold in range(len(layout.folds))]
+    return tasks.CellsTask(pair, SETTINGS, layout, draw, wanted)
 
 
 @pytest.fixture
 def task(layout):
-    """Give the task of one trial."""
-    return tasks.PairTask(
-        settings=StudySettings("test1", PAIR, LABEL, 0.01, 150.0, 0),
+    """Give the task of judging a pair for which the search found another set."""
+    return tasks.JudgeTask(
+        pair=PAIR,
+        settings=SETTINGS,
         layout=layout,
-        budget=Budget(1),
-        own=None,
-        others=[],
-        champion={**default_parameters(), "num_leaves": 31},
+        tuned=OTHER,
+        champion={**DEFAULTS, "num_leaves": 20},
+        study=builder.make_study(parameters=OTHER),
+        own=builder.make_result(seed=1).own,
         provenance={"host": "h"},
         market_hash=7,
+        spent_s=3.0,
     )
 
 
@@ -105,14 +119,14 @@ def test_shared_models_of_a_cut_learn_nothing_behind_it(market, layout, candles,
     monkeypatch.setattr(quantile, "POOLED_TREES", 4)
     monkeypatch.setattr(scale, "MIN_ROWS", 100)
     cut_s = layout.test.cut_s
-    before = tasks.fit_cut(market, cut_s)
+    before = tasks.fit_cut(market, cut_s, [0.10])
     changed = {}
     for pair in (PAIR, CONTEXT):
         changed[pair] = candles[pair].copy()
         is_behind = changed[pair].index >= pd.Timestamp(cut_s, unit="s", tz="UTC")
         changed[pair].loc[is_behind, ["open", "high", "low", "close"]] *= 1.5
     packed = {pair: PairCandles(frame) for pair, frame in changed.items()}
-    after = tasks.fit_cut(Market(packed, LABEL, candles[PAIR].index[-1]), cut_s)
+    after = tasks.fit_cut(Market(packed, LABEL, candles[PAIR].index[-1]), cut_s, [0.10])
     np.testing.assert_array_equal(after.scale.mean, before.scale.mean)
     assert not before.scale.is_fallback
     assert before.scale.coefficients.keys() == after.scale.coefficients.keys()
@@ -123,58 +137,93 @@ def test_shared_models_of_a_cut_learn_nothing_behind_it(market, layout, candles,
         assert after.pooled[level].model_to_string() == trees.model_to_string()
 
 
-def test_task_that_arrives_elsewhere_gives_the_same(market, models, candles, task, layout):
+def test_task_that_arrives_elsewhere_gives_the_same(market, models, candles, layout):
     """Context, candles, task and models travel; what a worker computed stays behind."""
+    task = cells_of(layout, DEFAULTS)
+    here = tasks.measure_cells(market, None, task, *models)
     plan = tasks.plan_pair(market, OUTSIDE, PairCandles(candles[OUTSIDE]), 180.0)
     parcel = pickle.dumps((market, PairCandles(candles[OUTSIDE]), task, models))
     assert len(parcel) < 2e6
     there = pickle.loads(parcel)  # noqa: S301 - made above
     assert tasks.plan_pair(there[0], OUTSIDE, there[1], 180.0) == plan
-    batch = tasks.tune_pair(there[0], None, there[2], *there[3])
-    assert batch.added == tasks.tune_pair(market, None, task, *models).added
+    answer = tasks.measure_cells(there[0], None, there[2], *there[3])
+    assert answer.measured == here.measured
 
 
-def test_batches_end_with_the_result_of_one(market, models, task, monkeypatch):
-    """Whatever a batch leaves off, the next one takes up; times add up."""
-    task = replace(task, budget=Budget(3, seconds=1000.0))
-    whole = tasks.tune_pair(market, None, task, *models)
-    monkeypatch.setattr(tasks, "BATCH_S", 0.0)
-    batch = tasks.tune_pair(market, None, task, *models)
-    n_batches = 1
-    while batch.outcome is None:
-        task = task.after(batch)
-        assert task.budget.seconds < 1000.0
-        batch = tasks.tune_pair(market, None, task, *models)
-        n_batches += 1
-    assert n_batches >= 3
-    assert task.kept.joined(batch.added) == whole.added
-    assert batch.outcome.evidence.comparison == whole.outcome.evidence.comparison
-    assert batch.outcome.search.took_s > batch.spent.search_s
+def test_cells_are_the_same_whatever_else_is_asked_for_beside_them(market, models, layout):
+    """One by one, in any order, on any draw before: a cell is a function of itself."""
+    whole = cells_of(layout, DEFAULTS, OTHER)
+    at_once = tasks.measure_cells(market, None, whole, *models).measured
+    again = Market({p: PairCandles(market.frame(p, None)) for p in (PAIR, CONTEXT)}, LABEL,
+                   market.frame(PAIR, None).index[-1])  # fmt: skip
+    tasks.measure_cells(again, None, cells_of(layout, OTHER, draw=2), *models)
+    for position in reversed(range(len(whole.wanted))):
+        one = replace(whole, wanted=[whole.wanted[position]])
+        (found,) = tasks.measure_cells(again, None, one, *models).measured
+        assert found == at_once[position]
 
 
-def test_tuned_pair_has_the_facts_of_its_candles(market, models, task, candles):
+def test_redraws_are_other_rows_and_seeds_on_the_same_scored_days(market, models, layout):
+    """Another loss from the same days: no new evidence, another fit."""
+    first, *redraws = (
+        tasks.measure_cells(market, None, cells_of(layout, DEFAULTS, draw=draw), *models).measured
+        for draw in range(3)
+    )
+    for redraw in redraws:
+        assert [one.days for one in redraw] == [one.days for one in first]
+        assert [one.n_rows for one in redraw] == [one.n_rows for one in first]
+        assert [one.sums for one in redraw] != [one.sums for one in first]
+    assert redraws[0] != redraws[1]
+
+
+def test_cells_never_look_at_the_test_window(market, models, layout, candles):
+    """Other candles behind the test cut, known from there on: the same cells."""
+    task = cells_of(layout, DEFAULTS, OTHER)
+    before = tasks.measure_cells(market, None, task, *models).measured
+    spoilt = candles[PAIR].copy()
+    # A label reads the horizon behind it: the last fold's end is purged, so none reads these.
+    is_behind = spoilt.index >= pd.Timestamp(layout.test.cut_s, unit="s", tz="UTC")
+    spoilt.loc[is_behind, ["open", "high", "low", "close"]] *= 1.7
+    other = Market(
+        {PAIR: PairCandles(spoilt), CONTEXT: PairCandles(candles[CONTEXT])}, LABEL, spoilt.index[-1]
+    )
+    assert tasks.measure_cells(other, None, task, *models).measured == before
+
+
+def test_judged_pair_has_the_facts_of_its_candles(market, models, task, candles):
     """Its scores are those of all contenders, its facts say what it was made from."""
-    result = tasks.tune_pair(market, None, task, *models).outcome
+    result = tasks.judge_pair(market, None, task, *models)
     assert list(result.scores) == ["ATR rule", "defaults", "running", "tuned"]
-    metrics = result.metrics
-    assert metrics["side"] == -1.0
-    assert metrics["market_hash"] == 7.0
-    assert metrics["context_hash"] == hash48(PAIR, CONTEXT)
-    assert metrics["candles_to_s"] == candles[PAIR].index[-1].timestamp()
+    told = result.metrics
+    assert told["side"] == -1.0
+    assert told["market_hash"] == 7.0
+    assert told["context_hash"] == hash48(PAIR, CONTEXT)
+    assert told["candles_to_s"] == candles[PAIR].index[-1].timestamp()
+    assert told["optimization_trials"] == task.study.n_trials
+    assert told["optimization_time"] == 3.0
+    assert told["best_trial"] == task.own.winner
+    assert (told["feeder_won"], told["defaults_won"]) == (1.0, 0.0)
+    assert result.evidence.sets["defaults"].metrics["feeder_won"] == 0.0
+    assert result.evidence.is_feeders
     assert result.provenance == {"host": "h"}
 
 
-def test_error_of_a_pair_names_it_and_keeps_its_trials(market, models, task, monkeypatch):
+def test_error_of_a_pair_names_it(market, models, task, monkeypatch):
     """An error from deep inside names no pair; without one nobody knows which of ten failed."""
 
     def fail(*_arguments):
         raise ModelError("no rows to compare")
 
     monkeypatch.setattr(tasks, "compare", fail)
-    batch = tasks.tune_pair(market, None, task, *models)
-    assert isinstance(batch.outcome, ModelError)
-    assert str(batch.outcome) == f"{PAIR}: no rows to compare"
-    assert list(batch.added.trials) == [0]
+    with pytest.raises(ModelError, match=f"^{PAIR}: no rows to compare$"):
+        tasks.judge_pair(market, None, task, *models)
+
+
+def test_pair_whose_market_did_not_move_can_not_be_searched(market, models, layout, monkeypatch):
+    """Nothing is divided by next to nothing: it fails by name, before a trial is compared with it."""
+    monkeypatch.setattr(metrics, "SMALLEST_LOSS", 1.0)
+    with pytest.raises(ModelError, match=f"^{PAIR}: .*did not move"):
+        tasks.measure_cells(market, None, cells_of(layout, DEFAULTS), *models)
 
 
 def test_pair_that_another_thread_prepares_meanwhile_is_not_mixed_up():

@@ -73,9 +73,13 @@ class Evaluator:
     """Fits parameter sets of one pair at given cuts and scores them."""
 
     def __init__(
-        self, settings: StudySettings, table: pd.DataFrame, shared: Mapping[int, SharedModels]
+        self,
+        pair: str,
+        settings: StudySettings,
+        table: pd.DataFrame,
+        shared: Mapping[int, SharedModels],
     ) -> None:
-        self._settings, self._table, self._shared = settings, table, shared
+        self._pair, self._settings, self._table, self._shared = pair, settings, table, shared
         self._excursion = labels(table, settings.label.side)
         self._opens_s = open_seconds(table)
         self._atr_ratio = table["atr_ratio"].to_numpy(np.float64)
@@ -127,7 +131,7 @@ class Evaluator:
     ) -> tuple[SafetyModel, NDArray[np.int64]]:
         """Return the model of a window's cut, and the positions of the rows it learned from."""
         s, shared = self._settings, self._shared[window.cut_s]
-        return fit_safety_model(s.pair, self._table, s.label, parameters, shared, s.train_days)
+        return fit_safety_model(self._pair, self._table, s.label, parameters, shared, s.train_days)
 
     def _apply(self, model: SafetyModel, window: Window) -> Forecast:
         s = self._settings
@@ -140,7 +144,7 @@ class Evaluator:
         )
         if not len(rows):
             raise CandleError(
-                f"{s.pair}: no candle with features and label after {open_text(window.cut_s)} (gaps?)"
+                f"{self._pair}: no candle with features and label after {open_text(window.cut_s)} (gaps?)"
             )
         return Forecast(
             excursion=self._excursion[rows],

@@ -1,5 +1,10 @@
 """Promotion: challengers against the running records, decided over all pairs of a run together.
 
+The feeder's set is one challenger: over all pairs that run the same set now it is judged once, and
+reaches all of them or none; only a pair whose own evidence speaks against it beyond noise keeps what it
+has. A pair with a set of its own, or one that hardly any other pair runs, is judged by itself, shrunk to
+the others.
+
 Pure functions of the pairs' evidence and of what the store held when the run began. The parent calls
 `decide` once the searches have ended, and does what it says. What must stay true: a bot always has a
 record to read after ``auto``; a challenger reaches bots only by beating their record beyond noise,
@@ -18,12 +23,12 @@ from numpy.typing import NDArray
 
 from feeder_mixin.model.metrics import exceedance_interval
 from feeder_mixin.schema import ParameterRecord
-from feeder_mixin.tune.judge._pooling import DayLosses, Estimate, Pooled, pool
 from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Champion, Decision, Mode, Outcome
 from feeder_mixin.tune.judge.evaluate import finite
 from feeder_mixin.tune.judge.result import DayTable, Evidence, PairResult
-from feeder_mixin.tune.search.space import ALPHA
+from feeder_mixin.tune.pooling import MIN_WITNESSES, DayLosses, Estimate, Pooled, pool
+from feeder_mixin.tune.search.space import ALPHA, key_of
 
 _CALLED: Final = {RUNNING: "the running record", DEFAULTS: "the defaults"}
 
@@ -36,6 +41,35 @@ class _Verdict:
     written: Contender | None
     candidate: bool
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Challenge:
+    """What a challenger won on the test window over what bots run, and what is asked of it.
+
+    Attributes
+    ----------
+    own
+        The pair's gain, shrunk to the other pairs with the same kind of challenger.
+    together
+        The gain of the pairs that are judged together.
+    n_pairs
+        How many they are; None where the pair is judged by itself.
+    exceedance, interval
+        Share of the test window's candles that were worse than forecast, and where it lies for an
+        honest model.
+    """
+
+    own: Estimate
+    together: Estimate
+    n_pairs: int | None
+    exceedance: float
+    interval: tuple[float, float]
+
+    @property
+    def gain(self) -> Estimate:
+        """Return what decides."""
+        return self.own if self.n_pairs is None else self.together
 
 
 def decide(
@@ -56,12 +90,14 @@ def decide(
     """
     if not evidence:
         return {}
-    gains = _pooled_gains(evidence, champions)
+    challenges = {
+        pair: one
+        for is_feeders in (True, False)
+        for pair, one in _challenges(evidence, champions, is_feeders=is_feeders).items()
+    }
     verdicts = {
-        pair: _judge_challenger(
-            one, champions.get(pair), mode, gains.by_pair.get(pair) if gains else None
-        )
-        for pair, one in evidence.items()
+        pair: _judge_challenger(champions.get(pair), mode, challenges.get(pair))
+        for pair in evidence
     }
     # After the verdicts: skill is asked of what will be served, not of what was tried.
     skills = _pooled_skills(evidence, champions, verdicts)
@@ -74,17 +110,17 @@ def decide(
             verdict = _rewrite_champion_if_needed(
                 verdict, champion, (earlier or {}).get(pair), beats_rule=beats_rule
             )
-        gain = gains.by_pair.get(pair) if gains else None
+        challenge = challenges.get(pair)
         decisions[pair] = Decision(
             mode=mode,
             outcome=verdict.outcome,
             written=verdict.written,
             candidate=verdict.candidate,
             reason=verdict.reason,
-            gain=gain.value if gain else None,
-            gain_se=finite(gain.error) if gain else None,
-            pooled_gain=gains.together.value if gains else None,
-            pooled_gain_se=finite(gains.together.error) if gains else None,
+            gain=challenge.own.value if challenge else None,
+            gain_se=finite(challenge.own.error) if challenge else None,
+            pooled_gain=challenge.together.value if challenge else None,
+            pooled_gain_se=finite(challenge.together.error) if challenge else None,
             skill=skills.by_pair[pair].value,
             skill_se=finite(skills.by_pair[pair].error),
             pooled_skill=skills.together.value,
@@ -118,21 +154,63 @@ def _against_rule(table: DayTable, saved: NDArray[np.float64]) -> DayLosses:
     return DayLosses(np.array(table.days), saved, np.array(table.losses[ATR_RULE]))
 
 
-def _pooled_gains(
-    evidence: Mapping[str, Evidence], champions: Mapping[str, Champion]
-) -> Pooled | None:
-    """Return the challengers' pooled gains on the test windows; None when no pair has one.
+def _challenges(
+    evidence: Mapping[str, Evidence], champions: Mapping[str, Champion], *, is_feeders: bool
+) -> dict[str, _Challenge]:
+    """Return pair -> challenge, of the pairs with the feeder's set or of those with their own.
 
     A pair whose challenger is the incumbent has nothing to say about challengers.
     """
+    challenged = {
+        pair: one
+        for pair, one in evidence.items()
+        if one.is_feeders == is_feeders and _is_challenged(one, champions.get(pair))
+    }
+    if not challenged:
+        return {}
     losses = {}
-    for pair, one in evidence.items():
-        champion = champions.get(pair)
-        if _is_challenged(one, champion):
-            test = one.comparison.test
-            saved = np.subtract(test.losses[_incumbent(champion)], test.losses[TUNED])
-            losses[pair] = _against_rule(test, saved)
-    return pool(losses) if losses else None
+    for pair, one in challenged.items():
+        test = one.comparison.test
+        saved = np.subtract(test.losses[_incumbent(champions.get(pair))], test.losses[TUNED])
+        losses[pair] = _against_rule(test, saved)
+    gains = pool(losses)
+    found = {
+        pair: _Challenge(
+            own=gains.by_pair[pair],
+            together=gains.together,
+            n_pairs=None,
+            exceedance=one.sets[TUNED].metrics["exceedance"],
+            interval=_interval(one),
+        )
+        for pair, one in challenged.items()
+    }
+    for pairs in _alike_pairs(challenged, champions) if is_feeders else []:
+        group = [challenged[pair] for pair in pairs]
+        together = pool({pair: losses[pair] for pair in pairs}).together
+        share = float(np.mean([one.sets[TUNED].metrics["exceedance"] for one in group]))
+        # Pairs share their days, so all together have as many independent rows as one of them.
+        n_independent = float(np.mean([one.n_independent for one in group]))
+        interval = exceedance_interval(group[0].sets[TUNED].parameters[ALPHA], n_independent)
+        for pair in pairs:
+            found[pair] = replace(
+                found[pair],
+                together=together,
+                n_pairs=len(pairs),
+                exceedance=share,
+                interval=interval,
+            )
+    return found
+
+
+def _alike_pairs(
+    challenged: Mapping[str, Evidence], champions: Mapping[str, Champion]
+) -> list[list[str]]:
+    """Return groups of pairs that run the same set now, of those enough to be judged together."""
+    groups: dict[tuple[float, ...], list[str]] = {}
+    for pair, one in challenged.items():
+        incumbent = one.sets[_incumbent(champions.get(pair))].parameters
+        groups.setdefault(key_of(incumbent), []).append(pair)
+    return [pairs for pairs in groups.values() if len(pairs) > MIN_WITNESSES]
 
 
 def _pooled_skills(
@@ -151,48 +229,65 @@ def _pooled_skills(
 
 
 def _judge_challenger(
-    evidence: Evidence, champion: Champion | None, mode: Mode, gain: Estimate | None
+    champion: Champion | None, mode: Mode, challenge: _Challenge | None
 ) -> _Verdict:
     """Return the verdict on one challenger, the ATR rule left aside.
 
     Parameters
     ----------
-    gain
-        Over the incumbent; None when the challenger is the incumbent.
+    challenge
+        None when the challenger is the incumbent.
     """
     incumbent = _incumbent(champion)
     replaced: Outcome = "first" if champion is None else "expired_replaced"
     if mode == "never":
-        outcome: Outcome = "kept" if gain is None else "refused"
+        outcome: Outcome = "kept" if challenge is None else "refused"
         return _Verdict(outcome, None, candidate=True, reason="--promote never")
     if mode == "always":
         outcome = "promoted" if incumbent == RUNNING else replaced
         return _Verdict(outcome, TUNED, candidate=False, reason="--promote always")
-    if gain is None:
+    if challenge is None:
         if incumbent == RUNNING:
             return _Verdict("kept", None, False, "the search found the running set again")
         return _Verdict(replaced, DEFAULTS, False, "the defaults won the search")
-    objection = _objection(evidence, gain, incumbent)
+    objection = _objection(challenge, incumbent)
     if objection is None:
         outcome = "promoted" if incumbent == RUNNING else replaced
-        reason = f"won {_points(gain)} over {_CALLED[incumbent]}, beyond noise"
+        reason = f"{_won(challenge, incumbent)}, beyond noise"
         return _Verdict(outcome, TUNED, candidate=False, reason=reason)
     if incumbent == RUNNING:
         return _Verdict("refused", None, candidate=True, reason=objection)
     return _Verdict(replaced, DEFAULTS, candidate=True, reason=objection)
 
 
-def _objection(evidence: Evidence, gain: Estimate, incumbent: Contender) -> str | None:
+def _objection(challenge: _Challenge, incumbent: Contender) -> str | None:
     """Return what keeps a challenger from being promoted, or None."""
-    if not gain.is_above_zero:
-        return f"{_points(gain)} against {_CALLED[incumbent]} is not beyond noise"
-    (low, high), share = _interval(evidence), evidence.sets[TUNED].metrics["exceedance"]
+    whom = _CALLED[incumbent]
+    if not challenge.gain.is_above_zero:
+        over = _over(challenge)
+        return f"{_points(challenge.gain)} against {whom}{over} is not beyond noise"
+    (low, high), share = challenge.interval, challenge.exceedance
     if not low <= share <= high:
         return (
-            f"exceedance of {100 * share:.1f} % is outside {100 * low:.1f} to {100 * high:.1f} %, "
-            f"though it won {_points(gain)} over {_CALLED[incumbent]}"
+            f"exceedance of {100 * share:.1f} %{_over(challenge)} is outside {100 * low:.1f} to "
+            f"{100 * high:.1f} %, though it won {_points(challenge.gain)} over {whom}"
+        )
+    if challenge.own.is_below_zero:
+        return (
+            f"{_points(challenge.own)} against {whom} on this pair, worse beyond noise, though "
+            f"the feeder's set won {_points(challenge.together)}{_over(challenge)}"
         )
     return None
+
+
+def _won(challenge: _Challenge, incumbent: Contender) -> str:
+    return f"won {_points(challenge.gain)} over {_CALLED[incumbent]}{_over(challenge)}"
+
+
+def _over(challenge: _Challenge) -> str:
+    """Return on how many pairs' evidence a challenger is judged, where it is not one pair's own."""
+    n_pairs = challenge.n_pairs
+    return f" over {n_pairs} pairs together" if n_pairs is not None and n_pairs > 1 else ""
 
 
 def _points(gain: Estimate) -> str:

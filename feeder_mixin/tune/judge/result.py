@@ -15,7 +15,7 @@ from feeder_mixin.documents import Numbers
 from feeder_mixin.tune.judge.contenders import DEFAULTS, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Decision
 
-RESULT_VERSION: Final[Literal[4]] = 4
+RESULT_VERSION: Final[Literal[5]] = 5
 """Of the JSON form of a result. One of another form is never gone on with, nor read."""
 
 
@@ -97,6 +97,8 @@ class Evidence:
     ----------
     sets
         Contender -> its parameters; the running one only where there is a champion.
+    is_feeders
+        Whether the tuned set is the feeder's: then it is judged over all pairs that have it.
     n_independent
         Independent rows of the test window: rows / horizon, because labels overlap.
     """
@@ -104,6 +106,7 @@ class Evidence:
     sets: Mapping[Contender, MeasuredSet]
     comparison: Comparison
     n_independent: float
+    is_feeders: bool
 
     def __post_init__(self) -> None:
         """Refuse evidence without the tuned set or without the defaults."""
@@ -142,31 +145,81 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Redrawn:
-    """How a trial compared with the start set on the redraws."""
+    """How a trial of the study compared with the start set on the redraws, all pairs together."""
 
     trial: int
     gain: float
-    error: float
+    error: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class SearchFacts:
-    """What is told of a pair's search.
+class StudyFacts:
+    """How the feeder's study went; the same in the result of each of its pairs.
 
     Attributes
     ----------
+    parameters
+        The feeder's set.
+    winner
+        Number of the trial that it is of; 0 is the start set.
+    n_pairs, n_raced
+        Pairs that it was chosen on, and those of them that trials raced over.
+    n_trials, n_pruned, n_cells
+        Trials, those that ended early, and cells that were measured for them.
     importances
-        Parameter -> its importance; empty with too few finished trials.
+        Searched coordinate -> its importance; empty with too few trials.
     redrawn
-        Of the best few trials.
+        The best few trials against the start set.
     took_s
         Wall seconds of search and redraws.
     """
 
+    parameters: Numbers
+    winner: int
+    n_pairs: int
+    n_raced: int
+    n_trials: int
     n_pruned: int
+    n_cells: int
     importances: Numbers
     redrawn: tuple[Redrawn, ...]
     took_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the journal and ``--json`` carry."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEvidence:
+    """What a pair's own redraws say against the feeder's set.
+
+    Attributes
+    ----------
+    winner
+        Number of the trial whose set is the pair's: the feeder's, or another.
+    other
+        Number of the best other trial for this pair; None where nothing else was redrawn.
+    gain, error
+        Relative loss that `other` saves here against the feeder's set, by the pair's own days alone,
+        and its standard error.
+    shrunk, shrunk_error
+        The same, drawn to the other pairs as far as pairs are alike.
+    windows_needed
+        Windows of 15 days that would tell `gain` from noise.
+    """
+
+    winner: int
+    other: int | None
+    gain: float | None
+    error: float | None
+    shrunk: float | None
+    shrunk_error: float | None
+    windows_needed: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the journal and ``--json`` carry."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +249,11 @@ class PairResult:
     labelled_days: float
     decision_value: DecisionValue
     chart: Chart
-    search: SearchFacts
+    study: StudyFacts
+    own: OwnEvidence
     scale_is_fallback: bool
     decision: Decision | None = None
-    version: Literal[4] = RESULT_VERSION
+    version: Literal[5] = RESULT_VERSION
 
     @property
     def parameters(self) -> Mapping[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
@@ -11,11 +12,12 @@ from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.packed import pack_candles, unpack_candles
 from feeder_mixin.model.quantile import shared_context
 from feeder_mixin.settings import LabelSpec
-from feeder_mixin.tune.search.study import PreparedPair
+from feeder_mixin.tune.search.cells import PreparedPair
+from feeder_mixin.tune.search.study import MOST_PAIRS
 
 
 class PairCandles:
-    """The candles of a pair, packed until they are looked at: the command holds those of all pairs."""
+    """The candles of a pair, packed: the command holds those of all pairs, workers those of many."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._packed = pack_candles(frame)
@@ -27,7 +29,7 @@ class PairCandles:
     def __setstate__(self, packed: bytes) -> None:
         self._packed = packed
 
-    @cached_property
+    @property
     def frame(self) -> pd.DataFrame:
         """Return the candles as they were given."""
         return unpack_candles(self._packed)
@@ -51,7 +53,8 @@ class Market:
     ) -> None:
         self.label = label
         self._candles, self._until = dict(context), until
-        self._prepared: tuple[str, PreparedPair] | None = None
+        self._prepared: OrderedDict[str, PreparedPair] = OrderedDict()
+        self._table: tuple[str, PairCandles | None, pd.DataFrame] | None = None
 
     def __reduce__(self) -> tuple[Callable[..., Market], tuple[object, ...]]:
         """Travel without what was computed."""
@@ -82,17 +85,23 @@ class Market:
         return (self._candles[pair] if candles is None else candles).frame
 
     def build_table(self, pair: str, candles: PairCandles | None) -> pd.DataFrame:
-        """Return a pair's features and labels."""
-        return self._features.build(self.frame(pair, candles))
+        """Return a pair's features and labels; those asked for last are not built again."""
+        kept = self._table
+        if kept is None or kept[0] != pair or kept[1] is not candles:
+            self._table = kept = None  # freed before the next is made
+            # Not read again below: a worker with several threads has them all here.
+            kept = self._table = pair, candles, self._features.build(self.frame(pair, candles))
+        return kept[2]
 
     def prepared(self, pair: str, prepare: Callable[[], PreparedPair]) -> PreparedPair:
-        """Return what `prepare` gives for a pair, the last pair's without asking.
+        """Return what `prepare` gave for a pair, one of the last `MOST_PAIRS`, or gives now.
 
-        Of one pair only: its table and draws are most of what a worker has in memory.
+        So many trials race over; with all pairs of a feeder a worker's memory would grow.
         """
-        kept = self._prepared
-        if kept is None or kept[0] != pair:
-            self._prepared = kept = None  # freed before the next is made
-            # Not read again below: a worker with several threads has them all here.
-            kept = self._prepared = pair, prepare()
-        return kept[1]
+        kept = self._prepared.pop(pair, None)
+        if kept is None:
+            while len(self._prepared) >= MOST_PAIRS:
+                self._prepared.popitem(last=False)
+            kept = prepare()
+        self._prepared[pair] = kept
+        return kept

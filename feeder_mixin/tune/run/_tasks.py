@@ -1,4 +1,4 @@
-"""What runs on a worker: plan a pair, fit the shared models of a cut, tune a pair for some seconds.
+"""What runs on a worker: plan a pair, fit the shared models of a cut, measure cells, judge a pair.
 
 A task is a function of its arguments. It opens no store, no journal and no file: what it returns is
 all that comes of it. What all tasks of a run share is sent to a worker once (`Market`).
@@ -7,17 +7,20 @@ all that comes of it. What all tasks of a run share is sent to a worker once (`M
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from feeder_mixin.errors import CandleError, FeederError
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.market.holes import bridge
 from feeder_mixin.model.folds import Layout, needed_labelled_days, plan_layout
+from feeder_mixin.model.metrics import checked_reference
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import SIDE_NUMBERS, default_parameters, hash48
@@ -27,87 +30,72 @@ from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
 from feeder_mixin.tune.judge.result import (
     Evidence,
     MeasuredSet,
+    OwnEvidence,
     PairResult,
-    Redrawn,
-    SearchFacts,
+    StudyFacts,
 )
 from feeder_mixin.tune.run._market import Market, PairCandles
-from feeder_mixin.tune.search.kept import BatchOverError, KeptSearch, SearchLog
-from feeder_mixin.tune.search.space import ParameterSet, StudySettings, warm_start_sets
-from feeder_mixin.tune.search.study import Budget, PreparedPair, StudyResult, run_study
+from feeder_mixin.tune.search.cells import PreparedPair, measure
+from feeder_mixin.tune.search.kept import Measured
+from feeder_mixin.tune.search.space import ParameterSet, StudySettings, key_of, set_of
 
 DECISIVE_PACKAGES: Final = ("feeder-mixin", "lightgbm", "optuna", "numpy", "pandas", "ta-lib")
 """Their versions decide what trees are grown."""
 
-BATCH_S: Final = 2.0
-"""Seconds of search after which a task hands back what it has: what a dead worker costs at most."""
-
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """Wall seconds that workers spent on a pair: in all, and on search and redraws."""
-
-    total_s: float = 0.0
-    search_s: float = 0.0
-
-    def __add__(self, more: Spent) -> Spent:
-        """Return the sum."""
-        return Spent(self.total_s + more.total_s, self.search_s + more.search_s)
-
-
-@dataclass(frozen=True, slots=True)
-class PairTask:
-    """What a worker needs to go on with the tuning of a pair, beside candles and shared models.
+class CellsTask:
+    """Some cells of one pair, all of one draw.
 
     Attributes
     ----------
-    own, others
-        Parameters that stood in the store when the run began: the pair's, the other pairs'.
-    champion
-        The pair's, where a bot would take them; None where there is no such record.
-    market_hash
-        Identity of exchange and kind of candles.
-    kept, spent
-        What earlier batches gave and took.
+    wanted
+        Fold and parameter set of each.
     """
 
+    pair: str
     settings: StudySettings
     layout: Layout
-    budget: Budget
-    own: Mapping[str, float] | None
-    others: Sequence[Mapping[str, float]]
-    champion: Mapping[str, float] | None
-    provenance: Mapping[str, object]
-    market_hash: int
-    kept: KeptSearch = field(default_factory=KeptSearch)
-    spent: Spent = field(default_factory=Spent)
-
-    def after(self, batch: Batch) -> PairTask:
-        """Return the task that goes on behind a batch."""
-        seconds = self.budget.seconds - batch.spent.search_s
-        return replace(
-            self,
-            kept=self.kept.joined(batch.added),
-            spent=self.spent + batch.spent,
-            budget=replace(self.budget, seconds=seconds),
-        )
+    draw: int
+    wanted: Sequence[tuple[int, tuple[float, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What some seconds of a pair's tuning gave.
+class JudgeTask:
+    """What a worker needs to say what a pair's tuned set is worth, beside candles and models.
 
     Attributes
     ----------
-    added
-        Trials and redraws that ended.
-    outcome
-        The pair's result, or why it has none; None while it is to be gone on with.
+    tuned
+        The set that the search gives the pair.
+    champion
+        What bots take now; None where there is no such record.
+    study, own
+        How the feeder's study went, and what the pair's own evidence was.
+    market_hash
+        Identity of exchange and kind of candles.
+    spent_s
+        Worker seconds that the pair's cells took.
     """
 
-    added: KeptSearch
-    outcome: PairResult | FeederError | None
-    spent: Spent
+    pair: str
+    settings: StudySettings
+    layout: Layout
+    tuned: ParameterSet
+    champion: Mapping[str, float] | None
+    study: StudyFacts
+    own: OwnEvidence
+    provenance: Mapping[str, object]
+    market_hash: int
+    spent_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CellsAnswer:
+    """What was measured, and the wall seconds that it took."""
+
+    measured: Sequence[Measured]
+    took_s: float
 
 
 def plan_pair(market: Market, pair: str, candles: PairCandles | None, days_back: float) -> Layout:
@@ -147,15 +135,15 @@ def plan_pair(market: Market, pair: str, candles: PairCandles | None, days_back:
         raise CandleError(f"{pair}: {error}") from error
 
 
-def fit_cut(market: Market, cut_s: int) -> SharedModels:
-    """Return scale and pooled trees of the context pairs at a cut."""
-    return fit_shared(market.context_tables, cut_s, market.label)
+def fit_cut(market: Market, cut_s: int, levels: Sequence[float]) -> SharedModels:
+    """Return scale and pooled trees of the context pairs at a cut, at some of the fitted levels."""
+    return fit_shared(market.context_tables, cut_s, market.label, levels)
 
 
-def tune_pair(
-    market: Market, candles: PairCandles | None, task: PairTask, *shared: SharedModels
-) -> Batch:
-    """Go on with the tuning of a pair for about `BATCH_S`, and return what that gave.
+def measure_cells(
+    market: Market, candles: PairCandles | None, task: CellsTask, *shared: SharedModels
+) -> CellsAnswer:
+    """Return the losses of some cells of a pair, in the order in which they are wanted.
 
     Parameters
     ----------
@@ -163,54 +151,87 @@ def tune_pair(
         The pair's, or None when it is a context pair.
     shared
         Models of the context at each cut of the pair's layout.
+
+    Raises
+    ------
+    ModelError
+        When a set that is measured on all folds has next to no loss: the market did not move.
     """
-    s, started = task.settings, time.monotonic()
-    log = SearchLog(task.kept, BATCH_S)
-    outcome: PairResult | FeederError | None = None
+    started, pair = time.monotonic(), task.pair
+    with _named(pair):
+        prepared = market.prepared(
+            pair, lambda: _prepare(market, candles, task.settings, pair, task.layout, shared)
+        )
+        folds = prepared.folds(task.draw)
+        found = [measure(folds[fold], set_of(key)) for fold, key in task.wanted]
+        for key in {key for _, key in task.wanted}:
+            means = [m.mean for m, (_, k) in zip(found, task.wanted, strict=True) if k == key]
+            if len(means) == len(folds):
+                checked_reference(sum(means) / len(means))
+    return CellsAnswer(found, time.monotonic() - started)
 
-    def prepare() -> PreparedPair:
-        table = market.build_table(s.pair, candles)
-        models = {one.cut_s: one.with_pair(s.pair, table, s.label) for one in shared}
-        return PreparedPair(s, table, task.layout, models)
 
-    search_s = 0.0
+def judge_pair(
+    market: Market, candles: PairCandles | None, task: JudgeTask, *shared: SharedModels
+) -> PairResult:
+    """Compare what the search gives a pair with the other contenders, and return what came of it."""
+    with _named(task.pair):
+        table = market.build_table(task.pair, candles)
+        models = _with_pair(market, task.pair, table, shared)
+        return _judge(market, candles, task, table, models)
+
+
+@contextmanager
+def _named(pair: str) -> Iterator[None]:
+    """Name the pair in errors that do not."""
     try:
-        prepared = market.prepared(s.pair, prepare)
-        searching_since = time.monotonic()
-        try:
-            warm_start = warm_start_sets(s, task.own, task.others)
-            study = run_study(prepared, warm_start, log, task.budget)
-        finally:
-            search_s = time.monotonic() - searching_since
-        spent = task.spent + Spent(time.monotonic() - started, search_s)
-        outcome = _judge(market, candles, task, prepared, study, spent)
-    except BatchOverError:
-        pass
+        yield
     except FeederError as error:
-        outcome = type(error)(str(error) if s.pair in str(error) else f"{s.pair}: {error}")
-    return Batch(log.added, outcome, Spent(time.monotonic() - started, search_s))
+        if pair in str(error):
+            raise
+        raise type(error)(f"{pair}: {error}") from error
+
+
+def _with_pair(
+    market: Market, pair: str, table: pd.DataFrame, shared: Sequence[SharedModels]
+) -> dict[int, SharedModels]:
+    return {one.cut_s: one.with_pair(pair, table, market.label) for one in shared}
+
+
+def _prepare(
+    market: Market,
+    candles: PairCandles | None,
+    settings: StudySettings,
+    pair: str,
+    layout: Layout,
+    shared: Sequence[SharedModels],
+) -> PreparedPair:
+    def make_table() -> pd.DataFrame:
+        return market.build_table(pair, candles)
+
+    models = _with_pair(market, pair, make_table(), shared)
+    return PreparedPair(pair, settings, layout, make_table, models)
 
 
 def _judge(
     market: Market,
     candles: PairCandles | None,
-    task: PairTask,
-    prepared: PreparedPair,
-    study: StudyResult,
-    spent: Spent,
+    task: JudgeTask,
+    table: pd.DataFrame,
+    shared: Mapping[int, SharedModels],
 ) -> PairResult:
-    """Compare the winner with the other contenders, and return what came of the pair."""
-    s, frame = task.settings, market.frame(task.settings.pair, candles)
-    evaluator = Evaluator(s, prepared.table, prepared.shared)
+    """Compare the tuned set with the other contenders, and return what came of the pair."""
+    s, frame = task.settings, market.frame(task.pair, candles)
+    evaluator = Evaluator(task.pair, s, table, shared)
     contenders: dict[Contender, ParameterSet] = {DEFAULTS: s.start}
     if task.champion:
         contenders[RUNNING] = dict(task.champion)
-    contenders[TUNED] = study.parameters
+    contenders[TUNED] = task.tuned
     comparison = compare(evaluator, task.layout, contenders, s.table_alpha)
     walks = {name: evaluator.walk(task.layout, values) for name, values in contenders.items()}
     facts = {
-        "optimization_trials": float(len(study.trials)),
-        "optimization_time": spent.total_s,
+        "optimization_trials": float(task.study.n_trials),
+        "optimization_time": task.spent_s,
         "side": SIDE_NUMBERS[s.label.side],
         "horizon_candles": float(s.label.horizon),
         "timeframe_s": float(s.label.timeframe_s),
@@ -223,7 +244,7 @@ def _judge(
     }
     best_trial: dict[Contender, dict[str, float]] = {
         DEFAULTS: {"best_trial": 0.0},
-        TUNED: {"best_trial": float(study.winner.number)},
+        TUNED: {"best_trial": float(task.own.winner)},
     }
     sets = {
         name: MeasuredSet(
@@ -233,28 +254,30 @@ def _judge(
                 **facts,
                 **best_trial.get(name, {}),
                 "defaults_won": float(parameters == default_parameters()),
+                "feeder_won": float(key_of(parameters) == key_of(task.study.parameters)),
             },
         )
         for name, parameters in contenders.items()
     }
     served = walks[TUNED]
     return PairResult(
-        pair=s.pair,
+        pair=task.pair,
         time_ns=time.time_ns(),
-        evidence=Evidence(sets, comparison, n_independent=len(served.test.q) / s.label.horizon),
+        evidence=Evidence(
+            sets,
+            comparison,
+            n_independent=len(served.test.q) / s.label.horizon,
+            is_feeders=task.own.winner == task.study.winner,
+        ),
         provenance=dict(task.provenance),
         alpha=s.table_alpha,
         max_adverse_ratio=s.max_adverse_ratio,
         labelled_days=task.layout.labelled_days,
         decision_value=decision_value(served, s.max_adverse_ratio),
         chart=chart(served, frame),
-        search=SearchFacts(
-            n_pruned=sum(trial.pruned for trial in study.trials),
-            importances=dict(study.importances),
-            redrawn=tuple(Redrawn(e.trial.number, e.gain, e.error) for e in study.evidence),
-            took_s=spent.search_s,
-        ),
-        scale_is_fallback=prepared.shared[task.layout.test.cut_s].scale.is_fallback,
+        study=task.study,
+        own=task.own,
+        scale_is_fallback=shared[task.layout.test.cut_s].scale.is_fallback,
     )
 
 

@@ -1,9 +1,10 @@
 """The durable side of tuning: runs, their trials and results, in one SQLite file per feeder.
 
-A run is the tuning of one pair, identified by everything that decides its result. It is *open*
-while trials are missing, *finished* once it has a result, *closed* once the command that asked for
-it has ended, or a rollback has set it aside: the same command after a crash finds open and finished
-runs and goes on; after a normal end it starts new ones.
+A run is the tuning of one pair, or the study of the whole feeder (`FEEDER`) that its pairs share. It
+is identified by everything that decides its result; *open* while something is missing, *finished* once
+it has a result (a study has none of its own: it is open until it is closed), *closed* once the command
+that asked for it has ended, or a rollback has set it aside: the same command after a crash finds open
+and finished runs and goes on; after a normal end it starts new ones.
 
 Why not an Optuna storage (2026-11): its journal file writes each suggestion alone, 10 to 15 lock
 cycles a trial, and its SQL storage makes 7 trials/s, where a whole trial here takes 0.1 s; and a
@@ -29,6 +30,9 @@ from feeder_mixin.tune.judge.decision import Champion, Decision
 from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult
 
 Kept = TypeVar("Kept")
+
+FEEDER: Final = "*"
+"""Stands in the place of a pair in the run of a feeder's study."""
 
 State = Literal["open", "finished", "closed"]
 
@@ -60,18 +64,15 @@ class WarmStart:
 
     Attributes
     ----------
-    own
-        The pair's own parameters.
-    others
-        Parameters of the feeder's other pairs.
+    sets
+        Parameters of all of the feeder's pairs: what its study starts from.
     champion
-        What bots took; None where they took nothing.
+        What bots took for the pair; None where they took nothing.
     decision
         What an interrupted command decided on a result that has been opened again since.
     """
 
-    own: Numbers | None = None
-    others: tuple[Numbers, ...] = ()
+    sets: tuple[Numbers, ...] = ()
     champion: Champion | None = None
     decision: Decision | None = None
 
@@ -98,8 +99,8 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class JournalRun:
-    """When the run of a pair began, and what of it was not searched.
+class StudyRun:
+    """When a study began, and what of it was not searched.
 
     Attributes
     ----------
@@ -110,7 +111,6 @@ class JournalRun:
     """
 
     run_id: int
-    pair: str
     state: State
     created_s: float
     fixes: Numbers
@@ -205,13 +205,19 @@ class Journal:
             ).fetchone()
         return self._make_run(run_id, pair, state, warm_start, result)
 
-    def drop_unclosed(self, pairs: Sequence[str]) -> int:
-        """Delete the pairs' open and finished runs with their trials; return how many there were."""
+    def drop_unclosed(self, pairs: Sequence[str], study: Mapping[str, object]) -> int:
+        """Delete open and finished runs of pairs, and a study; return how many there were.
+
+        Parameters
+        ----------
+        study
+            Its identity.
+        """
         marks = ",".join("?" * len(pairs))
         with self._transaction():
             cursor = self._db.execute(
-                f"DELETE FROM runs WHERE state != 'closed' AND pair IN ({marks})",  # noqa: S608 - marks are '?' only
-                tuple(pairs),
+                f"DELETE FROM runs WHERE state != 'closed' AND (pair IN ({marks}) OR identity = ?)",  # noqa: S608 - marks are '?' only
+                (*pairs, _dump(study)),
             )
         return cursor.rowcount
 
@@ -219,8 +225,9 @@ class Journal:
         """Close the pairs' open and finished runs as they are; return how many there were.
 
         What they compare with runs no more. Their trials and results stay, but no command goes on
-        with them.
+        with them, nor with the feeder's study.
         """
+        pairs = [*pairs, FEEDER]
         marks = ",".join("?" * len(pairs))
         with self._transaction():
             cursor = self._db.execute(
@@ -239,7 +246,7 @@ class Journal:
     def prune(self, before_s: float, *, dry_run: bool = False) -> int:
         """Delete closed runs begun before a time, with their trials; return how many.
 
-        The newest result of each pair stays: `newest_results` shows it.
+        The newest result of each pair stays, and the newest study: reports show them.
 
         Parameters
         ----------
@@ -250,12 +257,14 @@ class Journal:
         """
         condition = (
             "FROM runs WHERE state = 'closed' AND created_s < ? AND id NOT IN"
-            " (SELECT MAX(id) FROM runs WHERE result IS NOT NULL GROUP BY pair)"
+            " (SELECT MAX(id) FROM runs WHERE result IS NOT NULL OR pair = ? GROUP BY pair)"
         )
         with self._transaction():
-            (n_runs,) = self._db.execute(f"SELECT COUNT(*) {condition}", (before_s,)).fetchone()
+            (n_runs,) = self._db.execute(
+                f"SELECT COUNT(*) {condition}", (before_s, FEEDER)
+            ).fetchone()
             if not dry_run:
-                self._db.execute(f"DELETE {condition}", (before_s,))
+                self._db.execute(f"DELETE {condition}", (before_s, FEEDER))
         return int(n_runs)
 
     def save_trials(
@@ -293,28 +302,17 @@ class Journal:
                 unread.append(pair)
         return NewestResults(results, tuple(unread))
 
-    def newest_runs(self) -> list[JournalRun]:
-        """Return every pair's newest run, in the order in which they began."""
+    def newest_study(self) -> StudyRun | None:
+        """Return the newest run of the feeder's study, None without one."""
         with self._errors():
-            rows = self._db.execute(
-                "SELECT id, pair, state, created_s, identity FROM runs WHERE id IN"
-                " (SELECT MAX(id) FROM runs GROUP BY pair) ORDER BY id"
-            ).fetchall()
-        return [
-            JournalRun(run_id, pair, state, created_s, self._built(_Identity, identity).fixes)
-            for run_id, pair, state, created_s, identity in rows
-        ]
-
-    def progress(self, run_ids: Sequence[int], stage: str) -> dict[int, int]:
-        """Return run id -> number of trials kept in a stage."""
-        marks = ",".join("?" * len(run_ids))
-        with self._errors():
-            rows = self._db.execute(
-                f"SELECT run_id, COUNT(*) FROM trials WHERE stage = ? AND run_id IN ({marks})"  # noqa: S608 - marks are '?' only
-                " GROUP BY run_id",
-                (stage, *run_ids),
-            ).fetchall()
-        return dict(rows)
+            row = self._db.execute(
+                "SELECT id, state, created_s, identity FROM runs WHERE pair = ? ORDER BY id DESC LIMIT 1",
+                (FEEDER,),
+            ).fetchone()
+        if row is None:
+            return None
+        run_id, state, created_s, identity = row
+        return StudyRun(run_id, state, created_s, self._built(_Identity, identity).fixes)
 
     def finish(self, run_id: int, result: PairResult) -> None:
         """Keep a run's result; from now on it is finished."""
@@ -349,11 +347,11 @@ class Journal:
         return self._make_run(*row)
 
     def close_runs(self, run_ids: Sequence[int]) -> None:
-        """Close finished runs: the command that asked for them has ended."""
+        """Close finished runs, and the study: the command that asked for them has ended."""
         with self._transaction():
             self._db.executemany(
-                "UPDATE runs SET state = 'closed' WHERE id = ? AND state = 'finished'",
-                [(run_id,) for run_id in run_ids],
+                "UPDATE runs SET state = 'closed' WHERE id = ? AND (state = 'finished' OR pair = ?)",
+                [(run_id, FEEDER) for run_id in run_ids],
             )
 
     def _make_run(

@@ -27,11 +27,11 @@ class RunOptions:
     pairs
         Pairs to tune, all of the feeder's when empty.
     n_trials
-        Trials of a pair's run in total, those of an interrupted one included.
+        Trials of the feeder's study in total, those of an interrupted one included.
     days_back
         Labelled days that folds and test window may use.
     timeout_s
-        Wall seconds for the searches of all pairs together; None: no limit.
+        Wall seconds for the search; what it has by then is compared and judged. None: no limit.
     jobs
         Worker processes on this machine, where there is no `scheduler`.
     scheduler
@@ -98,38 +98,11 @@ class RunSummary:
         return 2 if all(isinstance(e, CandleError) for e in self.failures.values()) else 1
 
 
-@dataclass(frozen=True, slots=True)
-class SearchState:
-    """How far the searches are at one moment, whichever executor runs them.
-
-    Attributes
-    ----------
-    n_pairs, n_ended
-        Pairs of the run, and those of them that ended, well or not, now or in an interrupted run.
-    running
-        Pair that a worker has in hand -> its trials that are kept, the longest in hand first.
-    n_kept, n_trials
-        Trials kept of all pairs, and trials asked for of each.
-    n_workers
-        Workers there are now.
-    """
-
-    n_pairs: int
-    n_ended: int
-    running: Mapping[str, int]
-    n_kept: int
-    n_trials: int
-    n_workers: int
-
-
 class Progress(Protocol):
     """What a run tells while it works; the command line draws it."""
 
-    def stage(self, text: str, done: int, total: int) -> None:
-        """Say how far the preparation is."""
-
-    def searches(self, state: SearchState) -> None:
-        """Say how far the searches are; called about twice a second."""
+    def stage(self, text: str, done: int, total: int, note: str = "") -> None:
+        """Say how far a stage of the run is; called about twice a second in the long ones."""
 
     def finished(self, pair: str, result: PairResult | None, error: Exception | None) -> None:
         """Say that a pair ended, well or not."""

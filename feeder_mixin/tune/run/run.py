@@ -1,8 +1,9 @@
 """One optimizer run over a feeder: candles in, a decision per pair, its record in the store.
 
 Order of things: lock the feeder; deliver what earlier runs left in the outbox; read what the store
-holds (it is kept as each run's start); load and check candles; plan every pair; fit the models that
-pairs share; tune pairs in parallel; decide over all of them (`tune.judge.promotion`); write. Each finished
+holds (it is kept as the run's start); load and check candles; plan every pair; fit the models that
+pairs share; search the feeder's set over all pairs together (`tune.search.study`); judge what that gives
+each pair; decide over all of them (`tune.judge.promotion`); write. Every measured cell and every finished
 pair is in the journal at once. Interrupted, the pairs finished so far are decided among themselves
 and written; the same command later decides over all of them. One pair that fails does not stop the
 others.
@@ -10,11 +11,15 @@ others.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import pandas as pd
 
@@ -25,6 +30,7 @@ from feeder_mixin.executors.processes import ProcessExecutor
 from feeder_mixin.market.candles import timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
+from feeder_mixin.model.quantile import pooled_weights
 from feeder_mixin.schema import CANDIDATES, hash48, mismatch_reason
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
@@ -32,25 +38,32 @@ from feeder_mixin.stores.notes import describe_unused, some
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.tune.judge.contenders import TUNED
 from feeder_mixin.tune.judge.decision import Champion, Decision
+from feeder_mixin.tune.judge.evaluate import finite
 from feeder_mixin.tune.judge.promotion import build_record, decide
-from feeder_mixin.tune.judge.result import RESULT_VERSION, PairResult
+from feeder_mixin.tune.judge.result import (
+    RESULT_VERSION,
+    OwnEvidence,
+    PairResult,
+    Redrawn,
+    StudyFacts,
+)
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run._market import Market, PairCandles
-from feeder_mixin.tune.run._searches import PairWork, Searches
+from feeder_mixin.tune.run._measuring import Measuring, PairWork
 from feeder_mixin.tune.run.candles import RunCandles, load_run_candles
-from feeder_mixin.tune.run.journal import Journal, Run, WarmStart
+from feeder_mixin.tune.run.journal import FEEDER, Journal, Run, WarmStart
 from feeder_mixin.tune.run.lock import feeder_lock
-from feeder_mixin.tune.run.options import (
-    Progress,
-    RunOptions,
-    RunSummary,
-    SearchState,
-    check_options,
-)
-from feeder_mixin.tune.search.space import StudySettings
-from feeder_mixin.tune.search.study import Budget
+from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary, check_options
+from feeder_mixin.tune.search.finalists import OwnChoice
+from feeder_mixin.tune.search.kept import TRIALS, KeptTrial
+from feeder_mixin.tune.search.space import ALPHA, StudySettings, start_sets
+from feeder_mixin.tune.search.study import SearchResult, Study, choose_sets
 
 logger = logging.getLogger(__name__)
+
+SEARCHING: Final = "searching the feeder's set"
+COMPARING: Final = "comparing the best sets"
+JUDGING: Final = "judging pairs"
 
 
 def run_feeder(
@@ -84,6 +97,7 @@ class _Runner:
         self._outbox = Outbox(settings.outbox_path)
         self._summary = RunSummary(settings.feeder_id)
         self._runs: dict[str, Run] = {}
+        self._study: Run
         self._n_pairs = 0
 
     def run(self, pairs: Sequence[str]) -> RunSummary:
@@ -100,7 +114,7 @@ class _Runner:
                     raise
                 self._write(journal)
                 # The command has ended for these pairs: asked again, they start anew.
-                journal.close_runs([run.run_id for run in self._runs.values()])
+                journal.close_runs([run.run_id for run in (*self._runs.values(), self._study)])
         self._deliver()
         self._outbox.close()
         return self._summary
@@ -137,32 +151,106 @@ class _Runner:
         latest: Latest,
         journal: Journal,
     ) -> None:
-        settings, options = self._settings, self._options
-        if options.fresh:
-            journal.drop_unclosed(pairs)
-        identities = {pair: self._identity(pair, candles) for pair in pairs}
+        study_identity = self._study_identity(pairs, candles)
+        identities = {pair: self._identity(pair, study_identity) for pair in pairs}
+        if self._options.fresh:
+            journal.drop_unclosed(pairs, study_identity)
         warm_starts = {pair: self._warm_start(pair, latest) for pair in pairs}
-        self._runs = journal.begin(identities, warm_starts)
+        stored = tuple(dict(record.parameters) for _, record in sorted(latest.records.items()))
+        begun = journal.begin(
+            {**identities, FEEDER: study_identity}, {**warm_starts, FEEDER: WarmStart(sets=stored)}
+        )
+        self._study = begun.pop(FEEDER)
+        self._runs = begun
         self._take_finished(journal)
-        left = [pair for pair in pairs if pair not in self._summary.results]
-        context = {p: candles[p].candles for p in settings.context_pairs if p in candles}
-        if left:
-            until = pd.Timestamp(max(c.last_s for c in candles.values()), unit="s", tz="UTC")
-            with self._make_executor(len(left)) as executor:
-                market = executor.share(Market(context, self._label, until))
-                outside = {p: candles[p].candles for p in left if p not in context}
-                layouts = self._plan(executor, market, left, outside)
-                models = self._fit_shared(executor, market, layouts)
-                work = {
-                    pair: PairWork(
-                        run_id=self._runs[pair].run_id,
-                        task=self._task(pair, layout, sorted(context), executor.n_workers),
-                        candles=outside.get(pair),
-                        models=[models[cut_s] for cut_s in layout.cuts_s],
-                    )
-                    for pair, layout in layouts.items()
-                }
-                self._collect(executor, Searches(executor, market, journal, work))
+        if any(pair not in self._summary.results for pair in pairs):
+            with self._make_executor(len(pairs)) as executor:
+                self._tune_on(executor, pairs, candles, journal)
+
+    def _tune_on(
+        self,
+        executor: Executor,
+        pairs: Sequence[str],
+        candles: Mapping[str, RunCandles],
+        journal: Journal,
+    ) -> None:
+        """Plan, search, and judge the pairs that have no result yet."""
+        context = {p: candles[p].candles for p in self._settings.context_pairs if p in candles}
+        until = pd.Timestamp(max(c.last_s for c in candles.values()), unit="s", tz="UTC")
+        market = executor.share(Market(context, self._label, until))
+        outside = {p: candles[p].candles for p in pairs if p not in context}
+        layouts = self._plan(executor, market, pairs, outside)
+        if not layouts:
+            return
+        models = self._fit_shared(executor, market, layouts)
+        work = {
+            pair: PairWork(layout, outside.get(pair), [models[cut_s] for cut_s in layout.cuts_s])
+            for pair, layout in layouts.items()
+        }
+        measuring = Measuring(
+            executor,
+            market,
+            self._study_settings,
+            work,
+            journal=journal,
+            run_id=self._study.run_id,
+            failed=self._fail,
+        )
+        found, facts = self._search(measuring, layouts, journal)
+        tasks = {
+            pair: self._judge_task(pair, layouts[pair], choice, facts, sorted(context))
+            for pair, choice in found.choices.items()
+            if pair not in self._summary.failures and pair not in self._summary.results
+        }
+        spent = {
+            pair: replace(task, spent_s=measuring.spent_s[pair]) for pair, task in tasks.items()
+        }
+        self._judge(executor, market, work, spent, journal)
+
+    def _search(
+        self, measuring: Measuring, layouts: Mapping[str, Layout], journal: Journal
+    ) -> tuple[SearchResult, StudyFacts]:
+        """Return the feeder's set, what serves each pair, and how the study went."""
+        options, started = self._options, time.monotonic()
+        n_folds = {pair: len(layout.folds) for pair, layout in layouts.items()}
+        starts = start_sets(self._study_settings, self._study.warm_start.sets)
+        study = Study(self._study_settings, n_folds, starts, measuring)
+
+        def show() -> None:
+            best = min((t.value for t in study.trials if not t.pruned), default=0.0)
+            note = f"{measuring.n_cells} fits, best {100 * best:+.2f} % loss"
+            self._progress.stage(SEARCHING, len(study.trials), options.n_trials, note)
+
+        def keep(trials: Mapping[int, KeptTrial]) -> None:
+            documents = {number: trial.to_json() for number, trial in trials.items()}
+            journal.save_trials(self._study.run_id, TRIALS, documents)
+            show()
+
+        def is_over() -> bool:
+            return time.monotonic() - started > (options.timeout_s or math.inf)
+
+        measuring.told = lambda _done, _total: show()
+        study.run(options.n_trials, is_over, keep)
+        n_cells = measuring.n_cells
+        measuring.free_candles()
+        measuring.told = lambda done, total: self._progress.stage(COMPARING, done, total)
+        left = {p: n for p, n in n_folds.items() if p not in self._summary.failures}
+        found = choose_sets(study, left, measuring)
+        facts = StudyFacts(
+            parameters=dict(found.winner.parameters),
+            winner=found.winner.number,
+            n_pairs=len(left),
+            n_raced=len(study.raced),
+            n_trials=len(study.trials),
+            n_pruned=sum(trial.pruned for trial in study.trials),
+            n_cells=n_cells,
+            importances=study.importances(),
+            redrawn=tuple(
+                Redrawn(one.trial.number, one.gain, finite(one.error)) for one in found.evidence
+            ),
+            took_s=time.monotonic() - started,
+        )
+        return found, facts
 
     def _make_executor(self, n_pairs: int) -> Executor:
         options = self._options
@@ -170,8 +258,22 @@ class _Runner:
             return ProcessExecutor(min(options.jobs, n_pairs))
         return ClusterExecutor(options.scheduler, worker.DECISIVE_PACKAGES)
 
-    def _identity(self, pair: str, candles: Mapping[str, RunCandles]) -> dict[str, object]:
-        """Return everything that decides a pair's result, beside the store's content.
+    @property
+    def _study_settings(self) -> StudySettings:
+        settings, options = self._settings, self._options
+        return StudySettings(
+            settings.feeder_id,
+            self._label,
+            settings.max_adverse_ratio,
+            settings.train_days,
+            options.seed,
+            dict(options.fixes),
+        )
+
+    def _study_identity(
+        self, pairs: Sequence[str], candles: Mapping[str, RunCandles]
+    ) -> dict[str, object]:
+        """Return everything that decides what a study finds, beside the store's content.
 
         The store is part of it: a run goes on from what its own store held, and ends there.
         """
@@ -181,7 +283,6 @@ class _Runner:
             "feeder_id": settings.feeder_id,
             "market": [settings.exchange, settings.candle_type],
             "store": self._store.description,
-            "pair": pair,
             "side": settings.side,
             "timeframe": settings.timeframe,
             "horizon": settings.horizon_candles,
@@ -190,17 +291,27 @@ class _Runner:
             "days_back": options.days_back,
             "seed": options.seed,
             "fixes": dict(sorted(options.fixes.items())),
-            "candles": {p: candles[p].content_hash for p in sorted({pair, *context})},
+            "pairs": sorted(pairs),
+            "candles": {p: candles[p].content_hash for p in sorted({*pairs, *context})},
             "context": context,
             "feature_hash": FEATURE_HASH,
             "versions": worker.library_versions(),
             "result_version": RESULT_VERSION,
         }
 
-    def _warm_start(self, pair: str, latest: Latest) -> WarmStart:
-        """Return what the store held for a pair, as the journal keeps it: start and champion.
+    def _identity(self, pair: str, study: Mapping[str, object]) -> dict[str, object]:
+        """Return everything that decides a pair's result: that of the study, and which pair it is."""
+        whole = json.dumps(study, sort_keys=True)
+        return {
+            "pair": pair,
+            "fixes": study["fixes"],
+            "study": hashlib.sha256(whole.encode()).hexdigest(),
+        }
 
-        A record that bots reject (another horizon) may start the search, and is no champion.
+    def _warm_start(self, pair: str, latest: Latest) -> WarmStart:
+        """Return what the store held for a pair, as the journal keeps it: its champion.
+
+        A record that bots reject (another horizon) may start the study, and is no champion.
         """
         own = latest.records.get(pair)
         champion: Champion | None = None
@@ -209,13 +320,7 @@ class _Runner:
             champion = Champion(own.time_ns, dict(own.parameters), beats_rule)
         elif pair in latest.expired:
             champion = Champion(latest.expired[pair], None)
-        return WarmStart(
-            own=None if own is None else dict(own.parameters),
-            others=tuple(
-                dict(r.parameters) for p, r in sorted(latest.records.items()) if p != pair
-            ),
-            champion=champion,
-        )
+        return WarmStart(champion=champion)
 
     def _earlier_decision(self, pair: str) -> Decision | None:
         """Return what an interrupted command of this run decided: bots may read it now."""
@@ -270,8 +375,9 @@ class _Runner:
     ) -> dict[int, Shared]:
         """Return cut -> models that all pairs share, each fitted once on the context pairs."""
         cuts = sorted({cut_s for layout in layouts.values() for cut_s in layout.cuts_s})
+        levels = self._levels()
         shared: dict[int, Shared] = {}
-        tasks = {str(cut_s): (market, cut_s) for cut_s in cuts}
+        tasks = {str(cut_s): (market, cut_s, levels) for cut_s in cuts}
         for number, (key, outcome) in enumerate(run_tasks(executor, worker.fit_cut, tasks), 1):
             self._progress.stage("fitting shared models", number, len(tasks))
             if isinstance(outcome, Exception):
@@ -279,30 +385,31 @@ class _Runner:
             shared[int(key)] = executor.share(outcome)
         return shared
 
-    def _task(
-        self, pair: str, layout: Layout, context: Sequence[str], n_workers: int
-    ) -> worker.PairTask:
+    def _levels(self) -> list[float]:
+        """Return the fitted levels that forecasts at the study's and the champions' levels need."""
+        champions = [run.warm_start.champion for run in self._runs.values()]
+        sets = [one.parameters for one in champions if one is not None and one.parameters]
+        alphas = {self._study_settings.table_alpha, *(one[ALPHA] for one in sets)}
+        return sorted({level for alpha in alphas for level in pooled_weights(alpha)})
+
+    def _judge_task(
+        self,
+        pair: str,
+        layout: Layout,
+        choice: OwnChoice,
+        facts: StudyFacts,
+        context: Sequence[str],
+    ) -> worker.JudgeTask:
         settings, options = self._settings, self._options
-        study = StudySettings(
-            settings.feeder_id,
-            pair,
-            self._label,
-            settings.max_adverse_ratio,
-            settings.train_days,
-            options.seed,
-            dict(options.fixes),
-        )
-        run = self._runs[pair]
-        champion = run.warm_start.champion
-        n_left = len(self._settings.pairs if not options.pairs else options.pairs)
-        waves = max(1.0, n_left / n_workers)
-        return worker.PairTask(
-            settings=study,
+        champion = self._runs[pair].warm_start.champion
+        return worker.JudgeTask(
+            pair=pair,
+            settings=self._study_settings,
             layout=layout,
-            budget=Budget(options.n_trials, (options.timeout_s or math.inf) / waves),
-            own=run.warm_start.own,
-            others=run.warm_start.others,
+            tuned=choice.winner.parameters,
             champion=None if champion is None else champion.parameters,
+            study=facts,
+            own=_own_evidence(choice),
             market_hash=hash48(settings.exchange, settings.candle_type),
             provenance={
                 "side": settings.side,
@@ -315,33 +422,48 @@ class _Runner:
                 "host": os.uname().nodename,
                 "days_back": options.days_back,
                 "labelled_days": round(layout.labelled_days, 3),
+                "study_pairs": facts.n_pairs,
             },
         )
 
-    def _collect(self, executor: Executor, searches: Searches) -> None:
-        """Take what the searches give, pair by pair; tell how far they are."""
-        n_before = sum(
-            int(result.metrics["optimization_trials"]) for result in self._summary.results.values()
-        )
+    def _judge(
+        self,
+        executor: Executor,
+        market: Shared,
+        work: Mapping[str, PairWork],
+        tasks: Mapping[str, worker.JudgeTask],
+        journal: Journal,
+    ) -> None:
+        """Say what the search gives each pair is worth; each result is in the journal at once."""
+        candles: dict[str, Shared] = {}
+        waiting = list(tasks.items())
+
+        def submit() -> None:
+            """Hand out what workers have room for: candles of all pairs at once would need it all."""
+            pair, task = waiting.pop(0)
+            packed = work[pair].candles
+            if packed is not None:
+                candles[pair] = executor.share(packed)
+            arguments = (market, candles.get(pair), task, *work[pair].models)
+            executor.submit(pair, worker.judge_pair, *arguments)
 
         def show() -> None:
-            state = SearchState(
-                n_pairs=self._n_pairs,
-                n_ended=len(self._summary.results) + len(self._summary.failures),
-                running=searches.running,
-                n_kept=n_before + searches.n_kept,
-                n_trials=self._options.n_trials,
-                n_workers=executor.n_workers,
-            )
-            self._progress.searches(state)
+            n_ended = len(self._summary.results) + len(self._summary.failures)
+            self._progress.stage(JUDGING, n_ended, self._n_pairs)
 
-        show()
-        for pair, outcome in searches.outcomes(show):
+        while waiting and len(tasks) - len(waiting) < 2 * executor.n_workers:
+            submit()
+        for pair, outcome in executor.outcomes(show):
+            if pair in candles:
+                executor.release(candles.pop(pair))
+            if waiting:
+                submit()
             if isinstance(outcome, Exception):
                 self._fail(pair, outcome)
             else:
+                journal.finish(self._runs[pair].run_id, outcome)
                 self._accept(pair, outcome)
-        show()
+            show()
 
     def _accept(self, pair: str, result: PairResult) -> None:
         self._summary.results[pair] = result
@@ -395,3 +517,16 @@ class _Runner:
         waiting = self._outbox.newest_waiting(self._settings.feeder_id)
         records = self._summary.records.values()
         self._summary.undelivered = frozenset(r.pair for r in records if r == waiting.get(r.pair))
+
+
+def _own_evidence(choice: OwnChoice) -> OwnEvidence:
+    has_other = choice.other is not None
+    return OwnEvidence(
+        winner=choice.winner.number,
+        other=choice.other.number if choice.other is not None else None,
+        gain=choice.gain if has_other else None,
+        error=finite(choice.error) if has_other else None,
+        shrunk=choice.shrunk if has_other else None,
+        shrunk_error=finite(choice.shrunk_error) if has_other else None,
+        windows_needed=choice.windows_needed,
+    )

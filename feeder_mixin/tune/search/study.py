@@ -1,313 +1,326 @@
-"""The search for one pair: trials, redraws, winner.
+"""The search of the feeder's set: trials that race over pairs and folds, all pairs' evidence together.
 
-The objective is the pinball loss of the served forecast over all folds together, relative to that of
-the default parameters at the trial's own quantile level, minus one: below 0 is better than the
-defaults. Plain skill over the ATR rule would drift to the lowest level, because it rises as the
-level falls (8.4 % at 0.05, 6.8 at 0.10, 4.9 at 0.20, with the same model).
+A trial is one parameter set; a cell is that set on one fold of one pair. Its value is the mean over
+pairs of its pinball loss relative to that of the start set on the same cells, minus one: below 0 is
+better. Loss, not skill: skill over the ATR rule would drift to the lowest level, because it rises as
+the level falls (8.4 % at 0.05, 6.8 at 0.10, 4.9 at 0.20, with the same model).
 
-The best few of the search are then redrawn (other seed, other and twice as many rows of the
-thinning, first day dropped) and compared with the defaults by blocks of a day.
-Differences of a point are noise, so a winner must be better than the defaults beyond its standard
-error; among near-ties the smaller model wins.
+Cells are measured in a fixed shuffled order, one fold of each pair, then another of each, in rungs of
+`RUNGS` cells and last all of them: behind each the best few of a generation go on. So most trials end
+after four cells, and one in eight sees every fold. Trials are proposed `GENERATION` at a time, whatever
+the number of workers: what is proposed and who goes on depends on nothing but settings, candles and
+start sets.
 
-Everything is a function of (seed, feeder, pair, trial number) and the trials before: a search that
-is cut into batches, or killed, goes on as if nothing had happened.
+What holds back: the best of the race are compared with the start set on redraws, over all pairs
+(`finalists`), because the best of many trials on the same cells looks better than it is.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
-import numpy as np
 import optuna
-import pandas as pd
-from numpy.typing import NDArray
 
-from feeder_mixin.model.folds import Layout
-from feeder_mixin.model.metrics import checked_reference
-from feeder_mixin.model.quantile import POOLED_ALPHAS, SharedModels
-from feeder_mixin.model.rows import thinning
-from feeder_mixin.schema import PARAMETER_BY_NAME, default_parameters
-from feeder_mixin.tune.search._finalists import RedrawGain, Redraws, alpha_pays, choose_winner
-from feeder_mixin.tune.search._objective import (
-    REDRAW_SHARE,
-    SEARCH_SHARE,
-    Draw,
-    PrunedError,
-    Sampling,
-    build_draw,
-    build_fold_rows,
-    grow,
+from feeder_mixin.tune.search.finalists import (
+    N_FINALISTS,
+    OwnChoice,
+    RedrawGain,
+    Redraws,
+    choose_winner,
 )
-from feeder_mixin.tune.search.kept import KeptTrial, SearchLog
-from feeder_mixin.tune.search.space import ALPHA, ParameterSet, SearchSpace, StudySettings, Trial
+from feeder_mixin.tune.search.kept import SEARCHED_DRAW, Cell, KeptTrial, Measure, Measured
+from feeder_mixin.tune.search.space import (
+    ParameterSet,
+    SearchSpace,
+    StudySettings,
+    Trial,
+    derive_seed,
+    key_of,
+)
 
-Array = NDArray[np.float64]
+GENERATION: Final = 8
+"""Trials that are proposed before any of them is measured, so that workers have enough to do."""
 
-REDRAWS: Final = 2
-N_FINALISTS: Final = 2
-"""Best trials of the search that are redrawn beside the defaults."""
+STARTUP_TRIALS: Final = 16
+"""Random trials before TPE begins: two generations."""
 
-STARTUP_TRIALS: Final = 10
-"""Random trials before TPE begins."""
+MOST_PAIRS: Final = 48
+"""Pairs that trials race over; finalists meet all. A trial's error falls little beyond: pairs share
+their days. And workers keep the folds of so many pairs in memory."""
 
-PRUNE_PERCENTILE: Final = 10.0
-"""A trial goes on past a checkpoint when it is among this percentage of the finished trials there.
+RUNGS: Final = (4, 16)
+"""Cells behind which trials are ended; the last rung is all cells."""
 
-A third instead costs up to twice as much and finds winners that redraws can't tell apart.
-"""
-
-
-def derive_seed(*parts: object) -> int:
-    """Return a 31-bit seed that is a function of `parts`, the same in every process."""
-    # Not `hash`, which differs from process to process; 31 bits, because LightGBM's seed is an int32.
-    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """The defaults' loss on the search draw as a curve over the quantile level.
-
-    Exact at the fitted levels, a polynomial through them between: the loss is smooth in the level.
-    """
-
-    coefficients: Array
-
-    def loss(self, alpha: float) -> float:
-        """Return the defaults' mean pinball loss at a level."""
-        return float(np.polyval(self.coefficients, alpha))
+GOES_ON: Final = (2, 1)
+"""Trials of a generation that go on behind each of `RUNGS`: what a study costs is known beforehand."""
 
 
-def fit_baseline(draw: Draw, alpha: float | None = None) -> Baseline:
-    """Return the defaults' curve over alpha, or its one point when the level is fixed."""
-    alphas = POOLED_ALPHAS if alpha is None else (alpha,)
-    defaults = default_parameters()
-    trees = int(defaults["n_estimators"])
-    losses = [
-        grow(draw, {**defaults, ALPHA: level}, fixed_trees=trees).losses[-1] for level in alphas
-    ]
-    # As many coefficients as levels: the polynomial goes through every fitted point.
-    return Baseline(np.polyfit(alphas, losses, deg=len(alphas) - 1))
-
-
-class PreparedPair:
-    """A pair's folds, ready for fits: the same for every trial, so a worker keeps it between batches.
+class Study:
+    """The search of a feeder's set.
 
     Parameters
     ----------
-    table
-        The pair's rows (`market.features.build_table`).
-    shared
-        Model cut in seconds -> scale and pooled trees, for every fold.
+    folds
+        Pair -> how many folds it has; at least one pair.
+    starts
+        Sets that the first trials try; the first of them is the start set.
+    measure
+        Measures cells. Pairs that fail there are left out from then on.
+
+    Attributes
+    ----------
+    trials
+        Ended ones, by their numbers.
+    kept
+        The same as the journal has them.
     """
 
     def __init__(
         self,
         settings: StudySettings,
-        table: pd.DataFrame,
-        layout: Layout,
-        shared: Mapping[int, SharedModels],
+        folds: Mapping[str, int],
+        starts: Sequence[ParameterSet],
+        measure: Measure,
     ) -> None:
-        self.settings, self.table, self.shared = settings, table, shared
-        self.rows = build_fold_rows(settings.pair, table, settings.label, layout.folds, shared)
-        self.redraw_forecasts: dict[str, Array] = {}
-        self._draws: dict[int, Draw] = {}
-
-    def draw(self, number: int) -> Draw:
-        """Return a draw of the folds, made when it is first asked for; 0 is the search's own."""
-        s = self.settings
-        if number not in self._draws:
-            sampling = Sampling(
-                seed=derive_seed(s.seed, s.feeder_id, s.pair, "draw", number),
-                share=REDRAW_SHARE if number else SEARCH_SHARE,
-                # The search's own draw keeps every day. Redraws learn from rows that the search and
-                # each other have not seen, where the thinning leaves three such sets (7 candles and more).
-                drop_days=min(number, 1),
-                offset=number * max(1, round(0.3 * thinning(s.label.horizon).own)),
-            )
-            self._draws[number] = build_draw(
-                s.pair, self.table, s.label, self.rows, s.train_days, sampling
-            )
-        return self._draws[number]
-
-    @cached_property
-    def baseline(self) -> Baseline:
-        """Return the defaults' loss on the search's draw."""
-        return fit_baseline(self.draw(0), self.settings.fixes.get(ALPHA))
-
-
-class Search:
-    """The trials of one run: an in-memory study, made anew from what is kept."""
-
-    def __init__(
-        self, prepared: PreparedPair, warm_start: Sequence[ParameterSet], log: SearchLog
-    ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)  # runs in a worker process of ours only
-        self._settings, self._draw, self._warm = prepared.settings, prepared.draw(0), warm_start
-        self._log = log
-        self._space = SearchSpace(prepared.settings.fixes)
-        self._baseline = prepared.baseline
-        # A percentile of what other trials had at the same tree count; in the first trials none.
-        pruner = optuna.pruners.PercentilePruner(PRUNE_PERCENTILE, n_startup_trials=5)
-        self._study = optuna.create_study(direction="minimize", pruner=pruner)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._settings, self._starts, self._measure = settings, starts, measure
+        self._rungs = split_rungs(shuffled_cells(settings, folds))
+        self._space = SearchSpace(settings.fixes)
+        self._study = optuna.create_study(direction="minimize")
+        self._measured: dict[Cell, Measured] = {}
         self.trials: list[Trial] = []
-        for trial in log.kept.trials.values():
-            self._replay(trial)
+        self.kept: dict[int, KeptTrial] = {}
 
-    def run(self, n_trials: int, out_of_time: Callable[[], bool]) -> None:
-        """Make trials until there are `n_trials`, or time is up; trial 0 is always made."""
-        while len(self.trials) < n_trials and not (self.trials and out_of_time()):
-            self._one(len(self.trials))
+    @property
+    def raced(self) -> set[str]:
+        """Return the pairs that trials race over."""
+        return {pair for rung in self._rungs for pair, _ in rung}
 
-    def _one(self, number: int) -> None:
-        s = self._settings
-        # Seeded by trial number: a reopened study would draw its first trials again.
-        seed = derive_seed(s.seed, s.feeder_id, s.pair, number)
-        self._study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
-        if number < len(self._warm):
-            self._study.enqueue_trial(self._space.encode(self._warm[number]))
-        trial = self._study.ask(self._space.distributions)
-        parameters = self._space.decode(trial.params)
-        reference = checked_reference(self._baseline.loss(parameters[ALPHA]))
-        reported: dict[int, float] = {}
+    @property
+    def n_cells(self) -> int:
+        """Return how many cells a trial is measured on that comes to the end of the race."""
+        return sum(map(len, self._rungs))
 
-        def report(trees: int, loss: float) -> bool:
-            reported[trees] = loss / reference - 1.0
-            trial.report(reported[trees], trees)
-            return number >= len(self._warm) and trial.should_prune()
+    def run(
+        self,
+        n_trials: int,
+        out_of_time: Callable[[], bool],
+        told: Callable[[Mapping[int, KeptTrial]], None],
+    ) -> None:
+        """Make trials until there are `n_trials`, or time is up; the first generation is made anyway.
 
-        fixed = s.fixes.get("n_estimators")
-        try:
-            curve = grow(
-                self._draw,
-                parameters,
-                fixed_trees=None if fixed is None else int(fixed),
-                report=report,
+        Parameters
+        ----------
+        told
+            Called with the trials of each generation as it ends: number -> trial.
+        """
+        for first in range(0, n_trials, GENERATION):
+            if first and out_of_time():
+                return
+            generation = self._generation(range(first, first + GENERATION))
+            # All are proposed, so that more trials, asked for later, are those of one longer search.
+            self._race([one for one in generation if one.number < n_trials])
+            told({number: self.kept[number] for number in self.kept if number >= first})
+
+    def _generation(self, numbers: range) -> list[_Racer]:
+        s, racers = self._settings, []
+        for number in numbers:
+            seed = derive_seed(s.seed, s.feeder_id, "study", number)
+            self._study.sampler = optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=STARTUP_TRIALS
             )
-            trees, loss = (int(fixed), curve.losses[-1]) if fixed is not None else curve.best()
-            pruned, value = False, loss / reference - 1.0
-            self._study.tell(trial, value)
-        except PrunedError as stop:
-            trees, pruned, value = stop.trees, True, stop.loss / reference - 1.0
-            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        kept = KeptTrial(
-            coordinates=dict(trial.params),
-            parameters={**parameters, "n_estimators": trees},
-            value=value,
-            pruned=pruned,
-            reported=reported,
-        )
-        self._remember(kept)
-        self._log.add_trial(number, kept)
+            if number < len(self._starts):
+                self._study.enqueue_trial(self._space.encode(self._starts[number]))
+            asked = self._study.ask(self._space.distributions)
+            parameters = (
+                self._starts[number]
+                if number < len(self._starts)
+                else self._space.decode(asked.params)
+            )
+            racers.append(_Racer(number, parameters, asked))
+        return racers
 
-    def _remember(self, kept: KeptTrial) -> None:
-        parameters = {
-            name: PARAMETER_BY_NAME[name].restore(value) if name != "n_estimators" else int(value)
-            for name, value in kept.parameters.items()
-        }
-        self.trials.append(Trial(len(self.trials), parameters, kept.value, kept.pruned))
+    def _race(self, racers: Sequence[_Racer]) -> None:
+        """Measure trials rung by rung, and tell the study how they ended."""
+        if racers[0].number == 0:
+            # To the end of the race at once: all others are compared with it.
+            self._ask(racers[:1], [cell for rung in self._rungs for cell in rung])
+        running, cells = list(racers), list[tuple[str, int]]()
+        for rung, added in enumerate(self._rungs):
+            cells += added
+            n_cells = len(cells)
+            self._ask(running, added)
+            for one in running:
+                one.reported[n_cells] = self._value(one.parameters, cells)
+            if rung < len(self._rungs) - 1:
+                # The start set stays, beside those: what it lacked of cells would be compared with it.
+                standing = sorted(
+                    running, key=lambda o: (o.number != 0, o.reported[n_cells], o.number)
+                )
+                has_start = standing[0].number == 0
+                running = standing[: GOES_ON[rung] + has_start]
+        for one in racers:
+            self._end(one, is_pruned=one not in running)
 
-    def _replay(self, kept: KeptTrial) -> None:
+    def _ask(self, racers: Sequence[_Racer], cells: Sequence[tuple[str, int]]) -> None:
+        wanted = [
+            Cell(pair, SEARCHED_DRAW, fold, key_of(one.parameters))
+            for pair, fold in cells
+            for one in racers
+        ]
+        self._measured |= self._measure([cell for cell in wanted if cell not in self._measured])
+
+    def _of(
+        self, parameters: ParameterSet, pair: str, cells: Sequence[tuple[str, int]]
+    ) -> Iterator[Measured]:
+        key = key_of(parameters)
+        for other, fold in cells:
+            cell = Cell(pair, SEARCHED_DRAW, fold, key)
+            if other == pair and cell in self._measured:
+                yield self._measured[cell]
+
+    def _value(self, parameters: ParameterSet, cells: Sequence[tuple[str, int]]) -> float:
+        """Return the mean over pairs of the loss against the start set's, as a ratio minus one."""
+        start, ratios = self._starts[0], []
+        for pair in dict.fromkeys(pair for pair, _ in cells):
+            own = [one.mean for one in self._of(parameters, pair, cells)]
+            reference = [one.mean for one in self._of(start, pair, cells)]
+            # Shorter where the pair failed meanwhile: it says nothing any more.
+            if own and len(own) == len(reference):
+                ratios.append(sum(own) / sum(reference))
+        return sum(ratios) / len(ratios) - 1.0 if ratios else 0.0
+
+    def _end(self, one: _Racer, *, is_pruned: bool) -> None:
         states = optuna.trial.TrialState
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=states.PRUNED if kept.pruned else states.COMPLETE,
-                value=kept.value,
-                params=dict(kept.coordinates),
-                distributions=self._space.distributions,
-                intermediate_values=dict(kept.reported),
-            )
+        for n_cells, value in one.reported.items():
+            one.asked.report(value, n_cells)
+        value = list(one.reported.values())[-1]
+        if is_pruned:
+            self._study.tell(one.asked, state=states.PRUNED)
+        else:
+            self._study.tell(one.asked, value)
+        self.trials.append(Trial(one.number, one.parameters, value, is_pruned))
+        self.kept[one.number] = KeptTrial(
+            coordinates=dict(one.asked.params),
+            parameters=dict(one.parameters),
+            value=value,
+            pruned=is_pruned,
+            reported=dict(one.reported),
         )
-        self._remember(kept)
 
     def importances(self) -> dict[str, float]:
-        """Return Optuna's importance of each searched parameter, empty with too few trials."""
-        complete = [t for t in self.trials if not t.pruned]
-        if len(complete) < STARTUP_TRIALS or len({t.value for t in complete}) < 2:
+        """Return Optuna's importance of each searched coordinate, empty with too few trials.
+
+        Over all trials by their last value: those that ended early tell as much of a coordinate that
+        matters as the best ones do.
+        """
+        if len(self.trials) < STARTUP_TRIALS or len({t.value for t in self.trials}) < 2:
             return {}
+        study = optuna.create_study(direction="minimize")
+        for kept in self.kept.values():
+            study.add_trial(
+                optuna.trial.create_trial(
+                    value=kept.value,
+                    params=dict(kept.coordinates),
+                    distributions=self._space.distributions,
+                )
+            )
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        return dict(optuna.importance.get_param_importances(self._study, evaluator=evaluator))
+        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+
+class _Racer:
+    """A trial on its way: number of cells -> value at each rung that it came to."""
+
+    def __init__(self, number: int, parameters: ParameterSet, asked: optuna.Trial) -> None:
+        self.number, self.parameters, self.asked = number, parameters, asked
+        self.reported: dict[int, float] = {}
+
+
+def shuffled_cells(settings: StudySettings, folds: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return pair and fold of every cell in the order of the race, of `MOST_PAIRS` pairs at most.
+
+    One fold of each pair, then another of each: the first cells are of many pairs and times. The
+    order of the pairs, and of the folds of each, depends on the seed alone.
+    """
+
+    def shuffled(what: str, items: Sequence[object]) -> list[object]:
+        s = settings
+        return sorted(items, key=lambda item: derive_seed(s.seed, s.feeder_id, what, item))
+
+    pairs = [str(pair) for pair in shuffled("pairs", sorted(folds))][:MOST_PAIRS]
+    orders = {pair: [int(str(n)) for n in shuffled(pair, range(folds[pair]))] for pair in pairs}
+    return [
+        (pair, orders[pair][turn])
+        for turn in range(max(folds[pair] for pair in pairs))
+        for pair in pairs
+        if turn < folds[pair]
+    ]
+
+
+def split_rungs(cells: Sequence[tuple[str, int]]) -> list[list[tuple[str, int]]]:
+    """Return what each rung of the race adds to the cells before it.
+
+    Examples
+    --------
+    >>> [len(rung) for rung in split_rungs([("BTC/USDT", n) for n in range(20)])]
+    [4, 12, 4]
+    """
+    ends = [n for n in RUNGS if n < len(cells)]
+    starts = [0, *ends]
+    return [list(cells[a:b]) for a, b in zip(starts, [*ends, len(cells)], strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
-class StudyResult:
-    """What the search of one pair gave.
+class SearchResult:
+    """What the search of a feeder gave.
 
     Attributes
     ----------
-    parameters
-        The winning set, quantile level included.
+    winner
+        Whose set is the feeder's.
+    choices
+        Pair -> what serves it; without pairs that failed.
     evidence
-        Comparison of every redrawn candidate with the start set.
+        The best few trials against the start set.
+    trials
+        All that were tried.
     """
 
-    parameters: ParameterSet
     winner: Trial
-    trials: tuple[Trial, ...]
+    choices: Mapping[str, OwnChoice]
     evidence: tuple[RedrawGain, ...]
-    importances: Mapping[str, float]
+    trials: tuple[Trial, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """When a search ends.
-
-    Attributes
-    ----------
-    n_trials
-        Trials in total, those of an interrupted run included.
-    seconds
-        Wall seconds; trial 0 is made in any case.
-    """
-
-    n_trials: int
-    seconds: float = math.inf
-
-
-def run_study(
-    prepared: PreparedPair,
-    warm_start: Sequence[ParameterSet],
-    log: SearchLog,
-    budget: Budget,
-) -> StudyResult:
-    """Return the winner of a pair's search, gone on with from what is kept.
+def choose_sets(study: Study, folds: Mapping[str, int], measure: Measure) -> SearchResult:
+    """Return the feeder's set and each pair's, from the redraws of the study's best trials.
 
     Parameters
     ----------
-    warm_start
-        Sets that the first trials try.
-    log
-        What is kept, and what is added here.
-
-    Raises
-    ------
-    BatchOverError
-        When the batch's time is over before the search is; the next one goes on from its log.
+    folds
+        Pair -> how many folds it has; all pairs, also those that trials did not race over.
     """
-    started, settings = time.monotonic(), prepared.settings
-    search = Search(prepared, warm_start, log)
-    search.run(budget.n_trials, lambda: budget.seconds < time.monotonic() - started)
-    start = Trial(0, settings.start, search.trials[0].value, pruned=False)
-    # Below 0: better than the defaults on the search's draw. Worse ones can't win the redraws.
-    finished = [t for t in search.trials[1:] if not t.pruned and t.value < 0.0]
-    candidates = sorted(finished, key=lambda t: (t.value, t.number))[:N_FINALISTS]
-    redraws = Redraws(prepared.rows, prepared.draw, REDRAWS, log, prepared.redraw_forecasts)
-    evidence = [redraws.compare(t, start.parameters, settings.table_alpha) for t in candidates]
-    winner = choose_winner(evidence, start)
-    parameters = winner.parameters
-    if not alpha_pays(redraws, parameters, settings.table_alpha, settings.max_adverse_ratio):
-        parameters = {**parameters, ALPHA: settings.table_alpha}
-    return StudyResult(
-        parameters,
-        winner,
-        tuple(search.trials),
-        tuple(evidence),
-        search.importances(),
+    start, *others = study.trials
+    # Below 0: better than the start set on the search's draw. Worse ones can't win the redraws.
+    ahead = [
+        t
+        for t in others
+        if not t.pruned and t.value < 0.0 and key_of(t.parameters) != key_of(start.parameters)
+    ]
+    finalists = list(
+        {key_of(t.parameters): t for t in sorted(ahead, key=_rank, reverse=True)}.values()
     )
+    finalists = sorted(finalists, key=_rank)[:N_FINALISTS]
+    redraws = Redraws(folds, measure)
+    evidence = redraws.compare(finalists, start)
+    winner = choose_winner(evidence, start)
+    rest = [trial for trial in (start, *finalists) if trial is not winner]
+    choices = redraws.choices(winner, rest)
+    return SearchResult(winner, choices, tuple(evidence), tuple(study.trials))
+
+
+def _rank(trial: Trial) -> tuple[float, int]:
+    return trial.value, trial.number

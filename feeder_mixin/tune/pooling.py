@@ -75,9 +75,17 @@ class Estimate:
     @property
     def is_above_zero(self) -> bool:
         """Return whether the gain is above zero beyond noise, by Student's t at `LEVEL`."""
+        return self._is_beyond(self.value)
+
+    @property
+    def is_below_zero(self) -> bool:
+        """Return whether it is a loss beyond noise."""
+        return self._is_beyond(-self.value)
+
+    def _is_beyond(self, value: float) -> bool:
         if self.n_days < 2 or not np.isfinite(self.error):
             return False
-        return self.value > float(stats.t.ppf(1 - LEVEL, self.n_days - 1)) * self.error
+        return value > float(stats.t.ppf(1 - LEVEL, self.n_days - 1)) * self.error
 
 
 @dataclass(frozen=True, slots=True)
