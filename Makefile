@@ -56,7 +56,7 @@ endif
 # Compiled files are kept whatever the shell says: without them each worker compiles all tests anew.
 test test-hosts coverage: export PYTHONDONTWRITEBYTECODE =
 
-test: $(READY)  ## fast tests, about eight minutes on two cores
+test: $(READY)  ## fast tests, about five and a half minutes on two cores
 	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
 check: format lint types docs test  ## what CI runs: format, lint, types, documentation, tests and doctests

@@ -2,7 +2,7 @@
 
 import os
 
-# Before numpy is imported. Its threads and those of the second pytest worker spin while they wait for
+# Before numpy is imported. Its threads and those of other pytest workers spin while they wait for
 # each other's cores: half of the suite's CPU seconds were that.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
@@ -44,7 +44,7 @@ if (
     # Temporary files in memory: tests of commands and stores wait for the disk half of their time.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 LONG_FIRST = ("e2e", "tune", "live")
-"""Folders of the modules that take longest: the small ones then even out pytest's two workers."""
+"""Folders of the modules that take longest: the small ones then even out pytest's workers."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 

@@ -194,8 +194,8 @@ def test_biased_model_loses_most_of_its_bias_in_a_month_of_candles(fresh):
     rows = make_rows(n, 5)
     known = labels(rows)["long"]
     raw = np.full(n, np.nanquantile(known, 0.2))
-    feed = Feed(rows, raw, fresh())
-    feed.run(FRAME - 1, n - 1)
+    feed = Feed(rows, raw, fresh(), n_frame=2 * HORIZON)  # no more than labels are open in it
+    feed.run(2 * HORIZON - 1, n - 1)
     served = np.array([feed.said[int(o)] for o in feed.opens_s])
     first, last = slice(0, 5 * 288), slice(n - 5 * 288, n - HORIZON)
     assert np.mean(known[first] < served[first]) > 0.15
