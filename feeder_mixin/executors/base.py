@@ -6,7 +6,8 @@ that comes of it: so it may run in any process on any machine, and again after i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -85,3 +86,39 @@ def run_tasks(
     for key, arguments in tasks.items():
         executor.submit(key, function, *arguments)
     yield from executor.outcomes(while_waiting)
+
+
+def run_in_turn(
+    executor: Executor,
+    submit: Callable[[str], None],
+    keys: Iterable[str],
+    while_waiting: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[str, Any]]:
+    """Yield key and outcome of each task, handed out only as workers have room for it.
+
+    For tasks whose arguments are large: two a worker are on their way, not all at once. Workers that
+    join meanwhile get theirs.
+
+    Parameters
+    ----------
+    submit
+        Called with a key when its task is to be submitted, under that key.
+    """
+    waiting = deque(keys)
+    n_in_hand = 0
+
+    def fill() -> None:
+        nonlocal n_in_hand
+        while waiting and n_in_hand < 2 * max(1, executor.n_workers):
+            submit(waiting.popleft())
+            n_in_hand += 1
+
+    def look() -> None:
+        fill()
+        while_waiting()
+
+    fill()
+    for key, outcome in executor.outcomes(look):
+        n_in_hand -= 1
+        fill()
+        yield key, outcome

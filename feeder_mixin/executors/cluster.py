@@ -5,7 +5,7 @@ command has: what another version made would be another result. Shared values ar
 that Dask keeps in memory, so it brings each to every worker that needs it, and makes it anew when the
 workers that had it are gone.
 
-Which worker does what is decided here, as with processes: Dask would send a pair's next batch to any
+Which worker does what is decided here, as with processes: Dask would send a pair's next task to any
 worker, and leaves a task that prefers a worker alone for ever once all workers were lost (2026.8). What
 Dask does for one task costs 6 CPU-ms in all processes together, so quick tasks go out in bundles.
 """

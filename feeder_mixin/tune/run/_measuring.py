@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from feeder_mixin.executors.base import Executor, Shared
+from feeder_mixin.executors.base import Executor, Shared, run_in_turn
 from feeder_mixin.model.folds import Layout
 from feeder_mixin.tune.run._market import PairCandles
 from feeder_mixin.tune.run._tasks import CellsAnswer, CellsTask, measure_cells
@@ -88,8 +88,6 @@ class Measuring:
         for cell in cells:
             if cell not in self._kept and cell.pair not in self._lost:
                 tasks.setdefault(f"{cell.pair} {cell.draw}", []).append(cell)
-        for key, wanted in tasks.items():
-            self._submit(key, wanted)
         self._collect(tasks)
         return {
             cell: self._kept[cell]
@@ -115,7 +113,12 @@ class Measuring:
 
     def _collect(self, tasks: Mapping[str, Sequence[Cell]]) -> None:
         back: list[str] = []
-        for key, answer in self._executor.outcomes(lambda: self.told(len(back), len(tasks))):
+        for key, answer in run_in_turn(
+            self._executor,
+            lambda key: self._submit(key, tasks[key]),
+            tasks,
+            lambda: self.told(len(back), len(tasks)),
+        ):
             back.append(key)
             wanted = tasks[key]
             pair = wanted[0].pair

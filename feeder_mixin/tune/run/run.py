@@ -24,7 +24,7 @@ from typing import Final
 import pandas as pd
 
 from feeder_mixin.errors import FeederError, StoreError
-from feeder_mixin.executors.base import Executor, Shared, run_tasks
+from feeder_mixin.executors.base import Executor, Shared, run_in_turn, run_tasks
 from feeder_mixin.executors.cluster import ClusterExecutor
 from feeder_mixin.executors.processes import ProcessExecutor
 from feeder_mixin.market.candles import timeframe_seconds
@@ -152,7 +152,14 @@ class _Runner:
         journal: Journal,
     ) -> None:
         study_identity = self._study_identity(pairs, candles)
-        identities = {pair: self._identity(pair, study_identity) for pair in pairs}
+        # A pair's result depends on all that the study does, and on which pair it is.
+        shared = {
+            "fixes": study_identity["fixes"],
+            "study": hashlib.sha256(
+                json.dumps(study_identity, sort_keys=True).encode()
+            ).hexdigest(),
+        }
+        identities = {pair: {"pair": pair, **shared} for pair in pairs}
         if self._options.fresh:
             journal.drop_unclosed(pairs, study_identity)
         warm_starts = {pair: self._warm_start(pair, latest) for pair in pairs}
@@ -198,14 +205,14 @@ class _Runner:
         )
         found, facts = self._search(measuring, layouts, journal)
         tasks = {
-            pair: self._judge_task(pair, layouts[pair], choice, facts, sorted(context))
+            pair: replace(
+                self._judge_task(pair, layouts[pair], choice, facts, sorted(context)),
+                spent_s=measuring.spent_s[pair],
+            )
             for pair, choice in found.choices.items()
             if pair not in self._summary.failures and pair not in self._summary.results
         }
-        spent = {
-            pair: replace(task, spent_s=measuring.spent_s[pair]) for pair, task in tasks.items()
-        }
-        self._judge(executor, market, work, spent, journal)
+        self._judge(executor, market, work, tasks, journal)
 
     def _search(
         self, measuring: Measuring, layouts: Mapping[str, Layout], journal: Journal
@@ -297,15 +304,6 @@ class _Runner:
             "feature_hash": FEATURE_HASH,
             "versions": worker.library_versions(),
             "result_version": RESULT_VERSION,
-        }
-
-    def _identity(self, pair: str, study: Mapping[str, object]) -> dict[str, object]:
-        """Return everything that decides a pair's result: that of the study, and which pair it is."""
-        whole = json.dumps(study, sort_keys=True)
-        return {
-            "pair": pair,
-            "fixes": study["fixes"],
-            "study": hashlib.sha256(whole.encode()).hexdigest(),
         }
 
     def _warm_start(self, pair: str, latest: Latest) -> WarmStart:
@@ -436,28 +434,21 @@ class _Runner:
     ) -> None:
         """Say what the search gives each pair is worth; each result is in the journal at once."""
         candles: dict[str, Shared] = {}
-        waiting = list(tasks.items())
 
-        def submit() -> None:
-            """Hand out what workers have room for: candles of all pairs at once would need it all."""
-            pair, task = waiting.pop(0)
+        def submit(pair: str) -> None:
             packed = work[pair].candles
             if packed is not None:
                 candles[pair] = executor.share(packed)
-            arguments = (market, candles.get(pair), task, *work[pair].models)
+            arguments = (market, candles.get(pair), tasks[pair], *work[pair].models)
             executor.submit(pair, worker.judge_pair, *arguments)
 
         def show() -> None:
             n_ended = len(self._summary.results) + len(self._summary.failures)
             self._progress.stage(JUDGING, n_ended, self._n_pairs)
 
-        while waiting and len(tasks) - len(waiting) < 2 * executor.n_workers:
-            submit()
-        for pair, outcome in executor.outcomes(show):
+        for pair, outcome in run_in_turn(executor, submit, tasks, show):
             if pair in candles:
                 executor.release(candles.pop(pair))
-            if waiting:
-                submit()
             if isinstance(outcome, Exception):
                 self._fail(pair, outcome)
             else:
