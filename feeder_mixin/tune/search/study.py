@@ -17,7 +17,8 @@ What holds back: the best of the race are compared with the start set on redraws
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,10 +72,8 @@ class Study:
 
     Attributes
     ----------
-    trials
-        Ended ones, by their numbers.
     kept
-        The same as the journal has them.
+        Number -> trial that has ended, as the journal has it.
     """
 
     def __init__(
@@ -90,8 +89,15 @@ class Study:
         self._space = SearchSpace(settings.fixes)
         self._study = optuna.create_study(direction="minimize")
         self._measured: dict[Cell, Measured] = {}
-        self.trials: list[Trial] = []
         self.kept: dict[int, KeptTrial] = {}
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Return the trials that have ended, by their numbers."""
+        return [
+            Trial(number, dict(one.parameters), one.value, one.pruned)
+            for number, one in self.kept.items()
+        ]
 
     @property
     def raced(self) -> set[str]:
@@ -172,24 +178,26 @@ class Study:
         ]
         self._measured |= self._measure([cell for cell in wanted if cell not in self._measured])
 
-    def _of(
-        self, parameters: ParameterSet, pair: str, cells: Sequence[tuple[str, int]]
-    ) -> Iterator[Measured]:
-        key = key_of(parameters)
-        for other, fold in cells:
-            cell = Cell(pair, SEARCHED_DRAW, fold, key)
-            if other == pair and cell in self._measured:
-                yield self._measured[cell]
+    def _means(
+        self, parameters: ParameterSet, cells: Sequence[tuple[str, int]]
+    ) -> dict[str, list[float]]:
+        """Return pair -> mean losses of a set on those of the cells that were measured."""
+        key, means = key_of(parameters), defaultdict[str, list[float]](list)
+        for pair, fold in cells:
+            measured = self._measured.get(Cell(pair, SEARCHED_DRAW, fold, key))
+            if measured is not None:
+                means[pair].append(measured.mean)
+        return means
 
     def _value(self, parameters: ParameterSet, cells: Sequence[tuple[str, int]]) -> float:
         """Return the mean over pairs of the loss against the start set's, as a ratio minus one."""
-        start, ratios = self._starts[0], []
-        for pair in dict.fromkeys(pair for pair, _ in cells):
-            own = [one.mean for one in self._of(parameters, pair, cells)]
-            reference = [one.mean for one in self._of(start, pair, cells)]
+        reference = self._means(self._starts[0], cells)
+        ratios = [
+            sum(own) / sum(reference[pair])
+            for pair, own in self._means(parameters, cells).items()
             # Shorter where the pair failed meanwhile: it says nothing any more.
-            if own and len(own) == len(reference):
-                ratios.append(sum(own) / sum(reference))
+            if len(own) == len(reference[pair])
+        ]
         return sum(ratios) / len(ratios) - 1.0 if ratios else 0.0
 
     def _end(self, one: _Racer, *, is_pruned: bool) -> None:
@@ -201,7 +209,6 @@ class Study:
             self._study.tell(one.asked, state=states.PRUNED)
         else:
             self._study.tell(one.asked, value)
-        self.trials.append(Trial(one.number, one.parameters, value, is_pruned))
         self.kept[one.number] = KeptTrial(
             coordinates=dict(one.asked.params),
             parameters=dict(one.parameters),
@@ -216,7 +223,7 @@ class Study:
         Over all trials by their last value: those that ended early tell as much of a coordinate that
         matters as the best ones do.
         """
-        if len(self.trials) < STARTUP_TRIALS or len({t.value for t in self.trials}) < 2:
+        if len(self.kept) < STARTUP_TRIALS or len({t.value for t in self.kept.values()}) < 2:
             return {}
         study = optuna.create_study(direction="minimize")
         for kept in self.kept.values():
@@ -246,12 +253,13 @@ def shuffled_cells(settings: StudySettings, folds: Mapping[str, int]) -> list[tu
     order of the pairs, and of the folds of each, depends on the seed alone.
     """
 
-    def shuffled(what: str, items: Sequence[object]) -> list[object]:
-        s = settings
-        return sorted(items, key=lambda item: derive_seed(s.seed, s.feeder_id, what, item))
+    def place(*what: object) -> int:
+        return derive_seed(settings.seed, settings.feeder_id, *what)
 
-    pairs = [str(pair) for pair in shuffled("pairs", sorted(folds))][:MOST_PAIRS]
-    orders = {pair: [int(str(n)) for n in shuffled(pair, range(folds[pair]))] for pair in pairs}
+    pairs = sorted(sorted(folds), key=lambda pair: place("pairs", pair))[:MOST_PAIRS]
+    orders = {
+        pair: sorted(range(folds[pair]), key=lambda fold: place(pair, fold)) for pair in pairs
+    }
     return [
         (pair, orders[pair][turn])
         for turn in range(max(folds[pair] for pair in pairs))
@@ -304,23 +312,16 @@ def choose_sets(study: Study, folds: Mapping[str, int], measure: Measure) -> Sea
         Pair -> how many folds it has; all pairs, also those that trials did not race over.
     """
     start, *others = study.trials
-    # Below 0: better than the start set on the search's draw. Worse ones can't win the redraws.
-    ahead = [
-        t
-        for t in others
-        if not t.pruned and t.value < 0.0 and key_of(t.parameters) != key_of(start.parameters)
-    ]
-    finalists = list(
-        {key_of(t.parameters): t for t in sorted(ahead, key=_rank, reverse=True)}.values()
-    )
-    finalists = sorted(finalists, key=_rank)[:N_FINALISTS]
+    best: dict[tuple[float, ...], Trial] = {}
+    for trial in sorted(others, key=lambda t: (t.value, t.number)):
+        # Below 0: better than the start set on the search's draw. Worse ones can't win the redraws.
+        if not trial.pruned and trial.value < 0.0:
+            best.setdefault(key_of(trial.parameters), trial)
+    best.pop(key_of(start.parameters), None)
+    finalists = list(best.values())[:N_FINALISTS]
     redraws = Redraws(folds, measure)
     evidence = redraws.compare(finalists, start)
     winner = choose_winner(evidence, start)
     rest = [trial for trial in (start, *finalists) if trial is not winner]
     choices = redraws.choices(winner, rest)
     return SearchResult(winner, choices, tuple(evidence), tuple(study.trials))
-
-
-def _rank(trial: Trial) -> tuple[float, int]:
-    return trial.value, trial.number
