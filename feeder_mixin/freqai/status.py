@@ -6,15 +6,15 @@ and no exceedance.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from feeder_mixin.freqai.trained import TrainedModels
 from feeder_mixin.live.reload.counts import ReloadCounts
 from feeder_mixin.live.serve.snapshot import PairSnapshot, ParameterCache
+from feeder_mixin.live.state.describe import time_text, whole_status
 from feeder_mixin.live.state.status import ModelState, ModelStatus, PairStatus, Status
-from feeder_mixin.schema import NANOSECONDS, format_time_ns
+from feeder_mixin.schema import NANOSECONDS
 from feeder_mixin.settings import BotSettings
 
 
@@ -64,17 +64,11 @@ class FreqaiStatus:
     def build(self) -> Status:
         """Return the whole status."""
         snapshot, outdated = self._cache.snapshot, self._outdated()
-        return Status(
-            feeder_id=self._settings.feeder_id,
-            pid=os.getpid(),
-            generation=snapshot.generation,
-            loaded_at=format_time_ns(snapshot.loaded_at_ns),
-            reload=self._reloads.status,
-            pairs={
-                pair: self._pair(known, is_outdated=pair in outdated)
-                for pair, known in snapshot.pairs.items()
-            },
-        )
+        pairs = {
+            pair: self._pair(known, is_outdated=pair in outdated)
+            for pair, known in snapshot.pairs.items()
+        }
+        return whole_status(self._settings, snapshot, self._reloads, pairs)
 
     def count_exceedances(self) -> None:
         """Do nothing: FreqAI's predictions are not compared with what came."""
@@ -87,14 +81,14 @@ class FreqaiStatus:
         loaded, seen = known.loaded, self.seen
         return PairStatus(
             source=loaded.source,
-            version=_time_text(loaded.version),
+            version=time_text(loaded.version),
             parameters=dict(loaded.parameters),
             rejected=loaded.rejected,
             passed_over=loaded.passed_over,
             last_candle=_open_text(seen.asked_s.get(loaded.pair)),
             last_served=_open_text(seen.served_s.get(loaded.pair)),
             model=self._model(loaded.pair, is_outdated=is_outdated),
-            last_good_at=_time_text(loaded.saved_ns),
+            last_good_at=time_text(loaded.saved_ns),
             exceedance=None,
         )
 
@@ -103,7 +97,7 @@ class FreqaiStatus:
         state: ModelState = "ready" if model is not None else "none"
         return ModelStatus(
             state="training" if is_outdated else state,
-            version=None if model is None else _time_text(model.version),
+            version=None if model is None else time_text(model.version),
             generation=None if model is None else model.generation,
             trained_until=None if model is None else _open_text(model.until_s),
             rows=None if model is None else model.rows,
@@ -115,8 +109,4 @@ class FreqaiStatus:
 
 
 def _open_text(open_s: int | None) -> str | None:
-    return None if open_s is None else format_time_ns(open_s * NANOSECONDS)
-
-
-def _time_text(time_ns: int | None) -> str | None:
-    return None if time_ns is None else format_time_ns(time_ns)
+    return None if open_s is None else time_text(open_s * NANOSECONDS)

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from feeder_mixin.live.reload.counts import ReloadCounts
 from feeder_mixin.live.serve.exceedance import Exceedance, realised_exceedance
 from feeder_mixin.live.serve.predictor import Predictor
-from feeder_mixin.live.serve.snapshot import PairSnapshot, ParameterCache, Serving
+from feeder_mixin.live.serve.snapshot import (
+    PairSnapshot,
+    ParameterCache,
+    ParameterSnapshot,
+    Serving,
+)
 from feeder_mixin.live.state.status import (
     ExceedanceStatus,
     ModelState,
@@ -23,7 +28,7 @@ from feeder_mixin.live.state.status import (
 from feeder_mixin.live.train.due import DueFits, Standing
 from feeder_mixin.live.train.models import TrainedModel
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, open_text
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings, FeederSettings
 
 
 class StatusBuilder:
@@ -49,14 +54,8 @@ class StatusBuilder:
     def build(self) -> Status:
         """Return the whole status."""
         snapshot = self._cache.snapshot
-        return Status(
-            feeder_id=self._settings.feeder_id,
-            pid=os.getpid(),
-            generation=snapshot.generation,
-            loaded_at=format_time_ns(snapshot.loaded_at_ns),
-            reload=self._reloads.status,
-            pairs={pair: self._pair(known) for pair, known in snapshot.pairs.items()},
-        )
+        pairs = {pair: self._pair(known) for pair, known in snapshot.pairs.items()}
+        return whole_status(self._settings, snapshot, self._reloads, pairs)
 
     def count_exceedances(self) -> None:
         """Count anew how often candles went worse than served; it takes longer than all the rest."""
@@ -94,7 +93,7 @@ class StatusBuilder:
         exceedance = self._exceedances.get(loaded.pair)
         return PairStatus(
             source=loaded.source,
-            version=_time_text(loaded.version),
+            version=time_text(loaded.version),
             parameters=dict(loaded.parameters),
             rejected=loaded.rejected,
             passed_over=loaded.passed_over,
@@ -103,7 +102,7 @@ class StatusBuilder:
             if served is None
             else _open_text(served.opens_s[np.isfinite(served.q)]),
             model=self._model(pair),
-            last_good_at=_time_text(loaded.saved_ns),
+            last_good_at=time_text(loaded.saved_ns),
             exceedance=None
             if exceedance is None
             else ExceedanceStatus(
@@ -115,9 +114,9 @@ class StatusBuilder:
         newest, standing = pair.newest, self._due.standing(pair)
         return ModelStatus(
             state=self._model_state(pair, standing),
-            version=None if newest is None else _time_text(newest.loaded.version),
+            version=None if newest is None else time_text(newest.loaded.version),
             generation=None if newest is None else newest.generation,
-            trained_until=None if newest is None else _time_text(newest.model.cut_s * NANOSECONDS),
+            trained_until=None if newest is None else time_text(newest.model.cut_s * NANOSECONDS),
             rows=None if newest is None else newest.model.rows,
             expected_rows=None if newest is None else self._due.expected_rows(newest.model),
             context_share=None if newest is None else newest.model.context_share,
@@ -134,10 +133,28 @@ class StatusBuilder:
         return "stale" if is_stale else "ready"
 
 
+def whole_status(
+    settings: BotSettings,
+    snapshot: ParameterSnapshot,
+    reloads: ReloadCounts,
+    pairs: dict[str, PairStatus],
+) -> Status:
+    """Return what this process says of itself, of either kind of bot."""
+    return Status(
+        feeder_id=settings.feeder_id,
+        pid=os.getpid(),
+        generation=snapshot.generation,
+        loaded_at=format_time_ns(snapshot.loaded_at_ns),
+        reload=reloads.status,
+        pairs=pairs,
+    )
+
+
 def _open_text(opens_s: NDArray[np.int64]) -> str | None:
     """Return the last of ascending opens; None without any."""
-    return _time_text(int(opens_s[-1]) * NANOSECONDS) if len(opens_s) else None
+    return time_text(int(opens_s[-1]) * NANOSECONDS) if len(opens_s) else None
 
 
-def _time_text(time_ns: int | None) -> str | None:
+def time_text(time_ns: int | None) -> str | None:
+    """Return a time as the status has it, None where there is none."""
     return None if time_ns is None else format_time_ns(time_ns)
