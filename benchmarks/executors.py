@@ -38,7 +38,8 @@ from feeder_mixin.market.packed import pack_candles
 from feeder_mixin.processes import tied
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run._market import Market, PairCandles
-from feeder_mixin.tune.run._measuring import Measuring, PairWork
+from feeder_mixin.tune.run._measuring import Measuring
+from feeder_mixin.tune.run.feeder import PreparedFeeder
 from feeder_mixin.tune.run.journal import FEEDER as WHOLE_FEEDER
 from feeder_mixin.tune.run.journal import Journal
 from feeder_mixin.tune.search.kept import CELLS, KeptCell
@@ -256,17 +257,18 @@ def pair(datadir: Path) -> None:
         planned_s, planned = time.process_time() - started, executor.n_sent - sent
         fits = {str(cut_s): (market, cut_s, [settings.table_alpha]) for cut_s in layout.cuts_s}
         started = time.process_time()
-        models = [executor.share(one) for _, one in run_tasks(executor, worker.fit_cut, fits)]
+        models = {
+            int(cut): executor.share(one) for cut, one in run_tasks(executor, worker.fit_cut, fits)
+        }
         fitted_s = time.process_time() - started
-        results(executor, nothing_of, {"models": (*models,)})
+        results(executor, nothing_of, {"models": (*models.values(),)})
         once += executor.n_sent - once - planned
         run = journal.begin({WHOLE_FEEDER: {}}, {})[WHOLE_FEEDER]
-        work = {name: PairWork(layout, PairCandles(outside), models)}
+        outsiders = {name: PairCandles(outside)}
+        prepared = PreparedFeeder(executor, market, settings, {name: layout}, outsiders, models)
         measuring = Measuring(
             executor,
-            market,
-            settings,
-            work,
+            prepared,
             journal=journal,
             run_id=run.run_id,
             failed=lambda _pair, error: sys.exit(str(error)),

@@ -15,6 +15,7 @@ from feeder_mixin.schema import default_parameters, hash48
 from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.run import _tasks as tasks
 from feeder_mixin.tune.run._market import Market, PairCandles
+from feeder_mixin.tune.run.work import Found
 from feeder_mixin.tune.search.kept import SEARCHED_DRAW
 from feeder_mixin.tune.search.space import StudySettings, key_of
 from tests.candle_factory import halted, make_candles
@@ -65,18 +66,15 @@ def cells_of(layout, *parameters, pair=PAIR, draw=SEARCHED_DRAW):
 @pytest.fixture
 def task(layout):
     """Give the task of judging a pair for which the search found another set."""
-    return tasks.JudgeTask(
-        pair=PAIR,
-        settings=SETTINGS,
-        layout=layout,
+    found = Found(
         tuned=OTHER,
         champion={**DEFAULTS, "num_leaves": 20},
         study=builder.make_study(parameters=OTHER),
         own=builder.make_result(seed=1).own,
-        provenance={"host": "h"},
-        market_hash=7,
+        provenance={},
         spent_s=3.0,
     )
+    return tasks.JudgeTask(PAIR, SETTINGS, layout, found, market_hash=7, provenance={"host": "h"})
 
 
 def test_plan_ends_behind_the_newest_candle_with_a_label(layout, candles):
@@ -199,9 +197,9 @@ def test_judged_pair_has_the_facts_of_its_candles(market, models, task, candles)
     assert told["market_hash"] == 7.0
     assert told["context_hash"] == hash48(PAIR, CONTEXT)
     assert told["candles_to_s"] == candles[PAIR].index[-1].timestamp()
-    assert told["optimization_trials"] == task.study.n_trials
+    assert told["optimization_trials"] == task.found.study.n_trials
     assert told["optimization_time"] == 3.0
-    assert told["best_trial"] == task.own.winner
+    assert told["best_trial"] == task.found.own.winner
     assert (told["feeder_won"], told["defaults_won"]) == (1.0, 0.0)
     assert result.evidence.sets["defaults"].metrics["feeder_won"] == 0.0
     assert result.evidence.is_feeders

@@ -7,32 +7,11 @@ that is gone on with asks for the same cells.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-from feeder_mixin.executors.base import Executor, Shared, run_in_turn
-from feeder_mixin.model.folds import Layout
-from feeder_mixin.tune.run._market import PairCandles
-from feeder_mixin.tune.run._tasks import CellsAnswer, CellsTask, measure_cells
+from feeder_mixin.executors.base import Executor, run_in_turn
 from feeder_mixin.tune.run.journal import Journal
+from feeder_mixin.tune.run.work import CellsAnswer, Fail, Prepared
 from feeder_mixin.tune.search.kept import CELLS, SEARCHED_DRAW, Cell, KeptCell, Measured
-from feeder_mixin.tune.search.space import StudySettings
-
-
-@dataclass(frozen=True, slots=True)
-class PairWork:
-    """A pair that is tuned.
-
-    Attributes
-    ----------
-    candles
-        None for a context pair: all tasks share its candles.
-    models
-        Shared models at each cut of its layout.
-    """
-
-    layout: Layout
-    candles: PairCandles | None
-    models: Sequence[Shared]
 
 
 class Measuring:
@@ -59,23 +38,20 @@ class Measuring:
     def __init__(
         self,
         executor: Executor,
-        market: Shared,
-        settings: StudySettings,
-        work: Mapping[str, PairWork],
+        prepared: Prepared,
         *,
         journal: Journal,
         run_id: int,
-        failed: Callable[[str, Exception], None],
+        failed: Fail,
     ) -> None:
-        self._executor, self._market, self._settings, self._work = executor, market, settings, work
+        self._executor, self._prepared = executor, prepared
         self._journal, self._run_id, self._failed = journal, run_id, failed
         self._kept = {
             one.cell: one.measured for one in journal.trials(run_id, CELLS, KeptCell).values()
         }
         self._lost: set[str] = set()
-        self._candles: dict[str, Shared] = {}
         self.told: Callable[[int, int], None] = lambda _done, _total: None
-        self.spent_s = dict.fromkeys(work, 0.0)
+        self.spent_s = dict.fromkeys(prepared.layouts, 0.0)
 
     @property
     def n_cells(self) -> int:
@@ -95,21 +71,15 @@ class Measuring:
             if cell in self._kept and cell.pair not in self._lost
         }
 
-    def free_candles(self) -> None:
-        """Free the candles that workers keep for the search's own draw."""
-        for shared in self._candles.values():
-            self._executor.release(shared)
-        self._candles.clear()
+    def free(self) -> None:
+        """Free what workers keep of every pair for the search's own draw."""
+        for pair in self._prepared.layouts:
+            self._prepared.free(pair)
 
     def _submit(self, key: str, wanted: Sequence[Cell]) -> None:
         pair, draw = wanted[0].pair, wanted[0].draw
-        work = self._work[pair]
-        if pair not in self._candles and work.candles is not None:
-            self._candles[pair] = self._executor.share(work.candles)
-        cells = [(cell.fold, cell.key) for cell in wanted]
-        task = CellsTask(pair, self._settings, work.layout, draw, cells)
-        arguments = (self._market, self._candles.get(pair), task, *work.models)
-        self._executor.submit(key, measure_cells, *arguments, home=pair)
+        call = self._prepared.cells(pair, draw, wanted)
+        self._executor.submit(key, call.function, *call.arguments, home=pair)
 
     def _collect(self, tasks: Mapping[str, Sequence[Cell]]) -> None:
         back: list[str] = []
@@ -128,8 +98,8 @@ class Measuring:
                 self._lost.add(pair)
                 self._failed(pair, answer)
             # A redraw is measured once: a worker need not keep the candles of all pairs for it.
-            if wanted[0].draw != SEARCHED_DRAW and pair in self._candles:
-                self._executor.release(self._candles.pop(pair))
+            if wanted[0].draw != SEARCHED_DRAW:
+                self._prepared.free(pair)
             self.told(len(back), len(tasks))
 
     def _keep(self, wanted: Sequence[Cell], answer: CellsAnswer) -> None:

@@ -30,13 +30,11 @@ from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
 from feeder_mixin.tune.judge.result import (
     Evidence,
     MeasuredSet,
-    OwnEvidence,
     PairResult,
-    StudyFacts,
 )
 from feeder_mixin.tune.run._market import Market, PairCandles
+from feeder_mixin.tune.run.work import CellsAnswer, Found
 from feeder_mixin.tune.search.cells import PreparedPair, measure
-from feeder_mixin.tune.search.kept import Measured
 from feeder_mixin.tune.search.space import ParameterSet, StudySettings, key_of, set_of
 
 DECISIVE_PACKAGES: Final = ("feeder-mixin", "lightgbm", "optuna", "numpy", "pandas", "ta-lib")
@@ -66,36 +64,18 @@ class JudgeTask:
 
     Attributes
     ----------
-    tuned
-        The set that the search gives the pair.
-    champion
-        What bots take now; None where there is no such record.
-    study, own
-        How the feeder's study went, and what the pair's own evidence was.
     market_hash
         Identity of exchange and kind of candles.
-    spent_s
-        Worker seconds that the pair's cells took.
+    provenance
+        Of the record, complete.
     """
 
     pair: str
     settings: StudySettings
     layout: Layout
-    tuned: ParameterSet
-    champion: Mapping[str, float] | None
-    study: StudyFacts
-    own: OwnEvidence
-    provenance: Mapping[str, object]
+    found: Found
     market_hash: int
-    spent_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class CellsAnswer:
-    """What was measured, and the wall seconds that it took."""
-
-    measured: Sequence[Measured]
-    took_s: float
+    provenance: Mapping[str, object]
 
 
 def plan_pair(market: Market, pair: str, candles: PairCandles | None, days_back: float) -> Layout:
@@ -221,17 +201,17 @@ def _judge(
     shared: Mapping[int, SharedModels],
 ) -> PairResult:
     """Compare the tuned set with the other contenders, and return what came of the pair."""
-    s, frame = task.settings, market.frame(task.pair, candles)
+    s, found, frame = task.settings, task.found, market.frame(task.pair, candles)
     evaluator = Evaluator(task.pair, s, table, shared)
     contenders: dict[Contender, ParameterSet] = {DEFAULTS: s.start}
-    if task.champion:
-        contenders[RUNNING] = dict(task.champion)
-    contenders[TUNED] = task.tuned
+    if found.champion:
+        contenders[RUNNING] = dict(found.champion)
+    contenders[TUNED] = found.tuned
     comparison = compare(evaluator, task.layout, contenders, s.table_alpha)
     walks = {name: evaluator.walk(task.layout, values) for name, values in contenders.items()}
     facts = {
-        "optimization_trials": float(task.study.n_trials),
-        "optimization_time": task.spent_s,
+        "optimization_trials": float(found.study.n_trials),
+        "optimization_time": found.spent_s,
         "side": SIDE_NUMBERS[s.label.side],
         "horizon_candles": float(s.label.horizon),
         "timeframe_s": float(s.label.timeframe_s),
@@ -244,7 +224,7 @@ def _judge(
     }
     best_trial: dict[Contender, dict[str, float]] = {
         DEFAULTS: {"best_trial": 0.0},
-        TUNED: {"best_trial": float(task.own.winner)},
+        TUNED: {"best_trial": float(found.own.winner)},
     }
     sets = {
         name: MeasuredSet(
@@ -254,7 +234,7 @@ def _judge(
                 **facts,
                 **best_trial.get(name, {}),
                 "defaults_won": float(parameters == default_parameters()),
-                "feeder_won": float(key_of(parameters) == key_of(task.study.parameters)),
+                "feeder_won": float(key_of(parameters) == key_of(found.study.parameters)),
             },
         )
         for name, parameters in contenders.items()
@@ -267,7 +247,7 @@ def _judge(
             sets,
             comparison,
             n_independent=len(served.test.q) / s.label.horizon,
-            is_feeders=task.own.winner == task.study.winner,
+            is_feeders=found.own.winner == found.study.winner,
         ),
         provenance=dict(task.provenance),
         alpha=s.table_alpha,
@@ -275,8 +255,8 @@ def _judge(
         labelled_days=task.layout.labelled_days,
         decision_value=decision_value(served, s.max_adverse_ratio),
         chart=chart(served, frame),
-        study=task.study,
-        own=task.own,
+        study=found.study,
+        own=found.own,
         scale_is_fallback=shared[task.layout.test.cut_s].scale.is_fallback,
     )
 

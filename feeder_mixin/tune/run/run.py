@@ -21,17 +21,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-import pandas as pd
-
 from feeder_mixin.errors import FeederError, StoreError
-from feeder_mixin.executors.base import Executor, Shared, run_in_turn, run_tasks
+from feeder_mixin.executors.base import Executor, run_in_turn
 from feeder_mixin.executors.cluster import ClusterExecutor
 from feeder_mixin.executors.processes import ProcessExecutor
-from feeder_mixin.market.candles import timeframe_seconds
-from feeder_mixin.market.features import FEATURE_HASH
-from feeder_mixin.model.folds import ADVISED_DAYS, Layout
-from feeder_mixin.model.quantile import pooled_weights
-from feeder_mixin.schema import CANDIDATES, hash48, mismatch_reason
+from feeder_mixin.schema import CANDIDATES
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
 from feeder_mixin.stores.notes import describe_unused, some
@@ -48,15 +42,15 @@ from feeder_mixin.tune.judge.result import (
     StudyFacts,
 )
 from feeder_mixin.tune.run import _tasks as worker
-from feeder_mixin.tune.run._market import Market, PairCandles
-from feeder_mixin.tune.run._measuring import Measuring, PairWork
-from feeder_mixin.tune.run.candles import RunCandles, load_run_candles
+from feeder_mixin.tune.run._measuring import Measuring
+from feeder_mixin.tune.run.feeder import FeederWork
 from feeder_mixin.tune.run.journal import FEEDER, Journal, Run, WarmStart
 from feeder_mixin.tune.run.lock import feeder_lock
 from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary, check_options
+from feeder_mixin.tune.run.work import Found, Prepared, Work
 from feeder_mixin.tune.search.finalists import OwnChoice
 from feeder_mixin.tune.search.kept import TRIALS, KeptTrial
-from feeder_mixin.tune.search.space import ALPHA, StudySettings, start_sets
+from feeder_mixin.tune.search.space import start_sets
 from feeder_mixin.tune.search.study import SearchResult, Study, choose_sets
 
 logger = logging.getLogger(__name__)
@@ -76,26 +70,29 @@ def run_feeder(
     SettingsError, BusyError, TuningError
         When nothing could be begun. Failures of single pairs are in the summary.
     """
-    pairs = check_options(settings, options)
-    with feeder_lock(settings):
-        return _Runner(settings, options, store, progress).run(pairs)
+    check_options(settings, options)
+    return run_work(FeederWork(settings, options), options, store, progress)
+
+
+def run_work(
+    work: Work, options: RunOptions, store: ParameterStore, progress: Progress
+) -> RunSummary:
+    """Tune the pairs of a work and return what came of it; see `run_feeder`."""
+    with feeder_lock(work.settings):
+        pairs = work.settings.chosen_pairs(options.pairs)
+        return _Runner(work, options, store, progress).run(pairs)
 
 
 class _Runner:
-    """The steps of one run, sharing settings, store and summary."""
+    """The steps of one run, sharing work, store and summary."""
 
     def __init__(
-        self,
-        settings: FeederSettings,
-        options: RunOptions,
-        store: ParameterStore,
-        progress: Progress,
+        self, work: Work, options: RunOptions, store: ParameterStore, progress: Progress
     ) -> None:
-        self._settings, self._options = settings, options
+        self._work, self._settings, self._options = work, work.settings, options
         self._store, self._progress = store, progress
-        self._label = settings.label(timeframe_seconds(settings.timeframe))
-        self._outbox = Outbox(settings.outbox_path)
-        self._summary = RunSummary(settings.feeder_id)
+        self._outbox = Outbox(work.settings.outbox_path)
+        self._summary = RunSummary(work.settings.feeder_id)
         self._runs: dict[str, Run] = {}
         self._study: Run
         self._n_pairs = 0
@@ -103,12 +100,13 @@ class _Runner:
     def run(self, pairs: Sequence[str]) -> RunSummary:
         self._n_pairs = len(pairs)
         latest = self._ask_store()
-        candles = self._load(pairs)
-        runnable = [pair for pair in pairs if pair in candles]
+        for pair, error in self._work.load(pairs, self._progress).items():
+            self._fail(pair, error)
+        runnable = [pair for pair in pairs if pair not in self._summary.failures]
         if runnable:
             with Journal(self._settings.journal_path) as journal:
                 try:
-                    self._tune(runnable, candles, latest, journal)
+                    self._tune(runnable, latest, journal)
                 except KeyboardInterrupt:
                     self._write_interrupted(journal)
                     raise
@@ -121,37 +119,31 @@ class _Runner:
 
     def _ask_store(self) -> Latest:
         """Deliver what earlier runs left, and return what the store holds for all pairs."""
+        feeder_id, pairs = self._settings.feeder_id, self._settings.pairs
+        model_type = self._settings.model_type
         try:
             self._outbox.deliver(self._store).check()
-            latest = self._store.latest(self._settings.feeder_id, self._settings.pairs)
+            latest = self._store.latest(feeder_id, pairs, model_type=model_type)
         except StoreError as error:
             self._summary.store_error = error
             logger.warning(
                 "Store can't be used, comparing with the records last written from this host; "
                 "results will wait in the outbox feeder=%s error=%s",
-                self._settings.feeder_id,
+                feeder_id,
                 error,
             )
-            return self._outbox.latest_entered(self._settings.feeder_id, self._settings.pairs)
+            return self._outbox.latest_entered(feeder_id, pairs, model_type=model_type)
         for line in describe_unused(latest):
             logger.warning("Stored record %s", line)
         return latest
 
-    def _load(self, pairs: Sequence[str]) -> dict[str, RunCandles]:
-        """Return the candles of pairs and context; pairs without go to the failures."""
-        loaded, failures = load_run_candles(self._settings, self._options, pairs, self._progress)
-        for pair, error in failures.items():
-            self._fail(pair, error)
-        return loaded
-
     def _tune(
         self,
         pairs: Sequence[str],
-        candles: Mapping[str, RunCandles],
         latest: Latest,
         journal: Journal,
     ) -> None:
-        study_identity = self._study_identity(pairs, candles)
+        study_identity = self._study_identity(pairs)
         # A pair's result depends on all that the study does, and on which pair it is.
         shared = {
             "fixes": study_identity["fixes"],
@@ -172,56 +164,48 @@ class _Runner:
         self._take_finished(journal)
         if any(pair not in self._summary.results for pair in pairs):
             with self._make_executor(len(pairs)) as executor:
-                self._tune_on(executor, pairs, candles, journal)
+                self._tune_on(executor, pairs, journal)
 
-    def _tune_on(
-        self,
-        executor: Executor,
-        pairs: Sequence[str],
-        candles: Mapping[str, RunCandles],
-        journal: Journal,
-    ) -> None:
+    def _tune_on(self, executor: Executor, pairs: Sequence[str], journal: Journal) -> None:
         """Plan, search, and judge the pairs that have no result yet."""
-        context = {p: candles[p].candles for p in self._settings.context_pairs if p in candles}
-        until = pd.Timestamp(max(c.last_s for c in candles.values()), unit="s", tz="UTC")
-        market = executor.share(Market(context, self._label, until))
-        outside = {p: candles[p].candles for p in pairs if p not in context}
-        layouts = self._plan(executor, market, pairs, outside)
-        if not layouts:
-            return
-        models = self._fit_shared(executor, market, layouts)
-        work = {
-            pair: PairWork(layout, outside.get(pair), [models[cut_s] for cut_s in layout.cuts_s])
-            for pair, layout in layouts.items()
+        champions = {
+            pair: champion.parameters
+            for pair in pairs
+            if (champion := self._runs[pair].warm_start.champion) and champion.parameters
         }
+        prepared = self._work.prepare(executor, pairs, champions, self._progress, self._fail)
+        if not prepared.layouts:
+            return
         measuring = Measuring(
             executor,
-            market,
-            self._study_settings,
-            work,
+            prepared,
             journal=journal,
             run_id=self._study.run_id,
             failed=self._fail,
         )
-        found, facts = self._search(measuring, layouts, journal)
-        tasks = {
-            pair: replace(
-                self._judge_task(pair, layouts[pair], choice, facts, sorted(context)),
+        results, facts = self._search(measuring, prepared, journal)
+        found = {
+            pair: Found(
+                tuned=choice.winner.parameters,
+                champion=champions.get(pair),
+                study=facts,
+                own=_own_evidence(choice),
+                provenance=self._provenance(prepared, pair, facts),
                 spent_s=measuring.spent_s[pair],
             )
-            for pair, choice in found.choices.items()
+            for pair, choice in results.choices.items()
             if pair not in self._summary.failures and pair not in self._summary.results
         }
-        self._judge(executor, market, work, tasks, journal)
+        self._judge(executor, prepared, found, journal)
 
     def _search(
-        self, measuring: Measuring, layouts: Mapping[str, Layout], journal: Journal
+        self, measuring: Measuring, prepared: Prepared, journal: Journal
     ) -> tuple[SearchResult, StudyFacts]:
         """Return the feeder's set, what serves each pair, and how the study went."""
         options, started = self._options, time.monotonic()
-        n_folds = {pair: len(layout.folds) for pair, layout in layouts.items()}
-        starts = start_sets(self._study_settings, self._study.warm_start.sets)
-        study = Study(self._study_settings, n_folds, starts, measuring)
+        n_folds = {pair: len(layout.folds) for pair, layout in prepared.layouts.items()}
+        starts = start_sets(self._work.study, self._study.warm_start.sets)
+        study = Study(self._work.study, n_folds, starts, measuring)
 
         def show() -> None:
             best = min((t.value for t in study.trials if not t.pruned), default=0.0)
@@ -239,7 +223,7 @@ class _Runner:
         measuring.told = lambda _done, _total: show()
         study.run(options.n_trials, is_over, keep)
         n_cells = measuring.n_cells
-        measuring.free_candles()
+        measuring.free()
         measuring.told = lambda done, total: self._progress.stage(COMPARING, done, total)
         left = {p: n for p, n in n_folds.items() if p not in self._summary.failures}
         found = choose_sets(study, left, measuring)
@@ -265,43 +249,22 @@ class _Runner:
             return ProcessExecutor(min(options.jobs, n_pairs))
         return ClusterExecutor(options.scheduler, worker.DECISIVE_PACKAGES)
 
-    @property
-    def _study_settings(self) -> StudySettings:
-        settings, options = self._settings, self._options
-        return StudySettings(
-            settings.feeder_id,
-            self._label,
-            settings.max_adverse_ratio,
-            settings.train_days,
-            options.seed,
-            dict(options.fixes),
-        )
-
-    def _study_identity(
-        self, pairs: Sequence[str], candles: Mapping[str, RunCandles]
-    ) -> dict[str, object]:
+    def _study_identity(self, pairs: Sequence[str]) -> dict[str, object]:
         """Return everything that decides what a study finds, beside the store's content.
 
         The store is part of it: a run goes on from what its own store held, and ends there.
         """
         settings, options = self._settings, self._options
-        context = [p for p in settings.context_pairs if p in candles]
         return {
+            **self._work.identity(pairs),
             "feeder_id": settings.feeder_id,
             "market": [settings.exchange, settings.candle_type],
             "store": self._store.description,
-            "side": settings.side,
             "timeframe": settings.timeframe,
-            "horizon": settings.horizon_candles,
-            "max_adverse_ratio": settings.max_adverse_ratio,
-            "train_days": settings.train_days,
             "days_back": options.days_back,
             "seed": options.seed,
             "fixes": dict(sorted(options.fixes.items())),
             "pairs": sorted(pairs),
-            "candles": {p: candles[p].content_hash for p in sorted({*pairs, *context})},
-            "context": context,
-            "feature_hash": FEATURE_HASH,
             "versions": worker.library_versions(),
             "result_version": RESULT_VERSION,
         }
@@ -313,7 +276,7 @@ class _Runner:
         """
         own = latest.records.get(pair)
         champion: Champion | None = None
-        if own is not None and not mismatch_reason(own, self._label):
+        if own is not None and not self._work.refusal(own):
             beats_rule = own.metrics.get("beats_rule") != 0.0
             champion = Champion(own.time_ns, dict(own.parameters), beats_rule)
         elif pair in latest.expired:
@@ -340,115 +303,40 @@ class _Runner:
                 "Pairs were finished by the interrupted run pairs=%s", some(self._summary.results)
             )
 
-    def _plan(
-        self,
-        executor: Executor,
-        market: Shared,
-        pairs: Sequence[str],
-        outside: Mapping[str, PairCandles],
-    ) -> dict[str, Layout]:
-        """Return the layouts of pairs; those without go to the failures."""
-        days_back, layouts = self._options.days_back, dict[str, Layout]()
-        tasks = {pair: (market, pair, outside.get(pair), days_back) for pair in pairs}
-        self._progress.stage("building features", 0, len(tasks))
-        for number, (pair, outcome) in enumerate(run_tasks(executor, worker.plan_pair, tasks), 1):
-            self._progress.stage("building features", number, len(tasks))
-            if isinstance(outcome, Exception):
-                self._fail(pair, outcome)
-                continue
-            layouts[pair] = outcome
-        few = {p: o.labelled_days for p, o in layouts.items() if o.labelled_days < ADVISED_DAYS}
-        if few:
-            logger.warning(
-                "Few labelled days: windows under %g days were measured to lose pairs=%s "
-                "fewest_days=%.1f",
-                ADVISED_DAYS,
-                some(few),
-                min(few.values()),
-            )
-        return {pair: layouts[pair] for pair in pairs if pair in layouts}
-
-    def _fit_shared(
-        self, executor: Executor, market: Shared, layouts: Mapping[str, Layout]
-    ) -> dict[int, Shared]:
-        """Return cut -> models that all pairs share, each fitted once on the context pairs."""
-        cuts = sorted({cut_s for layout in layouts.values() for cut_s in layout.cuts_s})
-        levels = self._levels()
-        shared: dict[int, Shared] = {}
-        tasks = {str(cut_s): (market, cut_s, levels) for cut_s in cuts}
-        for number, (key, outcome) in enumerate(run_tasks(executor, worker.fit_cut, tasks), 1):
-            self._progress.stage("fitting shared models", number, len(tasks))
-            if isinstance(outcome, Exception):
-                raise outcome
-            shared[int(key)] = executor.share(outcome)
-        return shared
-
-    def _levels(self) -> list[float]:
-        """Return the fitted levels that forecasts at the study's and the champions' levels need."""
-        champions = [run.warm_start.champion for run in self._runs.values()]
-        sets = [one.parameters for one in champions if one is not None and one.parameters]
-        alphas = {self._study_settings.table_alpha, *(one[ALPHA] for one in sets)}
-        return sorted({level for alpha in alphas for level in pooled_weights(alpha)})
-
-    def _judge_task(
-        self,
-        pair: str,
-        layout: Layout,
-        choice: OwnChoice,
-        facts: StudyFacts,
-        context: Sequence[str],
-    ) -> worker.JudgeTask:
+    def _provenance(self, prepared: Prepared, pair: str, facts: StudyFacts) -> dict[str, object]:
+        """Return what a record says of its making, whatever was tuned."""
         settings, options = self._settings, self._options
-        champion = self._runs[pair].warm_start.champion
-        return worker.JudgeTask(
-            pair=pair,
-            settings=self._study_settings,
-            layout=layout,
-            tuned=choice.winner.parameters,
-            champion=None if champion is None else champion.parameters,
-            study=facts,
-            own=_own_evidence(choice),
-            market_hash=hash48(settings.exchange, settings.candle_type),
-            provenance={
-                "side": settings.side,
-                "exchange": settings.exchange,
-                "candle_type": settings.candle_type,
-                "context_pairs": list(context),
-                "versions": worker.library_versions(),
-                "seed": options.seed,
-                "fixes": dict(options.fixes),
-                "host": os.uname().nodename,
-                "days_back": options.days_back,
-                "labelled_days": round(layout.labelled_days, 3),
-                "study_pairs": facts.n_pairs,
-            },
-        )
+        return {
+            "exchange": settings.exchange,
+            "candle_type": settings.candle_type,
+            "versions": worker.library_versions(),
+            "seed": options.seed,
+            "fixes": dict(options.fixes),
+            "host": os.uname().nodename,
+            "days_back": options.days_back,
+            "labelled_days": round(prepared.layouts[pair].labelled_days, 3),
+            "study_pairs": facts.n_pairs,
+        }
 
     def _judge(
         self,
         executor: Executor,
-        market: Shared,
-        work: Mapping[str, PairWork],
-        tasks: Mapping[str, worker.JudgeTask],
+        prepared: Prepared,
+        found: Mapping[str, Found],
         journal: Journal,
     ) -> None:
         """Say what the search gives each pair is worth; each result is in the journal at once."""
-        candles: dict[str, Shared] = {}
 
         def submit(pair: str) -> None:
-            packed = work[pair].candles
-            if packed is not None:
-                candles[pair] = executor.share(packed)
-            arguments = (market, candles.get(pair), tasks[pair], *work[pair].models)
-            executor.submit(pair, worker.judge_pair, *arguments)
+            call = prepared.judge(pair, found[pair])
+            executor.submit(pair, call.function, *call.arguments)
 
         def show() -> None:
             n_ended = len(self._summary.results) + len(self._summary.failures)
             self._progress.stage(JUDGING, n_ended, self._n_pairs)
 
-        for pair, outcome in run_in_turn(executor, submit, tasks, show):
-            if pair in candles:
-                executor.release(candles.pop(pair))
+        for pair, outcome in run_in_turn(executor, submit, found, show):
+            prepared.free(pair)
             if isinstance(outcome, Exception):
                 self._fail(pair, outcome)
             else:

@@ -1,7 +1,7 @@
 """What a study searches over: settings, parameter sets, and Optuna's coordinates of them.
 
 The schema says which values are valid; what is searched is narrower and a property of the model
-(`RECIPE_RANGES`).
+(`Searched`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import optuna
 
@@ -41,29 +41,105 @@ class SearchedRange:
     is_integer: bool = False
 
 
-RECIPE_RANGES: Final[Mapping[str, SearchedRange]] = {
-    _RATE: SearchedRange(0.005, 0.03, is_log=True),
-    _BOOST: SearchedRange(1.0, 5.0, is_log=True),
-    _DEPTH: SearchedRange(3, 6, is_integer=True),
-    # A share of the leaves that the depth allows: depth 4 has no more than 16.
-    _LEAVES: SearchedRange(0.0, 1.0),
-    "min_child_samples": SearchedRange(20, 50, is_integer=True),
-    "reg_alpha": SearchedRange(0.0, 1.0),
-    "reg_lambda": SearchedRange(0.0, 1.0),
-    "feature_fraction": SearchedRange(0.6, 0.9),
-    "bagging_fraction": SearchedRange(0.6, 0.9),
-}
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Where a model's sets are searched.
+
+    Attributes
+    ----------
+    ranges
+        Coordinate -> its range. That of the leaves is a share of those that the depth allows (depth 4
+        has no more than 16), up to `most_leaves`.
+    """
+
+    ranges: Mapping[str, SearchedRange]
+    most_leaves: int
+
+
+RECIPE: Final = Searched(
+    {
+        _RATE: SearchedRange(0.005, 0.03, is_log=True),
+        _BOOST: SearchedRange(1.0, 5.0, is_log=True),
+        _DEPTH: SearchedRange(3, 6, is_integer=True),
+        _LEAVES: SearchedRange(0.0, 1.0),
+        "min_child_samples": SearchedRange(20, 50, is_integer=True),
+        "reg_alpha": SearchedRange(0.0, 1.0),
+        "reg_lambda": SearchedRange(0.0, 1.0),
+        "feature_fraction": SearchedRange(0.6, 0.9),
+        "bagging_fraction": SearchedRange(0.6, 0.9),
+    },
+    most_leaves=31,
+)
 """Of the built-in recipe (2026-11, ten pairs, both sides). Rates of 0.05 and more lose 0.3 to 1.0
 points of skill, and more than 5 of rate x trees overfits at any horizon; 2.5 wins 0.1 points over 1
 at 5m and 6 candles. Of the others nothing far from the defaults was better in 140 cells, so trees of
 more than 31 leaves, which cost twice as much, are left out."""
 
-_MOST_LEAVES: Final = 31
+
+def _of_schema(name: str) -> SearchedRange:
+    one = PARAMETER_BY_NAME[name]
+    return SearchedRange(one.low, one.high, is_log=one.is_log, is_integer=one.is_integer)
+
+
+WHOLE_SCHEMA: Final = Searched(
+    {
+        _RATE: _of_schema(_RATE),
+        # From the fewest trees at the lowest rate to the most at the highest.
+        _BOOST: SearchedRange(
+            PARAMETER_BY_NAME[_RATE].low * PARAMETER_BY_NAME[_TREES].low,
+            PARAMETER_BY_NAME[_RATE].high * PARAMETER_BY_NAME[_TREES].high,
+            is_log=True,
+        ),
+        _DEPTH: _of_schema(_DEPTH),
+        _LEAVES: SearchedRange(0.0, 1.0),
+        **{
+            name: _of_schema(name)
+            for name in (
+                "min_child_samples",
+                "reg_alpha",
+                "reg_lambda",
+                "feature_fraction",
+                "bagging_fraction",
+            )
+        },
+    },
+    most_leaves=int(PARAMETER_BY_NAME[_LEAVES].high),
+)
+"""Of models whose features and targets are a user's own: sets differ there by twenty points of skill
+and more, and nobody knows beforehand where the good ones are."""
+
+
+class SearchSettings(Protocol):
+    """What a study asks of what is tuned, whichever model it is."""
+
+    @property
+    def feeder_id(self) -> str:
+        """Return whose study it is: part of every seed."""
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of the search."""
+
+    @property
+    def fixes(self) -> Mapping[str, float]:
+        """Return parameter -> value that is not searched."""
+
+    @property
+    def start(self) -> ParameterSet:
+        """Return trial 0, and the winner of near-ties; its values may lie outside of `searched`."""
+
+    @property
+    def table_alpha(self) -> float:
+        """Return the one quantile level of all sets."""
+
+    @property
+    def searched(self) -> Searched:
+        """Return where it is searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudySettings:
-    """What decides a feeder's study, beside candles and store content.
+    """What decides the study of a feeder's built-in model, beside candles and store content.
 
     Attributes
     ----------
@@ -88,6 +164,11 @@ class StudySettings:
         """Return the one quantile level of all comparisons."""
         return self.start[ALPHA]
 
+    @property
+    def searched(self) -> Searched:
+        """Return where the built-in recipe is searched."""
+        return RECIPE
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -105,16 +186,17 @@ class SearchSpace:
     def __init__(
         self,
         fixes: Mapping[str, float],
-        ranges: Mapping[str, SearchedRange] = RECIPE_RANGES,
+        searched: Searched = RECIPE,
     ) -> None:
         self._fixes = {
             name: PARAMETER_BY_NAME[name].restore(value) for name, value in fixes.items()
         }
         fixed = {_BOOST if name == _TREES else name for name in fixes}
         self.distributions: dict[str, optuna.distributions.BaseDistribution] = {
-            name: _distribution(one) for name, one in ranges.items() if name not in fixed
+            name: _distribution(one) for name, one in searched.ranges.items() if name not in fixed
         }
-        self._ranges = {name: ranges[name] for name in self.distributions}
+        self._ranges = {name: searched.ranges[name] for name in self.distributions}
+        self._most_leaves = searched.most_leaves
 
     def decode(self, coordinates: Mapping[str, float]) -> ParameterSet:
         """Return the parameter set of Optuna's coordinates."""
@@ -125,18 +207,22 @@ class SearchSpace:
             wanted = round(coordinates[_BOOST] / values[_RATE])
             values[_TREES] = min(max(wanted, int(trees.low)), int(trees.high))
         if _LEAVES in coordinates:
-            low, high = _leaf_range(values[_DEPTH])
+            low, high = self._leaf_range(values[_DEPTH])
             values[_LEAVES] = low + round(coordinates[_LEAVES] * (high - low))
         return {p.name: p.restore(values[p.name]) for p in PARAMETERS}
 
     def encode(self, parameters: Mapping[str, float]) -> dict[str, float]:
         """Return the coordinates of a parameter set, the nearest ones where it lies outside."""
         wanted = {**parameters, _BOOST: parameters[_RATE] * parameters[_TREES]}
-        low, high = _leaf_range(self._fixes.get(_DEPTH, parameters[_DEPTH]))
+        low, high = self._leaf_range(self._fixes.get(_DEPTH, parameters[_DEPTH]))
         wanted[_LEAVES] = (parameters[_LEAVES] - low) / (high - low) if high > low else 0.0
         return {
             name: min(max(wanted[name], one.low), one.high) for name, one in self._ranges.items()
         }
+
+    def _leaf_range(self, max_depth: float) -> tuple[int, int]:
+        low = int(PARAMETER_BY_NAME[_LEAVES].low)
+        return low, max(low, min(self._most_leaves, 2 ** int(max_depth)))
 
 
 def _distribution(one: SearchedRange) -> optuna.distributions.BaseDistribution:
@@ -145,13 +231,8 @@ def _distribution(one: SearchedRange) -> optuna.distributions.BaseDistribution:
     return optuna.distributions.FloatDistribution(one.low, one.high, log=one.is_log)
 
 
-def _leaf_range(max_depth: float) -> tuple[int, int]:
-    low = int(PARAMETER_BY_NAME[_LEAVES].low)
-    return low, max(low, min(_MOST_LEAVES, 2 ** int(max_depth)))
-
-
 def start_sets(
-    settings: StudySettings, stored: Sequence[Mapping[str, float]]
+    settings: SearchSettings, stored: Sequence[Mapping[str, float]]
 ) -> list[ParameterSet]:
     """Return what the first trials try: the start set, then the sets that the store holds.
 

@@ -34,8 +34,8 @@ from feeder_mixin.tune.search.finalists import (
 from feeder_mixin.tune.search.kept import SEARCHED_DRAW, Cell, KeptTrial, Measure, Measured
 from feeder_mixin.tune.search.space import (
     ParameterSet,
+    SearchSettings,
     SearchSpace,
-    StudySettings,
     Trial,
     derive_seed,
     key_of,
@@ -78,7 +78,7 @@ class Study:
 
     def __init__(
         self,
-        settings: StudySettings,
+        settings: SearchSettings,
         folds: Mapping[str, int],
         starts: Sequence[ParameterSet],
         measure: Measure,
@@ -86,7 +86,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._settings, self._starts, self._measure = settings, starts, measure
         self._rungs = split_rungs(shuffled_cells(settings, folds))
-        self._space = SearchSpace(settings.fixes)
+        self._space = SearchSpace(settings.fixes, settings.searched)
         self._study = optuna.create_study(direction="minimize")
         self._measured: dict[Cell, Measured] = {}
         self.kept: dict[int, KeptTrial] = {}
@@ -246,7 +246,7 @@ class _Racer:
         self.reported: dict[int, float] = {}
 
 
-def shuffled_cells(settings: StudySettings, folds: Mapping[str, int]) -> list[tuple[str, int]]:
+def shuffled_cells(settings: SearchSettings, folds: Mapping[str, int]) -> list[tuple[str, int]]:
     """Return pair and fold of every cell in the order of the race, of `MOST_PAIRS` pairs at most.
 
     One fold of each pair, then another of each: the first cells are of many pairs and times. The
