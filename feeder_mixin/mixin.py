@@ -65,7 +65,8 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     - ``safety_q``: predicted quantile of the adverse excursion within the horizon, calibrated: a ratio,
       negative = adverse. NaN where no model was in force: in a live bot on all candles before its very
       first model.
-    - ``safe``: 1 where ``safety_q`` is not below minus ``feeder.max_adverse_ratio``, else 0.
+    - ``safe``: 1 where ``safety_q`` is not below minus ``feeder.max_adverse_ratio``, else 0; always 0 in
+      a blackout (``feeder.blackouts``).
     - ``params_generation``: generation whose record trained the serving model; 0 without, or from before
       this process.
     - ``safety_alpha``: quantile level of the serving model.
@@ -83,6 +84,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         from feeder_mixin.live.reload.loader import check_store
+        from feeder_mixin.market.blackouts import load_blackouts
 
         self._live: LiveFeeder | None = None
         self._walk_forward: WalkForward | None = None
@@ -93,6 +95,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         try:
             self.feeder = settings_of(config)
             check_store(self.feeder, os.environ)
+            load_blackouts(self.feeder)
             if RunMode(config.get("runmode", RunMode.OTHER)) in TRADE_MODES:
                 self._check_alone()
         except (SettingsError, BusyError) as error:

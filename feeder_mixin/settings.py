@@ -97,6 +97,9 @@ class BotSettings:
         How often a running bot asks the store for newer records; None: it waits for SIGUSR1.
     blacklisted
         Pairs of `pairs` that ``exchange.pair_blacklist`` covers: freqtrade's bot leaves them out.
+    blackouts
+        File of the times around which nothing is safe (`market.blackouts`); None: there are none, as
+        with FreqAI, which has no safety.
     config_paths
         The config files, in the order freqtrade takes them by ``--config``: later ones win.
     root
@@ -117,6 +120,7 @@ class BotSettings:
     last_good_max_days: float | None = None
     check_store_minutes: float | None = None
     blacklisted: tuple[str, ...] = ()
+    blackouts: str | None = None
 
     @property
     def kind(self) -> str:
@@ -168,6 +172,11 @@ class BotSettings:
     def status_path(self) -> Path:
         """Return the file in which the running bot says what it runs."""
         return self.state_dir / "status.json"
+
+    @property
+    def blackouts_path(self) -> Path | None:
+        """Return the file of blackouts; None without."""
+        return None if self.blackouts is None else self.root / self.blackouts
 
     @property
     def default_datadir(self) -> Path:
@@ -317,6 +326,11 @@ FEEDER_KEYS: Final[Mapping[str, FeederKey]] = {
         f"{MODEL_MAX_AGE_HOURS:g}, or twice retrain_hours",
         "age of a model from which no candle is safe (15 days old, a model loses 0.1 points of "
         "skill, 30 days 0.6); more than retrain_hours",
+    ),
+    "blackouts": FeederKey(
+        _text,
+        "off",
+        "CSV file of UTC times (time,minutes_before,minutes_after,name) around which no candle is safe",
     ),
     "last_good_max_days": FeederKey(
         _above_zero(3650.0), "no limit", "age limit of the last good copy"

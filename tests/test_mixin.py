@@ -102,6 +102,14 @@ def test_strategy_that_shorts_on_a_long_feeder_is_refused_by_name(make_config, s
         strategy(make_config()).bot_start()
 
 
+def test_start_with_a_bad_file_of_blackouts_is_refused_by_name(make_config, tmp_path):
+    """Before anything trades, and without a traceback: freqtrade prints the message alone."""
+    config = make_config()
+    config["feeder"] |= {"blackouts": "times.csv"}
+    with pytest.raises(OperationalException, match=rf"{tmp_path}/times\.csv can't be read"):
+        Always(config)
+
+
 @pytest.mark.parametrize("strategy", [Always, Shorting, ShortingLater], ids=lambda s: s.__name__)
 def test_strategy_on_a_short_feeder_shorts_whatever_it_says(make_config, strategy):
     """The feeder's own side needs no word of the strategy."""

@@ -30,7 +30,13 @@ from feeder_mixin.errors import SettingsError, StateError
 from feeder_mixin.live.reload.client import RELOAD_TIMEOUT_S, ReloadOutcome, reload_bot
 from feeder_mixin.live.state.lock import is_bot_running, running_bot_pid
 from feeder_mixin.live.state.stand_in import newest_status_path
-from feeder_mixin.live.state.status import ModelStatus, PairStatus, Status, read_status
+from feeder_mixin.live.state.status import (
+    BlackoutStatus,
+    ModelStatus,
+    PairStatus,
+    Status,
+    read_status,
+)
 from feeder_mixin.reports.records import FEW_PAIRS
 from feeder_mixin.schema import NANOSECONDS, parse_time_ns
 from feeder_mixin.settings import BotSettings
@@ -172,6 +178,8 @@ def _print_report(console: Console, settings: BotSettings, report: BotReport) ->
         sep="\n",
         markup=False,
     )
+    if (blackouts := status.get("blackouts")) is not None:
+        console.print(f"  blackouts: {_blackouts_text(blackouts)}", markup=False)
     pairs = status["pairs"]
     if len(pairs) > FEW_PAIRS:
         console.print(f"  {_counts_text(pairs)}", markup=False)
@@ -190,6 +198,15 @@ def _print_report(console: Console, settings: BotSettings, report: BotReport) ->
     _print_reasons(console, "rejected", {p: f["rejected"] for p, f in pairs.items()})
     _print_reasons(console, "passed over", {p: f["passed_over"] for p, f in pairs.items()})
     _print_reasons(console, "training failed", {p: f["model"]["error"] for p, f in pairs.items()})
+
+
+def _blackouts_text(blackouts: BlackoutStatus) -> str:
+    upcoming = blackouts["next"]
+    said = "none to come"
+    if upcoming is not None:
+        name = f" ({upcoming['name']})" if upcoming["name"] else ""
+        said = f"next {_short(upcoming['start'])} to {_short(upcoming['end'])}{name}"
+    return f"{blackouts['windows']} in {blackouts['file']}, {said}"
 
 
 def _is_notable(facts: PairStatus) -> bool:

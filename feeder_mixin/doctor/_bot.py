@@ -16,6 +16,7 @@ from feeder_mixin.live.reload.client import catches_sigusr1
 from feeder_mixin.live.state.lock import bot_started_s, running_bot_pid
 from feeder_mixin.live.state.stand_in import newest_status_path
 from feeder_mixin.live.state.status import ModelStatus, PairStatus, read_status
+from feeder_mixin.market.blackouts import Blackouts, load_blackouts
 from feeder_mixin.model.rows import SHORT_SHARE
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, parse_time_ns
 from feeder_mixin.settings import FeederSettings
@@ -112,6 +113,38 @@ def check_reload(facts: Facts) -> Verdict:
     if _is_pending(facts):
         return Verdict("warn", f"{counts}: one is under way", "wait, then run doctor again")
     return Verdict("pass", counts)
+
+
+def check_blackouts(facts: Facts) -> Verdict:
+    """Read the file of ``feeder.blackouts``, and compare it with what the bot has read."""
+    settings = facts.feeder
+    if settings.blackouts is None:
+        return Verdict("pass", "feeder.blackouts is not set")
+    blackouts = load_blackouts(settings)
+    n_windows = len(blackouts.windows)
+    said = f"{n_windows} window{'' if n_windows == 1 else 's'} in {settings.blackouts_path}"
+    upcoming = blackouts.next_at(facts.now_ns / NANOSECONDS)
+    if upcoming is None:
+        return Verdict(
+            "warn",
+            f"{said}, none of them to come",
+            "add the next times to the file, or take feeder.blackouts out of the config",
+        )
+    said += f", next {upcoming}"
+    if _has_other_blackouts(facts, blackouts):
+        return Verdict(
+            "warn", f"{said}; the bot runs on others", f"have it read: {facts.command('reload')}"
+        )
+    return Verdict("pass", said)
+
+
+def _has_other_blackouts(facts: Facts, blackouts: Blackouts) -> bool:
+    """Return whether a running bot has read other windows, as far as its status tells."""
+    try:
+        known = facts.status.get("blackouts")
+    except Skipped:
+        return False
+    return known is None or known["windows"] != len(blackouts.windows)
 
 
 def check_parameters(facts: Facts) -> Verdict:

@@ -61,6 +61,11 @@ CHECKS: Final = (
     Check("status_file", bot.check_status_file, "delete the file; the next reload writes it anew"),
     Check("handler", bot.check_handler, "restart the bot"),
     Check("reload", bot.check_reload, "reload the bot"),
+    Check(
+        "blackouts",
+        bot.check_blackouts,
+        "correct the file; until then a running bot keeps the blackouts that it has read",
+    ),
     Check("parameters", bot.check_parameters, "reload the bot"),
     Check("models", bot.check_models, "see the bot's log"),
     Check("served", bot.check_served, "see the bot's log"),

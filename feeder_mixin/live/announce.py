@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from feeder_mixin.live.reload.loader import Loaded, LoadedPair
+from feeder_mixin.market.blackouts import Blackouts
 from feeder_mixin.schema import open_text
 from feeder_mixin.settings import BotSettings, FeederSettings
 
@@ -69,6 +70,31 @@ def log_loaded(settings: BotSettings, loaded: Loaded, generation: int) -> None:
         sum(pair.source == "last_good" for pair in loaded.pairs.values()),
         sum(pair.passed_over is not None for pair in loaded.pairs.values()),
     )
+
+
+def log_blackouts(settings: BotSettings, blackouts: Blackouts, now_s: float | None = None) -> None:
+    """Say how many blackouts were read, and which is next; warn when none is to come.
+
+    Parameters
+    ----------
+    now_s
+        Seconds since the epoch; None in a backtest, of which most blackouts are past.
+    """
+    if settings.blackouts is None:
+        return
+    facts = settings.feeder_id, settings.blackouts_path, len(blackouts.windows)
+    if now_s is None:
+        logger.info("Blackouts read feeder=%s file=%s windows=%d", *facts)
+        return
+    upcoming = blackouts.next_at(now_s)
+    if upcoming is None:
+        logger.warning(
+            "No blackout is to come: add the next times to the file, or take feeder.blackouts out "
+            "feeder=%s file=%s windows=%d",
+            *facts,
+        )
+    else:
+        logger.info("Blackouts read feeder=%s file=%s windows=%d next=%s", *facts, upcoming)
 
 
 def _log_rejected(loaded: Loaded) -> None:

@@ -133,14 +133,15 @@ class LiveFeeder:
 
     def predict(self, pair: str, frame: pd.DataFrame) -> SafetyColumns:
         """Return the columns of the host's frame; a pair that is not this feeder's is never safe."""
-        snapshot = self._cache.snapshot.pairs.get(pair)  # the one look at what is in force
+        in_force = self._cache.snapshot  # the one look at it
+        snapshot = in_force.pairs.get(pair)
         if snapshot is None:
             self._once.warn(
                 f"pair {pair}",
                 f"{pair} is not in the config's pair_whitelist: no model, never safe",
             )
             return empty_columns(pd.DatetimeIndex(frame["date"]).as_unit("s").asi8)
-        return self._predictor.predict(pair, frame, snapshot)
+        return self._predictor.predict(pair, frame, snapshot, in_force.blackouts)
 
     def reload(self) -> None:
         """Load anew and train what that changed; on the reload thread."""

@@ -20,7 +20,7 @@ from feeder_mixin.settings import LabelSpec
 Array = NDArray[np.float64]
 
 
-def check_same_length(**arrays: Array) -> None:
+def check_same_length(**arrays: Array | NDArray[np.bool_]) -> None:
     """Raise `ModelError` unless all arrays are one-dimensional, of equal length and not empty."""
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) != 1 or any(len(shape) != 1 for shape in shapes.values()):
@@ -180,10 +180,15 @@ class SafetyRates:
     realised_safe_share: float
 
 
-def safety_rates(excursion: Array, q: Array, max_adverse_ratio: float) -> SafetyRates:
-    """Return how predicted safety (``q >= -max_adverse_ratio``) compares with realised safety."""
-    check_same_length(excursion=excursion, q=q)
-    predicted, realised = q >= -max_adverse_ratio, excursion >= -max_adverse_ratio
+def safety_rates(predicted: NDArray[np.bool_], realised: NDArray[np.bool_]) -> SafetyRates:
+    """Return how predicted safety (`decision.called_safe`) compares with realised safety.
+
+    Parameters
+    ----------
+    predicted, realised : shape (n_rows,)
+        Whether a candle was called safe, and whether its excursion stayed within the tolerance.
+    """
+    check_same_length(predicted=predicted, realised=realised)
     return SafetyRates(
         accuracy=float(np.mean(predicted == realised)),
         false_positive_rate=float(np.mean(predicted[~realised])) if (~realised).any() else None,

@@ -60,6 +60,12 @@ class Patient:
         """Return freqtrade's folder of candles."""
         return self.root / "user_data" / "data" / "binance"
 
+    @property
+    def feeder_block(self) -> dict[str, Any]:
+        """Return the config's ``feeder`` block as it is now."""
+        block: dict[str, Any] = json.loads(self.config_path.read_text())["feeder"]
+        return block
+
     def configure(self, **changes: object) -> None:
         """Set keys of the config."""
         config = json.loads(self.config_path.read_text()) | changes

@@ -15,6 +15,18 @@ def datadir(project):
     return folder
 
 
+def test_optimize_with_a_bad_file_of_blackouts_exits_2_and_names_the_line(
+    project, datadir, feeder, monkeypatch
+):
+    """What the bot would refuse, the tuner does not count with either."""
+    (project / "times.csv").write_text("time,minutes_before,minutes_after\n2026-12-10 13:30,1,1\n")
+    monkeypatch.setenv("FREQTRADE__FEEDER__BLACKOUTS", "times.csv")
+    code, out, err = feeder("optimize", "--feeder", "feeder120b", "--datadir", datadir)
+    assert code == 2
+    assert not out
+    assert "times.csv line 2: time='2026-12-10 13:30'" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -164,6 +164,16 @@ def damaged_outbox(patient: Patient) -> None:
     patient.settings.outbox_path.write_bytes(b"no database, but long enough to be read as one" * 9)
 
 
+def blackouts(line: str) -> Callable[[Patient], None]:
+    """Return what gives the feeder a file of one blackout."""
+
+    def write(patient: Patient) -> None:
+        (patient.root / "times.csv").write_text(f"time,minutes_before,minutes_after,name\n{line}\n")
+        patient.configure(feeder={**patient.feeder_block, "blackouts": "times.csv"})
+
+    return write
+
+
 def old_copy(patient: Patient) -> None:
     """Limit the age of the last good copy to less than it has."""
     patient.configure(
@@ -324,6 +334,24 @@ BROKEN = {
         "is truncated",
     ),
     "old last good copy": (old_copy, "last_good", "warn", "so a bot would refuse it"),
+    "no such file of blackouts": (
+        lambda p: p.configure(feeder={**p.feeder_block, "blackouts": "none.csv"}),
+        "blackouts",
+        "fail",
+        "none.csv can't be read",
+    ),
+    "blackouts all past": (
+        blackouts("2024-12-18T19:00Z,150,60,FOMC"),
+        "blackouts",
+        "warn",
+        "1 window in",
+    ),
+    "blackouts that the bot has not read": (
+        blackouts("2124-12-18T19:00Z,150,60,FOMC"),
+        "blackouts",
+        "warn",
+        "next 2124-12-18T16:30Z to 2124-12-18T20:00Z (FOMC); the bot runs on others",
+    ),
     "damaged status file": (
         lambda p: p.settings.status_path.write_text('{"pid": 1'),
         "status_file",

@@ -148,6 +148,24 @@ def test_status_of_a_killed_bot_is_shown_as_its_last_words(userdir, feeder):
     assert PAIRS[0] in out
 
 
+def test_status_says_how_many_blackouts_the_bot_has_and_which_is_next(userdir, feeder):
+    """So that a list that ends soon, or a time that is wrong, is seen."""
+    settings = leave_state(userdir, os.getpid())
+    upcoming = {
+        "start": "2026-12-09T16:30:00.000000000Z",
+        "end": "2026-12-09T20:00:00.000000000Z",
+        "name": "FOMC",
+    }
+    blackouts = {"file": "/x/times.csv", "windows": 12, "next": upcoming}
+    for known, words in (
+        (blackouts, "next 2026-12-09T16:30:00Z to 2026-12-09T20:00:00Z (FOMC)"),
+        (blackouts | {"next": None}, "none to come"),
+    ):
+        write_status(settings.status_path, make_status(pid=os.getpid()) | {"blackouts": known})
+        _, out, _ = feeder("status", "--feeder", "feeder120b")
+        assert f"blackouts: 12 in /x/times.csv, {words}" in " ".join(out.split())
+
+
 def test_status_damaged_file_is_named_and_exits_1(userdir, feeder):
     """The bot runs on; the file says nothing."""
     with fake_bot(userdir):

@@ -30,7 +30,7 @@ def test_losses_of_any_forecasts_equal_the_oracle(arrays, alpha):
 def test_safety_rates_of_any_forecasts_equal_the_oracle(arrays, tolerance):
     """Safety rates are those of counting; the border belongs to safe; empty ones are None."""
     y, q, _ = arrays
-    rates = metrics.safety_rates(y, q, tolerance)
+    rates = metrics.safety_rates(q >= -tolerance, y >= -tolerance)
     for name, expected in oracle.safety(y, q, tolerance).items():
         found = getattr(rates, name)
         assert (found is None) if expected is None else (found == pytest.approx(expected))
@@ -99,7 +99,7 @@ def test_pinball_loss_at_the_sample_quantile_is_lowest(arrays, alpha):
 )
 def test_safety_rate_with_empty_denominator_is_absent(excursion, absent):
     """A rate of nothing is None, never 0; the other one is there."""
-    rates = metrics.safety_rates(np.array(excursion), np.array([-0.005, -0.1]), 0.01)
+    rates = metrics.safety_rates(np.array([True, False]), np.array(excursion) >= -0.01)
     names = {"false_positive_rate", "false_negative_rate"}
     assert getattr(rates, absent) is None
     assert getattr(rates, (names - {absent}).pop()) == 0.5
@@ -132,7 +132,7 @@ def test_metrics_of_arrays_that_do_not_fit_are_refused(y, q):
     with pytest.raises(ModelError, match="got"):
         metrics.pinball_loss(y, q, 0.1)
     with pytest.raises(ModelError, match="got"):
-        metrics.safety_rates(y, q, 0.01)
+        metrics.safety_rates(y >= 0, q >= 0)
 
 
 misses = st.lists(st.booleans(), min_size=0, max_size=300).map(lambda x: np.array(x, bool))

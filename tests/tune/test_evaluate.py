@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from feeder_mixin.market.blackouts import Blackouts, Window
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels
 from feeder_mixin.model import metrics as definitions
@@ -177,6 +178,24 @@ def test_decision_value_takes_as_many_candles_by_either_ranking(prepared):
         unsafe_rule=sum(row[0] < -tolerance for row in ranked),
         tolerance=tolerance,
     )
+
+
+def test_safety_metrics_call_nothing_safe_in_a_blackout(prepared):
+    """As the bot will serve it; forecasts and all that is judged by them stay."""
+    _, table, layout, shared = prepared
+    plain = Evaluator(PAIR, SETTINGS, table, shared)
+    opens_s = plain.walk(layout, CHANGED).test.opens_s
+    window = Window(opens_s[100] + 300, opens_s[299] + 300)
+    settings = replace(SETTINGS, max_adverse_ratio=0.9, blackouts=Blackouts((window,)))
+    evaluator = Evaluator(PAIR, settings, table, shared)
+    walk = evaluator.walk(layout, CHANGED)
+    metrics = record_metrics(evaluator, walk)
+    expected = record_metrics(plain, plain.walk(layout, CHANGED))
+    assert metrics["predicted_safe_share"] == 1 - 200 / len(opens_s)
+    assert metrics["false_negative_rate"] == 200 / len(opens_s)
+    assert metrics["skill"] == expected["skill"]
+    assert metrics["test_mae"] == expected["test_mae"]
+    assert decision_value(walk, 0.9).n_safe == len(walk.everything.q) - 200
 
 
 def test_chart_shows_the_last_two_days_beside_their_candles(prepared):

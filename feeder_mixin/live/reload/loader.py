@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from feeder_mixin.errors import StateError, StoreError
 from feeder_mixin.live.state.last_good import read_last_good
 from feeder_mixin.live.state.status import FALLBACKS, Source
+from feeder_mixin.market.blackouts import NO_BLACKOUTS, Blackouts, load_blackouts
 from feeder_mixin.schema import (
     NANOSECONDS,
     ParameterRecord,
@@ -98,6 +99,8 @@ class Loaded:
         Pair -> time of the newest record that the store has of it, usable or not.
     error
         Why the store gave no answer, or None. Only at start: later a load without answer fails.
+    blackouts
+        When nothing is safe, as the file says that ``feeder.blackouts`` names.
     """
 
     pairs: Mapping[str, LoadedPair]
@@ -106,6 +109,7 @@ class Loaded:
     error: str | None = None
     times: Mapping[str, int] = field(default_factory=dict)
     took_ms: float = 0.0
+    blackouts: Blackouts = NO_BLACKOUTS
 
     @property
     def n_defaulted(self) -> int:
@@ -156,7 +160,7 @@ def load_parameters(
     running: Mapping[str, LoadedPair] | None,
     at_ns: int | None = None,
 ) -> Loaded:
-    """Ask the store once and return what every pair shall run on.
+    """Ask the store once and return what every pair shall run on; read the blackouts, too.
 
     Parameters
     ----------
@@ -172,9 +176,10 @@ def load_parameters(
     StoreError
         When the store gives no answer and something runs already: nothing changes then.
     SettingsError
-        When the store's URL or token is wrong.
+        When the store's URL or token is wrong, or the file of blackouts.
     """
     started, settings = time.perf_counter(), reader.settings
+    blackouts = load_blackouts(settings)
     url, origin = choose_store_url(None, environ, settings)
     description = f"{masked_store_url(url)} ({origin})"
     error, of_other_type = None, dict[str, str]()
@@ -207,7 +212,7 @@ def load_parameters(
         for pair in settings.pairs
     }
     took_ms = (time.perf_counter() - started) * 1000
-    return Loaded(pairs, description, usable, error, latest.times, took_ms)
+    return Loaded(pairs, description, usable, error, latest.times, took_ms, blackouts)
 
 
 def load_times(settings: BotSettings, environ: Mapping[str, str]) -> dict[str, int]:

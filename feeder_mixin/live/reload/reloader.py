@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 
 from feeder_mixin.errors import FeederError
-from feeder_mixin.live.announce import log_loaded
+from feeder_mixin.live.announce import log_blackouts, log_loaded
 from feeder_mixin.live.memory import FeederMemory
 from feeder_mixin.live.messages import Messages
 from feeder_mixin.live.once import OnceLog
@@ -146,9 +146,14 @@ class Reloader:
         self._memory.generation += 1
         generation = self._memory.generation
         self._cache.swap_parameters(
-            loaded.pairs, generation, time.time_ns(), forming_candle_s(self._timeframe_s)
+            loaded.pairs,
+            generation,
+            time.time_ns(),
+            forming_candle_s(self._timeframe_s),
+            loaded.blackouts,
         )
         took_s = time.perf_counter() - began
         log_loaded(self._settings, loaded, generation)
+        log_blackouts(self._settings, loaded.blackouts, time.time())
         self._keeper.keep_last_good(loaded.records)
         return took_s

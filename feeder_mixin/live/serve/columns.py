@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feeder_mixin.live.serve.snapshot import PairSnapshot
+from feeder_mixin.model.decision import called_safe
 from feeder_mixin.model.rows import open_seconds
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -72,17 +73,20 @@ class FrameForecasts:
     is_trusted: NDArray[np.bool_]
     is_new: NDArray[np.bool_]
 
-    def columns(self, q: NDArray[np.float64], max_adverse_ratio: float) -> SafetyColumns:
+    def columns(
+        self, q: NDArray[np.float64], max_adverse_ratio: float, is_allowed: NDArray[np.bool_]
+    ) -> SafetyColumns:
         """Return what the host's frame gets.
 
         Parameters
         ----------
         q : shape (n_rows,)
             The calibrated quantiles. Those of candles served before are what they were.
+        max_adverse_ratio, is_allowed
+            See `model.decision.called_safe`; of new candles alone.
         """
-        safe = np.where(
-            self.is_new, self.is_trusted & is_tolerable(q, max_adverse_ratio), self.was_safe
-        )
+        is_allowed = is_allowed & self.is_trusted
+        safe = np.where(self.is_new, called_safe(q, max_adverse_ratio, is_allowed), self.was_safe)
         return SafetyColumns(self.opens_s, q, safe, self.generation, self.alpha)
 
 
@@ -168,11 +172,6 @@ def raw_forecasts(table: pd.DataFrame, pair: PairSnapshot, max_age_s: float) -> 
         generation=np.array([s.generation for s in servings], np.int64)[numbers],
         is_trusted=beats_rule & (opens_s < old_from_s),
     )
-
-
-def is_tolerable(q: NDArray[np.float64], max_adverse_ratio: float) -> NDArray[np.bool_]:
-    """Return where price is predicted to stay within the tolerance; nowhere without prediction."""
-    return q >= -max_adverse_ratio
 
 
 def _places(

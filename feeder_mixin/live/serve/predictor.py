@@ -27,6 +27,7 @@ from feeder_mixin.live.serve.columns import (
     raw_forecasts,
 )
 from feeder_mixin.live.serve.snapshot import PairSnapshot
+from feeder_mixin.market.blackouts import NO_BLACKOUTS, Blackouts
 from feeder_mixin.market.context import ContextTail, context_candles
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.schema import open_text
@@ -69,9 +70,15 @@ class Predictor:
         self._context_changed = True
         self._behind: set[str] = set()
 
-    def predict(self, pair: str, frame: pd.DataFrame, snapshot: PairSnapshot) -> SafetyColumns:
+    def predict(
+        self,
+        pair: str,
+        frame: pd.DataFrame,
+        snapshot: PairSnapshot,
+        blackouts: Blackouts = NO_BLACKOUTS,
+    ) -> SafetyColumns:
         """Return the columns of the host's frame; only candles not seen before are predicted."""
-        columns = self._predict(pair, frame, snapshot)
+        columns = self._predict(pair, frame, snapshot, blackouts)
         self._columns[pair] = columns  # whole: other threads read `served`
         return columns
 
@@ -88,7 +95,9 @@ class Predictor:
         """Go on from what another predictor served: its candles keep their values."""
         self._columns = dict(columns)
 
-    def _predict(self, pair: str, frame: pd.DataFrame, snapshot: PairSnapshot) -> SafetyColumns:
+    def _predict(
+        self, pair: str, frame: pd.DataFrame, snapshot: PairSnapshot, blackouts: Blackouts
+    ) -> SafetyColumns:
         opens_s = pd.DatetimeIndex(frame["date"]).as_unit("s").asi8
         known = self._columns.get(pair)
         served = empty_columns(opens_s) if known is None else known.reindexed(opens_s)
@@ -101,7 +110,8 @@ class Predictor:
         forecasts = served.joined(raw)
         # Also where nothing is new: the labels of candles that were served go on ending.
         q = self.calibration.serve(pair, forecasts, tail)
-        return forecasts.columns(q, self._settings.max_adverse_ratio)
+        is_allowed = ~blackouts.cover(opens_s, self._folder.timeframe_s)
+        return forecasts.columns(q, self._settings.max_adverse_ratio, is_allowed)
 
     def _is_new(self, pair: str, served: SafetyColumns) -> NDArray[np.bool_]:
         """Return which candles of a frame are to be predicted: later ones, and once those missed."""

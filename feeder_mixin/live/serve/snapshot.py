@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.live.reload.loader import LoadedPair
 from feeder_mixin.live.train.models import TrainedModel
+from feeder_mixin.market.blackouts import NO_BLACKOUTS, Blackouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,12 @@ class PairSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ParameterSnapshot:
-    """All pairs at one moment; never changed."""
+    """All pairs at one moment, and when nothing is safe; never changed."""
 
     generation: int
     loaded_at_ns: int
     pairs: Mapping[str, PairSnapshot]
+    blackouts: Blackouts = NO_BLACKOUTS
 
 
 class ParameterCache:
@@ -86,7 +88,12 @@ class ParameterCache:
         return self._snapshot
 
     def swap_parameters(
-        self, loaded: Mapping[str, LoadedPair], generation: int, now_ns: int, next_candle_s: int
+        self,
+        loaded: Mapping[str, LoadedPair],
+        generation: int,
+        now_ns: int,
+        next_candle_s: int,
+        blackouts: Blackouts = NO_BLACKOUTS,
     ) -> ParameterSnapshot:
         """Put newly loaded parameters in force and return the snapshot.
 
@@ -98,7 +105,9 @@ class ParameterCache:
             for pair, now in loaded.items():
                 before = self._snapshot.pairs.get(pair)
                 pairs[pair] = _take_over(before, now, generation, next_candle_s)
-            self._snapshot = ParameterSnapshot(generation, now_ns, MappingProxyType(pairs))
+            self._snapshot = ParameterSnapshot(
+                generation, now_ns, MappingProxyType(pairs), blackouts
+            )
             return self._snapshot
 
     def replace_loaded(self, loaded: LoadedPair) -> None:

@@ -19,6 +19,8 @@ from feeder_mixin.live.serve.snapshot import (
     Serving,
 )
 from feeder_mixin.live.state.status import (
+    BlackoutStatus,
+    BlackoutWindow,
     ExceedanceStatus,
     ModelState,
     ModelStatus,
@@ -27,6 +29,7 @@ from feeder_mixin.live.state.status import (
 )
 from feeder_mixin.live.train.due import DueFits, Standing
 from feeder_mixin.live.train.models import TrainedModel
+from feeder_mixin.market.blackouts import Blackouts
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, open_text
 from feeder_mixin.settings import BotSettings, FeederSettings
 
@@ -147,6 +150,25 @@ def whole_status(
         loaded_at=format_time_ns(snapshot.loaded_at_ns),
         reload=reloads.status,
         pairs=pairs,
+        blackouts=_blackouts(settings, snapshot.blackouts),
+    )
+
+
+def _blackouts(settings: BotSettings, blackouts: Blackouts) -> BlackoutStatus | None:
+    """Return what was read of the blackouts; None without."""
+    if settings.blackouts is None:
+        return None
+    upcoming = blackouts.next_at(time.time())
+    return BlackoutStatus(
+        file=str(settings.blackouts_path),
+        windows=len(blackouts.windows),
+        next=None
+        if upcoming is None
+        else BlackoutWindow(
+            start=format_time_ns(int(upcoming.start_s * NANOSECONDS)),
+            end=format_time_ns(int(upcoming.end_s * NANOSECONDS)),
+            name=upcoming.name,
+        ),
     )
 
 

@@ -10,10 +10,15 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import (
+    Annotated,
+    Final,
+    Literal,
+    NotRequired,  # pydantic takes no other before Python 3.12
+)
 
 from annotated_types import Gt
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+from typing_extensions import TypedDict
 
 from feeder_mixin.documents import (
     Amount,
@@ -119,8 +124,30 @@ class PairStatus(TypedDict):
     last_served: Time | None
 
 
+class BlackoutWindow(TypedDict):
+    """A stretch of time in which nothing is safe."""
+
+    start: Time
+    end: Time
+    name: str
+
+
+class BlackoutStatus(TypedDict):
+    """The blackouts of ``feeder.blackouts``: how many windows, and the one in force or else next.
+
+    `next` is null when all are past; its name is empty where the file gives none.
+    """
+
+    file: str
+    windows: Count
+    next: BlackoutWindow | None
+
+
 class Status(TypedDict):
-    """The whole status file; `pairs` by the host's spelling."""
+    """The whole status file; `pairs` by the host's spelling.
+
+    `blackouts` is null without ``feeder.blackouts``, and absent in what an earlier version wrote.
+    """
 
     feeder_id: str
     pid: Annotated[int, Gt(0)]
@@ -128,6 +155,7 @@ class Status(TypedDict):
     loaded_at: Time
     reload: ReloadStatus
     pairs: dict[str, PairStatus]
+    blackouts: NotRequired[BlackoutStatus | None]
 
 
 def write_status(path: Path, status: Status) -> None:

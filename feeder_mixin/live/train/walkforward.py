@@ -28,16 +28,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, ModelError
-from feeder_mixin.live.announce import log_loaded, warn_hindsight
+from feeder_mixin.live.announce import log_blackouts, log_loaded, warn_hindsight
 from feeder_mixin.live.reload.feeder_reader import FeederReader
 from feeder_mixin.live.reload.loader import Loaded, LoadedPair, load_parameters, records_at
 from feeder_mixin.live.serve.candles import DataFolder, from_host
-from feeder_mixin.live.serve.columns import SafetyColumns, empty_columns, is_tolerable
+from feeder_mixin.live.serve.columns import SafetyColumns, empty_columns
 from feeder_mixin.live.train.due import due_cut_s
 from feeder_mixin.live.train.models import TrainedModel
 from feeder_mixin.live.train.trainer import Trainer, make_trainer
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.model.calibration import CALIBRATION_DAYS, calibrate
+from feeder_mixin.model.decision import called_safe
 from feeder_mixin.model.rows import DAY_S, LEAST_ROWS, open_seconds, thinning, train_stop_s
 from feeder_mixin.schema import hash48, open_text
 
@@ -153,6 +154,7 @@ class WalkForward:
         parts = (
             version("feeder-mixin"),
             str(FEATURE_HASH),
+            *map(repr, self._load().blackouts.windows),
             *(f"{p} {w.version} {sorted(w.parameters.items())} {w.beats_rule}" for p, w in pairs),
             *(f"{pair} {self._folder.stamp(pair)}" for pair in candles),
         )
@@ -212,11 +214,13 @@ class WalkForward:
     def _columns(self, walk: _PairBacktest, served: NDArray[np.float64]) -> SafetyColumns:
         """Return the columns of a table's rows from what is served at them."""
         known = np.isfinite(served)
-        is_safe = known & is_tolerable(served, self._folder.settings.max_adverse_ratio)
+        opens_s, folder = open_seconds(walk.table), self._folder
+        blacked_out = self._load().blackouts.cover(opens_s, folder.timeframe_s)
+        is_allowed = ~blacked_out & walk.loaded.beats_rule
         return SafetyColumns(
-            open_seconds(walk.table),
+            opens_s,
             served,
-            is_safe & walk.loaded.beats_rule,
+            called_safe(served, folder.settings.max_adverse_ratio, is_allowed),
             np.where(known, _GENERATION, 0),
             np.where(known, walk.loaded.parameters["quantile_alpha"], np.nan),
         )
@@ -284,6 +288,7 @@ class WalkForward:
                 records_at(environ),
             )
             log_loaded(settings, self._loaded, _GENERATION)
+            log_blackouts(settings, self._loaded.blackouts)
         return self._loaded
 
     def _read(self, pair: str, frame: pd.DataFrame) -> pd.DataFrame:

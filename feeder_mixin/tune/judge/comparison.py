@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from feeder_mixin.model.decision import called_safe
 from feeder_mixin.model.folds import Layout
 from feeder_mixin.model.metrics import day_block_sums, pinball_losses, ratio_with_error
 from feeder_mixin.model.rows import DAY_S
@@ -68,9 +69,10 @@ def _day_table(rows: Forecast, losses: Mapping[str, Array]) -> DayTable:
 def decision_value(walk: ServedForecasts, max_adverse_ratio: float) -> DecisionValue:
     """Return how many unsafe candles the set takes, and the ATR rule where it takes as many."""
     rows = walk.everything
-    called = rows.q >= -max_adverse_ratio
+    called = called_safe(rows.q, max_adverse_ratio, rows.is_allowed)
     n_safe = int(called.sum())
-    by_rule = np.argsort(-rows.rule, kind="stable")[:n_safe]
+    ranked = np.where(rows.is_allowed, rows.rule, -np.inf)  # the rule enters in no blackout either
+    by_rule = np.argsort(-ranked, kind="stable")[:n_safe]
     unsafe = rows.excursion < -max_adverse_ratio
     return DecisionValue(
         n_rows=len(rows.q),

@@ -8,7 +8,7 @@ its constant is refitted at each cut, nothing else. A set is fitted once per lev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from feeder_mixin.errors import CandleError
 from feeder_mixin.market.features import labels
 from feeder_mixin.model.calibration import calibrate
+from feeder_mixin.model.decision import called_safe
 from feeder_mixin.model.folds import Layout, Window
 from feeder_mixin.model.metrics import (
     christoffersen_p,
@@ -38,12 +39,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Forecasts of one window beside the truth and the ATR rule, arrays of shape (n_rows,)."""
+    """Forecasts of one window beside the truth and the ATR rule, arrays of shape (n_rows,).
+
+    `is_allowed` tells which candles may be called safe at all (`model.decision`).
+    """
 
     excursion: Array
     q: Array
     rule: Array
     opens_s: NDArray[np.int64]
+    is_allowed: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +104,14 @@ class Evaluator:
         folds = [self.forecast(window, parameters) for window in layout.folds]
         model, trained = self._fit(layout.test, parameters)
         raw = [*folds, self._apply(model, layout.test)]
-        excursion, q, rule = (
-            np.concatenate([getattr(one, name) for one in raw])
-            for name in ("excursion", "q", "rule")
+        everything = Forecast(
+            *(np.concatenate([getattr(one, f.name) for one in raw]) for f in fields(Forecast))
         )
-        opens_s = np.concatenate([one.opens_s for one in raw])
         alpha, label_s = parameters[ALPHA], self._settings.label.horizon_s
         # In one piece: theta goes on from fold to fold, as it does in a bot from model to model.
-        served, _theta = calibrate(q, excursion, opens_s, alpha=alpha, label_s=label_s)
+        served, _theta = calibrate(
+            everything.q, everything.excursion, everything.opens_s, alpha=alpha, label_s=label_s
+        )
         ends = np.cumsum([len(one.q) for one in raw])[:-1]
         parts = [
             replace(one, q=part) for one, part in zip(raw, np.split(served, ends), strict=True)
@@ -115,7 +120,7 @@ class Evaluator:
             alpha,
             tuple(parts[:-1]),
             parts[-1],
-            everything=Forecast(excursion, served, rule, opens_s),
+            everything=replace(everything, q=served),
             train_mae=mean_absolute_error(
                 self._excursion[trained], model.predict(self._table.iloc[trained])
             ),
@@ -151,6 +156,7 @@ class Evaluator:
             q=model.predict(self._table.iloc[rows]),
             rule=model.rule_constant * self._atr_ratio[rows],
             opens_s=self._opens_s[rows],
+            is_allowed=~s.blackouts.cover(self._opens_s[rows], s.label.timeframe_s),
         )
 
     def score(self, forecast: Forecast, q: Array, alpha: float) -> Score:
@@ -159,7 +165,8 @@ class Evaluator:
         gain, error = skill_with_error(
             forecast.excursion, q, forecast.rule, alpha, forecast.opens_s
         )
-        rates = safety_rates(forecast.excursion, q, s.max_adverse_ratio)
+        called = called_safe(q, s.max_adverse_ratio, forecast.is_allowed)
+        rates = safety_rates(called, forecast.excursion >= -s.max_adverse_ratio)
         misses = thinned_misses(forecast.excursion, q, forecast.opens_s, s.label)
         return Score(
             skill=gain,

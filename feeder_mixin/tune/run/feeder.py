@@ -10,6 +10,7 @@ import pandas as pd
 
 from feeder_mixin.errors import FeederError
 from feeder_mixin.executors.base import Executor, Shared, run_tasks
+from feeder_mixin.market.blackouts import load_blackouts
 from feeder_mixin.market.candles import timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
@@ -33,6 +34,7 @@ class FeederWork:
 
     def __init__(self, settings: FeederSettings, options: RunOptions) -> None:
         self.settings, self._options = settings, options
+        self._blackouts = load_blackouts(settings)
         self._candles: dict[str, RunCandles] = {}
 
     @property
@@ -46,6 +48,7 @@ class FeederWork:
             settings.train_days,
             options.seed,
             dict(options.fixes),
+            self._blackouts,
         )
 
     def load(self, pairs: Sequence[str], progress: Progress) -> Mapping[str, FeederError]:
@@ -66,6 +69,7 @@ class FeederWork:
             "side": settings.side,
             "horizon": settings.horizon_candles,
             "max_adverse_ratio": settings.max_adverse_ratio,
+            "blackouts": [repr(window) for window in self._blackouts.windows],
             "train_days": settings.train_days,
             "candles": hashes,
             "context": context,

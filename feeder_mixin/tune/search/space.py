@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 import optuna
 
+from feeder_mixin.market.blackouts import NO_BLACKOUTS, Blackouts
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
 from feeder_mixin.settings import LabelSpec
 
@@ -145,6 +146,8 @@ class StudySettings:
     ----------
     fixes
         Parameter -> value that is not searched.
+    blackouts
+        When nothing is called safe; of the safety metrics alone, trials know nothing of it.
     """
 
     feeder_id: str
@@ -153,6 +156,7 @@ class StudySettings:
     train_days: float
     seed: int
     fixes: Mapping[str, float] = field(default_factory=dict)
+    blackouts: Blackouts = NO_BLACKOUTS
 
     @property
     def start(self) -> ParameterSet:
