@@ -154,25 +154,24 @@ def label_of(side: Side) -> LabelSpec:
     return LabelSpec(side, HORIZON, TIMEFRAME_S)
 
 
-def settings_of(side: Side, seed: int = 0, fixes: dict[str, float] | None = None) -> StudySettings:
-    """Return the study settings of the benchmarks."""
-    return StudySettings("bench", label_of(side), TOLERANCE, TRAIN_DAYS, seed, fixes or {})
+def settings_of(
+    side: Side | LabelSpec, seed: int = 0, fixes: dict[str, float] | None = None
+) -> StudySettings:
+    """Return the study settings of the benchmarks; of a side, its label is `label_of` it."""
+    label = side if isinstance(side, LabelSpec) else label_of(side)
+    return StudySettings("bench", label, TOLERANCE, TRAIN_DAYS, seed, fixes or {})
 
 
 def tune(
     setups: Sequence[Setup],
-    side: Side,
+    settings: StudySettings,
     n_trials: int,
-    *,
-    fixes: dict[str, float] | None = None,
     budget_s: float = math.inf,
-    seed: int = 0,
 ) -> tuple[SearchResult, float]:
     """Return the search of a feeder of some prepared pairs, in this process, and its CPU seconds.
 
     From the first trial to the last redraw.
     """
-    settings = settings_of(side, seed, fixes)
     since = time.monotonic()
     started = time.process_time()
     prepared = {full(s.base): _prepare(s, settings) for s in setups}

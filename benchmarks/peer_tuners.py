@@ -38,6 +38,7 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
     TRAIN_DAYS,
     Setup,
     full,
+    settings_of,
     tune,
 )
 from naive import ALPHA, Array, fold_rows, naive_forecast, naive_loop  # isort: skip
@@ -206,7 +207,7 @@ def run_ours(setup: Setup, side: Side, budget_s: float) -> Found:
     started = cpu_seconds()
     fixes = {"quantile_alpha": ALPHA}
     with cpu_clock():
-        result, _ = tune([setup], side, MANY_TRIALS, fixes=fixes, budget_s=budget_s, seed=SEED)
+        result, _ = tune([setup], settings_of(side, SEED, fixes), MANY_TRIALS, budget_s)
     cpu_s = cpu_seconds() - started
     q = serve(setup, side, result.winner.parameters)
     return Found(q, result.winner.parameters, len(result.trials), cpu_s)

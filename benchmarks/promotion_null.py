@@ -83,7 +83,7 @@ def retune_both(
 
 def retune(setups: list[Setup], side: Side, n_trials: int, seed: int) -> dict[str, float | str]:
     """Return what one re-tuning of a feeder came to: promoted when any of its pairs was."""
-    found, _ = tune(setups, side, n_trials, seed=seed)
+    found, _ = tune(setups, settings_of(side, seed), n_trials)
     champion = default_parameters()
     evidence = {}
     for setup in setups:

@@ -19,9 +19,10 @@ import argparse
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import common  # first: it sets thread counts before numpy is imported
 import numpy as np
@@ -77,6 +78,11 @@ class Task:
         """Return what is predicted of a side; shared models are the same for both."""
         return LabelSpec(side, self.horizon, timeframe_seconds(self.timeframe))
 
+    @property
+    def defaults(self) -> dict[str, float]:
+        """Return the default parameters at the task's level."""
+        return {**default_parameters(), "quantile_alpha": self.alpha}
+
     def load(self, pair: str) -> pd.DataFrame:
         """Return a pair's candles on a regular grid."""
         return common.load_timeframe(self.datadir, pair, self.timeframe)
@@ -114,7 +120,8 @@ def predict_cut(task: Task) -> pd.DataFrame:
         for pair in task.pairs:
             models = common_models.with_pair(pair, tables[pair], label)
             for side in SIDES:
-                part = predict_days(task, tables[pair], pair, side, models, model_cut_s + walk_s)
+                end = model_cut_s + walk_s
+                part = predict_days(task, tables[pair], pair, side, models, end, task.defaults)
                 if part is not None:
                     raw.setdefault((pair, side), []).append(part)
     parts = [
@@ -125,22 +132,22 @@ def predict_cut(task: Task) -> pd.DataFrame:
 
 
 def predict_days(
-    task: Task, table: pd.DataFrame, pair: str, side: Side, models: SharedModels, end_s: int
+    task: Task,
+    table: pd.DataFrame,
+    pair: str,
+    side: Side,
+    models: SharedModels,
+    end_s: int,
+    parameters: Mapping[str, float],
 ) -> pd.Series | None:
-    """Return the raw forecasts from the models' cut to `end_s`; None for a pair too young."""
+    """Return a set's raw forecasts from the models' cut to `end_s`; None for a pair too young."""
     opens_s = open_seconds(table)
     rows = table[(opens_s >= models.cut_s) & (opens_s < end_s)]
     if rows.empty:
         return None
-    parameters = {**default_parameters(), "quantile_alpha": task.alpha}
     try:
         model, _ = fit_safety_model(
-            pair,
-            table,
-            task.label(side),
-            parameters,
-            models,
-            common.TRAIN_DAYS,
+            pair, table, task.label(side), parameters, models, common.TRAIN_DAYS
         )
     except ModelError:
         return None
@@ -235,20 +242,22 @@ def print_scores(cells: pd.DataFrame, alpha: float, title: str) -> None:
         )
 
 
-def run(tasks: Sequence[Task], jobs: int) -> Iterator[pd.DataFrame]:
+def run(
+    predict: Callable[[Any], pd.DataFrame], tasks: Sequence[Task], jobs: int
+) -> Iterator[pd.DataFrame]:
     """Yield the predictions of each cut, in order; processes are spawned, one thread each."""
     if jobs == 1:
-        yield from map(predict_cut, tasks)
+        yield from map(predict, tasks)
         return
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for number, part in enumerate(pool.imap(predict_cut, tasks), 1):
+        for number, part in enumerate(pool.imap(predict, tasks), 1):
             print(f"cut {number} of {len(tasks)} predicted", file=sys.stderr)
             yield part
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser of the options that say what is predicted, and where."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--datadir", type=Path, default=common.DEFAULT_DATADIR)
     parser.add_argument(
         "--pairs",
@@ -266,11 +275,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--horizon", type=int, default=common.HORIZON, metavar="H", help="candles ahead (30)"
     )
     parser.add_argument("--alpha", type=float, default=0.10, metavar="A")
+    parser.add_argument("--jobs", type=int, default=2, metavar="J", help="processes (2)")
+    return parser
+
+
+def what(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of a `Task`, but for the cut, that `make_parser`'s options ask for."""
+    pairs = tuple(dict.fromkeys(options.pairs))
+    context = tuple(dict.fromkeys(options.context or (*pairs, btc_beside(pairs[0]))))
+    return {
+        "datadir": options.datadir,
+        "pairs": pairs,
+        "context": context,
+        "alpha": options.alpha,
+        "timeframe": options.timeframe,
+        "horizon": options.horizon,
+    }
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = make_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("--live", action="store_true", help="retrain daily, calibrate online")
     parser.add_argument(
         "--null", type=int, metavar="SEED", help="permute labels in blocks: no skill may be left"
     )
-    parser.add_argument("--jobs", type=int, default=2, metavar="J", help="processes (2)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="parquet file for the predictions")
     return parser.parse_args(arguments)
 
@@ -278,25 +307,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict all cuts, write and score them."""
     options = parse(arguments)
-    pairs = tuple(dict.fromkeys(options.pairs))
-    context = tuple(dict.fromkeys(options.context or (*pairs, btc_beside(pairs[0]))))
     tasks = [
-        Task(
-            options.datadir,
-            pairs,
-            context,
-            cut,
-            options.alpha,
-            options.live,
-            options.null,
-            options.timeframe,
-            options.horizon,
-        )
+        Task(cut=cut, live=options.live, null_seed=options.null, **what(options))
         for cut in options.cuts
     ]
     started, cpu = time.monotonic(), time.process_time()
     try:
-        predictions = pd.concat(list(run(tasks, options.jobs)), ignore_index=True)
+        predictions = pd.concat(list(run(predict_cut, tasks, options.jobs)), ignore_index=True)
     except CandleError as error:
         print(f"quality: {error}", file=sys.stderr)
         return 2

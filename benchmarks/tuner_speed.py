@@ -70,11 +70,11 @@ def speed(arguments: argparse.Namespace) -> None:
     folds = len(setup.layout.folds)
     print(f"{setup.base} short, {folds} folds; features {setup.features_cpu_s:.1f} CPU-s,")
     print(f"shared models of {folds + 1} cuts {setup.shared_cpu_s:.1f} CPU-s (once per feeder)")
-    tune([setup], "short", 1)  # warm
+    tune([setup], settings_of("short"), 1)  # warm
     setups = [setup, *(prepare(arguments.datadir, base) for base in LONG_PAIRS[1:4])]
     rows = []
     for some in ([setup], setups):
-        _, cpu_s = tune(some, "short", 100)
+        _, cpu_s = tune(some, settings_of("short"), 100)
         rows.append((f"ours, 100 trials over {len(some)} pairs", cpu_s / 100 / len(some)))
     naive = naive_loop(setup, "short", n_trials=arguments.naive_trials).cpu_s
     naive /= arguments.naive_trials
@@ -108,7 +108,7 @@ class _Timed:
 def absolute(arguments: argparse.Namespace) -> None:
     """Print what 100 trials on 150 days cost, and how much of it is not LightGBM."""
     setup = prepare(arguments.datadir, arguments.pair, last_days=150)
-    tune([setup], "short", 1)  # warm
+    tune([setup], settings_of("short"), 1)  # warm
     timed = _Timed()
     kept = {}
     for cls, names in (
@@ -118,7 +118,7 @@ def absolute(arguments: argparse.Namespace) -> None:
         for name in names:
             kept[cls, name] = getattr(cls, name)
             setattr(cls, name, timed.wrap(kept[cls, name]))
-    _, cpu_s = tune([setup], "short", 100)
+    _, cpu_s = tune([setup], settings_of("short"), 100)
     for (cls, name), function in kept.items():
         setattr(cls, name, function)
     other = cpu_s - timed.cpu_s
@@ -158,16 +158,16 @@ def _worker_memory(datadir: Path, context: Sequence[str]) -> float:
 
 
 def _tune_pairs(datadir: Path, bases: Sequence[str], n_trials: int) -> float:
-    return sum(tune([prepare(datadir, base)], "short", n_trials)[1] for base in bases)
+    return sum(tune([prepare(datadir, base)], settings_of("short"), n_trials)[1] for base in bases)
 
 
 def scaling(arguments: argparse.Namespace) -> None:
     """Print how cost grows with trials, pairs, context and workers."""
     datadir, pool_context = arguments.datadir, get_context("spawn")
     setup = prepare(datadir, arguments.pair)
-    tune([setup], "short", 1)
+    tune([setup], settings_of("short"), 1)
     for n_trials in (50, 100, 200):
-        cpu_s = tune([setup], "short", n_trials)[1]
+        cpu_s = tune([setup], settings_of("short"), n_trials)[1]
         print(f"trials {n_trials:4d}: {cpu_s:6.1f} CPU-s, {1e3 * cpu_s / n_trials:6.1f} ms a trial")
     for n_pairs in (1, 2, 4, 8):
         cpu_s = _tune_pairs(datadir, LONG_PAIRS[:n_pairs], 30)
@@ -189,7 +189,7 @@ def scaling(arguments: argparse.Namespace) -> None:
 
 
 def _throughput(datadir: Path, base: str) -> float:
-    return tune([prepare(datadir, base)], "short", 60)[1]
+    return tune([prepare(datadir, base)], settings_of("short"), 60)[1]
 
 
 def _redrawn_skill(setup: Setup, side: Side, naive: Parameters, ours: Parameters) -> list[float]:
@@ -233,7 +233,7 @@ def _fifth_of(
     n_trials, ours, cpu_s = 100, None, 0.0
     while ours is None or cpu_s > naive_cpu_s / 5:
         # Too dear: fewer trials, until the search fits into a fifth of the naive loop's cost.
-        ours, cpu_s = tune([setup], "short", n_trials)
+        ours, cpu_s = tune([setup], settings_of("short"), n_trials)
         n_trials = n_trials if cpu_s <= naive_cpu_s / 5 else n_trials // 2
     return (
         base,
@@ -281,7 +281,7 @@ def _test_losses(datadir: Path, base: str, n_trials: int) -> list[TestLosses]:
     setup = prepare(datadir, base)
     out = []
     for side in SIDES:
-        result, _ = tune([setup], side, n_trials)
+        result, _ = tune([setup], settings_of(side), n_trials)
         evaluator = Evaluator(full(base), settings_of(side), setup.table, setup.shared)
         defaults = evaluator.forecast(setup.layout.test, default_parameters())
         tuned = evaluator.forecast(setup.layout.test, result.winner.parameters)
