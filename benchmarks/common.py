@@ -104,6 +104,10 @@ class Setup:
     features_cpu_s: float
     shared_cpu_s: float
 
+    def label(self, side: Side) -> LabelSpec:
+        """Return what is predicted of a side."""
+        return LabelSpec(side, self.market.horizon, self.market.timeframe_s)
+
 
 def prepare(
     datadir: Path,

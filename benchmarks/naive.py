@@ -10,7 +10,6 @@ import time
 from typing import NamedTuple
 
 from common import (  # isort: skip - sets thread counts before numpy is imported
-    TIMEFRAME_S,
     TRAIN_DAYS,
     Setup,
     full,
@@ -19,7 +18,6 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
 import lightgbm as lgb
 import numpy as np
 import optuna
-from common import label_of
 from numpy.typing import NDArray
 
 from feeder_mixin.market.features import labels, tree_features
@@ -47,17 +45,18 @@ def fold_rows(
     setup: Setup, side: Side, window: Window, drop_days: float = 0.0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
     """Return all training rows, all scored rows and the label."""
+    label = setup.label(side)
     y, opens_s = labels(setup.table, side), open_seconds(setup.table)
     finite = np.isfinite(y)
     train = select_rows(
         opens_s,
         finite,
         start_s=int(window.cut_s - (TRAIN_DAYS - drop_days) * DAY_S),
-        stop_s=train_stop_s(window.cut_s, label_of("long")),
-        timeframe_s=TIMEFRAME_S,
+        stop_s=train_stop_s(window.cut_s, label),
+        timeframe_s=label.timeframe_s,
     )
     test = select_rows(
-        opens_s, finite, start_s=window.cut_s, stop_s=window.end_s, timeframe_s=TIMEFRAME_S
+        opens_s, finite, start_s=window.cut_s, stop_s=window.end_s, timeframe_s=label.timeframe_s
     )
     return train, test, y
 

@@ -33,8 +33,6 @@ from typing import Any
 from unittest.mock import patch
 
 from common import (  # isort: skip - sets thread counts before numpy is imported
-    HORIZON,
-    TIMEFRAME_S,
     TRAIN_DAYS,
     Setup,
     full,
@@ -47,7 +45,6 @@ from peer_cells import DEFAULTS, FLAML, NAIVE, OURS, RULE, TUNER_CV, Result  # i
 import lightgbm as lgb
 import numpy as np
 import optuna
-from common import label_of
 from numpy.typing import NDArray
 
 from feeder_mixin.market.features import labels, tree_features
@@ -111,7 +108,7 @@ def build_problem(setup: Setup, side: Side) -> Problem:
             pair,
             table,
             scale,
-            label_of(side),
+            setup.label(side),
             TrainingWindow(window.cut_s, TRAIN_DAYS),
         )
 
@@ -121,8 +118,8 @@ def build_problem(setup: Setup, side: Side) -> Problem:
             np.isfinite(y),
             start_s=window.cut_s,
             stop_s=window.end_s,
-            timeframe_s=TIMEFRAME_S,
-            every=thinning(HORIZON).score,
+            timeframe_s=setup.market.timeframe_s,
+            every=thinning(setup.market.horizon).score,
         )
 
     folds = [(trained(window).rows, scored(window)) for window in setup.layout.folds]
@@ -176,7 +173,7 @@ def run_rule(setup: Setup, side: Side, _budget_s: float) -> Found:
     """Return the ATR rule's forecasts."""
     test = setup.layout.test
     _, rows, _ = fold_rows(setup, side, test)
-    constant = atr_rule_constant(setup.table, label_of(side), test.cut_s, ALPHA)
+    constant = atr_rule_constant(setup.table, setup.label(side), test.cut_s, ALPHA)
     return Found(
         constant * setup.table["atr_ratio"].to_numpy(np.float64)[rows], {"constant": constant}
     )
@@ -188,7 +185,7 @@ def serve(setup: Setup, side: Side, parameters: Mapping[str, float]) -> Array:
     model, _ = fit_safety_model(
         full(setup.base),
         setup.table,
-        label_of(side),
+        setup.label(side),
         parameters,
         setup.shared[setup.layout.test.cut_s],
         TRAIN_DAYS,
@@ -207,7 +204,9 @@ def run_ours(setup: Setup, side: Side, budget_s: float) -> Found:
     started = cpu_seconds()
     fixes = {"quantile_alpha": ALPHA}
     with cpu_clock():
-        result, _ = tune([setup], settings_of(side, SEED, fixes), MANY_TRIALS, budget_s)
+        result, _ = tune(
+            [setup], settings_of(setup.label(side), SEED, fixes), MANY_TRIALS, budget_s
+        )
     cpu_s = cpu_seconds() - started
     q = serve(setup, side, result.winner.parameters)
     return Found(q, result.winner.parameters, len(result.trials), cpu_s)

@@ -1,6 +1,7 @@
 """Ours beside its peers on the same candles, folds and budget: what a tuner buys out of sample.
 
     python benchmarks/peers.py --json user_data/peers.json
+    python benchmarks/peers.py --json user_data/peers6.json --horizon 6
 
 The whole grid; killed, the same command goes on.
 
@@ -58,7 +59,6 @@ from peer_tuners import cpu_seconds, measure  # isort: skip
 
 import numpy as np
 import pandas as pd
-from common import label_of
 
 from feeder_mixin.errors import CandleError, FeederError, TuningError
 from feeder_mixin.executors.base import Executor, run_tasks
@@ -68,7 +68,7 @@ from feeder_mixin.model.folds import TEST_DAYS, Layout, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import hash48
-from feeder_mixin.settings import SIDES, Side
+from feeder_mixin.settings import SIDES, LabelSpec, Side
 
 ROOT = Path(__file__).parents[1]
 CUTS = ("2025-10-01", "2025-12-15", "2026-02-01")
@@ -108,13 +108,19 @@ class TenPairs:
     """The context of ten pairs; what is built of it stays with the worker that built it."""
 
     datadir: Path
+    horizon: int = HORIZON
+
+    @property
+    def label(self) -> LabelSpec:
+        """Return what is predicted; folds and shared models are the same for both sides."""
+        return LabelSpec("long", self.horizon, TIMEFRAME_S)
 
     @cached_property
     def market(self) -> FeatureContext:
         """Return their candles as features see them."""
         loaded = load_all(self.datadir, LONG_PAIRS)
         frames = {pair: candles.frame for pair, candles in loaded.items()}
-        return FeatureContext(frames, HORIZON, TIMEFRAME_S)
+        return FeatureContext(frames, self.horizon, TIMEFRAME_S)
 
     @cached_property
     def tables(self) -> Mapping[str, pd.DataFrame]:
@@ -125,7 +131,7 @@ class TenPairs:
 def plan(ten: TenPairs, base: str, cut_s: int) -> Layout:
     """Return the folds before a cut, and the 15 days after it."""
     opens_s = open_seconds(ten.tables[full(base)])
-    last_candle_s = int(cut_s + TEST_DAYS * DAY_S) + (HORIZON - 1) * TIMEFRAME_S
+    last_candle_s = int(cut_s + TEST_DAYS * DAY_S) + (ten.horizon - 1) * TIMEFRAME_S
     if opens_s[-1] < last_candle_s:
         raise CandleError(
             f"{full(base)}: candles end {datetime.fromtimestamp(int(opens_s[-1]), UTC):%F %H:%M}, "
@@ -134,7 +140,7 @@ def plan(ten: TenPairs, base: str, cut_s: int) -> Layout:
     layout = plan_layout(
         int(opens_s[0]),
         last_candle_s,
-        label_of("long"),
+        ten.label,
         newest_candle_s=last_candle_s,
         days_back=DAYS_BACK,
         needed_warmup_days=15,
@@ -150,7 +156,7 @@ def plan(ten: TenPairs, base: str, cut_s: int) -> Layout:
 def fit_cut(ten: TenPairs, cut_s: int) -> tuple[SharedModels, float]:
     """Return scale and pooled trees of a cut, and their CPU seconds."""
     started = cpu_seconds()
-    return fit_shared(ten.tables, cut_s, label_of("long")), cpu_seconds() - started
+    return fit_shared(ten.tables, cut_s, ten.label), cpu_seconds() - started
 
 
 def measure_cell(
@@ -174,7 +180,7 @@ def measure_cell(
     )
 
 
-def run_settings(datadir: Path, budget_s: float) -> dict[str, str]:
+def run_settings(datadir: Path, budget_s: float, horizon: int) -> dict[str, str]:
     """Return what cells must share to be pooled: budget, candles, code and libraries."""
     package = ROOT / "feeder_mixin"
     code = [path for part in ("market", "model", "tune") for path in package.glob(f"{part}/*.py")]
@@ -183,6 +189,7 @@ def run_settings(datadir: Path, budget_s: float) -> dict[str, str]:
     candles = [c.content_hash() for c in load_all(datadir, LONG_PAIRS).values()]
     return {
         "budget in CPU seconds": f"{budget_s:g}",
+        "horizon": str(horizon),
         "candles": f"{hash48(*candles):012x}",
         "code": f"{hash48(*(path.read_text(encoding='utf-8') for path in sorted(code))):012x}",
         "libraries": ", ".join(
@@ -224,7 +231,7 @@ def run_grid(
         return
     jobs = min(arguments.jobs, len(todo))
     with ProcessExecutor(jobs) as executor:
-        ten = executor.share(TenPairs(arguments.datadir))
+        ten = executor.share(TenPairs(arguments.datadir, arguments.horizon))
         pairs = {f"{task.base} {task.cut}": (ten, task.base, task.cut_s) for task in todo}
         layouts = _all(executor, plan, pairs)
         cuts = sorted({cut_s for layout in layouts.values() for cut_s in layout.cuts_s})
@@ -289,6 +296,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--cuts", nargs="+", type=_cut, default=list(CUTS), metavar="DATE")
+    parser.add_argument(
+        "--horizon", type=int, default=HORIZON, metavar="H", help="candles ahead (30)"
+    )
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument(
         "--budget-s", type=_budget, default=BUDGET_S, help="CPU seconds of a search (20)"
@@ -321,7 +331,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     axes = (arguments.cuts, arguments.pairs, arguments.sides)
     tasks = [Task(b, s, c) for c, b, s in product(*map(dict.fromkeys, axes))]
     try:
-        kept = CellFile(arguments.json, run_settings(arguments.datadir, arguments.budget_s))
+        kept = CellFile(
+            arguments.json, run_settings(arguments.datadir, arguments.budget_s, arguments.horizon)
+        )
         run_grid(kept, tasks, contenders, arguments)
     except TuningError as error:
         print(error)
