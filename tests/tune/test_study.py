@@ -221,12 +221,13 @@ def test_study_finds_what_all_pairs_gain_from():
     assert sum(study.importances().values()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_study_of_nothing_but_noise_ends_at_the_start_set(seed):
+def test_study_of_nothing_but_noise_ends_at_the_start_set():
     """The best of many trials looks better than it is; on redraws it is not."""
-    _, found = search(Market(lambda *_: 0.0, noise=0.02), 40, seed)
-    assert found.winner.number == 0
-    assert {choice.winner.number for choice in found.choices.values()} == {0}
+    found = [search(Market(lambda *_: 0.0, noise=0.02), 40, seed)[1] for seed in range(20)]
+    assert sum(one.winner.number != 0 for one in found) <= 1
+    left = [choice.winner is not one.winner for one in found for choice in one.choices.values()]
+    # Two standard errors on one side: one pair in forty at most.
+    assert sum(left) <= len(left) / 40
 
 
 def test_pair_leaves_the_feeders_set_only_for_what_its_own_days_prefer():

@@ -6,10 +6,10 @@ better. Loss, not skill: skill over the ATR rule would drift to the lowest level
 the level falls (8.4 % at 0.05, 6.8 at 0.10, 4.9 at 0.20, with the same model).
 
 Cells are measured in a fixed shuffled order, one fold of each pair, then another of each, in rungs of
-`RUNGS` cells and last all of them: behind each the best few of a generation go on. So most trials end
-after four cells, and one in eight sees every fold. Trials are proposed `GENERATION` at a time, whatever
-the number of workers: what is proposed and who goes on depends on nothing but settings, candles and
-start sets.
+`RUNGS` cells and last all of them: behind each the best few of a generation go on, where they are
+better than the start set. So most trials end after two cells, and one in eight at most sees every
+fold. Trials are proposed `GENERATION` at a time, whatever the number of workers: what is proposed and
+who goes on depends on nothing but settings, candles and start sets.
 
 What holds back: the best of the race are compared with the start set on redraws, over all pairs
 (`finalists`), because the best of many trials on the same cells looks better than it is.
@@ -51,11 +51,16 @@ MOST_PAIRS: Final = 48
 """Pairs that trials race over; finalists meet all. A trial's error falls little beyond: pairs share
 their days. And workers keep the folds of so many pairs in memory."""
 
-RUNGS: Final = (4, 16)
-"""Cells behind which trials are ended; the last rung is all cells."""
+RUNGS: Final = (2, 8, 32)
+"""Cells behind which trials are ended; the last rung is all cells.
 
-GOES_ON: Final = (2, 1)
-"""Trials of a generation that go on behind each of `RUNGS`: what a study costs is known beforehand."""
+A first rung of two cells chooses as well as one of four to eight: on all cells of 48 and 64 random
+sets (four and six pairs, 5m, 6 and 30 candles) the best two of eight by so many cells miss 0.018 and
+0.07 % of loss against the best of the eight by the other cells, whether it is two, four or eight.
+"""
+
+GOES_ON: Final = (2, 1, 1)
+"""Trials of a generation that go on at most behind each of `RUNGS`: what a study costs is bounded."""
 
 
 class Study:
@@ -162,11 +167,10 @@ class Study:
                 one.reported[n_cells] = self._value(one.parameters, cells)
             if rung < len(self._rungs) - 1:
                 # The start set stays, beside those: what it lacked of cells would be compared with it.
-                standing = sorted(
-                    running, key=lambda o: (o.number != 0, o.reported[n_cells], o.number)
-                )
-                has_start = standing[0].number == 0
-                running = standing[: GOES_ON[rung] + has_start]
+                start = [one for one in running if one.number == 0]
+                better = [one for one in running if one.number and one.reported[n_cells] < 0.0]
+                better.sort(key=lambda one: (one.reported[n_cells], one.number))
+                running = [*start, *better[: GOES_ON[rung]]]
         for one in racers:
             self._end(one, is_pruned=one not in running)
 
