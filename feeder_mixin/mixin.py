@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TAG: Final = "safe q={q:.4f} alpha={alpha:g} generation={generation}"
+_TAG: Final = "safe q={q:.4f} alpha={alpha:g} tolerance={tolerance:.4f} generation={generation}"
 """Entry tag: which prediction let an entry pass, and what `predicted_at_entry` reads.
 
 To a basis point: a report lists every tag, and with more digits each trade would be a row.
@@ -65,11 +65,12 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
     - ``safety_q``: predicted quantile of the adverse excursion within the horizon, calibrated: a ratio,
       negative = adverse. NaN where no model was in force: in a live bot on all candles before its very
       first model.
-    - ``safe``: 1 where ``safety_q`` is not below minus ``feeder.max_adverse_ratio``, else 0; always 0 in
+    - ``safe``: 1 where ``safety_q`` is not below minus ``max_adverse_ratio``, else 0; always 0 in
       a blackout (``feeder.blackouts``).
     - ``params_generation``: generation whose record trained the serving model; 0 without, or from before
       this process.
     - ``safety_alpha``: quantile level of the serving model.
+    - ``max_adverse_ratio``: the pair's tolerance; NaN where no model was in force.
     - ``safety_band``, ``tolerance_band``: ``safety_q`` and the tolerance as prices.
     """
 
@@ -187,8 +188,9 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
                 "safety_alpha": columns.alpha,
                 "safe": columns.safe.astype(np.int64),
                 "params_generation": columns.generation,
+                "max_adverse_ratio": columns.tolerance,
                 "safety_band": close * (1 + sign * columns.q),
-                "tolerance_band": close * (1 - sign * self.feeder.max_adverse_ratio),
+                "tolerance_band": close * (1 - sign * columns.tolerance),
             },
             index=dataframe.index,
         )
@@ -240,9 +242,9 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
         if not enter.any():
             return dataframe
         dataframe.loc[enter, "enter_tag"] = [
-            _TAG.format(q=q, alpha=alpha, generation=generation)
-            for q, alpha, generation in dataframe.loc[
-                enter, ["safety_q", "safety_alpha", "params_generation"]
+            _TAG.format(q=q, alpha=alpha, tolerance=tolerance, generation=generation)
+            for q, alpha, tolerance, generation in dataframe.loc[
+                enter, ["safety_q", "safety_alpha", "max_adverse_ratio", "params_generation"]
             ].itertuples(index=False)
         ]
         return dataframe

@@ -28,6 +28,7 @@ from feeder_mixin.settings import (
     Side,
     check_feeder_id,
 )
+from feeder_mixin.tolerance import ratio_problem
 
 Measurement = Literal["optimized_parameters", "candidate_parameters"]
 MEASUREMENT: Final[Measurement] = "optimized_parameters"
@@ -178,6 +179,9 @@ METRICS: Final = (
     Metric("predicted_safe_share", "share", "test candles predicted safe"),
     Metric("realised_safe_share", "share", "test candles realised safe: the base rate"),
     Metric("max_adverse_ratio", "ratio", "tolerance used for the safety metrics"),
+    Metric("auto_tolerance", "ratio", 'tolerance of the pair\'s own, in force under "auto"'),
+    Metric("unsafe_share", "share", "unsafe among called safe, walk-forward, all pairs together"),
+    Metric("unsafe_share_upper", "share", "upper end of its 95 % interval, by day blocks"),
 )
 
 PARAMETER_NAMES: Final = tuple(p.name for p in PARAMETERS)
@@ -485,6 +489,8 @@ def mismatch_reason(record: ParameterRecord, label: LabelSpec) -> str | None:
                                          and 120 score alike), and the config says how long it is
     max_adverse_ratio  the same          harmless: it decides what is called safe, and the config's
                                          is used; the record's belongs to its own safety metrics
+    ``"auto"``         `auto_tolerance`  checked here, rejected outside of 0 to 1: it decides what is
+                                         called safe where the config says "auto"
     calibration        none              harmless: state of the bot, which starts at 0 and learns
     retraining grid    none              harmless: a model is cut and fitted by the bot alone
     ================== ================= ==========================================================
@@ -497,6 +503,9 @@ def mismatch_reason(record: ParameterRecord, label: LabelSpec) -> str | None:
         stored = record.metrics.get(name)
         if stored is not None and stored != expected:
             return f"{record.pair}: {name}={stored:g}, but this feeder has {expected}"
+    measured = record.metrics.get("auto_tolerance")
+    if measured is not None and (expected_ratio := ratio_problem(measured)):
+        return f"{record.pair}: auto_tolerance={measured:g}, expected {expected_ratio}"
     return None
 
 

@@ -18,6 +18,15 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, cast
 
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.pairs import TRADING_MODES, btc_beside, check_pairlists, check_spelling
+from feeder_mixin.tolerance import (
+    FALLBACK,
+    MaxAdverseRatio,
+    Tolerance,
+    is_measured,
+    setting_problem,
+    tolerance_of,
+    unknown_pairs,
+)
 
 Side = Literal["long", "short"]
 SIDES: Final[tuple[Side, Side]] = ("long", "short")
@@ -127,6 +136,10 @@ class BotSettings:
         """Return what the bot is, in a word beside its id."""
         raise NotImplementedError
 
+    def is_renewed(self, pair: str) -> bool:  # noqa: ARG002
+        """Return whether a bot needs what every tuning measures anew, whatever becomes of parameters."""
+        return False
+
     def chosen_pairs(self, names: Sequence[str] | None) -> tuple[str, ...]:
         """Return the pairs named, each once, or all without names; raise `SettingsError` for another's."""
         for name in names or ():
@@ -193,7 +206,7 @@ class FeederSettings(BotSettings):
     horizon_candles
         Candles the label looks ahead.
     max_adverse_ratio
-        A candle is predicted safe when the predicted excursion is not below minus this ratio.
+        As the config has it; what a pair gets, `tolerance` says.
     context_pairs
         Pairs that features and scale look across, sorted.
     train_days, retrain_hours, model_max_age_hours
@@ -205,7 +218,7 @@ class FeederSettings(BotSettings):
 
     side: Side
     horizon_candles: int = 30
-    max_adverse_ratio: float = 0.01
+    max_adverse_ratio: MaxAdverseRatio = FALLBACK
     context_pairs: tuple[str, ...] = ()
     train_days: float = 150.0
     retrain_hours: float = RETRAIN_HOURS
@@ -215,6 +228,14 @@ class FeederSettings(BotSettings):
     def kind(self) -> str:
         """Return the side, in a word beside its id."""
         return self.side
+
+    def tolerance(self, pair: str, measured: float | None) -> Tolerance:
+        """Return a pair's tolerance; `measured` is ``auto_tolerance`` of the record in force."""
+        return tolerance_of(self.max_adverse_ratio, pair, measured)
+
+    def is_renewed(self, pair: str) -> bool:
+        """Return whether the pair's tolerance is the one that its record has."""
+        return is_measured(self.max_adverse_ratio, pair)
 
     def with_context(self, is_there: Callable[[str], bool]) -> FeederSettings:
         """Return the settings with the context pairs that are there alone; as they are without any.
@@ -307,7 +328,12 @@ FEEDER_KEYS: Final[Mapping[str, FeederKey]] = {
         f"candles the label looks ahead (at most {MAX_HORIZON_CANDLES})",
     ),
     "max_adverse_ratio": FeederKey(
-        _above_zero(1.0), "0.01", "a candle is safe when the excursion is not below minus this"
+        setting_problem,
+        f"{FALLBACK:g}",
+        "tolerance: a candle is safe when the excursion is not below minus this. A number for all pairs; "
+        'or "auto": the excursion that 80 % of the pair\'s candles stayed within, measured by every '
+        'tuning and kept in the record; or an object of pair -> one of these, with "default" for '
+        "the other pairs",
     ),
     "context_pairs": FeederKey(
         _pairs,
@@ -567,6 +593,11 @@ def build_settings(
         )
     max_age_hours = _model_max_age_hours(path, block)
     pairs = config["exchange"]["pair_whitelist"]
+    if strangers := unknown_pairs(block.get("max_adverse_ratio", FALLBACK), pairs):
+        raise SettingsError(
+            f"{path}: feeder.max_adverse_ratio names {', '.join(strangers)}, expected pairs of "
+            'exchange.pair_whitelist, and "default"'
+        )
     context = chosen or [*pairs[:DEFAULT_CONTEXT_PAIRS], btc_beside(pairs[0])]
     return FeederSettings(
         feeder_id=_bot_name(config, path),

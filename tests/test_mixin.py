@@ -87,6 +87,7 @@ def analysed(strategy, pair=PAIR):
             "safe": np.arange(N) % 2,
             "safety_q": -0.005,
             "safety_alpha": 0.1,
+            "max_adverse_ratio": 0.01,
             "params_generation": 1,
         }
     )

@@ -66,7 +66,7 @@ def test_load_settings_of_each_real_config_succeeds(feeder, side, monkeypatch):
     assert (settings.feeder_id, settings.side) == (feeder, side)
     assert (settings.timeframe, settings.exchange) == ("5m", "binance")
     assert (settings.candle_type, settings.data_format) == ("futures", "feather")
-    assert (settings.horizon_candles, settings.max_adverse_ratio) == (30, 0.01)
+    assert (settings.horizon_candles, settings.max_adverse_ratio) == (30, "auto")
     assert settings.pairs
     assert all(pair.endswith("/USDT:USDT") for pair in settings.pairs)
     assert set(settings.context_pairs) == {*settings.pairs[:DEFAULT_CONTEXT_PAIRS], BTC_PAIR}

@@ -37,7 +37,7 @@ from feeder_mixin.live.state.status import (
     Status,
     read_status,
 )
-from feeder_mixin.reports.records import FEW_PAIRS
+from feeder_mixin.reports.records import FEW_PAIRS, percent
 from feeder_mixin.schema import NANOSECONDS, parse_time_ns
 from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.notes import group_pairs, some
@@ -197,6 +197,7 @@ def _print_report(console: Console, settings: BotSettings, report: BotReport) ->
     _print_last_good(console, pairs)
     _print_reasons(console, "rejected", {p: f["rejected"] for p, f in pairs.items()})
     _print_reasons(console, "passed over", {p: f["passed_over"] for p, f in pairs.items()})
+    _print_reasons(console, "tolerance of", {p: _unmeasured(f) for p, f in pairs.items()})
     _print_reasons(console, "training failed", {p: f["model"]["error"] for p, f in pairs.items()})
 
 
@@ -264,6 +265,7 @@ def _pair_table(pairs: Mapping[str, PairStatus]) -> Table:
     table.add_column("trained until", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("factor", justify="right", no_wrap=True)
+    table.add_column("tolerance", justify="right", no_wrap=True)
     table.add_column("last served", no_wrap=True)
     for pair, facts in pairs.items():
         model = facts["model"]
@@ -278,9 +280,24 @@ def _pair_table(pairs: Mapping[str, PairStatus]) -> Table:
             _short(model["trained_until"]),
             _rows_text(model),
             f"{model['calibration']:.3f}",
+            _tolerance_text(facts),
             _minute(facts["last_served"]),
         )
     return table
+
+
+def _tolerance_text(facts: PairStatus) -> str:
+    """Return the tolerance in percent; ``-`` where there is none, or a bot of an earlier version runs."""
+    tolerance = facts.get("tolerance")
+    return "-" if tolerance is None else f"{percent(tolerance['max_adverse_ratio'], 2)} %"
+
+
+def _unmeasured(facts: PairStatus) -> str | None:
+    """Return what to say of a tolerance that stands in for one of the pair's own."""
+    tolerance = facts.get("tolerance")
+    if tolerance is None or tolerance["origin"] != "fallback":
+        return None
+    return f"not measured, {percent(tolerance['max_adverse_ratio'], 2)} % stands in until the pair is tuned"
 
 
 def _rows_text(model: ModelStatus) -> str:

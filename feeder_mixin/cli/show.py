@@ -22,7 +22,13 @@ from feeder_mixin.cli.common import (
 from feeder_mixin.cli.feeders import for_each_bot
 from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.reports.records import FEW_PAIRS, SIDE_BY_SIDE, record_lines, record_table
+from feeder_mixin.reports.records import (
+    FEW_PAIRS,
+    SIDE_BY_SIDE,
+    record_lines,
+    record_table,
+    record_tolerance,
+)
 from feeder_mixin.schema import (
     CANDIDATES,
     MEASUREMENT,
@@ -81,11 +87,11 @@ def run_show(arguments: argparse.Namespace) -> int:
     """Print the latest records; notes on what was passed over go to stderr."""
     shown = for_each_bot(arguments, lambda settings: _show_one(settings, arguments))
     if arguments.json:
-        print_json([record.to_dict() for records in shown.results for record in records])
+        print_json([document for documents in shown.results for document in documents])
     return shown.exit_code
 
 
-def _show_one(settings: BotSettings, arguments: argparse.Namespace) -> list[ParameterRecord]:
+def _show_one(settings: BotSettings, arguments: argparse.Namespace) -> list[dict[str, object]]:
     console, errors = make_console(), make_console(stderr=True)
     wanted = arguments.pairs or settings.pairs
     with feeder_store(settings, arguments) as chosen:
@@ -113,8 +119,15 @@ def _show_one(settings: BotSettings, arguments: argparse.Namespace) -> list[Para
         if len(records) > SIDE_BY_SIDE:
             _print_lines(console, settings, records, len(wanted))
         else:
-            console.print(record_table(records))
-    return records
+            console.print(record_table(records, settings))
+    return [_document_of(settings, record) for record in records]
+
+
+def _document_of(settings: BotSettings, record: ParameterRecord) -> dict[str, object]:
+    """Return a record as ``--json`` has it, and what this config makes of its tolerance."""
+    tolerance = record_tolerance(settings, record)
+    told = tolerance and {"max_adverse_ratio": tolerance.ratio, "origin": tolerance.origin}
+    return {**record.to_dict(), "tolerance": told}
 
 
 def _load_others(
@@ -145,7 +158,7 @@ def _print_lines(
         sep="\n",
         markup=False,
     )
-    console.print(record_lines(records))
+    console.print(record_lines(records, settings))
     one = feeder_command(settings, "show", "--pairs", records[0].pair)
     console.print(f"All fields of one: {one}", markup=False)
 
@@ -209,9 +222,11 @@ def _tell_history(settings: BotSettings, arguments: argparse.Namespace) -> list[
 def _summary(fields: Mapping[str, float | None]) -> str:
     """Return what tells a valid record from its neighbours."""
     trials, skill = fields.get("optimization_trials"), fields.get("skill")
+    own = fields.get("auto_tolerance")
     parts = ["defaults" if fields.get("defaults_won") else "tuned"]
     parts += [] if trials is None else [f"{trials:.0f} trials"]
     parts += [] if skill is None else [f"test skill {100 * skill:.1f} %"]
+    parts += [] if own is None else [f"own tolerance {100 * own:.2f} %"]
     return ", ".join(parts)
 
 
@@ -284,4 +299,6 @@ def _tell_settings(settings: BotSettings, arguments: argparse.Namespace) -> dict
 def _plain(value: object) -> object:
     if value is None or isinstance(value, int | float | str):
         return value
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, tuple) else str(value)

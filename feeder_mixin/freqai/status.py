@@ -90,6 +90,7 @@ class FreqaiStatus:
             model=self._model(loaded.pair, is_outdated=is_outdated),
             last_good_at=time_text(loaded.saved_ns),
             exceedance=None,
+            tolerance=None,
         )
 
     def _model(self, pair: str, *, is_outdated: bool) -> ModelStatus:

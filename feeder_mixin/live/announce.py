@@ -11,6 +11,8 @@ from feeder_mixin.live.reload.loader import Loaded, LoadedPair
 from feeder_mixin.market.blackouts import Blackouts
 from feeder_mixin.schema import open_text
 from feeder_mixin.settings import BotSettings, FeederSettings
+from feeder_mixin.stores.notes import some
+from feeder_mixin.tolerance import FALLBACK, setting_text
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ def log_loaded(settings: BotSettings, loaded: Loaded, generation: int) -> None:
             loaded.error,
         )
     _log_rejected(loaded)
+    if isinstance(settings, FeederSettings):
+        _say_fallback_tolerance(settings, loaded)
     for pair, now in loaded.pairs.items():
         if now.source == "default":
             logger.warning(
@@ -95,6 +99,22 @@ def log_blackouts(settings: BotSettings, blackouts: Blackouts, now_s: float | No
         )
     else:
         logger.info("Blackouts read feeder=%s file=%s windows=%d next=%s", *facts, upcoming)
+
+
+def _say_fallback_tolerance(settings: FeederSettings, loaded: Loaded) -> None:
+    """Say for which pairs no tolerance was measured, and what stands in for it."""
+    unmeasured = [
+        pair for pair, now in loaded.pairs.items() if now.tolerance(settings).origin == "fallback"
+    ]
+    if unmeasured:
+        logger.warning(
+            "Tolerance was not measured for %s, the fallback stands in, tune them: max_adverse_ratio=%g "
+            "feeder.max_adverse_ratio=%s feeder=%s",
+            some(unmeasured),
+            FALLBACK,
+            setting_text(settings.max_adverse_ratio),
+            settings.feeder_id,
+        )
 
 
 def _log_rejected(loaded: Loaded) -> None:

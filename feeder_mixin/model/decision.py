@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 
 def called_safe(
-    q: NDArray[np.float64], max_adverse_ratio: float, is_allowed: NDArray[np.bool_]
+    q: NDArray[np.float64],
+    tolerance: NDArray[np.float64] | float,
+    is_allowed: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """Return which candles are called safe; without prediction none is.
 
@@ -15,9 +17,9 @@ def called_safe(
     ----------
     q : shape (n_candles,)
         Predicted quantile of the excursion, calibrated; NaN without prediction.
-    max_adverse_ratio
-        The tolerance: price is predicted to stay within it.
+    tolerance
+        Price is predicted to stay within it; one for all candles, or each candle's own.
     is_allowed : shape (n_candles,)
         Whether a candle may be called safe at all: no blackout lies on it.
     """
-    return (q >= -max_adverse_ratio) & is_allowed
+    return (q >= -tolerance) & is_allowed

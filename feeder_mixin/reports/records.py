@@ -10,7 +10,8 @@ from rich import box
 from rich.table import Table
 
 from feeder_mixin.schema import METRICS, PARAMETERS, ParameterRecord, format_time_ns
-from feeder_mixin.settings import FREQAI_MODEL_TYPE
+from feeder_mixin.settings import FREQAI_MODEL_TYPE, BotSettings, FeederSettings
+from feeder_mixin.tolerance import Tolerance
 
 _PERCENT_METRICS: Final = frozenset(m.name for m in METRICS if m.unit in {"share", "ratio"})
 
@@ -40,13 +41,34 @@ def parameter_text(record: ParameterRecord, name: str) -> str:
     return f"{record.parameters[name]:.6g}"
 
 
-def record_lines(records: Sequence[ParameterRecord]) -> Table:
+def record_tolerance(settings: BotSettings, record: ParameterRecord) -> Tolerance | None:
+    """Return the tolerance that the pair has with this record; None for a FreqAI bot's."""
+    if not isinstance(settings, FeederSettings):
+        return None
+    return settings.tolerance(record.pair, record.metrics.get("auto_tolerance"))
+
+
+def tolerance_text(tolerance: Tolerance | None) -> str:
+    """Return a tolerance as shown, and where it is but the fallback.
+
+    Examples
+    --------
+    >>> tolerance_text(Tolerance(0.0123, "record")), tolerance_text(Tolerance(0.01, "fallback"))
+    ('1.23 %', '1.00 % (fallback)')
+    """
+    if tolerance is None:
+        return "-"
+    is_fallback = tolerance.origin == "fallback"
+    return f"{percent(tolerance.ratio, 2)} %{' (fallback)' if is_fallback else ''}"
+
+
+def record_lines(records: Sequence[ParameterRecord], settings: BotSettings) -> Table:
     """Return one line a record: when it was made, what it is, how good it was."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("pair", no_wrap=True)
     table.add_column("time", no_wrap=True)
     table.add_column("set", no_wrap=True)
-    for name in ("skill", "exceed", "safe", "beats rule"):
+    for name in ("skill", "exceed", "safe", "tolerance", "beats rule"):
         table.add_column(name, justify="right")
     for record in records:
         metrics = record.metrics
@@ -57,6 +79,7 @@ def record_lines(records: Sequence[ParameterRecord]) -> Table:
             percent(metrics.get("skill")),
             percent(metrics.get("exceedance")),
             percent(metrics.get("predicted_safe_share")),
+            tolerance_text(record_tolerance(settings, record)),
             "-"
             if record.model_type == FREQAI_MODEL_TYPE
             else "no"
@@ -66,7 +89,7 @@ def record_lines(records: Sequence[ParameterRecord]) -> Table:
     return table
 
 
-def record_table(records: Sequence[ParameterRecord]) -> Table:
+def record_table(records: Sequence[ParameterRecord], settings: BotSettings) -> Table:
     """Return records side by side: one column a pair, parameters above metrics."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
@@ -83,6 +106,12 @@ def record_table(records: Sequence[ParameterRecord]) -> Table:
         if any(metric.name in r.metrics for r in records):
             cells = (_cell(metric.name, r.metrics.get(metric.name)) for r in records)
             table.add_row(metric.name, *cells, metric.description)
+    if isinstance(settings, FeederSettings):
+        table.add_section()
+        in_force = (tolerance_text(record_tolerance(settings, r)) for r in records)
+        table.add_row(
+            "tolerance", *in_force, "what this config and the record make of it, in force"
+        )
     return table
 
 

@@ -69,7 +69,7 @@ def open_s(candles: pd.DataFrame, row: int) -> int:
 
 def loaded_pair(pair: str, version: int = 1, **parameters: Any) -> LoadedPair:
     """Return what a pair runs on: defaults, changed by keyword."""
-    extra = {k: parameters.pop(k) for k in ("beats_rule",) if k in parameters}
+    extra = {k: parameters.pop(k) for k in ("beats_rule", "auto_tolerance") if k in parameters}
     return LoadedPair(pair, default_parameters() | parameters, "store", version, **extra)
 
 

@@ -102,7 +102,10 @@ class Feed:
 def on_frame(opens_s, q, alphas, is_new) -> FrameForecasts:
     """Return forecasts on their frame, of which nothing but the quantile matters here."""
     nothing = np.zeros(len(opens_s), bool)
-    return FrameForecasts(opens_s, q, alphas, nothing.astype(int), nothing, nothing, is_new)
+    tolerance = np.full(len(opens_s), 0.01)
+    return FrameForecasts(
+        opens_s, q, alphas, nothing.astype(int), tolerance, nothing, nothing, is_new
+    )
 
 
 def labels(rows: np.ndarray, horizon: int = HORIZON) -> dict[str, np.ndarray]:

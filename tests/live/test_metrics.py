@@ -84,6 +84,8 @@ def expected_of(status: dict) -> Samples:
         if (last := facts.get("last_served")) is not None:
             said[key("feeder_last_served_timestamp_seconds", **own)] = seconds(last)
         said[key("feeder_calibration_factor", **own)] = model.get("calibration")
+        tolerance = facts.get("tolerance") or {}
+        said[key("feeder_max_adverse_ratio", **own)] = tolerance.get("max_adverse_ratio")
         exceedance = facts.get("exceedance") or {}
         said[key("feeder_exceedance_ratio", **own)] = exceedance.get("share")
         said[key("feeder_exceedance_nominal_ratio", **own)] = exceedance.get("nominal")

@@ -122,12 +122,14 @@ def left_behind(run: LiveRun, first: int, theta: float = THETA) -> LiveRun:
     return run
 
 
-def live_run(world: World, settings: FeederSettings, tmp_path, cuts_s, pairs=None) -> LiveRun:
+def live_run(
+    world: World, settings: FeederSettings, tmp_path, cuts_s, pairs=None, **loaded
+) -> LiveRun:
     """Return a bot on a folder that lacks the newest hours, with models of all cuts."""
     full = DataFolder(settings, world.datadir, STEP_S)
     disk = world.write(tmp_path / "disk", DISK, tuple(world.candles))
     snapshots = {
-        pair: world.serve(full, loaded_pair(pair, num_leaves=20), cuts_s)
+        pair: world.serve(full, loaded_pair(pair, num_leaves=20, **loaded), cuts_s)
         for pair in pairs or settings.pairs
     }
     return LiveRun(DataFolder(settings, disk, STEP_S), world.candles, snapshots)
@@ -171,7 +173,8 @@ def test_live_backtest_and_tuner_give_the_same_features_and_quantiles(
         in_force = live.opens_s >= cuts_s[0]
         assert np.isnan(live.q[~in_force]).all()
         assert same(live.q[in_force], expected.loc[live.opens_s[in_force]].to_numpy())
-        assert (live.safe == (live.q >= -settings.max_adverse_ratio)).all()
+        tolerance = settings.tolerance(pair, None).ratio
+        assert (live.safe == (live.q >= -tolerance)).all()
         back, thetas = backtest(here, settings, here.datadir, pair, END)
         assert np.isfinite(back.q).all()
         said = (back.q / np.exp(thetas))[in_force]
@@ -201,16 +204,18 @@ def test_pair_outside_the_context_is_predicted_alike_everywhere(
     assert same((back.q / np.exp(thetas))[in_force], raw)
 
 
+@pytest.mark.parametrize("asked", [0.004, "auto"])
 def test_bot_that_goes_on_from_a_backtests_theta_serves_what_it_serves(
-    world, tmp_path, write_store, cuts_s, monkeypatch
+    world, tmp_path, write_store, cuts_s, monkeypatch, asked
 ):
     """With one calibration state both columns are one: whole, over the cut between, safe too."""
     # Over all candles there are: then the calibration of the last cut begins where the others do.
     monkeypatch.setattr(walkforward, "CALIBRATION_DAYS", 30)
-    settings = world.settings(tmp_path / "user_data", pairs=(ETH,), max_adverse_ratio=0.004)
+    settings = world.settings(tmp_path / "user_data", pairs=(ETH,), max_adverse_ratio=asked)
     world.share_backtest_models(settings)
-    write_store(market_record(ETH, 1_795_000_000 * 10**9, num_leaves=20))
-    run = live_run(world, settings, tmp_path, cuts_s)
+    own = {**LONG, "auto_tolerance": 0.004}
+    write_store(market_record(ETH, 1_795_000_000 * 10**9, metrics=own, num_leaves=20))
+    run = live_run(world, settings, tmp_path, cuts_s, auto_tolerance=0.004)
     back, thetas = backtest(world, settings, world.datadir, ETH, END)
     assert abs(thetas).max() > 0.005
     assert len(set(thetas[-8:].round(9))) > 3  # it moves while the bot looks on
@@ -223,6 +228,7 @@ def test_bot_that_goes_on_from_a_backtests_theta_serves_what_it_serves(
     assert same(live.q[in_force], back.q[in_force])
     assert (live.safe == back.safe)[in_force].all()
     assert 0 < live.safe.sum() < in_force.sum()
+    assert set(live.tolerance[in_force]) == set(back.tolerance) == {0.004}
 
 
 def test_model_of_a_pair_alone_equals_that_of_all_pairs(world, tmp_path, cuts_s):
@@ -388,6 +394,24 @@ def test_safe_is_where_the_quantile_is_not_below_the_tolerance(world, tmp_path, 
     known = np.isfinite(columns.q)
     assert 0 < columns.safe.sum() < known.sum()
     assert (columns.safe[known] == (columns.q[known] >= -0.004)).all()
+
+
+def test_newer_record_with_another_tolerance_counts_from_its_first_candle_on(
+    world, tmp_path, cuts_s
+):
+    """Candles that were called safe stay so: what was measured later is not theirs."""
+    settings = world.settings(tmp_path / "user_data", pairs=(ETH,), max_adverse_ratio="auto")
+    run = live_run(world, settings, tmp_path, cuts_s[:2], auto_tolerance=0.9)
+    before = run.run(START, START + 1)[ETH]
+    old, now = run.snapshots[ETH], loaded_pair(ETH, 2, num_leaves=20, auto_tolerance=0.0001)
+    serving = replace(old.servings[-1], loaded=now, first_candle_s=int(before.opens_s[-1]) + STEP_S)
+    run.snapshots[ETH] = replace(old, loaded=now, servings=(*old.servings, serving))
+    after = run.run(START + 2, START + 3)[ETH]
+    assert set(after.tolerance[-2:]) == {0.0001}
+    assert not after.safe[-2:].any()
+    known = np.isfinite(after.q[:-2])
+    assert set(after.tolerance[:-2][known]) == {0.9}
+    assert after.safe[:-2][known].all()
 
 
 def test_same_candle_analysed_again_gives_the_same_columns(world, tmp_path, cuts_s):

@@ -19,6 +19,12 @@ times = strategies.times_ns.map(format_time_ns)
 counts = st.integers(0, 10**9)
 shares = st.floats(0, 1)
 exceedances = st.fixed_dictionaries({"share": shares, "nominal": shares, "candles": counts})
+tolerances = st.fixed_dictionaries(
+    {
+        "max_adverse_ratio": st.floats(1e-4, 1),
+        "origin": st.sampled_from(("config", "record", "fallback")),
+    }
+)
 models = st.fixed_dictionaries(
     {
         "state": st.sampled_from(("none", "training", "ready", "stale")),
@@ -44,6 +50,7 @@ pairs = st.fixed_dictionaries(
         "passed_over": st.none() | st.text(),
         "last_candle": st.none() | times,
         "last_served": st.none() | times,
+        "tolerance": st.none() | tolerances,
     },
 )
 loads = st.fixed_dictionaries(
@@ -116,6 +123,7 @@ def test_status_file_is_private_and_has_the_fixed_keys(tmp_path):
         "passed_over",
         "last_candle",
         "last_served",
+        "tolerance",
     ]
     assert list(pair["model"]) == [
         "state",

@@ -17,6 +17,7 @@ from feeder_mixin.model.calibration import calibrate
 from feeder_mixin.model.folds import plan_layout
 from feeder_mixin.model.quantile import fit_safety_model, fit_shared, shared_rows
 from feeder_mixin.model.rows import open_seconds
+from feeder_mixin.model.tolerance import measure_tolerance
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.judge.comparison import chart, compare, decision_value
@@ -165,7 +166,9 @@ def test_decision_value_takes_as_many_candles_by_either_ranking(prepared):
     _, table, layout, shared = prepared
     walk = Evaluator(PAIR, SETTINGS, table, shared).walk(layout, CHANGED)
     tolerance = float(-np.median(walk.everything.q))
-    value = decision_value(walk, tolerance)
+    settings = replace(SETTINGS, max_adverse_ratio=tolerance)
+    walk = Evaluator(PAIR, settings, table, shared).walk(layout, CHANGED)
+    value = decision_value(walk)
     rows = list(
         zip(walk.everything.excursion, walk.everything.q, walk.everything.rule, strict=True)
     )
@@ -195,7 +198,24 @@ def test_safety_metrics_call_nothing_safe_in_a_blackout(prepared):
     assert metrics["false_negative_rate"] == 200 / len(opens_s)
     assert metrics["skill"] == expected["skill"]
     assert metrics["test_mae"] == expected["test_mae"]
-    assert decision_value(walk, 0.9).n_safe == len(walk.everything.q) - 200
+    assert decision_value(walk).n_safe == len(walk.everything.q) - 200
+
+
+def test_auto_tolerance_of_a_window_is_what_was_measured_at_its_cut(prepared):
+    """No window is judged by what was measured later; safety metrics and records say the test window's."""
+    _, table, layout, shared = prepared
+    evaluator = Evaluator(PAIR, replace(SETTINGS, max_adverse_ratio="auto"), table, shared)
+    walk = evaluator.walk(layout, CHANGED)
+    for window, rows in zip((*layout.folds, layout.test), (*walk.folds, walk.test), strict=True):
+        expected = measure_tolerance(table, SETTINGS.label, window.cut_s)
+        assert set(rows.tolerance) == {expected}
+    metrics = record_metrics(evaluator, walk)
+    tolerance = walk.test.tolerance[0]
+    assert metrics["predicted_safe_share"] == pytest.approx(np.mean(walk.test.q >= -tolerance))
+    assert metrics["realised_safe_share"] == pytest.approx(
+        np.mean(walk.test.excursion >= -tolerance)
+    )
+    assert decision_value(walk).tolerance == tolerance
 
 
 def test_chart_shows_the_last_two_days_beside_their_candles(prepared):

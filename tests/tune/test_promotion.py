@@ -186,6 +186,16 @@ def test_decide_verdict_on_the_rule_that_changed_is_told_to_bots():
         assert decide_one(evidence, replace(CHAMPION, beats_rule=beats_rule)).written is None
 
 
+def test_decide_renewed_pair_gets_a_record_whatever_becomes_of_its_challenger():
+    """Tolerance and level are measured by every tuning: the set that stays goes out with them."""
+    for gain, written, outcome in ((0.0, "running", "refused"), (0.05, "tuned", "promoted")):
+        evidence = {PAIR: make_evidence(gain=gain, noise=0.001 if gain else 0.01)}
+        told = decide(evidence, {PAIR: CHAMPION}, "auto", renewed={PAIR})[PAIR]
+        assert (told.written, told.outcome) == (written, outcome)
+    never = decide(evidence, {PAIR: CHAMPION}, "never", renewed={PAIR})[PAIR]
+    assert never.written is None
+
+
 def test_decide_defaults_that_beat_the_rule_clear_a_served_set_that_does_not():
     """The verdict is on the pair: the better of what is served and the defaults."""
     evidence = make_evidence(skill=-0.1)

@@ -11,6 +11,7 @@ import pytest
 
 from feeder_mixin.errors import CandleError, ModelError
 from feeder_mixin.model import metrics, quantile, scale
+from feeder_mixin.model.tolerance import measure_tolerance
 from feeder_mixin.schema import default_parameters, hash48
 from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.run import _tasks as tasks
@@ -204,6 +205,9 @@ def test_judged_pair_has_the_facts_of_its_candles(market, models, task, candles)
     assert result.evidence.sets["defaults"].metrics["feeder_won"] == 0.0
     assert result.evidence.is_feeders
     assert result.provenance == {"host": "h"}
+    assert told["max_adverse_ratio"] == 0.01
+    table = market.build_table(PAIR, None)
+    assert told["auto_tolerance"] == measure_tolerance(table, LABEL, task.layout.test.cut_s)
 
 
 def test_error_of_a_pair_names_it(market, models, task, monkeypatch):

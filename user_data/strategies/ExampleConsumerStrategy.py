@@ -11,8 +11,9 @@ import pandas as pd
 import talib.abstract as ta
 from freqtrade.strategy import IStrategy
 
-COLUMNS = ["safety_q", "safe", "params_generation"]
-"""What is taken from the feeder: predicted excursion (a ratio), 0/1, generation of its parameters."""
+COLUMNS = ["safety_q", "safe", "params_generation", "max_adverse_ratio"]
+"""What is taken from the feeder: predicted excursion (a ratio), 0/1, generation of its parameters, and the
+pair's tolerance (a ratio)."""
 
 
 class ExampleConsumerStrategy(IStrategy):

@@ -14,6 +14,7 @@ from feeder_mixin.live.reload.loader import Loaded, LoadedPair, shared_version
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.schema import ParameterRecord, default_parameters, hash48, refusal
 from feeder_mixin.settings import FeederSettings
+from feeder_mixin.tolerance import setting_text
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +68,13 @@ class FeederReader:
         settings = self.settings
         levels = sorted({pair.parameters["quantile_alpha"] for pair in loaded.pairs.values()})
         logger.info(
-            "Feeder starts feeder=%s side=%s horizon_candles=%d timeframe=%s max_adverse_ratio=%g "
+            "Feeder starts feeder=%s side=%s horizon_candles=%d timeframe=%s max_adverse_ratio=%s "
             "quantile_alpha=%s pairs=%d context=%d context_pairs=%s exchange=%s candles=%s store=%s",
             settings.feeder_id,
             settings.side,
             settings.horizon_candles,
             settings.timeframe,
-            settings.max_adverse_ratio,
+            setting_text(settings.max_adverse_ratio),
             ",".join(f"{level:g}" for level in levels),
             len(settings.pairs),
             len(settings.context_pairs),

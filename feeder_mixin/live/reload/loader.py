@@ -24,13 +24,14 @@ from feeder_mixin.schema import (
     ParameterRecord,
     format_time_ns,
 )
-from feeder_mixin.settings import BotSettings
+from feeder_mixin.settings import BotSettings, FeederSettings
 from feeder_mixin.stores.base import MAX_AGE_DAYS, Latest
 from feeder_mixin.stores.masking import masked_store_url
 from feeder_mixin.stores.notes import group_notes, group_pairs
 from feeder_mixin.stores.operations.point_in_time import parse_moment
 from feeder_mixin.stores.other_type import load_other_type
 from feeder_mixin.stores.url import choose_store_url, open_store
+from feeder_mixin.tolerance import Tolerance
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class LoadedPair:
         Time of the record in nanoseconds since the epoch; None without one.
     beats_rule
         False when the record says that nothing beat the ATR rule: no candle is called safe.
+    auto_tolerance
+        The pair's own tolerance as the record has it; None without.
     rejected
         Why the store's newest record was refused, or None. A half-written point is none: it counts
         only where the store holds no complete one.
@@ -71,11 +74,16 @@ class LoadedPair:
     source: Source
     version: int | None
     beats_rule: bool = True
+    auto_tolerance: float | None = None
     candles_to_s: float | None = None
     tuned_on: Mapping[str, float] = field(default_factory=dict, compare=False)
     rejected: str | None = None
     passed_over: str | None = field(default=None, compare=False)
     saved_ns: int | None = field(default=None, compare=False)
+
+    def tolerance(self, settings: FeederSettings) -> Tolerance:
+        """Return the tolerance that is in force where this is."""
+        return settings.tolerance(self.pair, self.auto_tolerance)
 
     @property
     def version_text(self) -> str:
@@ -303,6 +311,7 @@ def from_record(record: ParameterRecord, source: Source) -> LoadedPair:
         source,
         record.time_ns,
         beats_rule=record.metrics.get("beats_rule") != 0.0,
+        auto_tolerance=record.metrics.get("auto_tolerance"),
         candles_to_s=record.metrics.get("candles_to_s"),
         tuned_on={name: v for name, v in record.metrics.items() if name.endswith("_hash")},
     )

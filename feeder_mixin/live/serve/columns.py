@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from feeder_mixin.live.serve.snapshot import PairSnapshot
 from feeder_mixin.model.decision import called_safe
 from feeder_mixin.model.rows import open_seconds
+from feeder_mixin.settings import FeederSettings
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -35,6 +36,8 @@ class RawForecasts:
         Quantile level of the model.
     generation
         Generation whose record trained the model.
+    tolerance
+        Of the record that the model was trained from (`settings.FeederSettings.tolerance`).
     is_trusted
         Whether the model may call a candle safe: it is young enough and beats the ATR rule.
     """
@@ -43,11 +46,17 @@ class RawForecasts:
     q: NDArray[np.float64]
     alpha: NDArray[np.float64]
     generation: NDArray[np.int64]
+    tolerance: NDArray[np.float64]
     is_trusted: NDArray[np.bool_]
 
 
 NO_FORECASTS: Final = RawForecasts(
-    np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool)
+    opens_s=np.zeros(0, np.int64),
+    q=np.zeros(0),
+    alpha=np.zeros(0),
+    generation=np.zeros(0, np.int64),
+    tolerance=np.zeros(0),
+    is_trusted=np.zeros(0, bool),
 )
 
 
@@ -69,25 +78,24 @@ class FrameForecasts:
     q: NDArray[np.float64]
     alpha: NDArray[np.float64]
     generation: NDArray[np.int64]
+    tolerance: NDArray[np.float64]
     was_safe: NDArray[np.bool_]
     is_trusted: NDArray[np.bool_]
     is_new: NDArray[np.bool_]
 
-    def columns(
-        self, q: NDArray[np.float64], max_adverse_ratio: float, is_allowed: NDArray[np.bool_]
-    ) -> SafetyColumns:
+    def columns(self, q: NDArray[np.float64], is_allowed: NDArray[np.bool_]) -> SafetyColumns:
         """Return what the host's frame gets.
 
         Parameters
         ----------
         q : shape (n_rows,)
             The calibrated quantiles. Those of candles served before are what they were.
-        max_adverse_ratio, is_allowed
+        is_allowed
             See `model.decision.called_safe`; of new candles alone.
         """
         is_allowed = is_allowed & self.is_trusted
-        safe = np.where(self.is_new, called_safe(q, max_adverse_ratio, is_allowed), self.was_safe)
-        return SafetyColumns(self.opens_s, q, safe, self.generation, self.alpha)
+        safe = np.where(self.is_new, called_safe(q, self.tolerance, is_allowed), self.was_safe)
+        return SafetyColumns(self.opens_s, q, safe, self.generation, self.alpha, self.tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class SafetyColumns:
         The generation whose record trained the serving model; 0 without, or from an earlier process.
     alpha
         The serving model's quantile level; NaN without model.
+    tolerance
+        ``max_adverse_ratio``: how far price may go against a position here; NaN without model.
     """
 
     opens_s: NDArray[np.int64]
@@ -113,6 +123,7 @@ class SafetyColumns:
     safe: NDArray[np.bool_]
     generation: NDArray[np.int64]
     alpha: NDArray[np.float64]
+    tolerance: NDArray[np.float64]
 
     def reindexed(self, opens_s: NDArray[np.int64]) -> SafetyColumns:
         """Return the values of these candles; without value where there is none."""
@@ -123,6 +134,7 @@ class SafetyColumns:
             _spread(self.safe, is_known, at, fill=False),
             _spread(self.generation, is_known, at, 0),
             _spread(self.alpha, is_known, at, np.nan),
+            _spread(self.tolerance, is_known, at, np.nan),
         )
 
     def joined(self, raw: RawForecasts) -> FrameForecasts:
@@ -133,6 +145,7 @@ class SafetyColumns:
             _spread(raw.q, is_new, at, self.q),
             _spread(raw.alpha, is_new, at, self.alpha),
             _spread(raw.generation, is_new, at, self.generation),
+            _spread(raw.tolerance, is_new, at, self.tolerance),
             self.safe,
             _spread(raw.is_trusted, is_new, at, fill=False),
             is_new,
@@ -141,21 +154,21 @@ class SafetyColumns:
 
 def empty_columns(opens_s: NDArray[np.int64]) -> SafetyColumns:
     """Return columns without any prediction."""
-    n = len(opens_s)
+    n, nothing = len(opens_s), np.full(len(opens_s), np.nan)
     return SafetyColumns(
-        opens_s, np.full(n, np.nan), np.zeros(n, bool), np.zeros(n, np.int64), np.full(n, np.nan)
+        opens_s, nothing, np.zeros(n, bool), np.zeros(n, np.int64), nothing.copy(), nothing.copy()
     )
 
 
-def raw_forecasts(table: pd.DataFrame, pair: PairSnapshot, max_age_s: float) -> RawForecasts:
+def raw_forecasts(
+    table: pd.DataFrame, pair: PairSnapshot, settings: FeederSettings
+) -> RawForecasts:
     """Return what is predicted for the rows of a feature table, each by the model in force there.
 
     Parameters
     ----------
     table
         Rows from the first candle on that the pair has a model for.
-    max_age_s
-        Seconds after its cut from which a model calls nothing safe.
     """
     opens_s, servings = open_seconds(table), pair.servings
     numbers = pair.numbers_at(opens_s)
@@ -163,6 +176,7 @@ def raw_forecasts(table: pd.DataFrame, pair: PairSnapshot, max_age_s: float) -> 
     for number in np.unique(numbers):
         rows = numbers == number
         q[rows] = servings[number].model.safety.predict(table if rows.all() else table[rows])
+    max_age_s = settings.model_max_age_hours * 3600
     old_from_s = np.array([s.model.cut_s + max_age_s for s in servings])[numbers]
     beats_rule = np.array([s.loaded.beats_rule for s in servings])[numbers]
     return RawForecasts(
@@ -170,6 +184,7 @@ def raw_forecasts(table: pd.DataFrame, pair: PairSnapshot, max_age_s: float) -> 
         q,
         alpha=np.array([s.model.safety.alpha for s in servings])[numbers],
         generation=np.array([s.generation for s in servings], np.int64)[numbers],
+        tolerance=np.array([s.loaded.tolerance(settings).ratio for s in servings])[numbers],
         is_trusted=beats_rule & (opens_s < old_from_s),
     )
 

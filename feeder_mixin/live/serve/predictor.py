@@ -111,7 +111,7 @@ class Predictor:
         # Also where nothing is new: the labels of candles that were served go on ending.
         q = self.calibration.serve(pair, forecasts, tail)
         is_allowed = ~blackouts.cover(opens_s, self._folder.timeframe_s)
-        return forecasts.columns(q, self._settings.max_adverse_ratio, is_allowed)
+        return forecasts.columns(q, is_allowed)
 
     def _is_new(self, pair: str, served: SafetyColumns) -> NDArray[np.bool_]:
         """Return which candles of a frame are to be predicted: later ones, and once those missed."""
@@ -132,7 +132,7 @@ class Predictor:
         wanted = table[np.isin(open_seconds(table), opens_s)]
         if not len(wanted):
             return NO_FORECASTS
-        return raw_forecasts(wanted, snapshot, self._settings.model_max_age_hours * 3600)
+        return raw_forecasts(wanted, snapshot, self._settings)
 
     def _take(self, pair: str, frame: pd.DataFrame) -> Tail | None:
         tail, changed = self.tails.take(pair, frame)

@@ -26,6 +26,7 @@ from feeder_mixin.live.state.status import (
     ModelStatus,
     PairStatus,
     Status,
+    ToleranceStatus,
 )
 from feeder_mixin.live.train.due import DueFits, Standing
 from feeder_mixin.live.train.models import TrainedModel
@@ -105,6 +106,7 @@ class StatusBuilder:
             if served is None
             else _open_text(served.opens_s[np.isfinite(served.q)]),
             model=self._model(pair),
+            tolerance=self._tolerance(pair),
             last_good_at=time_text(loaded.saved_ns),
             exceedance=None
             if exceedance is None
@@ -112,6 +114,11 @@ class StatusBuilder:
                 share=exceedance.share, nominal=exceedance.nominal, candles=exceedance.n_candles
             ),
         )
+
+    def _tolerance(self, pair: PairSnapshot) -> ToleranceStatus:
+        in_force = pair.loaded if pair.newest is None else pair.newest.loaded
+        tolerance = in_force.tolerance(self._settings)
+        return ToleranceStatus(max_adverse_ratio=tolerance.ratio, origin=tolerance.origin)
 
     def _model(self, pair: PairSnapshot) -> ModelStatus:
         newest, standing = pair.newest, self._due.standing(pair)

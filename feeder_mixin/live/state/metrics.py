@@ -104,6 +104,11 @@ def _model_states(bot: BotFacts) -> _Samples:
             yield (pair, state), float(facts["model"]["state"] == state)
 
 
+def _tolerance(facts: PairStatus) -> float | None:
+    found = facts.get("tolerance")
+    return None if found is None else found["max_adverse_ratio"]
+
+
 def _exceedance(key: Literal["share", "nominal", "candles"]) -> Callable[[BotFacts], _Samples]:
     def read(facts: PairStatus) -> float | None:
         found = facts["exceedance"]
@@ -207,6 +212,12 @@ METRICS: Final = (
         "open of the newest candle with a prediction; stops when freqtrade drops the pair",
         _PAIR,
         _of_pairs(lambda p: _seconds(p["last_served"])),
+    ),
+    Metric(
+        "feeder_max_adverse_ratio",
+        "tolerance of the pair: how far price may go against a position on a safe candle",
+        _PAIR,
+        _of_pairs(_tolerance),
     ),
     Metric(
         "feeder_calibration_factor",

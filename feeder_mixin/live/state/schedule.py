@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NotRequired
 
 from typing_extensions import TypedDict
 
-from feeder_mixin.documents import CandleOpen, Count, checked
+from feeder_mixin.documents import CandleOpen, Count, Factor, checked
 from feeder_mixin.errors import ModelError, StateError
 from feeder_mixin.live.reload.loader import LoadedPair
 from feeder_mixin.live.serve.candles import forming_candle_s
@@ -42,6 +42,7 @@ class _Entry(TypedDict):
     source: Source
     version: Count | None
     beats_rule: bool
+    auto_tolerance: NotRequired[Factor | None]  # absent in what an earlier version wrote
 
 
 class _Kept(TypedDict):
@@ -200,6 +201,7 @@ def _entry(serving: Serving) -> _Entry:
         "source": serving.loaded.source,
         "version": serving.loaded.version,
         "beats_rule": serving.loaded.beats_rule,
+        "auto_tolerance": serving.loaded.auto_tolerance,
     }
 
 
@@ -224,6 +226,7 @@ def _loaded_then(pair: PairSnapshot, entry: _Entry, parameters: Mapping[str, flo
         entry["source"],
         entry["version"],
         beats_rule=entry["beats_rule"],
+        auto_tolerance=entry.get("auto_tolerance"),
     )
 
 

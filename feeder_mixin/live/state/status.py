@@ -33,6 +33,7 @@ from feeder_mixin.errors import StateError
 from feeder_mixin.live.state.files import write_private
 from feeder_mixin.live.state.stand_in import find_stand_in, make_stand_in
 from feeder_mixin.settings import BotSettings
+from feeder_mixin.tolerance import Origin
 
 Source = Literal["store", "last_good", "default", "config"]
 """`default`: the schema's; `config`: a FreqAI config's own ``model_training_parameters``."""
@@ -100,6 +101,13 @@ class ExceedanceStatus(TypedDict):
     candles: Count
 
 
+class ToleranceStatus(TypedDict):
+    """How far price may go against a position on a safe candle, and where that comes from."""
+
+    max_adverse_ratio: Factor
+    origin: Origin
+
+
 class PairStatus(TypedDict):
     """The parameters loaded for a pair, and its model.
 
@@ -109,7 +117,9 @@ class PairStatus(TypedDict):
     null for other sources. `passed_over` is the store's newest point that was passed over for an older
     one (half-written or dated in the future), with the reason; null without any. `last_candle` is the
     open of the newest candle that the host has asked about, `last_served` that of the newest one that
-    got a prediction: a pair that the host dropped stands still there.
+    got a prediction: a pair that the host dropped stands still there. `tolerance` is that of the record
+    whose model serves, without a model that of the record loaded; null for a FreqAI bot, and absent in
+    what an earlier version wrote.
     """
 
     source: Source
@@ -122,6 +132,7 @@ class PairStatus(TypedDict):
     passed_over: str | None
     last_candle: Time | None
     last_served: Time | None
+    tolerance: NotRequired[ToleranceStatus | None]
 
 
 class BlackoutWindow(TypedDict):

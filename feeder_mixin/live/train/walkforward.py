@@ -155,7 +155,10 @@ class WalkForward:
             version("feeder-mixin"),
             str(FEATURE_HASH),
             *map(repr, self._load().blackouts.windows),
-            *(f"{p} {w.version} {sorted(w.parameters.items())} {w.beats_rule}" for p, w in pairs),
+            *(
+                f"{p} {w.version} {sorted(w.parameters.items())} {w.beats_rule} {w.auto_tolerance}"
+                for p, w in pairs
+            ),
             *(f"{pair} {self._folder.stamp(pair)}" for pair in candles),
         )
         return f"{hash48(*parts):012x}"
@@ -215,14 +218,16 @@ class WalkForward:
         """Return the columns of a table's rows from what is served at them."""
         known = np.isfinite(served)
         opens_s, folder = open_seconds(walk.table), self._folder
+        tolerance = walk.loaded.tolerance(folder.settings).ratio
         blacked_out = self._load().blackouts.cover(opens_s, folder.timeframe_s)
         is_allowed = ~blacked_out & walk.loaded.beats_rule
         return SafetyColumns(
             opens_s,
             served,
-            called_safe(served, folder.settings.max_adverse_ratio, is_allowed),
+            called_safe(served, tolerance, is_allowed),
             np.where(known, _GENERATION, 0),
             np.where(known, walk.loaded.parameters["quantile_alpha"], np.nan),
+            np.where(known, tolerance, np.nan),
         )
 
     def _cuts_s(self, first_s: int, last_s: int) -> list[int]:

@@ -37,8 +37,7 @@ def make_config(pairs: Sequence[str], port: int, password: str) -> dict[str, Any
         "bot_name": "demo",
         "strategy": "LightGBMSafetyFeederStrategy",
         "timeframe": "1m",  # windows are in candles: a new one a minute shows more, sooner
-        # In 30 minutes prices move less than in 30 candles of 5m: less is tolerated.
-        "feeder": {"side": "long", "max_adverse_ratio": 0.006, "train_days": 10},
+        "feeder": {"side": "long", "max_adverse_ratio": "auto", "train_days": 10},
         "exchange": {"name": "binance", "pair_whitelist": list(pairs)},
         "api_server": {
             "enabled": True,

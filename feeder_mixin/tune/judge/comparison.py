@@ -66,20 +66,22 @@ def _day_table(rows: Forecast, losses: Mapping[str, Array]) -> DayTable:
     )
 
 
-def decision_value(walk: ServedForecasts, max_adverse_ratio: float) -> DecisionValue:
+def decision_value(walk: ServedForecasts) -> DecisionValue:
     """Return how many unsafe candles the set takes, and the ATR rule where it takes as many."""
     rows = walk.everything
-    called = called_safe(rows.q, max_adverse_ratio, rows.is_allowed)
+    called = called_safe(rows.q, rows.tolerance, rows.is_allowed)
     n_safe = int(called.sum())
-    ranked = np.where(rows.is_allowed, rows.rule, -np.inf)  # the rule enters in no blackout either
+    # By its share of the tolerance: a candle's own where tolerances change from window to window.
+    ranked = rows.rule / rows.tolerance
+    ranked[~rows.is_allowed] = -np.inf  # the rule enters in no blackout either
     by_rule = np.argsort(-ranked, kind="stable")[:n_safe]
-    unsafe = rows.excursion < -max_adverse_ratio
+    unsafe = rows.excursion < -rows.tolerance
     return DecisionValue(
         n_rows=len(rows.q),
         n_safe=n_safe,
         unsafe_model=int(unsafe[called].sum()),
         unsafe_rule=int(unsafe[by_rule].sum()),
-        tolerance=max_adverse_ratio,
+        tolerance=float(walk.test.tolerance[-1]),
     )
 
 

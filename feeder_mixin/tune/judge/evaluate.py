@@ -30,7 +30,9 @@ from feeder_mixin.model.metrics import (
 )
 from feeder_mixin.model.quantile import SafetyModel, SharedModels, fit_safety_model
 from feeder_mixin.model.rows import open_seconds, select_rows
+from feeder_mixin.model.tolerance import measure_tolerance
 from feeder_mixin.schema import open_text
+from feeder_mixin.tolerance import tolerance_of
 from feeder_mixin.tune.judge.result import Score
 from feeder_mixin.tune.search.space import ALPHA, StudySettings
 
@@ -41,13 +43,19 @@ Array = NDArray[np.float64]
 class Forecast:
     """Forecasts of one window beside the truth and the ATR rule, arrays of shape (n_rows,).
 
-    `is_allowed` tells which candles may be called safe at all (`model.decision`).
+    Attributes
+    ----------
+    tolerance
+        In force at each candle: where it is measured, that of the window's cut.
+    is_allowed
+        Which candles may be called safe at all (`model.decision`).
     """
 
     excursion: Array
     q: Array
     rule: Array
     opens_s: NDArray[np.int64]
+    tolerance: Array
     is_allowed: NDArray[np.bool_]
 
 
@@ -99,6 +107,15 @@ class Evaluator:
         if key not in self._walks:
             self._walks[key] = self._walk(layout, parameters)
         return self._walks[key]
+
+    def measured_tolerance(self, cut_s: int) -> float:
+        """Return the pair's own tolerance as it is measured at a cut."""
+        return measure_tolerance(self._table, self._settings.label, cut_s)
+
+    def tolerance(self, cut_s: int) -> float:
+        """Return the tolerance in force in the window of a cut."""
+        measured = self.measured_tolerance(cut_s)
+        return tolerance_of(self._settings.max_adverse_ratio, self._pair, measured).ratio
 
     def _walk(self, layout: Layout, parameters: Mapping[str, float]) -> ServedForecasts:
         folds = [self.forecast(window, parameters) for window in layout.folds]
@@ -156,18 +173,18 @@ class Evaluator:
             q=model.predict(self._table.iloc[rows]),
             rule=model.rule_constant * self._atr_ratio[rows],
             opens_s=self._opens_s[rows],
+            tolerance=np.full(len(rows), self.tolerance(window.cut_s)),
             is_allowed=~s.blackouts.cover(self._opens_s[rows], s.label.timeframe_s),
         )
 
     def score(self, forecast: Forecast, q: Array, alpha: float) -> Score:
         """Return how `q` does on a forecast's rows against the ATR rule."""
-        s = self._settings
         gain, error = skill_with_error(
             forecast.excursion, q, forecast.rule, alpha, forecast.opens_s
         )
-        called = called_safe(q, s.max_adverse_ratio, forecast.is_allowed)
-        rates = safety_rates(called, forecast.excursion >= -s.max_adverse_ratio)
-        misses = thinned_misses(forecast.excursion, q, forecast.opens_s, s.label)
+        called = called_safe(q, forecast.tolerance, forecast.is_allowed)
+        rates = safety_rates(called, forecast.excursion >= -forecast.tolerance)
+        misses = thinned_misses(forecast.excursion, q, forecast.opens_s, self._settings.label)
         return Score(
             skill=gain,
             skill_se=finite(error),

@@ -14,7 +14,7 @@ and by however many processes it was made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -77,6 +77,7 @@ def decide(
     champions: Mapping[str, Champion],
     mode: Mode,
     earlier: Mapping[str, Decision] | None = None,
+    renewed: Collection[str] = (),
 ) -> dict[str, Decision]:
     """Return pair -> decision for all finished pairs of a run.
 
@@ -87,6 +88,9 @@ def decide(
     earlier
         Pair -> decision of an interrupted command of the same run. What it wrote may be what bots
         read now; what is decided now goes on top.
+    renewed
+        Pairs whose record says more than parameters: what was measured on the newest candles goes out
+        with the running set where no other one does. Losses can't judge it.
     """
     if not evidence:
         return {}
@@ -110,6 +114,8 @@ def decide(
             verdict = _rewrite_champion_if_needed(
                 verdict, champion, (earlier or {}).get(pair), beats_rule=beats_rule
             )
+            if pair in renewed:
+                verdict = _renew(verdict, champion)
         challenge = challenges.get(pair)
         decisions[pair] = Decision(
             mode=mode,
@@ -318,6 +324,14 @@ def _rewrite_champion_if_needed(
     else:
         return verdict
     return replace(verdict, outcome="kept", written=RUNNING, reason=f"{verdict.reason}; {why}")
+
+
+def _renew(verdict: _Verdict, champion: Champion) -> _Verdict:
+    """Return the verdict, with the running set written again where nothing else is."""
+    if verdict.written is not None or champion.parameters is None:
+        return verdict
+    why = "written again with what was measured now: tolerance and level"
+    return replace(verdict, written=RUNNING, reason=f"{verdict.reason}; {why}")
 
 
 def build_record(

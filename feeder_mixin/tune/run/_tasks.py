@@ -209,6 +209,7 @@ def _judge(
     contenders[TUNED] = found.tuned
     comparison = compare(evaluator, task.layout, contenders, s.table_alpha)
     walks = {name: evaluator.walk(task.layout, values) for name, values in contenders.items()}
+    test_cut_s = task.layout.test.cut_s
     facts = {
         "optimization_trials": float(found.study.n_trials),
         "optimization_time": found.spent_s,
@@ -220,7 +221,8 @@ def _judge(
         "context_hash": float(hash48(*market.context_pairs)),
         "feature_hash": float(FEATURE_HASH),
         "market_hash": float(task.market_hash),
-        "max_adverse_ratio": s.max_adverse_ratio,
+        "max_adverse_ratio": evaluator.tolerance(test_cut_s),
+        "auto_tolerance": evaluator.measured_tolerance(test_cut_s),
     }
     best_trial: dict[Contender, dict[str, float]] = {
         DEFAULTS: {"best_trial": 0.0},
@@ -251,13 +253,13 @@ def _judge(
         ),
         provenance=dict(task.provenance),
         alpha=s.table_alpha,
-        max_adverse_ratio=s.max_adverse_ratio,
+        max_adverse_ratio=facts["max_adverse_ratio"],
         labelled_days=task.layout.labelled_days,
-        decision_value=decision_value(served, s.max_adverse_ratio),
+        decision_value=decision_value(served),
         chart=chart(served, frame),
         study=found.study,
         own=found.own,
-        scale_is_fallback=shared[task.layout.test.cut_s].scale.is_fallback,
+        scale_is_fallback=shared[test_cut_s].scale.is_fallback,
     )
 
 

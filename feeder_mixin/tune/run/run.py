@@ -358,7 +358,8 @@ class _Runner:
             if (decision := self._earlier_decision(pair)) is not None:
                 earlier[pair] = decision
         evidence = {pair: result.evidence for pair, result in results.items()}
-        decisions = decide(evidence, champions, self._options.promote, earlier)
+        renewed = {pair for pair in results if self._settings.is_renewed(pair)}
+        decisions = decide(evidence, champions, self._options.promote, earlier, renewed)
         for pair, decision in decisions.items():
             result = results[pair] = replace(results[pair], decision=decision)
             # In the journal before it is in the outbox: the next command must know what this wrote.

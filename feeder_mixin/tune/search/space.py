@@ -16,6 +16,7 @@ import optuna
 from feeder_mixin.market.blackouts import NO_BLACKOUTS, Blackouts
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
 from feeder_mixin.settings import LabelSpec
+from feeder_mixin.tolerance import MaxAdverseRatio
 
 ParameterSet = dict[str, float]
 
@@ -153,7 +154,7 @@ class StudySettings:
 
     feeder_id: str
     label: LabelSpec
-    max_adverse_ratio: float
+    max_adverse_ratio: MaxAdverseRatio
     train_days: float
     seed: int
     fixes: Mapping[str, float] = field(default_factory=dict)
