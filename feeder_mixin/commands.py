@@ -26,6 +26,7 @@ def feeder_command(
         URL of ``--store``, where the store comes from that option.
     """
     words = ["feeder", verb, "--feeder", settings.feeder_id, *_places(settings)]
+    words += settings.optimize_options if verb == "optimize" else ()
     words += [] if store is None else ["--store", store]
     return shlex.join([*words, *map(str, more)])
 

@@ -167,7 +167,9 @@ METRICS: Final = (
     Metric("feature_hash", "48-bit integer", "identity of the feature set and model recipe"),
     Metric("market_hash", "48-bit integer", "identity of exchange and kind of candles"),
     Metric("target_hash", "48-bit integer", "identity of a FreqAI strategy's targets and levels"),
-    Metric("skill", "share", "1 - pinball / pinball of the ATR rule, test window"),
+    Metric(
+        "skill", "share", "1 - loss / loss of the ATR rule (FreqAI: of the config), test window"
+    ),
     Metric("skill_se", "share", "standard error of skill, by blocks of a day"),
     Metric("exceedance", "share", "test candles whose excursion was below the prediction"),
     Metric("kupiec_p", "probability", "p-value: Kupiec test of exceedance, one row per horizon"),

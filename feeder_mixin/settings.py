@@ -140,6 +140,11 @@ class BotSettings:
         """Return whether a bot needs what every tuning measures anew, whatever becomes of parameters."""
         return False
 
+    @property
+    def optimize_options(self) -> tuple[str, ...]:
+        """Return what ``feeder optimize`` needs beside id and config."""
+        return ()
+
     def chosen_pairs(self, names: Sequence[str] | None) -> tuple[str, ...]:
         """Return the pairs named, each once, or all without names; raise `SettingsError` for another's."""
         for name in names or ():

@@ -36,6 +36,11 @@ ALLOWED = {
         "model",
         "executors",
         "tolerance",
+        "freqai.dataset",
+        "freqai.parameters",
+        "freqai.regressors",
+        "freqai.settings",
+        "freqai.targets",
     },
     "reports": {"errors", "settings", "schema", "tolerance", "stores.notes", "model", "tune"},
     "live": {

@@ -23,7 +23,7 @@ from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError
 from feeder_mixin.freqai.settings import load_bot_settings
 from feeder_mixin.reports.records import FEW_PAIRS
-from feeder_mixin.settings import BotSettings, FeederSettings, feeder_ids
+from feeder_mixin.settings import BotSettings, feeder_ids
 from feeder_mixin.stores.base import ParameterStore
 from feeder_mixin.stores.masking import masked_store_url
 from feeder_mixin.stores.url import choose_store_url, open_store
@@ -108,22 +108,6 @@ def chosen_feeder_ids(arguments: argparse.Namespace) -> list[str]:
     if arguments.config is not None and len(ids) > 1:
         raise SettingsError(f"--config goes with one feeder, got {', '.join(ids)}")
     return list(dict.fromkeys(ids))
-
-
-def chosen_feeders(arguments: argparse.Namespace) -> list[FeederSettings]:
-    """Return the settings of the feeders named on the command line, each checked; a FreqAI bot is none."""
-    chosen = chosen_bots(arguments)
-    feeders = [settings for settings in chosen if isinstance(settings, FeederSettings)]
-    for settings in chosen:
-        if settings not in feeders:
-            problem = (
-                f"feeder {arguments.command} knows the built-in model only, and {settings.feeder_id} is a "
-                "FreqAI bot: its features and targets are its strategy's"
-            )
-            if not feeders:
-                raise SettingsError(problem)
-            logger.error("Left out: %s", problem)
-    return feeders
 
 
 def chosen_bots(arguments: argparse.Namespace) -> list[BotSettings]:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from feeder_mixin.cli.common import chosen_bots, chosen_feeders, make_console
+from feeder_mixin.cli.common import chosen_bots, make_console
 from feeder_mixin.errors import CandleError, FeederError, SettingsError
-from feeder_mixin.settings import BotSettings, FeederSettings
+from feeder_mixin.settings import BotSettings
 
 _T = TypeVar("_T")
-_S = TypeVar("_S", bound=BotSettings)
 
 
 @dataclass(slots=True)
@@ -32,38 +31,24 @@ class Outcomes(Generic[_T]):
         return failures_code(len(self.results), self.failures.values())
 
 
-def for_each_feeder(
-    arguments: argparse.Namespace,
-    work: Callable[[FeederSettings], _T],
-    feeders: Sequence[FeederSettings] | None = None,
-) -> Outcomes[_T]:
-    """Do `work` for every chosen feeder and return what came of each; a FreqAI bot is none.
-
-    Parameters
-    ----------
-    feeders
-        Where they are known already; by default those that the command line names.
-
-    Raises
-    ------
-    FeederError
-        What `work` raises, when there is one feeder only.
-    """
-    return _for_each(arguments, work, chosen_feeders(arguments) if feeders is None else feeders)
-
-
 def for_each_bot(
     arguments: argparse.Namespace,
     work: Callable[[BotSettings], _T],
     bots: Sequence[BotSettings] | None = None,
 ) -> Outcomes[_T]:
-    """Do `work` for every chosen feeder and FreqAI bot; see `for_each_feeder`."""
-    return _for_each(arguments, work, chosen_bots(arguments) if bots is None else bots)
+    """Do `work` for every chosen feeder and FreqAI bot, and return what came of each.
 
+    Parameters
+    ----------
+    bots
+        Where they are known already; by default those that the command line names.
 
-def _for_each(
-    arguments: argparse.Namespace, work: Callable[[_S], _T], chosen: Sequence[_S]
-) -> Outcomes[_T]:
+    Raises
+    ------
+    FeederError
+        What `work` raises, when there is one only.
+    """
+    chosen = chosen_bots(arguments) if bots is None else bots
     outcomes: Outcomes[_T] = Outcomes()
     for settings in chosen:
         try:

@@ -15,7 +15,7 @@ from rich.console import Console
 from feeder_mixin.cli.bot_commands import reload_after_writing
 from feeder_mixin.cli.common import (
     ChosenStore,
-    chosen_feeders,
+    chosen_bots,
     count,
     feeder_options,
     feeder_store,
@@ -24,17 +24,19 @@ from feeder_mixin.cli.common import (
     print_json,
     print_wide,
 )
-from feeder_mixin.cli.feeders import failures_code, for_each_feeder
+from feeder_mixin.cli.feeders import failures_code, for_each_bot
 from feeder_mixin.cli.report import report_after_tuning
 from feeder_mixin.errors import SettingsError
+from feeder_mixin.freqai.settings import FreqaiSettings
 from feeder_mixin.reports.records import FEW_PAIRS
 from feeder_mixin.schema import describe_fields
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings, FeederSettings
 from feeder_mixin.tune.judge.decision import MODES
 
 if TYPE_CHECKING:
+    from feeder_mixin.stores.base import ParameterStore
     from feeder_mixin.tune.judge.result import PairResult
-    from feeder_mixin.tune.run.options import RunOptions, RunSummary
+    from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary
 
 _TABLE_WIDTH = 92
 """The closing table's least width: on a narrower terminal lines wrap instead of losing digits."""
@@ -108,6 +110,13 @@ def add_optimize_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="keep a parameter at a value; may be repeated",
     )
+    parser.add_argument(
+        "--strategy",
+        "-s",
+        metavar="S",
+        help="class of the FreqAI strategy whose model is tuned, where the config has a freqai block "
+        "(the config's strategy)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search (0)")
     parser.add_argument(
         "--promote",
@@ -175,11 +184,12 @@ def run_optimize(arguments: argparse.Namespace) -> int:
         fresh=arguments.fresh,
         promote=arguments.promote,
     )
-    feeders = chosen_feeders(arguments)
-    for settings in feeders:
+    bots = chosen_bots(arguments)
+    for settings in bots:
         check_options(settings, options)
-    tuned = for_each_feeder(
-        arguments, lambda settings: _optimize_one(settings, options, arguments), feeders
+        _check_strategy(settings, arguments)
+    tuned = for_each_bot(
+        arguments, lambda settings: _optimize_one(settings, options, arguments), bots
     )
     if arguments.json:
         print_json([document for document, _ in tuned.results])
@@ -188,18 +198,51 @@ def run_optimize(arguments: argparse.Namespace) -> int:
     return codes[0] if len(set(codes)) == 1 else (1 if 1 in codes else 3)
 
 
+def _check_strategy(settings: BotSettings, arguments: argparse.Namespace) -> None:
+    """Raise where a strategy is named for a bot that has none, or none for one that needs it."""
+    named = arguments.strategy
+    if named is not None and not isinstance(settings, FreqaiSettings):
+        raise SettingsError(
+            f"--strategy {named}: {settings.feeder_id} is a feeder with the built-in model (feeder.side); a "
+            "strategy is tuned where the config has a freqai block and no feeder.side"
+        )
+    if isinstance(settings, FreqaiSettings) and not (named or settings.strategy):
+        raise SettingsError(
+            f"{settings.feeder_id}: no strategy is named: expected --strategy with the class of the FreqAI "
+            "strategy that is tuned, or strategy in the config"
+        )
+
+
+def _run(
+    settings: BotSettings,
+    options: RunOptions,
+    arguments: argparse.Namespace,
+    store: ParameterStore,
+    progress: Progress,
+) -> RunSummary:
+    """Tune what the config describes: a FreqAI strategy's own model, or the built-in one."""
+    from feeder_mixin.tune.run import run
+
+    if isinstance(settings, FreqaiSettings):
+        from feeder_mixin.tune.freqai.work import FreqaiWork
+
+        strategy = str(arguments.strategy or settings.strategy)
+        return run.run_work(FreqaiWork(settings, options, strategy), options, store, progress)
+    assert isinstance(settings, FeederSettings)  # noqa: S101  (there are two kinds)
+    return run.run_feeder(settings, options, store, progress)
+
+
 def _optimize_one(
-    settings: FeederSettings, options: RunOptions, arguments: argparse.Namespace
+    settings: BotSettings, options: RunOptions, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], int]:
     from feeder_mixin.cli.progress import make_progress
     from feeder_mixin.market.history import download_missing
     from feeder_mixin.reports.closing import summary_document
     from feeder_mixin.tune.run.options import check_options
-    from feeder_mixin.tune.run.run import run_feeder
 
     errors = make_console(stderr=True)
     pairs = check_options(settings, options)
-    if options.datadir is None:
+    if options.datadir is None and isinstance(settings, FeederSettings):
         days = options.days_back + settings.train_days
         lacking = download_missing(settings, pairs, days=days)
         options = replace(options, lacking=lacking)
@@ -207,7 +250,7 @@ def _optimize_one(
         workers = options.scheduler or count(options.jobs, "job")
         with make_progress(errors, settings.feeder_id, len(pairs)) as progress:
             errors.print(
-                f"{settings.feeder_id} {settings.side}: {count(len(pairs), 'pair')}, "
+                f"{settings.feeder_id} {settings.kind}: {count(len(pairs), 'pair')}, "
                 f"{count(options.n_trials, 'trial')}, {workers}, "
                 f"seed {options.seed}, store {chosen}",
                 markup=False,
@@ -218,7 +261,7 @@ def _optimize_one(
                     "anyway, though a bot does not trade them",
                     markup=False,
                 )
-            summary = run_feeder(settings, options, chosen.store, progress)
+            summary = _run(settings, options, arguments, chosen.store, progress)
         if summary.results:
             report_after_tuning(settings, chosen, summary)
     if not arguments.json:
@@ -283,7 +326,7 @@ def _tell_many(console: Console, ordered: Mapping[str, PairResult], _summary: Ru
 
 
 def _print_summary(
-    console: Console, settings: FeederSettings, chosen: ChosenStore, summary: RunSummary
+    console: Console, settings: BotSettings, chosen: ChosenStore, summary: RunSummary
 ) -> None:
     from feeder_mixin.reports.closing import summary_lines
     from feeder_mixin.reports.documents import by_weight

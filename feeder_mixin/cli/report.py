@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from feeder_mixin.cli.common import (
     ChosenStore,
-    chosen_feeders,
+    chosen_bots,
     feeder_options,
     feeder_store,
     make_console,
     print_json,
 )
-from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.cli.feeders import for_each_bot
 from feeder_mixin.errors import FeederError, SettingsError, StoreError, TuningError
 from feeder_mixin.live.state.files import write_private
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings, FeederSettings
 
 if TYPE_CHECKING:
     from feeder_mixin.reports.documents import FeederReport, Stored, TunedPair
@@ -62,19 +62,19 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run_report(arguments: argparse.Namespace) -> int:
     """Write the page of every chosen feeder; return the exit code."""
-    feeders = chosen_feeders(arguments)
+    feeders = chosen_bots(arguments)
     if arguments.out is not None and len(feeders) > 1:
         names = ", ".join(settings.feeder_id for settings in feeders)
         raise SettingsError(f"--out goes with one feeder, got {names}")
     for settings in feeders:
         settings.chosen_pairs(arguments.pairs)
-    written = for_each_feeder(arguments, lambda settings: _report_one(settings, arguments), feeders)
+    written = for_each_bot(arguments, lambda settings: _report_one(settings, arguments), feeders)
     if arguments.json:
         print_json(written.results)
     return written.exit_code
 
 
-def _report_one(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, Any]:
+def _report_one(settings: BotSettings, arguments: argparse.Namespace) -> dict[str, Any]:
     with feeder_store(settings, arguments) as chosen:
         document = write_report(settings, chosen, arguments.out, arguments.pairs)
     _say(document)
@@ -90,7 +90,7 @@ def _say(document: dict[str, Any]) -> None:
 
 
 def write_report(
-    settings: FeederSettings,
+    settings: BotSettings,
     chosen: ChosenStore,
     out: Path | None = None,
     pairs: Sequence[str] = (),
@@ -124,7 +124,7 @@ def write_report(
     return {**report_document(report, page), "file": str(path)}
 
 
-def report_after_tuning(settings: FeederSettings, chosen: ChosenStore, summary: RunSummary) -> None:
+def report_after_tuning(settings: BotSettings, chosen: ChosenStore, summary: RunSummary) -> None:
     """Write the page after ``optimize``; whatever fails is said and nothing more."""
     console = make_console(stderr=True)
     try:
@@ -142,7 +142,7 @@ def report_after_tuning(settings: FeederSettings, chosen: ChosenStore, summary: 
 
 
 def _collect(
-    settings: FeederSettings, chosen: ChosenStore, summary: RunSummary | None
+    settings: BotSettings, chosen: ChosenStore, summary: RunSummary | None
 ) -> FeederReport:
     from feeder_mixin.reports.documents import FeederReport, Stored, merge_results
 
@@ -171,7 +171,7 @@ def _collect(
         )
     return FeederReport(
         feeder_id=settings.feeder_id,
-        side=settings.side,
+        side=settings.side if isinstance(settings, FeederSettings) else None,
         pairs=settings.pairs,
         made_at=datetime.now(UTC),
         results=results,
@@ -183,7 +183,7 @@ def _collect(
 
 
 def _read_journal(
-    settings: FeederSettings,
+    settings: BotSettings,
 ) -> tuple[dict[str, TunedPair], Mapping[int, KeptTrial], str | None]:
     """Return pair -> newest result, the newest study's trials, and what could not be read.
 
@@ -212,16 +212,20 @@ def _read_journal(
     )
 
 
-def _read_store(settings: FeederSettings, chosen: ChosenStore) -> Stored:
+def _read_store(settings: BotSettings, chosen: ChosenStore) -> Stored:
     from feeder_mixin.reports.documents import Stored
     from feeder_mixin.stores.notes import describe_unused
     from feeder_mixin.stores.outbox import Outbox
 
     store, feeder_id = chosen.store, settings.feeder_id
-    latest = store.latest(feeder_id, settings.pairs)
+    model_type = settings.model_type
+    latest = store.latest(feeder_id, settings.pairs, model_type=model_type)
     notes = [line[0].upper() + line[1:] for line in describe_unused(latest)]
     outbox = Outbox(settings.outbox_path)
     n_waiting = len(outbox.pending())
     outbox.close()
-    counts = {pair: len(store.history(feeder_id, pair, _COUNTED)) for pair in settings.pairs}
+    counts = {
+        pair: len(store.history(feeder_id, pair, _COUNTED, model_type=model_type))
+        for pair in settings.pairs
+    }
     return Stored(str(chosen), latest.records, counts, notes, n_waiting)

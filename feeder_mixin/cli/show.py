@@ -36,7 +36,7 @@ from feeder_mixin.schema import (
     format_time_ns,
     parameter_problems,
 )
-from feeder_mixin.settings import FREQAI_MODEL_TYPE, BotSettings
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
 from feeder_mixin.stores.notes import describe_unused, group_pairs, some
 from feeder_mixin.stores.other_type import load_other_type
@@ -239,12 +239,9 @@ def _missing_text(
     """Return which pairs have none, and how to make one."""
     if arguments.measurement == CANDIDATES:
         return f"{settings.feeder_id}: no candidate for {some(missing)} in {chosen}"
-    # What tunes the built-in model can't tune a strategy's own features.
-    is_freqai = settings.model_type == FREQAI_MODEL_TYPE
-    words = ("import", "FILE") if is_freqai else ("optimize",)
     return (
         f"{settings.feeder_id}: no record for {some(missing)} in {chosen}"
-        f"{_missing_file(chosen.store)}; make one with: {chosen.command(settings, *words)}"
+        f"{_missing_file(chosen.store)}; make one with: {chosen.command(settings, 'optimize')}"
     )
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feeder_mixin.cli.common import count, feeder_options, make_console, print_json
-from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.cli.feeders import for_each_bot
 from feeder_mixin.commands import feeder_command
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.masking import masked_store_url
 from feeder_mixin.stores.url import choose_store_url
 
@@ -40,13 +40,13 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run_studies(arguments: argparse.Namespace) -> int:
     """Print or export the studies of the chosen feeders."""
-    told = for_each_feeder(arguments, lambda settings: _tell(settings, arguments))
+    told = for_each_bot(arguments, lambda settings: _tell(settings, arguments))
     if arguments.json:
         print_json(told.results)
     return told.exit_code
 
 
-def _tell(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, Any]:
+def _tell(settings: BotSettings, arguments: argparse.Namespace) -> dict[str, Any]:
     from feeder_mixin.tune.run.journal import Journal
     from feeder_mixin.tune.run.studies import export_study, newest_study
 
@@ -82,7 +82,7 @@ def _tell(settings: FeederSettings, arguments: argparse.Namespace) -> dict[str, 
     }
 
 
-def _check_is_no_other(settings: FeederSettings, url: str, store_url: str) -> None:
+def _check_is_no_other(settings: BotSettings, url: str, store_url: str) -> None:
     """Refuse a file of ours: Optuna's tables would come to stand beside its own."""
     path = url.removeprefix("sqlite:///")
     if path == url:

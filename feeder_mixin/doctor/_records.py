@@ -61,7 +61,7 @@ def check_missing(facts: Facts) -> Verdict:
     where = "in this store for" if len(missing) == len(settings.pairs) else ""
     is_freqai = settings.model_type == FREQAI_MODEL_TYPE
     instead = "the config's own values" if is_freqai else "the defaults"
-    make_one = facts.command("import", "FILE") if is_freqai else facts.command("optimize")
+    make_one = facts.command("optimize")
     return Verdict(
         "warn",
         f"no record {where or 'for'} {some(missing)}: a bot would start on {instead}",

@@ -198,6 +198,26 @@ class PairDataset:
             label_pipeline=dk.label_pipeline,
         )
 
+    def tuned_on(self) -> TunedOn:
+        """Return the identity of features and targets, as far as the candles there are make them.
+
+        Raises
+        ------
+        SettingsError
+            When there is no feature or no target, a target of classes, or one that
+            ``feeder.freqai_targets`` does not name.
+        """
+        data, dk = self._data, self._dk
+        labelled = self._labelled(pd.Series(data=True, index=self._frame.index))
+        try:
+            dk.find_features(labelled)
+        except OperationalException as error:
+            raise SettingsError(f"{data.strategy_name}: {' '.join(str(error).split())}") from error
+        dk.find_labels(labelled)
+        targets = match_targets(data.targets, dk.label_list, data.strategy_name)
+        check_numbers(labelled, dk.label_list, data.strategy_name)
+        return TunedOn.of(dk.training_features_list, targets)
+
     def _scored(self, at: datetime, until: datetime, columns: Sequence[str]) -> ScoredRows:
         """Return the candles from the cut on; labels by all candles there are, features by the past."""
         frame = self._frame
@@ -263,6 +283,7 @@ class FreqaiData:
         self.strategy_name = type(strategy).__name__
         self.provider = DataProvider(self.config, None)
         strategy.dp = self.provider
+        strategy.freqai_info = freqai  # which freqtrade gives it with the model
         self.model = _Capture(self.config)
         self.model.live = False
 

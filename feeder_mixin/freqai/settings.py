@@ -35,6 +35,8 @@ class FreqaiSettings(BotSettings):
     ----------
     identifier
         ``freqai.identifier``: the folder of its models.
+    strategy
+        The config's, where it names one: what is run, and tuned, is mostly named on the command line.
     targets
         Those of ``feeder.freqai_targets``; empty: every target by its squared error.
     model_training_parameters
@@ -44,6 +46,7 @@ class FreqaiSettings(BotSettings):
     model_type: ClassVar[ModelType] = FREQAI_MODEL_TYPE
 
     identifier: str
+    strategy: str | None = None
     targets: tuple[Target, ...] = ()
     model_training_parameters: Mapping[str, object] = field(default_factory=dict)
 
@@ -51,6 +54,11 @@ class FreqaiSettings(BotSettings):
     def kind(self) -> str:
         """Return what the bot is, in a word beside its id."""
         return "freqai"
+
+    @property
+    def optimize_options(self) -> tuple[str, ...]:
+        """Return the strategy: its features and targets are what is tuned."""
+        return ("--strategy", self.strategy or "STRATEGY")
 
     @property
     def config_parameters(self) -> dict[str, float]:
@@ -117,6 +125,7 @@ def build_freqai_settings(
         identifier=identifier,
         targets=tuple(Target(name, spec.get("quantile")) for name, spec in targets.items()),
         model_training_parameters=training,
+        strategy=str(config["strategy"]) if config.get("strategy") else None,
         **read_common(config, path, user_data_dir, config_paths),
         **{key: value for key, value in block.items() if key != "freqai_targets"},
     )

@@ -53,9 +53,11 @@ class CandleChart(NamedTuple):
         return sum(self.breached) / len(self.breached)
 
 
-def candle_chart(pair: str, tuned: TunedPair, side: Side) -> CandleChart:
-    """Return the chart's data."""
+def candle_chart(pair: str, tuned: TunedPair, side: Side | None) -> CandleChart:
+    """Return the chart's data, of a pair that has one."""
     chart, tolerance = tuned.result.chart, tuned.tolerance
+    if chart is None or tolerance is None:
+        raise ValueError(f"{pair}: a result without candles has no chart")
     sign = 1.0 if side == "long" else -1.0
     return CandleChart(
         pair=pair,

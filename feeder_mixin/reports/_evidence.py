@@ -32,7 +32,7 @@ from feeder_mixin.reports._verdict import newest_decision
 from feeder_mixin.reports.documents import OUTCOME_MEANINGS, FeederReport, KnownPair
 from feeder_mixin.reports.records import percent
 from feeder_mixin.stores.notes import some
-from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.contenders import ATR_RULE, CONFIG, DEFAULTS, RUNNING, TUNED
 from feeder_mixin.tune.judge.decision import Decision, Mode, Outcome
 from feeder_mixin.tune.judge.result import Score
 
@@ -41,36 +41,40 @@ REJECTED_P: Final = 0.05
 
 
 def skill_section(report: FeederReport) -> Section:
-    """Return skill over the ATR rule: defaults, tuned and champion side by side."""
+    """Return skill over the yardstick: defaults, tuned and champion side by side."""
     dots = figures.skill_dots(report.results)
+    title = f"Skill over {report.yardstick}"
     by_pair = {dot.pair: dot for dot in dots}
     drawn = first_pairs(report).results
-    shown = [c for c in (DEFAULTS, TUNED, RUNNING) if any(d.contender == c for d in dots)]
+    shown = [c for c in (DEFAULTS, CONFIG, TUNED, RUNNING) if any(d.contender == c for d in dots)]
     rows: list[Row] = [
         [label, *(_skill(report.results[pair], contender) for contender in shown)]
         for pair, label in labels_of(report).items()
     ]
     labels = {p: label for p, label in labels_of(report).items() if p in by_pair and p in drawn}
     plot = figures.dot_figure(
-        labels, [dot for dot in dots if dot.pair in drawn], "skill over the ATR rule", zero=True
+        labels,
+        [dot for dot in dots if dot.pair in drawn],
+        f"skill over {report.yardstick}",
+        zero=True,
     )
     return Section(
         "skill",
-        "Skill over the ATR rule",
+        title,
         [
             (
-                "How much smaller the loss is than that of the ATR rule (a constant times ATR14/close) "
+                f"How much smaller the loss is than that of {_YARDSTICKS[report.side is None]} "
                 "on the untouched test window. Right of 0 is better. The bars are 95 % intervals by "
                 "blocks of a day: one pair alone proves little, the pooled figure on top decides."
             ),
             *drawn_text(report),
         ],
-        [Figure("", in_words("Skill over the ATR rule in percent", rows[:MOST_DRAWN], shown), plot)]
+        [Figure("", in_words(f"{title} in percent", rows[:MOST_DRAWN], shown), plot)]
         if dots
         else [],
         [
             Table(
-                "Skill over the ATR rule, % ± standard error",
+                f"{title}, % ± standard error",
                 ["pair", *(MARKS[c].label for c in shown)],
                 rows,
                 is_folded=True,
@@ -78,6 +82,13 @@ def skill_section(report: FeederReport) -> Section:
         ],
         lacking(report, "Skill", by_pair),
     )
+
+
+_YARDSTICKS: Final = {
+    False: "the ATR rule (a constant times ATR14/close)",
+    True: "the config's own values",
+}
+"""Whether it is a FreqAI bot -> what skill is over."""
 
 
 def _skill(known: KnownPair, contender: str) -> str:
@@ -90,8 +101,9 @@ def exceedance_section(report: FeederReport) -> Section:
     dots = figures.exceedance_dots(report.results)
     bounds = {pair: exceedance_bounds(result) for pair, result in report.results.items()}
     spans = [
-        figures.Span(pair, report.results[pair].alpha, *(bounds[pair] or ()))
+        figures.Span(pair, alpha, *(bounds[pair] or ()))
         for pair in dict.fromkeys(dot.pair for dot in dots)
+        if (alpha := report.results[pair].alpha) is not None
     ]
     shown = [c for c in MARKS if any(dot.contender == c for dot in dots)]
     shares = {(dot.pair, dot.contender): dot.value for dot in dots}
@@ -208,7 +220,15 @@ def promotion_section(report: FeederReport) -> Section:
     decisions = {p: known.decision for p, known in report.tuned.items() if known.decision}
     rows = [_decision_row(labels[pair], decision) for pair, decision in decisions.items()]
     head = ["pair", "outcome", "why", "gain, points", "skill, points", "written", "beats rule"]
-    table = Table("Decisions", head, rows, texts=(0, 1, 2, 5, 6), wraps=(2,))
+    if report.side is None:
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    table = Table(
+        "Decisions",
+        head,
+        rows,
+        texts=tuple(i for i in (0, 1, 2, 5, 6) if i < len(head)),
+        wraps=(2,),
+    )
     return Section(
         "promotion",
         "What was promoted, and why",
@@ -252,7 +272,7 @@ def _promotion_text(report: FeederReport, outcomes: Collection[Outcome]) -> list
         _MODES[newest.mode],
         (
             "Each pair's estimate is shrunk towards the others. Gain is over the previous set, skill "
-            f"over the ATR rule, in points ± standard error. All pairs pooled: "
+            f"over {report.yardstick}, in points ± standard error. All pairs pooled: "
             f"{pooled}."
         ),
         f"{'; '.join(meanings).capitalize()}.",
@@ -263,7 +283,7 @@ def calibration_section(report: FeederReport) -> Section:
     """Return the p-values of Kupiec's and Christoffersen's tests."""
     labels = labels_of(report)
     # What a bot may serve comes first: a phone shows no more without scrolling.
-    order = (TUNED, RUNNING, DEFAULTS, ATR_RULE)
+    order = (TUNED, RUNNING, DEFAULTS, CONFIG, ATR_RULE)
     contenders = [c for c in order if any(c in known.scores for known in report.results.values())]
     rows: dict[str, Row] = {}
     for pair, known in report.results.items():

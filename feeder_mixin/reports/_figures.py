@@ -18,7 +18,7 @@ from feeder_mixin.reports._palette import INK, MARKS, MUTED, SPAN, Colour
 from feeder_mixin.reports.documents import KnownPair, TunedPair, interval
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETERS, Parameter
-from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.contenders import ATR_RULE, CONFIG, DEFAULTS, RUNNING, TUNED
 from feeder_mixin.tune.search.kept import KeptTrial
 
 Results = Mapping[str, KnownPair]
@@ -92,10 +92,10 @@ class SpreadValue(NamedTuple):
 
 
 def skill_dots(results: Results) -> list[Dot]:
-    """Return skill over the ATR rule with its 95 % interval, per pair and contender."""
+    """Return skill over the yardstick with its 95 % interval, per pair and contender."""
     dots = []
     for pair, result in results.items():
-        for contender in (DEFAULTS, TUNED, RUNNING):
+        for contender in (DEFAULTS, CONFIG, TUNED, RUNNING):
             score = result.scores.get(contender)
             if score is not None:
                 bounds = interval(score.skill, score.skill_se) or (None, None)
@@ -118,6 +118,8 @@ def safe_values(tuned: Mapping[str, TunedPair]) -> list[SafeValue]:
     values = []
     for pair, one in tuned.items():
         found = one.result.decision_value
+        if found is None:
+            continue
         counts = (found.n_rows, found.n_safe, found.unsafe_model, found.unsafe_rule)
         values.append(SafeValue(pair, *counts))
     return values

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
+from feeder_mixin.tune.judge.contenders import ATR_RULE, CONFIG, DEFAULTS, RUNNING, TUNED
 
 
 class Colour(NamedTuple):
@@ -57,6 +57,7 @@ class Mark(NamedTuple):
 MARKS: Final = {
     ATR_RULE: Mark("ATR rule", RULE, "x-thin"),
     DEFAULTS: Mark("defaults", DEFAULT, "square"),
+    CONFIG: Mark("config", DEFAULT, "square"),
     TUNED: Mark("tuned", CHALLENGER, "circle"),
     RUNNING: Mark("champion", CHAMPION, "diamond"),
 }

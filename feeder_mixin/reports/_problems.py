@@ -29,7 +29,7 @@ NEVER_SAFE: Final = 0.005
 
 def exceedance_bounds(known: KnownPair) -> tuple[float, float] | None:
     """Return where an honest model's exceedance lies in 95 of 100 windows, None where unknown."""
-    if not isinstance(known, TunedPair):
+    if not isinstance(known, TunedPair) or known.alpha is None:
         return None
     return exceedance_interval(known.alpha, known.result.evidence.n_independent)
 

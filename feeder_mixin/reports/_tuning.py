@@ -131,7 +131,10 @@ def candle_section(report: FeederReport, wanted: Sequence[str]) -> Section:
     title = "Candles and predicted band"
     n_left, drawn, left = candles.MOST_CANDLES, list[Figure](), list[str]()
     for pair in dict.fromkeys((*(pair for pair in wanted if pair in tuned), *tuned)):
-        n_left -= len(tuned[pair].result.chart.opens_s)
+        kept = tuned[pair].result.chart
+        if kept is None:
+            continue
+        n_left -= len(kept.opens_s)
         if drawn and n_left < 0:
             left.append(names[pair])
         else:
@@ -164,7 +167,7 @@ def candle_section(report: FeederReport, wanted: Sequence[str]) -> Section:
     )
 
 
-def _candle_part(pair: str, name: str, tuned: TunedPair, side: Side) -> Figure:
+def _candle_part(pair: str, name: str, tuned: TunedPair, side: Side | None) -> Figure:
     """Return one pair's candles."""
     chart = candles.candle_chart(pair, tuned, side)
     n_breached, n = sum(chart.breached), len(chart.times)

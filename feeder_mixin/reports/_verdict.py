@@ -94,12 +94,12 @@ def make_verdict(report: FeederReport) -> Verdict:
     value = pooled_value(safe_values(report.tuned))
     outcomes = [UNDECIDED if r.decision is None else r.decision.outcome for r in results.values()]
     return Verdict(
-        headline=_headline(pooled_interval),
+        headline=_headline(pooled_interval, report.yardstick),
         outcomes=dict(Counter(outcomes)),
         pooled_skill=pooled,
         pooled_skill_interval=pooled_interval,
         exceedance=_mean(list(shares.values())),
-        nominal=_mean([results[pair].alpha for pair in shares]),
+        nominal=_mean([alpha for pair in shares if (alpha := results[pair].alpha) is not None]),
         n_inside=sum(low <= shares[pair] <= high for pair, (low, high) in judged.items()),
         n_intervals=len(judged),
         n_safe=None if value is None else value.n_safe,
@@ -116,14 +116,14 @@ def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _headline(pooled: tuple[float, float] | None) -> str:
+def _headline(pooled: tuple[float, float] | None, yardstick: str) -> str:
     if pooled is None:
-        return "These results have no pooled comparison with the ATR rule"
+        return f"These results have no pooled comparison with {yardstick}"
     if pooled[0] > 0:
-        return "Better than the ATR rule, beyond noise"
+        return f"Better than {yardstick}, beyond noise"
     if pooled[1] < 0:
-        return "Worse than the ATR rule, beyond noise"
-    return "Not better than the ATR rule beyond noise"
+        return f"Worse than {yardstick}, beyond noise"
+    return f"Not better than {yardstick} beyond noise"
 
 
 def outcome_text(outcomes: Mapping[str, int]) -> str:

@@ -17,7 +17,7 @@ from feeder_mixin.reports._problems import describe_problems, failure_lines
 from feeder_mixin.reports._verdict import outcome_text
 from feeder_mixin.reports.documents import TunedPair
 from feeder_mixin.reports.records import percent
-from feeder_mixin.reports.tables import study_lines, together
+from feeder_mixin.reports.tables import study_lines, together, yardstick
 from feeder_mixin.tune.judge.contenders import TUNED
 from feeder_mixin.tune.judge.result import PairResult
 from feeder_mixin.tune.run.options import RunSummary
@@ -57,7 +57,7 @@ def problem_lines(results: Mapping[str, PairResult]) -> list[str]:
 def pair_table(results: Mapping[str, PairResult]) -> Table:
     """Return one line a pair: what was decided, what it won, how it stands."""
     table = Table(
-        title="Gain over the previous set, skill over the ATR rule, candles called safe; percent",
+        title=f"Gain over the previous set, skill over {yardstick(results)}, candles called safe; percent",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from feeder_mixin.schema import ParameterRecord
-from feeder_mixin.settings import Side
-from feeder_mixin.tune.judge.contenders import RUNNING, TUNED, Contender
+from feeder_mixin.settings import FREQAI_MODEL_TYPE, Side
+from feeder_mixin.tune.judge.contenders import CONFIG, RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Decision, Outcome
 from feeder_mixin.tune.judge.result import PairResult, Score, StudyFacts
 from feeder_mixin.tune.search.kept import KeptTrial
@@ -59,12 +59,12 @@ class TunedPair:
         return self.result.provenance
 
     @property
-    def alpha(self) -> float:
-        """Return the quantile level that contenders are compared at."""
+    def alpha(self) -> float | None:
+        """Return the quantile level that contenders are compared at; None where targets have others."""
         return self.result.alpha
 
     @property
-    def tolerance(self) -> float:
+    def tolerance(self) -> float | None:
         """Return the adverse ratio up to which a candle is safe."""
         return self.result.max_adverse_ratio
 
@@ -88,12 +88,14 @@ class TunedPair:
         """Return the contender that bots read after this run."""
         if self.decision is None:
             return TUNED
-        return self.decision.written or (RUNNING if RUNNING in self.scores else TUNED)
+        stays: tuple[Contender, ...] = (RUNNING, CONFIG)
+        unwritten: Contender = next((one for one in stays if one in self.scores), TUNED)
+        return self.decision.written or unwritten
 
     @property
     def beats_rule(self) -> bool:
         """Return whether anything beat the ATR rule for this pair; True where nobody asked."""
-        return self.decision is None or self.decision.beats_rule
+        return self.decision is None or self.decision.beats_rule is not False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,10 @@ class StoredPair:
         return self.record.provenance
 
     @property
-    def alpha(self) -> float:
-        """Return the quantile level of the stored set."""
+    def alpha(self) -> float | None:
+        """Return the quantile level of the stored set; None where targets have their own."""
+        if self.record.model_type == FREQAI_MODEL_TYPE:
+            return None
         return self.record.parameters["quantile_alpha"]
 
     @property
@@ -199,6 +203,8 @@ class FeederReport:
 
     Attributes
     ----------
+    side
+        None for a FreqAI bot.
     pairs
         The feeder's, in its order.
     results
@@ -210,7 +216,7 @@ class FeederReport:
     """
 
     feeder_id: str
-    side: Side
+    side: Side | None
     pairs: tuple[str, ...]
     made_at: datetime
     results: Mapping[str, KnownPair]
@@ -218,6 +224,16 @@ class FeederReport:
     journal_error: str | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
     trials: Mapping[int, KeptTrial] = field(default_factory=dict)
+
+    @property
+    def yardstick(self) -> str:
+        """Return what skill is over."""
+        return "the ATR rule" if self.side else "the config's own values"
+
+    @property
+    def kind(self) -> str:
+        """Return the side, or what the bot is."""
+        return self.side or "freqai"
 
     @property
     def study(self) -> StudyFacts | None:

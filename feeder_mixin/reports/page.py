@@ -86,7 +86,7 @@ def render_page(report: FeederReport, chart_pairs: Sequence[str] = ()) -> Page:
         report=report,
         verdict=verdict,
         outcomes=outcome_text(verdict.outcomes),
-        cards=cards(verdict),
+        cards=cards(verdict, report),
         sections=sections,
         colours=COLOURS,
         dark_of={colour.light: colour.dark for colour in COLOURS.values()},
@@ -102,14 +102,17 @@ def render_page(report: FeederReport, chart_pairs: Sequence[str] = ()) -> Page:
 
 def all_sections(report: FeederReport, chart_pairs: Sequence[str]) -> list[Section]:
     """Return the page's sections in order."""
+    # What is called safe, and candles with a band, are of the built-in model alone.
+    decisions = [evidence.value_section(report)] if report.side else []
+    candles = [tuning.candle_section(report, chart_pairs)] if report.side else []
     return [
         evidence.skill_section(report),
         evidence.exceedance_section(report),
-        evidence.value_section(report),
+        *decisions,
         evidence.promotion_section(report),
         tuning.history_section(report),
         tuning.spread_section(report),
-        tuning.candle_section(report, chart_pairs),
+        *candles,
         evidence.calibration_section(report),
         origins.provenance_section(report),
         origins.store_section(report),
@@ -127,18 +130,19 @@ def packed_library() -> str:
     return packed(plotly.offline.get_plotlyjs())
 
 
-def cards(verdict: Verdict) -> list[Card]:
+def cards(verdict: Verdict, report: FeederReport) -> list[Card]:
     """Return the figures on top; one that the results do not hold shows a dash."""
-    return [_skill_card(verdict), _exceedance_card(verdict), _value_card(verdict)]
+    first = [_skill_card(verdict, report.yardstick), _exceedance_card(verdict)]
+    return [*first, _value_card(verdict)] if report.side else first
 
 
-def _skill_card(verdict: Verdict) -> Card:
+def _skill_card(verdict: Verdict, yardstick: str) -> Card:
     bounds = verdict.pooled_skill_interval
     note = "not in these results" if verdict.pooled_skill is None else "pooled over the pairs"
     if bounds is not None:
         note = f"95 %: {signed(bounds[0])} to {signed(bounds[1])} %, pooled over the pairs"
     is_good = None if bounds is None else bounds[0] > 0
-    return Card("Skill over the ATR rule", _unit(signed(verdict.pooled_skill)), note, is_good)
+    return Card(f"Skill over {yardstick}", _unit(signed(verdict.pooled_skill)), note, is_good)
 
 
 def _exceedance_card(verdict: Verdict) -> Card:

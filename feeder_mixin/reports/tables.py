@@ -16,17 +16,26 @@ from feeder_mixin.reports.documents import interval
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
 from feeder_mixin.stores.notes import some
-from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.contenders import ATR_RULE, CONFIG, DEFAULTS, RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Decision, Outcome
 from feeder_mixin.tune.judge.result import PairResult, Redrawn
 
 
+def yardstick(results: Mapping[str, PairResult]) -> str:
+    """Return what skill is over: the ATR rule, or a FreqAI config's own values."""
+    has_rule = all(result.evidence.start == DEFAULTS for result in results.values())
+    return "the ATR rule" if has_rule else _NAMED[CONFIG]
+
+
+_NAMED: Final = {DEFAULTS: "the defaults", CONFIG: "the config's own values"}
+
+
 def closing_table(results: Mapping[str, PairResult]) -> Table:
     """Return every contender of every pair on the test window; all numbers in percent."""
-    alphas = sorted({result.alpha for result in results.values()})
-    level = ", ".join(f"{alpha:g}" for alpha in alphas)
+    alphas = sorted({result.alpha for result in results.values() if result.alpha is not None})
+    level = ", ".join(f"{alpha:g}" for alpha in alphas) or "by target"
     table = Table(
-        title=f"Test window, quantile level {level}, percent (skill: over the ATR rule)",
+        title=f"Test window, quantile level {level}, percent (skill: over {yardstick(results)})",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -43,7 +52,7 @@ def closing_table(results: Mapping[str, PairResult]) -> Table:
                 "" if number else pair,
                 name,
                 percent(score.skill),
-                "-" if name == ATR_RULE else percent(score.skill_se),
+                "-" if name in {ATR_RULE, CONFIG} else percent(score.skill_se),
                 percent(score.exceedance),
                 percent(score.mae, 2),
                 percent(score.safety_accuracy),
@@ -68,11 +77,12 @@ def verdicts(results: Mapping[str, PairResult], undelivered: Collection[str] = (
     for pair, result in results.items():
         tuned = result.scores[TUNED]
         parts = [_decision_text(result.decided, is_delivered=pair not in undelivered)]
-        if result.parameters != default_parameters() or result.decided.gain is not None:
+        if result.parameters != start_of(result) or result.decided.gain is not None:
             parts.append(_winner_text(result))
-        if tuned.skill < 0:
-            parts.append("worse than the ATR rule there")
-        parts.append(_rule_text(result.decided))
+        if result.decided.beats_rule is not None:
+            if tuned.skill < 0:
+                parts.append("worse than the ATR rule there")
+            parts.append(_rule_text(result.decided))
         if result.labelled_days < ADVISED_DAYS:
             parts.append(
                 f"judged on {result.labelled_days:.0f} labelled days, where under "
@@ -125,15 +135,21 @@ def _rule_text(decision: Decision) -> str:
     return f"nothing beat the ATR rule out of sample ({numbers}): beats_rule 0"
 
 
+def start_of(result: PairResult) -> Mapping[str, float]:
+    """Return the set that runs where there is no record."""
+    return result.evidence.sets[result.evidence.start].parameters
+
+
 def _winner_text(result: PairResult) -> str:
-    if result.parameters == default_parameters():
-        return "the defaults won the search"
+    start = _NAMED[result.evidence.start]
+    if result.parameters == start_of(result):
+        return f"{start} won the search"
     comparison = result.evidence.comparison
     gain, error = comparison.tuned_gain, comparison.tuned_gain_se
     verb = "beat" if gain >= 0 else "lost to"
     within = " (within noise)" if error is None or abs(gain) <= 2 * error else ""
     return (
-        f"tuned {verb} the defaults on the test window by {percent(abs(gain), 2)} points of skill, "
+        f"tuned {verb} {start} on the test window by {percent(abs(gain), 2)} points of skill, "
         f"SE {percent(error, 2)}{within}"
     )
 
@@ -181,8 +197,10 @@ def study_lines(results: Mapping[str, PairResult]) -> list[str]:
     own = {pair: result for pair, result in results.items() if not result.evidence.is_feeders}
     lines = [line]
     if study.winner:
-        changed = _changes(study.parameters)
-        lines.append(f"The feeder's set differs from the defaults in: {changed}")
+        some_result = next(iter(results.values()))
+        changed = _changes(study.parameters, start_of(some_result))
+        named = _NAMED[some_result.evidence.start]
+        lines.append(f"The feeder's set differs from {named} in: {changed}")
     if own:
         lines.append(f"Pairs with a set of their own, by their own evidence: {some(own)}")
     elif len(results) > 1:
@@ -208,8 +226,7 @@ def _saved(one: Redrawn) -> str:
     return f"{percent(one.gain, 2)} % (SE {percent(one.error, 2)})"
 
 
-def _changes(parameters: Mapping[str, float]) -> str:
-    defaults = default_parameters()
+def _changes(parameters: Mapping[str, float], defaults: Mapping[str, float]) -> str:
     changed = [
         f"{name} {defaults[name]:.4g} -> {value:.4g}"
         for name, value in parameters.items()
@@ -243,7 +260,7 @@ def together(results: Mapping[str, PairResult]) -> list[str]:
         return []
     decision = next(iter(results.values())).decided
     line = (
-        f"All {len(results)} pairs together: skill over the ATR rule "
+        f"All {len(results)} pairs together: skill over {yardstick(results)} "
         f"{percent(decision.pooled_skill, 2)} % "
         f"({_error_text(decision.pooled_skill, decision.pooled_skill_se)})"
     )

@@ -10,7 +10,7 @@ from argparse import Namespace
 import pytest
 from influxdb_client import Permission, PermissionResource
 
-from feeder_mixin.cli.feeders import for_each_feeder
+from feeder_mixin.cli.feeders import for_each_bot
 from feeder_mixin.errors import StoreError, StoreUnavailableError
 from feeder_mixin.stores.influx import InfluxStore
 from feeder_mixin.stores.outbox import Outbox
@@ -166,7 +166,7 @@ def test_optimize_goes_on_after_a_feeder_that_fails(feeders, feeder, monkeypatch
     assert "feeder optimize: two failed: another optimizer" in err
 
 
-def test_for_each_feeder_lets_a_defect_through(feeders):
+def test_for_each_bot_lets_a_defect_through(feeders):
     """Only errors of ours are a feeder's: another is shown whole."""
 
     def work(_):
@@ -174,7 +174,7 @@ def test_for_each_feeder_lets_a_defect_through(feeders):
 
     arguments = Namespace(feeder=["one", "three"], config=None, userdir=None, command="show")
     with pytest.raises(ZeroDivisionError):
-        for_each_feeder(arguments, work)
+        for_each_bot(arguments, work)
 
 
 @pytest.mark.external_service

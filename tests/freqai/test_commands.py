@@ -116,19 +116,26 @@ def test_doctor_fails_a_pair_that_has_the_other_type_alone(stored, feeder):
 def test_advice_is_what_works_for_a_freqai_bot(stored, feeder):
     """Nobody is sent to the tuner of the built-in model, nor to its strategy."""
     _, _, err = feeder("show", "--feeder", BOT)
-    assert "make one with: feeder import --feeder my_freqai FILE" in err
+    assert (
+        "make one with: feeder optimize --feeder my_freqai --strategy LightGBMSafetyFeederStrategy"
+        in err
+    )
     _, out, _ = feeder("doctor", "--feeder", BOT, "--json")
     found = {one["check"]: one for one in json.loads(out)}
     assert "would start on the config's own values" in found["missing_records"]["message"]
-    assert found["missing_records"]["advice"].startswith("feeder import --feeder my_freqai FILE")
+    assert found["missing_records"]["advice"].startswith(
+        "feeder optimize --feeder my_freqai --strategy LightGBMSafetyFeederStrategy"
+    )
     assert "--freqaimodel OptunaLightGBMRegressor" in found["bot"]["advice"]
 
 
-@pytest.mark.parametrize("command", ["optimize", "report"])
-def test_commands_of_the_built_in_model_refuse_a_freqai_bot(write_freqai, feeder, command):
-    """Neither half a tuning nor a wrong report: the kind of bot is named."""
-    write_freqai()
-    options = ["--out", "page.html"] if command == "report" else []
-    code, _, err = feeder(command, "--feeder", BOT, *options)
+def test_optimize_wants_the_strategys_name(write_freqai, write_config, feeder):
+    """A FreqAI bot's features and targets are its strategy's; a feeder's are not."""
+    write_freqai(strategy="")
+    code, _, err = feeder("optimize", "--feeder", BOT)
     assert code == 2
-    assert f"feeder {command} knows the built-in model only, and my_freqai is a FreqAI bot" in err
+    assert "my_freqai: no strategy is named: expected --strategy" in err
+    write_config("plain1")
+    code, _, err = feeder("optimize", "--feeder", "plain1", "--strategy", "MyFreqai")
+    assert code == 2
+    assert "--strategy MyFreqai: plain1 is a feeder with the built-in model" in err

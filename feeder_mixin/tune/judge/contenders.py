@@ -6,8 +6,11 @@ from typing import Final, Literal
 
 ATR_RULE: Final = "ATR rule"
 DEFAULTS: Final = "defaults"
+CONFIG: Final = "config"
+"""A FreqAI config's own ``model_training_parameters``: in the place of the defaults, and of the rule."""
+
 RUNNING: Final = "running"
 TUNED: Final = "tuned"
 
-Contender = Literal["defaults", "running", "tuned"]
+Contender = Literal["defaults", "config", "running", "tuned"]
 """Whose parameters are fitted; the ATR rule, which is compared with them, has none."""

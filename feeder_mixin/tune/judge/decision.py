@@ -48,9 +48,12 @@ class Decision:
         Skill that the challenger won over the incumbent on the test window, shrunk to the pair;
         None when the two are one set.
     skill, skill_se
-        Skill over the ATR rule on folds and test window, shrunk to the pair.
+        Skill over the ATR rule on folds and test window, shrunk to the pair; where there is no rule, what
+        is served over the config's own values, on the test window.
+    beats_rule
+        None where there is no rule.
     exceedance_interval
-        Where an honest challenger's exceedance lies.
+        Where an honest challenger's exceedance lies; None where targets have levels of their own.
     """
 
     mode: Mode
@@ -66,8 +69,8 @@ class Decision:
     skill_se: float | None
     pooled_skill: float
     pooled_skill_se: float | None
-    beats_rule: bool
-    exceedance_interval: tuple[float, float]
+    beats_rule: bool | None
+    exceedance_interval: tuple[float, float] | None
     champion_time_ns: int | None
     champion_parameters: Numbers | None
 
@@ -78,4 +81,5 @@ class Decision:
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that the journal and ``--json`` carry."""
-        return {**asdict(self), "exceedance_interval": list(self.exceedance_interval)}
+        interval = self.exceedance_interval
+        return {**asdict(self), "exceedance_interval": None if interval is None else list(interval)}

@@ -14,7 +14,7 @@ and by however many processes it was made.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,14 +23,18 @@ from numpy.typing import NDArray
 
 from feeder_mixin.model.metrics import exceedance_interval
 from feeder_mixin.schema import ParameterRecord
-from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.contenders import CONFIG, DEFAULTS, RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Champion, Decision, Mode, Outcome
 from feeder_mixin.tune.judge.evaluate import finite
 from feeder_mixin.tune.judge.result import DayTable, Evidence, PairResult
 from feeder_mixin.tune.pooling import MIN_WITNESSES, DayLosses, Estimate, Pooled, pool
 from feeder_mixin.tune.search.space import ALPHA, key_of
 
-_CALLED: Final = {RUNNING: "the running record", DEFAULTS: "the defaults"}
+_CALLED: Final = {
+    RUNNING: "the running record",
+    DEFAULTS: "the defaults",
+    CONFIG: "the config's own values",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,35 @@ class _Verdict:
     written: Contender | None
     candidate: bool
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Exceedance:
+    """Share of the test window's candles that were worse than forecast.
+
+    Attributes
+    ----------
+    interval
+        Where it lies for an honest model.
+    name
+        Of the target; empty for the built-in model's only one.
+    before
+        The incumbent's share; None for the built-in model: both its sets are calibrated as they serve.
+    """
+
+    share: float
+    level: float
+    interval: tuple[float, float]
+    name: str = ""
+    before: float | None = None
+
+    @property
+    def is_off(self) -> bool:
+        """Return whether it is outside, and no nearer to its level than what it would replace."""
+        low, high = self.interval
+        if low <= self.share <= high:
+            return False
+        return self.before is None or abs(self.share - self.level) > abs(self.before - self.level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +88,14 @@ class _Challenge:
         The gain of the pairs that are judged together.
     n_pairs
         How many they are; None where the pair is judged by itself.
-    exceedance, interval
-        Share of the test window's candles that were worse than forecast, and where it lies for an
-        honest model.
+    exceedances
+        Of each forecast that has a level.
     """
 
     own: Estimate
     together: Estimate
     n_pairs: int | None
-    exceedance: float
-    interval: tuple[float, float]
+    exceedances: tuple[_Exceedance, ...]
 
     @property
     def gain(self) -> Estimate:
@@ -100,8 +131,8 @@ def decide(
         for pair, one in _challenges(evidence, champions, is_feeders=is_feeders).items()
     }
     verdicts = {
-        pair: _judge_challenger(champions.get(pair), mode, challenges.get(pair))
-        for pair in evidence
+        pair: _judge_challenger(one, champions.get(pair), mode, challenges.get(pair))
+        for pair, one in evidence.items()
     }
     # After the verdicts: skill is asked of what will be served, not of what was tried.
     skills = _pooled_skills(evidence, champions, verdicts)
@@ -109,7 +140,8 @@ def decide(
     for pair, one in evidence.items():
         champion, verdict = champions.get(pair), verdicts[pair]
         # The estimate alone, without its error: a pair that may be better than the rule serves.
-        beats_rule = skills.by_pair[pair].value > 0.0
+        has_rule = one.start == DEFAULTS
+        beats_rule = skills.by_pair[pair].value > 0.0 if has_rule else None
         if mode == "auto" and champion is not None:
             verdict = _rewrite_champion_if_needed(
                 verdict, champion, (earlier or {}).get(pair), beats_rule=beats_rule
@@ -132,21 +164,21 @@ def decide(
             pooled_skill=skills.together.value,
             pooled_skill_se=finite(skills.together.error),
             beats_rule=beats_rule,
-            exceedance_interval=_interval(one),
+            exceedance_interval=_interval(one) if has_rule else None,
             champion_time_ns=champion.time_ns if champion else None,
             champion_parameters=champion.parameters if champion else None,
         )
     return decisions
 
 
-def _incumbent(champion: Champion | None) -> Contender:
+def _incumbent(evidence: Evidence, champion: Champion | None) -> Contender:
     """Return whom the challenger must beat."""
-    return DEFAULTS if champion is None or champion.parameters is None else RUNNING
+    return evidence.start if champion is None or champion.parameters is None else RUNNING
 
 
 def _is_challenged(evidence: Evidence, champion: Champion | None) -> bool:
     """Return whether the tuned set is another than the incumbent's."""
-    incumbent = evidence.sets[_incumbent(champion)]
+    incumbent = evidence.sets[_incumbent(evidence, champion)]
     return evidence.sets[TUNED].parameters != incumbent.parameters
 
 
@@ -155,9 +187,48 @@ def _interval(evidence: Evidence) -> tuple[float, float]:
     return exceedance_interval(evidence.sets[TUNED].parameters[ALPHA], evidence.n_independent)
 
 
-def _against_rule(table: DayTable, saved: NDArray[np.float64]) -> DayLosses:
-    """Return loss saved by day in units of the ATR rule's."""
-    return DayLosses(np.array(table.days), saved, np.array(table.losses[ATR_RULE]))
+def _exceedances(evidence: Evidence, incumbent: Contender) -> tuple[_Exceedance, ...]:
+    """Return how the challenger's forecasts hold their levels in the test window."""
+    if evidence.start == DEFAULTS:
+        tuned = evidence.sets[TUNED]
+        share, level = tuned.metrics["exceedance"], tuned.parameters[ALPHA]
+        return (_Exceedance(share, level, _interval(evidence)),)
+    return tuple(
+        _Exceedance(
+            one.shares[TUNED],
+            one.level,
+            exceedance_interval(one.level, evidence.n_independent),
+            one.name,
+            one.shares[incumbent],
+        )
+        for one in evidence.targets
+        if one.level is not None
+    )
+
+
+def _mean_exceedances(
+    group: Sequence[Evidence], incumbents: Sequence[Contender]
+) -> tuple[_Exceedance, ...]:
+    """Return the same for pairs that are judged together."""
+    # Pairs share their days, so all together have as many independent rows as one of them.
+    n_independent = float(np.mean([one.n_independent for one in group]))
+    found = [_exceedances(one, who) for one, who in zip(group, incumbents, strict=True)]
+    return tuple(
+        replace(
+            same[0],
+            share=float(np.mean([one.share for one in same])),
+            interval=exceedance_interval(same[0].level, n_independent),
+            before=None
+            if same[0].before is None
+            else float(np.mean([one.before for one in same if one.before is not None])),
+        )
+        for same in zip(*found, strict=True)
+    )
+
+
+def _against_yardstick(table: DayTable, saved: NDArray[np.float64]) -> DayLosses:
+    """Return loss saved by day in units of the ATR rule's, or of the config's own values."""
+    return DayLosses(np.array(table.days), saved, np.array(table.yardstick))
 
 
 def _challenges(
@@ -177,33 +248,27 @@ def _challenges(
     losses = {}
     for pair, one in challenged.items():
         test = one.comparison.test
-        saved = np.subtract(test.losses[_incumbent(champions.get(pair))], test.losses[TUNED])
-        losses[pair] = _against_rule(test, saved)
+        incumbent = _incumbent(one, champions.get(pair))
+        saved = np.subtract(test.losses[incumbent], test.losses[TUNED])
+        losses[pair] = _against_yardstick(test, saved)
     gains = pool(losses)
     found = {
         pair: _Challenge(
             own=gains.by_pair[pair],
             together=gains.together,
             n_pairs=None,
-            exceedance=one.sets[TUNED].metrics["exceedance"],
-            interval=_interval(one),
+            exceedances=_exceedances(one, _incumbent(one, champions.get(pair))),
         )
         for pair, one in challenged.items()
     }
     for pairs in _alike_pairs(challenged, champions) if is_feeders else []:
         group = [challenged[pair] for pair in pairs]
         together = pool({pair: losses[pair] for pair in pairs}).together
-        share = float(np.mean([one.sets[TUNED].metrics["exceedance"] for one in group]))
-        # Pairs share their days, so all together have as many independent rows as one of them.
-        n_independent = float(np.mean([one.n_independent for one in group]))
-        interval = exceedance_interval(group[0].sets[TUNED].parameters[ALPHA], n_independent)
+        incumbents = [_incumbent(challenged[pair], champions.get(pair)) for pair in pairs]
+        exceedances = _mean_exceedances(group, incumbents)
         for pair in pairs:
             found[pair] = replace(
-                found[pair],
-                together=together,
-                n_pairs=len(pairs),
-                exceedance=share,
-                interval=interval,
+                found[pair], together=together, n_pairs=len(pairs), exceedances=exceedances
             )
     return found
 
@@ -214,7 +279,7 @@ def _alike_pairs(
     """Return groups of pairs that run the same set now, of those enough to be judged together."""
     groups: dict[tuple[float, ...], list[str]] = {}
     for pair, one in challenged.items():
-        incumbent = one.sets[_incumbent(champions.get(pair))].parameters
+        incumbent = one.sets[_incumbent(one, champions.get(pair))].parameters
         groups.setdefault(key_of(incumbent), []).append(pair)
     return [pairs for pairs in groups.values() if len(pairs) > MIN_WITNESSES]
 
@@ -224,18 +289,24 @@ def _pooled_skills(
     champions: Mapping[str, Champion],
     verdicts: Mapping[str, _Verdict],
 ) -> Pooled:
-    """Return skill over the ATR rule on the walk, of the better of served set and defaults."""
+    """Return skill over the ATR rule on the walk, of the better of served set and defaults.
+
+    Without a rule it is skill over the config's own values, of what is served.
+    """
     losses = {}
     for pair, one in evidence.items():
         walk = one.comparison.walk
-        served = verdicts[pair].written or _incumbent(champions.get(pair))
-        best = min(walk.losses[served], walk.losses[DEFAULTS], key=np.sum)
-        losses[pair] = _against_rule(walk, np.subtract(walk.losses[ATR_RULE], best))
+        served = verdicts[pair].written or _incumbent(one, champions.get(pair))
+        candidates = [walk.losses[served]]
+        if one.start == DEFAULTS:
+            candidates.append(walk.losses[DEFAULTS])
+        best = min(candidates, key=np.sum)
+        losses[pair] = _against_yardstick(walk, np.subtract(walk.yardstick, best))
     return pool(losses)
 
 
 def _judge_challenger(
-    champion: Champion | None, mode: Mode, challenge: _Challenge | None
+    evidence: Evidence, champion: Champion | None, mode: Mode, challenge: _Challenge | None
 ) -> _Verdict:
     """Return the verdict on one challenger, the ATR rule left aside.
 
@@ -244,7 +315,10 @@ def _judge_challenger(
     challenge
         None when the challenger is the incumbent.
     """
-    incumbent = _incumbent(champion)
+    incumbent = _incumbent(evidence, champion)
+    is_config = evidence.start == CONFIG
+    if is_config and evidence.sets[TUNED].parameters == evidence.sets[CONFIG].parameters:
+        return _Verdict("kept", None, False, _config_won(incumbent))
     replaced: Outcome = "first" if champion is None else "expired_replaced"
     if mode == "never":
         outcome: Outcome = "kept" if challenge is None else "refused"
@@ -261,9 +335,17 @@ def _judge_challenger(
         outcome = "promoted" if incumbent == RUNNING else replaced
         reason = f"{_won(challenge, incumbent)}, beyond noise"
         return _Verdict(outcome, TUNED, candidate=False, reason=reason)
-    if incumbent == RUNNING:
+    if incumbent in {RUNNING, CONFIG}:  # a config's own values serve without a record
         return _Verdict("refused", None, candidate=True, reason=objection)
     return _Verdict(replaced, DEFAULTS, candidate=True, reason=objection)
+
+
+def _config_won(incumbent: Contender) -> str:
+    """Return why nothing is written where the search ends at a FreqAI config's own values."""
+    won = "the config's own values won the search"
+    if incumbent == CONFIG:
+        return f"{won}, and serve without a record"
+    return f"{won}; they are never written, so the running record stays"
 
 
 def _objection(challenge: _Challenge, incumbent: Contender) -> str | None:
@@ -272,10 +354,11 @@ def _objection(challenge: _Challenge, incumbent: Contender) -> str | None:
     if not challenge.gain.is_above_zero:
         over = _over(challenge)
         return f"{_points(challenge.gain)} against {whom}{over} is not beyond noise"
-    (low, high), share = challenge.interval, challenge.exceedance
-    if not low <= share <= high:
+    off = next((one for one in challenge.exceedances if one.is_off), None)
+    if off is not None:
+        (low, high), of = off.interval, f" of {off.name}" if off.name else ""
         return (
-            f"exceedance of {100 * share:.1f} %{_over(challenge)} is outside {100 * low:.1f} to "
+            f"exceedance{of} of {100 * off.share:.1f} %{_over(challenge)} is outside {100 * low:.1f} to "
             f"{100 * high:.1f} %, though it won {_points(challenge.gain)} over {whom}"
         )
     if challenge.own.is_below_zero:
@@ -305,7 +388,7 @@ def _rewrite_champion_if_needed(
     champion: Champion,
     earlier: Decision | None,
     *,
-    beats_rule: bool,
+    beats_rule: bool | None,
 ) -> _Verdict:
     """Return the verdict, with the champion written again where bots would not know otherwise.
 
@@ -316,7 +399,7 @@ def _rewrite_champion_if_needed(
     """
     if verdict.written is not None or champion.parameters is None:
         return verdict
-    if beats_rule != champion.beats_rule:
+    if beats_rule is not None and beats_rule != champion.beats_rule:
         now = "something beats" if beats_rule else "nothing beats"
         why = f"written again, because {now} the ATR rule now"
     elif earlier is not None and earlier.written is not None:
@@ -340,7 +423,7 @@ def build_record(
     """Return a contender's parameters with its metrics and what was decided, as a store keeps them."""
     chosen = result.evidence.sets[contender]
     decided = {
-        "beats_rule": float(decision.beats_rule),
+        "beats_rule": None if decision.beats_rule is None else float(decision.beats_rule),
         "pooled_skill": decision.skill,
         "pooled_skill_se": decision.skill_se,
     }
@@ -350,5 +433,11 @@ def build_record(
     promotion = {"mode": decision.mode, "outcome": decision.outcome, "reason": decision.reason}
     provenance = {**result.provenance, "promotion": promotion}
     return ParameterRecord(
-        feeder_id, result.pair, result.time_ns, chosen.parameters, metrics, provenance
+        feeder_id,
+        result.pair,
+        result.time_ns,
+        chosen.parameters,
+        metrics,
+        provenance,
+        result.model_type,
     )

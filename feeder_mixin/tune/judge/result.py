@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from feeder_mixin.documents import Numbers
-from feeder_mixin.tune.judge.contenders import DEFAULTS, TUNED, Contender
+from feeder_mixin.settings import MODEL_TYPE, ModelType
+from feeder_mixin.tune.judge.contenders import ATR_RULE, CONFIG, DEFAULTS, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Decision
 
 RESULT_VERSION: Final[Literal[5]] = 5
@@ -59,6 +60,11 @@ class DayTable:
     days: tuple[int, ...]
     losses: Mapping[str, tuple[float, ...]]
 
+    @property
+    def yardstick(self) -> tuple[float, ...]:
+        """Return the losses in whose units gains are told: the ATR rule's, else the config's own."""
+        return self.losses[ATR_RULE if ATR_RULE in self.losses else CONFIG]
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -90,6 +96,26 @@ class MeasuredSet:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetScores:
+    """How contenders did on one target of a FreqAI strategy, in the test window.
+
+    Attributes
+    ----------
+    level
+        The quantile that is asked for; None: the mean.
+    losses
+        Contender -> its mean loss in units of the config's own.
+    shares
+        Contender -> share of candles below its forecast; nominal value: `level`.
+    """
+
+    name: str
+    level: float | None
+    losses: Mapping[Contender, float]
+    shares: Mapping[Contender, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a pair is decided on (`promotion.decide`).
 
@@ -101,18 +127,26 @@ class Evidence:
         Whether the tuned set is the feeder's: then it is judged over all pairs that have it.
     n_independent
         Independent rows of the test window: rows / horizon, because labels overlap.
+    targets
+        Of a FreqAI strategy; empty for the built-in model.
     """
 
     sets: Mapping[Contender, MeasuredSet]
     comparison: Comparison
     n_independent: float
     is_feeders: bool
+    targets: tuple[TargetScores, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse evidence without the tuned set or without the defaults."""
-        for contender in (DEFAULTS, TUNED):
+        """Refuse evidence without the tuned set or without what runs where there is no record."""
+        for contender in (self.start, TUNED):
             if contender not in self.sets:
                 raise ValueError(f"{contender} is missing among the sets")
+
+    @property
+    def start(self) -> Contender:
+        """Return what runs where there is no record: the defaults, or a FreqAI config's own values."""
+        return CONFIG if CONFIG in self.sets else DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +265,9 @@ class PairResult:
     time_ns
         When it was made; the record that is written of it has this time, too.
     alpha
-        The quantile level that contenders are compared at.
+        The quantile level that contenders are compared at; None where targets have other ones.
+    max_adverse_ratio, decision_value, chart
+        Of the built-in model alone; None without.
     labelled_days
         Of folds and test window.
     scale_is_fallback
@@ -244,15 +280,16 @@ class PairResult:
     time_ns: int
     evidence: Evidence
     provenance: Mapping[str, object]
-    alpha: float
-    max_adverse_ratio: float
+    alpha: float | None
+    max_adverse_ratio: float | None
     labelled_days: float
-    decision_value: DecisionValue
-    chart: Chart
+    decision_value: DecisionValue | None
+    chart: Chart | None
     study: StudyFacts
     own: OwnEvidence
     scale_is_fallback: bool
     decision: Decision | None = None
+    model_type: ModelType = MODEL_TYPE
     version: Literal[5] = RESULT_VERSION
 
     @property

@@ -7,8 +7,7 @@ all that comes of it. What all tasks of a run share is sent to a worker once (`M
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
@@ -16,7 +15,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from feeder_mixin.errors import CandleError, FeederError
+from feeder_mixin.errors import CandleError
 from feeder_mixin.market.features import FEATURE_HASH, labels, warmup_candles
 from feeder_mixin.market.holes import bridge
 from feeder_mixin.model.folds import Layout, needed_labelled_days, plan_layout
@@ -33,7 +32,7 @@ from feeder_mixin.tune.judge.result import (
     PairResult,
 )
 from feeder_mixin.tune.run._market import Market, PairCandles
-from feeder_mixin.tune.run.work import CellsAnswer, Found
+from feeder_mixin.tune.run.work import CellsAnswer, Found, named
 from feeder_mixin.tune.search.cells import PreparedPair, measure
 from feeder_mixin.tune.search.space import ParameterSet, StudySettings, key_of, set_of
 
@@ -138,7 +137,7 @@ def measure_cells(
         When a set that is measured on all folds has next to no loss: the market did not move.
     """
     started, pair = time.monotonic(), task.pair
-    with _named(pair):
+    with named(pair):
         prepared = market.prepared(
             pair, lambda: _prepare(market, candles, task.settings, pair, task.layout, shared)
         )
@@ -155,21 +154,10 @@ def judge_pair(
     market: Market, candles: PairCandles | None, task: JudgeTask, *shared: SharedModels
 ) -> PairResult:
     """Compare what the search gives a pair with the other contenders, and return what came of it."""
-    with _named(task.pair):
+    with named(task.pair):
         table = market.build_table(task.pair, candles)
         models = _with_pair(market, task.pair, table, shared)
         return _judge(market, candles, task, table, models)
-
-
-@contextmanager
-def _named(pair: str) -> Iterator[None]:
-    """Name the pair in errors that do not."""
-    try:
-        yield
-    except FeederError as error:
-        if pair in str(error):
-            raise
-        raise type(error)(f"{pair}: {error}") from error
 
 
 def _with_pair(

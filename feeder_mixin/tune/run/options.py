@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from feeder_mixin.errors import CandleError, SettingsError, StoreError
 from feeder_mixin.executors.cluster import check_address
 from feeder_mixin.schema import PARAMETER_BY_NAME, ParameterRecord
-from feeder_mixin.settings import FeederSettings
+from feeder_mixin.settings import BotSettings
 from feeder_mixin.tune.judge.decision import Mode
 from feeder_mixin.tune.judge.result import PairResult
 
@@ -108,7 +108,7 @@ class Progress(Protocol):
         """Say that a pair ended, well or not."""
 
 
-def check_options(settings: FeederSettings, options: RunOptions) -> tuple[str, ...]:
+def check_options(settings: BotSettings, options: RunOptions) -> tuple[str, ...]:
     """Return the pairs to tune, or raise `SettingsError` for an option that can't be used."""
     pairs = settings.chosen_pairs(options.pairs)
     if options.n_trials < 1:

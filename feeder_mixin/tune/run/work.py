@@ -7,7 +7,8 @@ pair, measures a cell and judges a pair is a `Work`. Two inhabitants: `tune.run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,6 +66,17 @@ class CellsAnswer:
 
     measured: Sequence[Measured]
     took_s: float
+
+
+@contextmanager
+def named(pair: str) -> Iterator[None]:
+    """Name the pair in errors that do not."""
+    try:
+        yield
+    except FeederError as error:
+        if pair in str(error):
+            raise
+        raise type(error)(f"{pair}: {error}") from error
 
 
 class Prepared(Protocol):
