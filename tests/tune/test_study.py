@@ -221,13 +221,15 @@ def test_study_finds_what_all_pairs_gain_from():
     assert sum(study.importances().values()) == pytest.approx(1.0)
 
 
-def test_study_of_nothing_but_noise_ends_at_the_start_set():
+@pytest.mark.parametrize("n_seeds", [5, pytest.param(40, marks=pytest.mark.slow)])
+def test_study_of_nothing_but_noise_ends_at_the_start_set(n_seeds):
     """The best of many trials looks better than it is; on redraws it is not."""
-    found = [search(Market(lambda *_: 0.0, noise=0.02), 40, seed)[1] for seed in range(20)]
-    assert sum(one.winner.number != 0 for one in found) <= 1
+    found = [search(Market(lambda *_: 0.0, noise=0.02), 24, seed)[1] for seed in range(n_seeds)]
+    assert sum(one.winner.number != 0 for one in found) <= n_seeds / 20
     left = [choice.winner is not one.winner for one in found for choice in one.choices.values()]
-    # Two standard errors on one side: one pair in forty at most.
-    assert sum(left) <= len(left) / 40
+    # Two standard errors on one side are one pair in forty, give and take chance.
+    expected = len(left) / 40
+    assert sum(left) <= expected + 2 * expected**0.5
 
 
 def test_pair_leaves_the_feeders_set_only_for_what_its_own_days_prefer():
