@@ -60,7 +60,7 @@ def child(project: LiveProject) -> None:
         reload()
         swaps.append(live.snapshot.loaded_at_ns)
 
-    live._watcher._reload = timed
+    live.watcher._reload = timed
     live.start()
     for pair in project.settings.context_pairs:
         live.predict(pair, frames[pair])

@@ -24,7 +24,7 @@ from feeder_mixin.stores.notes import group_pairs, some
 
 _START_S: Final = 300.0
 """A bot that has not written its status after this time does not start, but hang."""
-_PROC: Final = Path("/proc/self/status")
+PROC: Final = Path("/proc/self/status")
 _SERVED_CANDLES: Final = 10
 _SERVED_LEAST_S: Final = 600.0
 """A pair about which the host has not asked for so long is not followed any more."""
@@ -84,7 +84,7 @@ def check_status_file(facts: Facts) -> Verdict:
 def check_handler(facts: Facts) -> Verdict:
     """Look whether the bot catches SIGUSR1, which ends a process that does not."""
     pid = _running_pid(facts)
-    if not _PROC.exists():
+    if not PROC.exists():
         return Verdict(
             "warn",
             "this system has no /proc: whether the bot catches SIGUSR1 is not known",

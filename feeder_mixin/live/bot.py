@@ -41,7 +41,7 @@ FRAME_CANDLES: Final = 1_000
 
 
 class LiveFeeder:
-    """One feeder in one running bot.
+    """One feeder in one running bot: makes its parts, starts and stops them, and hands on to them.
 
     Parameters
     ----------
@@ -64,42 +64,38 @@ class LiveFeeder:
     ) -> None:
         self.settings: FeederSettings = folder.settings
         n_kept, timeframe_s = max(frame_candles, FRAME_CANDLES), folder.timeframe_s
-        self._memory = memory_of(self.settings.feeder_id)
-        self._once = OnceLog()
+        self.memory = memory_of(self.settings.feeder_id)
+        self.once = OnceLog()
         # What a candle needs.
-        self._cache = ParameterCache()
+        self.cache = ParameterCache()
         tails = LiveTails(folder, tail_candles(self.settings.horizon_candles) + n_kept)
-        self._calibration = Calibration(self.settings, timeframe_s, n_kept)
-        self._predictor = Predictor(folder, tails, self._calibration, host_frame)
+        self.calibration = Calibration(self.settings, timeframe_s, n_kept)
+        self.predictor = Predictor(folder, tails, self.calibration, host_frame)
         # What is kept.
-        self._state_folder = StateFolder(self.settings)
-        self._models = ModelStore(self._state_folder.model_dir, self.settings)
-        self._schedule = Schedule(
-            self._state_folder, self.settings, self._cache, timeframe_s, n_kept * timeframe_s
+        self.state_folder = StateFolder(self.settings)
+        self.models = ModelStore(self.state_folder.model_dir, self.settings)
+        self.schedule = Schedule(
+            self.state_folder, self.settings, self.cache, timeframe_s, n_kept * timeframe_s
         )
         history = TrainingHistory(folder, tails)
-        due = DueFits(history, self._cache)
-        status = StatusBuilder(
-            self.settings, self._cache, self._predictor, due, self._memory.reloads
-        )
+        due = DueFits(history, self.cache)
+        status = StatusBuilder(self.settings, self.cache, self.predictor, due, self.memory.reloads)
         messages = Messages(self.settings.feeder_id, send)
-        self._keeper = StateKeeper(
-            self._state_folder, self._schedule, self._calibration, status, messages
+        self.keeper = StateKeeper(
+            self.state_folder, self.schedule, self.calibration, status, messages
         )
         # What changes what serves.
-        self._training = ModelTraining(
-            history, due, self._cache, self._models, self._keeper.changed
-        )
-        self._reloader = Reloader(
+        self.training = ModelTraining(history, due, self.cache, self.models, self.keeper.changed)
+        self.reloader = Reloader(
             FeederReader(self.settings, timeframe_s),
             timeframe_s,
-            self._cache,
-            self._keeper,
+            self.cache,
+            self.keeper,
             messages,
-            self._memory,
+            self.memory,
         )
         minutes = self.settings.check_store_minutes
-        self._watcher = SignalWatcher(
+        self.watcher = SignalWatcher(
             self.reload, self.check_store, None if minutes is None else minutes * 60
         )
 
@@ -108,52 +104,52 @@ class LiveFeeder:
 
         The signal first, its answer last: one that comes during the load makes a reload after it.
         """
-        self._watcher.install()
-        self._reloader.load_first()
-        self._schedule.restore(self._models)
-        if self._memory.served_identity == schedule_identity(self.settings):
-            self._predictor.restore(self._memory.served)
-        if self._state_folder.is_kept:
-            self._calibration.restore(self._state_folder.calibration_path)
-        self._training.start()
-        self._keeper.keep_all()
-        self._keeper.start()
-        self._watcher.start()
+        self.watcher.install()
+        self.reloader.load_first()
+        self.schedule.restore(self.models)
+        if self.memory.served_identity == schedule_identity(self.settings):
+            self.predictor.restore(self.memory.served)
+        if self.state_folder.is_kept:
+            self.calibration.restore(self.state_folder.calibration_path)
+        self.training.start()
+        self.keeper.keep_all()
+        self.keeper.start()
+        self.watcher.start()
 
     def stop(self) -> None:
         """End the threads, ignore the signal, free the lock; what served is on disk."""
-        self._memory.served = self._predictor.columns
-        self._memory.served_identity = schedule_identity(self.settings)
+        self.memory.served = self.predictor.columns
+        self.memory.served_identity = schedule_identity(self.settings)
         try:
-            self._watcher.stop()
-            self._training.stop()
-            self._keeper.stop()
+            self.watcher.stop()
+            self.training.stop()
+            self.keeper.stop()
         finally:
-            self._state_folder.release()
+            self.state_folder.release()
 
     def predict(self, pair: str, frame: pd.DataFrame) -> SafetyColumns:
         """Return the columns of the host's frame; a pair that is not this feeder's is never safe."""
-        in_force = self._cache.snapshot  # the one look at it
+        in_force = self.cache.snapshot  # the one look at it
         snapshot = in_force.pairs.get(pair)
         if snapshot is None:
-            self._once.warn(
+            self.once.warn(
                 f"pair {pair}",
                 f"{pair} is not in the config's pair_whitelist: no model, never safe",
             )
             return empty_columns(pd.DatetimeIndex(frame["date"]).as_unit("s").asi8)
-        return self._predictor.predict(pair, frame, snapshot, in_force.blackouts)
+        return self.predictor.predict(pair, frame, snapshot, in_force.blackouts)
 
     def reload(self) -> None:
         """Load anew and train what that changed; on the reload thread."""
-        self._reloader.reload()
-        self._training.wake()
+        self.reloader.reload()
+        self.training.wake()
 
     def check_store(self) -> None:
         """Load anew when the store has newer records than were loaded; on the reload thread."""
-        if self._reloader.check_store():
-            self._training.wake()
+        if self.reloader.check_store():
+            self.training.wake()
 
     @property
     def snapshot(self) -> ParameterSnapshot:
         """Return what is in force now."""
-        return self._cache.snapshot
+        return self.cache.snapshot

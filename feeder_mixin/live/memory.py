@@ -34,9 +34,9 @@ class FeederMemory:
     served_identity: Mapping[str, Any] | None = None
 
 
-_memories: Final[dict[str, FeederMemory]] = {}
+memories: Final[dict[str, FeederMemory]] = {}
 
 
 def memory_of(feeder_id: str) -> FeederMemory:
     """Return what this process knows of a feeder; always the same object."""
-    return _memories.setdefault(feeder_id, FeederMemory())
+    return memories.setdefault(feeder_id, FeederMemory())

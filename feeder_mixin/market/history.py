@@ -145,7 +145,7 @@ def download_missing(
         return {}
     _say_other_forms(settings, missing, datadir)
     logger.info("Candles are missing, downloading them pairs=%d", len(missing))
-    answer = _download(settings, missing, days)
+    answer = run_download(settings, missing, days)
     still = find_missing()
     if not still or answer.is_answered:
         return {pair: _reason(settings, pair, answer) for pair in still}
@@ -221,7 +221,7 @@ def download_newer(
     """
     _check_own_folder(settings, pairs, datadir)
     logger.info("Downloading newer candles pairs=%d", len(pairs))
-    _download(settings, pairs, settings.train_days, while_waiting, check=True)
+    run_download(settings, pairs, settings.train_days, while_waiting, check=True)
 
 
 def download_older(
@@ -251,7 +251,7 @@ def download_older(
     _check_own_folder(settings, pairs, datadir, is_older=True)
     logger.info("Downloading older candles pairs=%d", len(pairs))
     wanted_days = settings.train_days if days is None else days
-    _download(settings, pairs, wanted_days, while_waiting, check=True, is_older=True)
+    run_download(settings, pairs, wanted_days, while_waiting, check=True, is_older=True)
 
 
 def first_candle_s(settings: FeederSettings, pair: str, datadir: Path) -> int | None:
@@ -298,7 +298,7 @@ class _Answer:
     has_errors: bool
 
 
-def _read_answer(returncode: int, output: str) -> _Answer:
+def read_answer(returncode: int, output: str) -> _Answer:
     """Return what freqtrade's downloader says in its exit code and its log.
 
     Pairs that the exchange does not list are left out there without a word of their own.
@@ -315,7 +315,7 @@ def _read_answer(returncode: int, output: str) -> _Answer:
     return _Answer(is_answered=True, listed=listed, tail=tail, has_errors=has_errors)
 
 
-def _download(
+def run_download(
     settings: FeederSettings,
     pairs: Sequence[str],
     days: float,
@@ -353,7 +353,7 @@ def _download(
         if is_late:
             raise CandleError(f"download took over {_TIMEOUT_S} s; try it by hand: {shown}")
         output.seek(0)
-        answer = _read_answer(process.returncode, output.read())
+        answer = read_answer(process.returncode, output.read())
     if check and (process.returncode != 0 or (is_older and answer.has_errors)):
         raise CandleError(
             f"download failed (exit {process.returncode}). Try it by hand: {shown}\n"

@@ -68,7 +68,7 @@ class InfluxServer:
         self.client.api_client.rest_client.pool_manager.pool_classes_by_scheme = POOLS
         self._timeout_s, self._attempts = timeout_s, attempts
         self._ends = 0.0
-        self._retrying = Retrying(
+        self.retrying = Retrying(
             retry=retry_if_exception_type(StoreUnavailableError),
             wait=wait_random_exponential(multiplier=0.2, max=2.0),
             reraise=True,
@@ -165,7 +165,7 @@ class InfluxServer:
         """Return what `request` does, tried again while the server is unavailable and time left."""
         left_s = self._ends - time.monotonic()
         stop = stop_after_attempt(self._attempts) | stop_before_delay(left_s)
-        return self._retrying.copy(stop=stop)(self._call_once, request, bucket)
+        return self.retrying.copy(stop=stop)(self._call_once, request, bucket)
 
     def masked(self, text: object) -> str:
         """Return a foreign text on one line, cut, and without the token that a server may echo."""

@@ -113,8 +113,8 @@ class Outbox:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = SqlStore(path)
-        self._file.description = f"outbox {path}"
+        self.file = SqlStore(path)
+        self.file.description = f"outbox {path}"
 
     def put(
         self, record: ParameterRecord, measurement: Measurement = MEASUREMENT
@@ -128,7 +128,7 @@ class Outbox:
         while True:
             try:
                 self._check_only_type(record, measurement)
-                self._file.write([record], measurement)
+                self.file.write([record], measurement)
             except StoreConflictError:
                 record = replace(record, time_ns=record.time_ns + 1)
             else:
@@ -143,12 +143,12 @@ class Outbox:
             table.c.time_ns == record.time_ns,
             table.c.model_type != record.model_type,
         )
-        with self._file.read_connection() as connection:
-            if connection is None or not self._file.columns(connection, measurement):
+        with self.file.read_connection() as connection:
+            if connection is None or not self.file.columns(connection, measurement):
                 return
             if connection.execute(query).first() is not None:
                 raise StoreConflictError(
-                    f"{self._file.description}: another type's record has this time"
+                    f"{self.file.description}: another type's record has this time"
                 )
 
     def pending(self) -> list[ParameterRecord]:
@@ -180,7 +180,7 @@ class Outbox:
 
         What a store that can't be asked would say, as far as this host knows.
         """
-        return self._file.latest(feeder_id, pairs, model_type=model_type)
+        return self.file.latest(feeder_id, pairs, model_type=model_type)
 
     def deliver(self, store: ParameterStore) -> Delivered:
         """Hand every pending record to `store`, oldest first, and return what came of it.
@@ -230,13 +230,13 @@ class Outbox:
             # The records first: a key of the delivered without its record waits for nothing.
             for pair, times_ns in doomed.items():
                 for model_type in MODEL_TYPES:
-                    self._file.delete(feeder_id, pair, times_ns, measurement, model_type=model_type)
+                    self.file.delete(feeder_id, pair, times_ns, measurement, model_type=model_type)
             self._forget_delivered(measurement)
         return n_removed
 
     def close(self) -> None:
         """Free what is held; calling again does nothing."""
-        self._file.close()
+        self.file.close()
 
     def _load_doomed(
         self, feeder_id: str, before_ns: int, measurement: Measurement
@@ -263,7 +263,7 @@ class Outbox:
             .order_by(table.c.pair, table.c.time_ns)
         )
         doomed: dict[str, list[int]] = {}
-        with self._file.read_connection() as connection:
+        with self.file.read_connection() as connection:
             if connection is None or not sa.inspect(connection).has_table(delivered.name):
                 return doomed
             for pair, time_ns in connection.execute(query):
@@ -274,15 +274,15 @@ class Outbox:
         """Remove keys of delivered records that are no longer here."""
         table, delivered = TABLES[measurement], _DELIVERED[measurement]
         is_here = sa.exists().where(*_same_key(table, delivered))
-        with self._file.write_connection(measurement) as connection:
+        with self.file.write_connection(measurement) as connection:
             connection.execute(delivered.delete().where(~is_here))
 
     def _load_pending(self) -> list[_Waiting]:
         """Return what is not delivered, oldest first; at one time records before candidates."""
         waiting = []
-        with self._file.read_connection() as connection:
+        with self.file.read_connection() as connection:
             for measurement, table in TABLES.items():
-                columns = self._file.columns(connection, measurement)
+                columns = self.file.columns(connection, measurement)
                 if connection is None or not columns:
                     continue
                 query = sa.select(*columns)
@@ -290,14 +290,14 @@ class Outbox:
                 if sa.inspect(connection).has_table(delivered.name):
                     query = query.where(~sa.exists().where(*_same_key(table, delivered)))
                 for row in connection.execute(query).mappings():
-                    point = self._file.read_point(row)
+                    point = self.file.read_point(row)
                     waiting.append(_Waiting(measurement, row["feeder_id"], point))
         return sorted(waiting, key=lambda w: (w.point.time_ns, w.feeder_id, w.point.pair))
 
     def _mark_delivered(self, record: ParameterRecord, measurement: Measurement) -> None:
         delivered = _DELIVERED[measurement]
         key = {column.name: getattr(record, column.name) for column in delivered.primary_key}
-        with self._file.write_connection(measurement) as connection:
+        with self.file.write_connection(measurement) as connection:
             delivered.create(connection, checkfirst=True)
             connection.execute(insert(delivered).on_conflict_do_nothing(), key)
 

@@ -119,16 +119,16 @@ class SqlStore(ParameterStore):
     """
 
     def __init__(self, target: Path | str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._path = target if isinstance(target, Path) else None
+        self.path = target if isinstance(target, Path) else None
         self._timeout_s = timeout_s
         if isinstance(target, Path):
             self.description = f"sqlite {target}"
-            self._engine = _sqlite_engine(target, timeout_s)
+            self.engine = _sqlite_engine(target, timeout_s)
         else:
             url = _parse_url(target)
             # SQLAlchemy masks the password only: libpq takes one in the query as well.
             self.description = f"postgresql {masked_store_url(target)}"
-            self._engine = _create_postgresql_engine(url, timeout_s)
+            self.engine = _create_postgresql_engine(url, timeout_s)
 
     def ping(self) -> None:
         """Return when the database answers and its tables, where there are any, can be read."""
@@ -147,7 +147,7 @@ class SqlStore(ParameterStore):
             check_feeder_id(record.feeder_id)
         if not records:
             return
-        dialect = postgresql if self._path is None else sqlite
+        dialect = postgresql if self.path is None else sqlite
         table = TABLES[measurement]
         insert = dialect.insert(table).on_conflict_do_nothing()
         with self.write_connection(measurement) as connection:
@@ -231,29 +231,29 @@ class SqlStore(ParameterStore):
 
     def close(self) -> None:
         """Free what is held; calling again does nothing."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     @property
     def file_is_missing(self) -> bool:
         """Return whether this is an SQLite file that does not exist."""
-        return self._path is not None and not self._path.exists()
+        return self.path is not None and not self.path.exists()
 
     @contextmanager
     def read_connection(self) -> Iterator[sa.Connection | None]:
         """Yield a connection for reading, or None when the SQLite file does not exist yet."""
-        if self._path is not None and not self._path.exists():
+        if self.path is not None and not self.path.exists():
             yield None
             return
-        with self._translated(), self._engine.connect() as connection:
+        with self._translated(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def write_connection(self, measurement: Measurement = MEASUREMENT) -> Iterator[sa.Connection]:
         """Yield a connection in a transaction that holds the write lock, with the table up to date."""
-        if self._path is not None:
-            self._create_file(self._path)
-        with self._translated(), self._engine.begin() as connection:
-            if self._path is not None:
+        if self.path is not None:
+            self._create_file(self.path)
+        with self._translated(), self.engine.begin() as connection:
+            if self.path is not None:
                 # Taken at once: a read lock can't be made a write lock while another waits for one.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             self._complete_table(connection, measurement)
@@ -342,7 +342,7 @@ class SqlStore(ParameterStore):
             wait=wait_random(0.01, 0.05),
             reraise=True,
         ):
-            with attempt, self._translated(), self._engine.connect() as connection:
+            with attempt, self._translated(), self.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
     def _complete_table(self, connection: sa.Connection, measurement: Measurement) -> None:
@@ -351,7 +351,7 @@ class SqlStore(ParameterStore):
         columns = self.columns(connection, measurement)
         if len(columns) == len(table.columns):
             return
-        if self._path is None:
+        if self.path is None:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATE_LOCK)))
             columns = self.columns(connection, measurement)  # another process may have been first
         if not columns:

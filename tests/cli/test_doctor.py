@@ -528,7 +528,7 @@ def test_doctor_of_a_bot_without_a_handler_fails(project, doctor):
 
 def test_doctor_without_proc_warns_that_it_cannot_see_the_handler(patient, doctor, monkeypatch):
     """Not a pass: nobody looked."""
-    monkeypatch.setattr(bot, "_PROC", patient.root / "nowhere")
+    monkeypatch.setattr(bot, "PROC", patient.root / "nowhere")
     assert states(doctor()[1]) == {"handler": "warn"}
 
 
@@ -716,7 +716,7 @@ def test_doctor_config_option_with_several_feeders_exits_2(project, feeder):
 def test_doctor_bot_in_another_container_can_not_be_seen(patient, doctor, monkeypatch):
     """The lock is held, but neither pid file nor kernel names a process of this place."""
     write_private(patient.settings.state_dir / PID_NAME, "1\n")
-    monkeypatch.setattr(lock_module, "_listed", lambda _wanted: [])
+    monkeypatch.setattr(lock_module, "listed_pids", lambda _wanted: [])
     _, findings = doctor()
     assert findings["bot"]["state"] == "fail"
     assert "its process can't be seen from here" in findings["bot"]["message"]

@@ -224,7 +224,7 @@ def test_demo_whose_exchange_fails_names_step_and_log(tmp_path, monkeypatch, cap
     tmp = tmp_path / "tmp"
     tmp.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp))
-    monkeypatch.setattr(story, "_HISTORY_DAYS", -1)
+    monkeypatch.setattr(story, "HISTORY_DAYS", -1)
     assert main(["demo"]) == 1
     said = capsys.readouterr().err
     assert "feeder demo: step 1, 'Write a feeder of three pairs" in said
@@ -308,7 +308,7 @@ def raise_in(place: Workplace) -> None:
 
 def test_workplace_kills_a_stubborn_process_and_its_helper(monkeypatch):
     """A process that ignores SIGTERM, and one that it started."""
-    monkeypatch.setattr("feeder_mixin.rehearsal.demo.workplace._STOP_S", 0.2)
+    monkeypatch.setattr("feeder_mixin.rehearsal.demo.workplace.STOP_S", 0.2)
     with Workplace(keep=False) as place:
         child = place.start("stubborn", STUBBORN)
         (helper,) = place.wait("helper", child, lambda: child.log_lines() or None, PATIENCE_S)

@@ -24,7 +24,6 @@ from feeder_mixin.live.reload.client import catches_sigusr1
 from feeder_mixin.live.serve.calibration import Calibration
 from feeder_mixin.live.serve.candles import DataFolder
 from feeder_mixin.live.train.walkforward import WalkForward
-from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.settings import load_settings
 from feeder_mixin.stores.url import open_store
 from tests.builders import make_record
@@ -53,6 +52,7 @@ from tests.e2e.project import (
     run_here,
     table_of,
 )
+from tests.live.conftest import uncalibrated
 
 FIRST, SECOND, THIRD = PAIRS
 EXPLICIT_CONTEXT = {"context_pairs": [FIRST, SECOND]}
@@ -541,17 +541,14 @@ def test_stop_start_and_reload_config_leave_predictions_in_order(story):
         )
 
 
-def uncalibrated(project: ModesProject, pair: str) -> np.ndarray:
+def uncalibrated_column(project: ModesProject, pair: str) -> np.ndarray:
     """Return a backtest's recorded column without its calibration: what its models forecast."""
     frame = project.recorded(pair)
     settings = load_settings(FEEDER_ID, project.trading.config, project.user_data)
     forward = WalkForward(DataFolder(settings, settings.default_datadir, STEP_S), {})
     columns = forward.predict(pair, frame)
     np.testing.assert_allclose(columns.q, frame["safety_q"], rtol=0, atol=1e-9)
-    walk = forward._begin(forward._load().pairs[pair], frame)
-    cuts_s = forward._cuts_s(int(columns.opens_s[0]), int(columns.opens_s[-1]))
-    raw = pd.Series(forward._forecast(walk, cuts_s), open_seconds(walk.table))
-    return raw.loc[columns.opens_s].to_numpy()
+    return uncalibrated(forward, pair, frame)
 
 
 def thetas_of(project: ModesProject, pair: str, opens_s: np.ndarray) -> np.ndarray:
@@ -572,7 +569,7 @@ def test_live_predictions_equal_a_backtest_of_the_same_candles(story):
     for pair in PAIRS:
         live = story.frames_end[pair]
         seen = live[live["safety_q"].notna()]
-        back = project.recorded(pair).assign(raw=uncalibrated(project, pair))
+        back = project.recorded(pair).assign(raw=uncalibrated_column(project, pair))
         both = seen.merge(back, on="date", suffixes=("", "_backtest"))
         assert len(both) == len(seen)
         opens_s = pd.DatetimeIndex(both["date"]).as_unit("s").asi8

@@ -116,7 +116,7 @@ def attach(answer, token: str = "token", **options) -> InfluxStore:  # noqa: S10
     """Return a store whose client asks `answer` in this process, and waits for nothing."""
     store = InfluxStore("http://influx.invalid:8086", org="ArtiSky", token=token, **options)
     store.server.client.api_client.rest_client.pool_manager = _Pool(answer)
-    store.server._retrying.wait = tenacity.wait_none()
+    store.server.retrying.wait = tenacity.wait_none()
     return store
 
 

@@ -164,9 +164,9 @@ class Site:
 
     @contextmanager
     def _failing_put(self, outbox: Outbox, fault: str) -> Iterator[None]:
-        check = outbox._file._check_stored
+        check = outbox.file._check_stored
         if fault == "process killed":  # committed, and nobody knows
-            with mock.patch.object(outbox._file, "_check_stored", side_effect=Killed):
+            with mock.patch.object(outbox.file, "_check_stored", side_effect=Killed):
                 yield
         elif fault == "disk full":
             with no_space():
@@ -174,13 +174,11 @@ class Site:
         elif fault == "two writers":
 
             def at_once(*arguments: object) -> None:
-                with mock.patch.object(outbox._file, "_check_stored", check):
-                    self._put(
-                        Outbox(outbox._file._path), (*self._unfinished[-1][:1], *self._twin())
-                    )
+                with mock.patch.object(outbox.file, "_check_stored", check):
+                    self._put(Outbox(outbox.file.path), (*self._unfinished[-1][:1], *self._twin()))
                 check(*arguments)
 
-            with mock.patch.object(outbox._file, "_check_stored", at_once):
+            with mock.patch.object(outbox.file, "_check_stored", at_once):
                 yield
         else:
             yield
@@ -238,7 +236,7 @@ class Site:
         self._check_bot(before)
         sources = {pair.loaded.source for pair in self._bot.snapshot.pairs.values()}
         return Seen(
-            lines, self._bot._memory.reloads.status["last_error"], sources=frozenset(sources)
+            lines, self._bot.memory.reloads.status["last_error"], sources=frozenset(sources)
         )
 
     def _load(self) -> None:
@@ -248,19 +246,19 @@ class Site:
             if self._bot is not None:
                 self._bot.reload()
                 return
-            memory._memories.clear()
+            memory.memories.clear()
             folder = DataFolder(self.settings, self.settings.root, 300)
             self._bot = LiveFeeder(folder, lambda _pair: None)
             nothing = SimpleNamespace(install=lambda: None, start=lambda: None, wake=lambda: None)
-            self._bot._watcher.stop()
-            self._bot._watcher = self._bot._training = nothing
-            self._bot._keeper.start = lambda: None  # type: ignore[method-assign]
+            self._bot.watcher.stop()
+            self._bot.watcher = self._bot.training = nothing
+            self._bot.keeper.start = lambda: None  # type: ignore[method-assign]
             self._bot.start()
 
     def end_bot(self) -> None:
         """Kill the bot: the kernel frees its lock, nothing else is done."""
         if self._bot is not None:
-            self._bot._state_folder.release()
+            self._bot.state_folder.release()
             while bot_lock(self.settings).is_held:
                 bot_lock(self.settings).release()
         self._bot = None
@@ -295,7 +293,7 @@ class Site:
                 assert loaded.parameters == record.parameters, "a mixture is running"
         if before is None:
             return
-        is_failed = self._bot._memory.reloads.status["last_error"] is not None
+        is_failed = self._bot.memory.reloads.status["last_error"] is not None
         assert now.generation == before.generation + (not is_failed)
         for pair, known in before.pairs.items():
             after = now.pairs[pair].loaded
@@ -339,7 +337,7 @@ class Site:
         self._load()
         self._check_bot(None)
         assert self._bot is not None
-        assert self._bot._memory.reloads.status["last_error"] is None
+        assert self._bot.memory.reloads.status["last_error"] is None
         answered = time.time_ns()
         for pair in PAIRS:
             entered = [t for k, p, t in self._entered if (k, p) == (MEASUREMENT, pair)]

@@ -49,7 +49,7 @@ STEP_S = 300
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_memories", {})
+    monkeypatch.setattr(memory, "memories", {})
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import sqlite3
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -129,10 +130,10 @@ def test_last_good_copy_of_any_content_serves_whole_or_not_at_all(fuzz, feeder):
 def test_calibration_file_of_any_content_is_used_or_begins_anew(fuzz, state_dir, feeder):
     """Theta of every pair is a finite number at every candle, whatever the file holds."""
     path = state_dir / "calibration.json"
-    whole = Calibration(feeder, STEP_S, 10)
+    Calibration(feeder, STEP_S, 10).save(path)
     thetas = base64.b64encode(np.array([0.1, 0.2]).tobytes()).decode()
     document = {
-        "identity": whole._identity,
+        "identity": read_checked(path)["identity"],
         "pairs": {BTC: {"first_candle_s": NOW_NS // 10**9 // 300 * 300 - 900, "thetas": thetas}},
     }
 
@@ -165,15 +166,15 @@ def test_schedule_file_of_any_content_ends_no_start(fuzz, state_dir, feeder):
 
     def check(content):
         put(path, content)
-        bot._cache.swap_parameters({BTC: loaded_pair(BTC)}, 1, NOW_NS, 0)
-        bot._schedule.restore(bot._models)
+        bot.cache.swap_parameters({BTC: loaded_pair(BTC)}, 1, NOW_NS, 0)
+        bot.schedule.restore(bot.models)
         assert bot.snapshot.pairs[BTC].newest is None
 
     try:
         fuzz(damage_or_change(path, document), check, 80)
     finally:
-        bot._watcher.stop()
-        bot._state_folder.release()
+        bot.watcher.stop()
+        bot.state_folder.release()
 
 
 # ------------------------------------------------------------------ SQLite files
@@ -209,7 +210,7 @@ def use_journal(journal):
 def test_damaged_journal_is_used_or_refused(fuzz, feeder, monkeypatch):
     """Bytes changed anywhere in the tuning journal."""
     # One byte of the header makes SQLite wait for a lock that nobody holds.
-    monkeypatch.setattr(journal_module, "_BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(journal_module, "BUSY_TIMEOUT_S", 0.05)
     with Journal(feeder.journal_path) as journal:
         use_journal(journal)
         journal.begin({BTC: {"pair": BTC}}, {})
@@ -242,7 +243,8 @@ def test_journal_rows_of_any_values_are_used_or_refused(fuzz, feeder):
             journal.save_trials(run.run_id, "search", {7: {"value": 1.0}})
             table = "trials" if column == "document" else "runs"
             try:
-                journal._db.execute(f"UPDATE {table} SET {column} = ?", (value,))  # noqa: S608
+                with closing(sqlite3.connect(feeder.journal_path, isolation_level=None)) as db:
+                    db.execute(f"UPDATE {table} SET {column} = ?", (value,))  # noqa: S608
             except sqlite3.IntegrityError:
                 return
             use_journal(journal)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from feeder_mixin.live import memory
 from feeder_mixin.live.bot import FRAME_CANDLES
@@ -22,6 +24,7 @@ from feeder_mixin.live.serve.snapshot import PairSnapshot, Serving
 from feeder_mixin.live.train import walkforward
 from feeder_mixin.live.train.models import ModelStore
 from feeder_mixin.live.train.trainer import Trainer, make_trainer
+from feeder_mixin.live.train.walkforward import WalkForward
 from feeder_mixin.market.features import tail_candles
 from feeder_mixin.model import quantile, scale
 from feeder_mixin.schema import ParameterRecord, default_parameters, hash48
@@ -196,7 +199,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what a process keeps over `/reload_config`: generations and reload counts."""
-    monkeypatch.setattr(memory, "_memories", {})
+    monkeypatch.setattr(memory, "memories", {})
 
 
 @pytest.fixture(autouse=True)
@@ -233,3 +236,9 @@ def write_store(tmp_path: Path) -> Callable[..., None]:
 def same(left: np.ndarray, right: np.ndarray) -> bool:
     """Return whether two columns agree to 1e-9, NaN in the same places."""
     return np.allclose(left, right, rtol=0, atol=1e-9, equal_nan=True)
+
+
+def uncalibrated(forward: WalkForward, pair: str, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Return a backtest's column without its calibration: what its models forecast."""
+    with mock.patch.object(walkforward, "calibrate", lambda q, *_, **__: (q, 0.0)):
+        return forward.predict(pair, frame).q

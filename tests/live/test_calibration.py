@@ -399,7 +399,7 @@ def start(world, tmp_path, write_store) -> Iterator[object]:
 def put(live: LiveFeeder, theta: float = FAR) -> ThetaTrack:
     """Give a bot a theta, as a candle would."""
     track = ThetaTrack(FIRST_S, STEP_S, np.array([0.1, theta]))
-    live._calibration.tracks[ETH] = track
+    live.calibration.tracks[ETH] = track
     return track
 
 
@@ -421,7 +421,7 @@ def test_reload_and_new_parameters_keep_theta(start, write_store):
     write_store(market_record(ETH, time.time_ns(), quantile_alpha=0.2))
     live.reload()
     assert live.snapshot.pairs[ETH].loaded.parameters["quantile_alpha"] == 0.2
-    assert live._calibration.tracks[ETH] is track
+    assert live.calibration.tracks[ETH] is track
     assert factor_said(live) == math.exp(FAR)
 
 
@@ -431,18 +431,18 @@ def test_bot_writes_theta_by_itself_and_at_its_end(start):
     put(live)
     wait_until(lambda: path_of(live).exists() and factor_said(live) != 1.0, "theta's file")
     assert factor_said(live) == math.exp(FAR)
-    live._calibration.tracks[ETH] = ThetaTrack(FIRST_S, STEP_S, np.array([0.1, FAR, 0.3]))
+    live.calibration.tracks[ETH] = ThetaTrack(FIRST_S, STEP_S, np.array([0.1, FAR, 0.3]))
     start.stop()
     assert path_of(live).stat().st_mode & 0o777 == 0o600
     again = start()
-    np.testing.assert_array_equal(again._calibration.tracks[ETH].thetas, [0.1, FAR, 0.3])
+    np.testing.assert_array_equal(again.calibration.tracks[ETH].thetas, [0.1, FAR, 0.3])
     assert factor_said(again) == math.exp(0.3)
 
 
 def test_rebuilt_bot_goes_on_with_theta(start):
     """`/reload_config` builds a new strategy in the same process."""
     put(start())
-    assert start()._calibration.factor(ETH) == math.exp(FAR)
+    assert start().calibration.factor(ETH) == math.exp(FAR)
 
 
 def spoil(path: Path, how: str) -> None:
@@ -475,10 +475,10 @@ def test_damaged_file_is_said_and_theta_begins_at_0(start, caplog, how):
     (line,) = [r for r in caplog.records if r.getMessage().startswith("Calibration is lost")]
     assert line.levelno == logging.ERROR
     assert str(path_of(live)) in line.getMessage()
-    assert again._calibration.tracks == {}
+    assert again.calibration.tracks == {}
     assert factor_said(again) == 1.0
     put(again, 0.2)
-    assert start()._calibration.factor(ETH) == math.exp(0.2)
+    assert start().calibration.factor(ETH) == math.exp(0.2)
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ def test_file_of_another_side_or_horizon_does_not_fit(start, caplog, feeder):
     again = start(**feeder)
     (line,) = [r for r in caplog.records if "Saved calibration does not match" in r.getMessage()]
     assert line.levelno == logging.WARNING
-    assert again._calibration.factor(ETH) == 1.0
+    assert again.calibration.factor(ETH) == 1.0
 
 
 def test_file_of_another_timeframe_does_not_fit(fresh, tmp_path, caplog):
@@ -498,7 +498,7 @@ def test_file_of_another_timeframe_does_not_fit(fresh, tmp_path, caplog):
     path = tmp_path / "calibration.json"
     written = fresh(FAR)
     written.save(path)
-    other = Calibration(replace(written._settings, timeframe="15m"), 900, FRAME_CANDLES)
+    other = Calibration(replace(written.settings, timeframe="15m"), 900, FRAME_CANDLES)
     other.restore(path)
     assert other.tracks == {}
     assert "does not match" in caplog.text
@@ -510,8 +510,8 @@ def test_folder_that_can_not_be_written_is_said_once_and_theta_goes_on(start, ca
     nowhere = Path("/proc/nowhere/calibration.json")
     monkeypatch.setattr(StateFolder, "calibration_path", nowhere)
     for theta in (FAR, 0.3):
-        live._calibration.tracks[ETH] = ThetaTrack(FIRST_S, STEP_S, np.array([theta]))
-        live._keeper.keep_calibration(pause_s=0.0)
+        live.calibration.tracks[ETH] = ThetaTrack(FIRST_S, STEP_S, np.array([theta]))
+        live.keeper.keep_calibration(pause_s=0.0)
     lines = [r for r in caplog.records if "calibration file is not written" in r.getMessage()]
     assert len(lines) == 1
-    assert live._calibration.factor(ETH) == math.exp(0.3)
+    assert live.calibration.factor(ETH) == math.exp(0.3)

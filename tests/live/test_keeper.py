@@ -30,8 +30,8 @@ def model_of(live: LiveFeeder, name: str = "model") -> TrainedModel:
 
 def put(live: LiveFeeder, model: TrainedModel) -> None:
     """Put a model in force, as training does."""
-    assert live._cache.put_model(model, int(time.time()) // 300 * 300)
-    live._keeper.changed.set()
+    assert live.cache.put_model(model, int(time.time()) // 300 * 300)
+    live.keeper.changed.set()
 
 
 def kept_models(live: LiveFeeder) -> list[str]:
@@ -73,7 +73,7 @@ def test_state_is_written_within_a_second_of_a_swap(live):
 
 def test_swap_just_before_the_end_is_written(live, monkeypatch):
     """The keeper's last turn may be over: what came since is written by `stop`."""
-    monkeypatch.setattr(keeper, "_POLL_S", 0.0)
+    monkeypatch.setattr(keeper, "POLL_S", 0.0)
     for number in range(20):
         put(live, model_of(live, f"model {number}"))
     live.stop()
@@ -114,10 +114,10 @@ def test_defect_ends_no_thread_and_is_said_once(live, monkeypatch, caplog):
         calls.append(True)
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(keeper, "_POLL_S", 0.01)
+    monkeypatch.setattr(keeper, "POLL_S", 0.01)
     with monkeypatch.context() as patch:
-        patch.setattr(live._keeper._messages, "send_due", fail)
-        live._keeper.changed.set()
+        patch.setattr(live.keeper.messages, "send_due", fail)
+        live.keeper.changed.set()
         wait_until(lambda: len(calls) > 3, "more turns")
     assert caplog.text.count("State is not kept feeder=") == 1
     put(live, replace(model_of(live), name="later"))

@@ -165,7 +165,9 @@ def test_bot_without_any_place_for_its_lock_says_so(feeder, monkeypatch, tmp_pat
 def test_stand_in_that_others_can_write_is_not_believed(feeder, monkeypatch, tmp_path, mode):
     """Anybody may make a folder of that name in a place for all."""
     monkeypatch.setattr(stand_in, "SHARED_MEMORY", tmp_path)
-    (folder,) = [path for path in stand_in._candidates(feeder.state_dir) if path.parent == tmp_path]
+    (folder,) = [
+        path for path in stand_in.candidate_places(feeder.state_dir) if path.parent == tmp_path
+    ]
     folder.mkdir()
     folder.chmod(mode)
     assert find_stand_in(feeder.state_dir) is None
@@ -178,14 +180,14 @@ def test_stand_in_that_others_can_write_is_not_believed(feeder, monkeypatch, tmp
 
 def test_running_bot_pid_believes_the_kernel_and_not_the_pid_file(feeder, monkeypatch):
     """The file may be missing, or name a process that does not have the lock."""
-    monkeypatch.setattr(lock_module, "_PID_PATIENCE_S", 0.0)
+    monkeypatch.setattr(lock_module, "PID_PATIENCE_S", 0.0)
     with fake_bot(feeder.user_data_dir) as process:
         path = feeder.state_dir / "bot.pid"
         for change in (lambda: path.write_text(f"{os.getpid()}\n"), path.unlink):
             change()
             assert running_bot_pid(feeder) == process.pid
             with monkeypatch.context() as patch:
-                patch.setattr(lock_module, "_listed", lambda _wanted: [])
+                patch.setattr(lock_module, "listed_pids", lambda _wanted: [])
                 said = f"pid {os.getpid()} in" if path.exists() else "there is no"
                 with pytest.raises(StateError, match=rf"{said} bot\.pid.*container"):
                     running_bot_pid(feeder)

@@ -39,6 +39,7 @@ from tests.live.conftest import (
     market_record,
     open_s,
     same,
+    uncalibrated,
 )
 
 DISK = LAST_MIDNIGHT - 59  # candles on disk when the bot starts: three hours are missing there
@@ -108,10 +109,7 @@ def backtest(world, settings, datadir, pair, last):
     frame = host_frame(world.candles[pair].iloc[: last + 1])
     forward = WalkForward(DataFolder(settings, datadir, STEP_S), {})
     columns = forward.predict(pair, frame)
-    walk = forward._begin(forward._load().pairs[pair], frame)
-    cuts_s = forward._cuts_s(int(columns.opens_s[0]), int(columns.opens_s[-1]))
-    raw = pd.Series(forward._forecast(walk, cuts_s), open_seconds(walk.table))
-    return columns, np.log(columns.q / raw.loc[columns.opens_s].to_numpy())
+    return columns, np.log(columns.q / uncalibrated(forward, pair, frame))
 
 
 def left_behind(run: LiveRun, first: int, theta: float = THETA) -> LiveRun:
@@ -180,7 +178,7 @@ def test_live_backtest_and_tuner_give_the_same_features_and_quantiles(
         said = (back.q / np.exp(thetas))[in_force]
         assert same(said, raw.loc[live.opens_s[in_force]].to_numpy())
         rows = table[np.isin(open_seconds(table), live.opens_s)]
-        seen = run.predictor._context.build(run.tails.tails[pair].frame(), FRAME)
+        seen = run.predictor.context.build(run.tails.tails[pair].frame(), FRAME)
         assert list(seen.index) == list(rows.index)
         assert same(seen.to_numpy(), rows[list(seen.columns)].to_numpy())
 

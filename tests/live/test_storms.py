@@ -162,7 +162,7 @@ def test_storm_in_step_with_the_fits_starves_no_pair(tmp_path):
 
 def test_unchanged_pairs_are_retrained_during_an_endless_storm(tmp_path, monkeypatch):
     """Pairs whose values change without end don't keep the daily retraining from the others."""
-    monkeypatch.setattr(due, "_PATIENCE_S", 60.0)
+    monkeypatch.setattr(due, "PATIENCE_S", 60.0)
     simulation = Simulation(tmp_path, 6, 0.5)
     with _clock(simulation):
         simulation.run([], BEGIN_S + 10.0)

@@ -144,7 +144,7 @@ def inline(monkeypatch) -> type[InlineExecutor]:
     """Fit on the training thread instead of in a process of its own."""
     monkeypatch.setattr(_process, "ProcessExecutor", InlineExecutor)
     monkeypatch.setattr(_process, "LINGER_S", 0.0)
-    monkeypatch.setattr(training, "_POLL_S", 0.02)
+    monkeypatch.setattr(training, "POLL_S", 0.02)
     monkeypatch.setattr(InlineExecutor, "fits", [])
     monkeypatch.setattr(InlineExecutor, "before", staticmethod(lambda _pair: None))
     return InlineExecutor
@@ -416,7 +416,7 @@ def test_gap_that_can_not_be_filled_is_an_error_and_training_goes_on_saying_so(
         tmp_path / "elsewhere", {p: c.iloc[: N - 600] for p, c in bench.candles.items()}
     )
     bench.folder = replace(bench.folder, datadir=other)
-    bench.history.folder = bench.tails._folder = bench.folder
+    bench.history.folder = bench.tails.folder = bench.folder
     bench.load(loaded_pair(ETH))
     bench.see()
     bench.training.start()

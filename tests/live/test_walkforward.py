@@ -37,6 +37,7 @@ from tests.live.conftest import (
     market_record,
     open_s,
     same,
+    uncalibrated,
 )
 
 LAST = LAST_MIDNIGHT + 16
@@ -267,7 +268,7 @@ def test_every_candle_is_calibrated_by_the_two_days_before_its_cut(world, walk, 
     """From theta 0 there, by the forecasts in force then, over the ended labels: as defined."""
     forward = walk()
     columns = forward.predict(ETH, frame_of(world, ETH))
-    folder = forward._folder
+    folder = forward.folder
     days = [cuts_s[0] - 2 * DAY_S, cuts_s[0] - DAY_S, *cuts_s]
     pair = world.serve(folder, loaded_pair(ETH, num_leaves=20), tuple(days))
     table = world.trainer(folder).market.build(world.candles[ETH].iloc[: LAST + 1])
@@ -306,14 +307,11 @@ def test_days_before_the_first_model_calibrate_nothing(world, walk, caplog):
     """Where the candles begin there is no past: the first model serves what it forecasts."""
     forward, frame = walk(), frame_of(world, ETH, FIRST_MODEL + 287, 600)
     columns = forward.predict(ETH, frame)
-    pair = forward._begin(forward._load().pairs[ETH], frame)
-    cuts_s = forward._cuts_s(int(columns.opens_s[0]), int(columns.opens_s[-1]))
-    raw = forward._forecast(pair, cuts_s)
+    raw = uncalibrated(walk(), ETH, frame)
     first = np.flatnonzero(np.isfinite(raw))[:HORIZON]
-    at = np.searchsorted(columns.opens_s, open_seconds(pair.table)[first])
-    assert np.isnan(columns.q[: at[0]]).all()
-    assert np.array_equal(columns.q[at], raw[first])
-    assert np.mean(columns.q[at[-1] + 1 :] != raw[first[-1] + 1 :]) > 0.9
+    assert np.isnan(columns.q[: first[0]]).all()
+    assert np.array_equal(columns.q[first], raw[first])
+    assert np.mean(columns.q[first[-1] + 1 :] != raw[first[-1] + 1 :]) > 0.9
     assert f"Candles before the first model are never safe pair={ETH}" in caplog.text
     caplog.clear()
     walk().predict(ETH, frame_of(world, ETH, FIRST_MODEL + 287, 100))

@@ -41,14 +41,14 @@ def exchange(monkeypatch, settings):
     def play(listed, broken=()):
         def download(_settings, pairs, _days, *_args, **_options):
             if listed is None:
-                return history._read_answer(2, NO_NETWORK)
+                return history.read_answer(2, NO_NETWORK)
             found = [pair for pair in pairs if pair in listed]
             there = {pair: frame for pair in found if pair not in broken}
             write_candles(settings.default_datadir, there)
             named = ", ".join(repr(pair) for pair in found)
-            return history._read_answer(0, BEGUN.format(named) if found else NONE_LISTED)
+            return history.read_answer(0, BEGUN.format(named) if found else NONE_LISTED)
 
-        monkeypatch.setattr(history, "_download", download)
+        monkeypatch.setattr(history, "run_download", download)
 
     return play
 
@@ -106,6 +106,6 @@ def test_context_pair_without_network_stops_the_run(settings, exchange):
 
 def test_another_wording_of_the_downloader_says_no_more_than_it_knows():
     """A later freqtrade may word its log otherwise: then no pair is called unlisted."""
-    answer = history._read_answer(0, "Fetching candles now\n")
+    answer = history.read_answer(0, "Fetching candles now\n")
     assert answer.is_answered
     assert answer.listed is None

@@ -281,7 +281,7 @@ def server() -> Iterator[FakeServer]:
 def fake_store(server: FakeServer) -> Iterator[InfluxStore]:
     """Give a store that asks the local server and does not wait between attempts."""
     with InfluxStore(server.url, org="ArtiSky", token="hush-hush", timeout_s=5) as store:  # noqa: S106
-        store.server._retrying.wait = tenacity.wait_none()
+        store.server.retrying.wait = tenacity.wait_none()
         yield store
 
 

@@ -382,7 +382,7 @@ def test_server_down_is_unavailable_and_tells_no_token(caplog):
     """A server that is not there is named; the token is in no message, trace, repr or log."""
     caplog.set_level(logging.DEBUG)
     store = InfluxStore("http://127.0.0.1:1", org="ArtiSky", token=TOKEN, attempts=2)
-    store.server._retrying.wait = tenacity.wait_none()
+    store.server.retrying.wait = tenacity.wait_none()
     for call in (store.ping, lambda: store.write([make_full_record()])):
         with pytest.raises(StoreUnavailableError, match="is the server running") as caught:
             call()

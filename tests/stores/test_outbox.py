@@ -153,7 +153,7 @@ def test_file_of_an_earlier_version_delivers_what_waits_and_takes_candidates(out
     target.writes_left = 1
     outbox.deliver(target)
     target.writes_left = None
-    path = outbox._file._path
+    path = outbox.file.path
     with sqlite3.connect(path) as db:
         db.execute("ALTER TABLE optimized_parameters DROP COLUMN gain")
         assert not db.execute(
@@ -230,7 +230,7 @@ def test_deliver_passes_over_record_of_another_schema(outbox, target):
     """A pending record that is no longer valid stays, is named, and blocks nobody."""
     outbox.put(make_full_record())
     outbox.put(make_full_record(OTHER))
-    with outbox._file.write_connection() as connection:
+    with outbox.file.write_connection() as connection:
         connection.execute(sa.update(TABLE).where(TABLE.c.pair == PAIR).values(num_leaves=9999))
     delivered = outbox.deliver(target)
     assert [record.pair for record in delivered.records] == [OTHER]
@@ -247,7 +247,7 @@ def test_put_on_full_disk_is_an_error(outbox):
     """Without room for the record there is an error that says so, not a silent loss."""
     outbox.put(make_full_record())
     sa.event.listen(
-        outbox._file._engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count=1")
+        outbox.file.engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count=1")
     )
     with pytest.raises(StoreError, match=r"outbox .*full"):
         fill(outbox)
@@ -256,7 +256,7 @@ def test_put_on_full_disk_is_an_error(outbox):
 def test_put_is_flushed_to_the_disk_before_it_returns(outbox):
     """WAL with synchronous=FULL, whatever SQLite was built with: a power cut takes no commit back."""
     outbox.put(make_full_record())
-    with outbox._file.write_connection() as connection:
+    with outbox.file.write_connection() as connection:
         modes = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous")
@@ -321,7 +321,7 @@ def test_any_order_of_puts_and_outages_loses_nothing(tmp_path):
 
 def test_put_by_two_outboxes_on_one_file_keeps_both(outbox, now):
     """Two processes that enter other records at one time get two times."""
-    second = Outbox(outbox._file._path)
+    second = Outbox(outbox.file.path)
     record = make_full_record()
     assert outbox.put(record).time_ns == now
     assert second.put(replace(record, provenance={"host": "b"})).time_ns == now + 1

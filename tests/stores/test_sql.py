@@ -39,7 +39,7 @@ for i in range(10):
 def limit_pages(store, pages):
     """Make every connection of `store` refuse to grow the file, as a full disk does."""
     sa.event.listen(
-        store._engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count={pages}")
+        store.engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count={pages}")
     )
 
 
@@ -79,7 +79,7 @@ def test_sqlite_first_write_makes_private_wal_file(sqlite_backend):
         store.write([make_full_record()])
     finally:
         os.umask(before)
-    assert stat.S_IMODE(store._path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
     with store.read_connection() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
@@ -187,7 +187,7 @@ def test_sqlite_readonly_says_so(sqlite_backend, now):
     """A store that can be read but not written says readonly, and stays readable."""
     store, record = sqlite_backend.open(), make_full_record()
     store.write([record])
-    sa.event.listen(store._engine, "connect", lambda c, _: c.execute("PRAGMA query_only=ON"))
+    sa.event.listen(store.engine, "connect", lambda c, _: c.execute("PRAGMA query_only=ON"))
     with pytest.raises(
         StoreError, match=r"readonly database \(make the file and its folder writable"
     ):
@@ -199,7 +199,7 @@ def test_sqlite_full_disk_says_so_and_keeps_whole_records(sqlite_backend, now):
     """A full disk is named; earlier records stay, none is there in part, and room heals it."""
     store, record = sqlite_backend.open(), make_full_record()
     store.write([record])
-    full = SqlStore(store._path, timeout_s=3.0)  # stores of one file and time-out share an engine
+    full = SqlStore(store.path, timeout_s=3.0)  # stores of one file and time-out share an engine
     limit_pages(full, 1)
     more = [make_full_record(f"P{i}/USDT") for i in range(100)]
     with pytest.raises(StoreError, match=r"database or disk is full \(nothing was written"):
@@ -213,7 +213,7 @@ def test_sqlite_lock_held_too_long_is_unavailable(sqlite_backend):
     """A lock that another process keeps is waited for, then reported as worth another try."""
     holder = sqlite_backend.open()
     with holder.write_connection():
-        waiting = SqlStore(holder._path, timeout_s=0.05)
+        waiting = SqlStore(holder.path, timeout_s=0.05)
         with pytest.raises(StoreUnavailableError, match="locked"):
             waiting.write([make_full_record()])
 

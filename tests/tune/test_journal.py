@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,18 @@ DECIDED = builder.make_result()
 def path(tmp_path: Path) -> Path:
     """Return where a journal may be made."""
     return tmp_path / "state" / "journal.sqlite"
+
+
+def change(path: Path, statement: str, values: tuple[str, ...]) -> None:
+    """Change what a journal keeps, as another program could."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(statement, values)
+
+
+def dump(path: Path) -> list[str]:
+    """Return all that a journal keeps."""
+    with closing(sqlite3.connect(path)) as db:
+        return list(db.iterdump())
 
 
 def begin(journal: Journal, identity=IDENTITY, warm=None):
@@ -132,9 +146,9 @@ def test_newest_results_gives_each_pairs_newest_run_with_a_result_and_changes_no
         under_way = begin(journal)
         eth = journal.begin({"ETH": OTHER}, {})["ETH"]
         journal.finish(eth.run_id, RESULT)
-        before = list(journal._db.iterdump())
+        before = dump(path)
         newest = journal.newest_results()
-        assert list(journal._db.iterdump()) == before
+        assert dump(path) == before
     assert newest.results == {
         "BTC": (run.run_id, builder.make_result(seed=2)),
         "ETH": (eth.run_id, RESULT),
@@ -150,7 +164,7 @@ def test_newest_results_names_pairs_whose_result_another_version_made(path, docu
         runs = journal.begin({"BTC": IDENTITY, "ETH": OTHER}, {})
         for run in runs.values():
             journal.finish(run.run_id, RESULT)
-        journal._db.execute("UPDATE runs SET result = ? WHERE pair = 'BTC'", (document,))
+        change(path, "UPDATE runs SET result = ? WHERE pair = 'BTC'", (document,))
         newest = journal.newest_results()
     assert newest.unread == ("BTC",)
     assert list(newest.results) == ["ETH"]
@@ -223,10 +237,10 @@ def test_document_that_is_none_is_an_error_that_names_the_file(path, text):
     with Journal(path) as journal:
         run = begin(journal)
         journal.save_trials(run.run_id, "search", {0: {"value": 1.0}})
-        journal._db.execute("UPDATE trials SET document = ?", (text,))
+        change(path, "UPDATE trials SET document = ?", (text,))
         with pytest.raises(TuningError, match=r"journal\.sqlite is damaged"):
             journal.trials(run.run_id, "search", Numbers)
-        journal._db.execute("UPDATE runs SET warm_start = ?", (text,))
+        change(path, "UPDATE runs SET warm_start = ?", (text,))
         with pytest.raises(TuningError, match=r"journal\.sqlite is damaged"):
             begin(journal)
 
@@ -238,7 +252,7 @@ def test_document_of_another_form_is_an_error_that_names_file_and_field(path):
     with Journal(path) as journal:
         run = begin(journal)
         journal.finish(run.run_id, RESULT)
-        journal._db.execute("UPDATE runs SET result = ?", (json.dumps(document),))
+        change(path, "UPDATE runs SET result = ?", (json.dumps(document),))
         words = r"journal\.sqlite is damaged.*evidence\.comparison\.walk is missing"
         for use in (begin, Journal.newest_results):
             with pytest.raises(TuningError, match=words):

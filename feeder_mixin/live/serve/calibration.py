@@ -100,7 +100,7 @@ class Calibration:
     """
 
     def __init__(self, settings: FeederSettings, timeframe_s: int, keep: int) -> None:
-        self._settings = settings
+        self.settings = settings
         self._timeframe_s = timeframe_s
         self._keep = keep
         self._saved: dict[str, int] = {}
@@ -147,7 +147,7 @@ class Calibration:
 
     @property
     def _label_s(self) -> int:
-        return self._settings.horizon_candles * self._timeframe_s
+        return self.settings.horizon_candles * self._timeframe_s
 
     def _ended_excursions(self, opens_s: NDArray[np.int64], seen_s: int, tail: Tail) -> Array:
         """Return the labels that ended after the row seen last; NaN for the others."""
@@ -156,7 +156,7 @@ class Calibration:
         first, stop = np.searchsorted(opens_s, ends, "right")
         if first < stop:
             excursions[first:stop] = excursions_at(
-                opens_s[first:stop], tail, self._settings.horizon_candles, self._settings.side
+                opens_s[first:stop], tail, self.settings.horizon_candles, self.settings.side
             )
         return excursions
 
@@ -220,7 +220,7 @@ class Calibration:
     @property
     def _identity(self) -> dict[str, Any]:
         """Return what theta belongs to: that of another side, horizon or timeframe says nothing."""
-        s = self._settings
+        s = self.settings
         return {
             "format": _FORMAT,
             "side": s.side,

@@ -244,7 +244,7 @@ class LiveTails:
     """
 
     def __init__(self, folder: DataFolder, keep: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._keep = keep
         self._repairs: dict[str, Tail] = {}
         self.until_s = 0
@@ -262,7 +262,7 @@ class LiveTails:
         known = self.tails.get(pair)
         repair = self._repairs.pop(pair, None)
         if known is None:
-            tail = self._first(pair, from_host(frame, self._folder.timeframe_s))
+            tail = self._first(pair, from_host(frame, self.folder.timeframe_s))
         else:
             if repair is not None:
                 self.disk_last_s[pair] = repair.last_s
@@ -292,7 +292,7 @@ class LiveTails:
             tail = _followed(repair, tail) or tail
         disk_last_s = repair.last_s if repair else self.disk_last_s.get(pair)
         if disk_last_s is None:
-            other = self._folder.describe_other_forms(pair)
+            other = self.folder.describe_other_forms(pair)
             return f"no candles on disk before {open_text(tail.first_s)}{other}"
         live = tail.after(disk_last_s)
         if live is None:
@@ -311,9 +311,9 @@ class LiveTails:
         return _followed(on_disk, host)
 
     def _load(self, pair: str, last_s: int | None) -> Tail | None:
-        since_s = None if last_s is None else last_s - self._keep * self._folder.timeframe_s
+        since_s = None if last_s is None else last_s - self._keep * self.folder.timeframe_s
         try:
-            return self._folder.load(pair, since_s)
+            return self.folder.load(pair, since_s)
         except CandleError as error:
             logger.error("Candles on disk can't be used: %s", error)  # noqa: TRY400
             return None

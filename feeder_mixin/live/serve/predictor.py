@@ -63,7 +63,7 @@ class Predictor:
         self.tails = tails
         self.calibration = calibration
         self._host_frame = host_frame
-        self._context: ContextTail | None = None
+        self.context: ContextTail | None = None
         self._n_frame = 0
         self._columns: dict[str, SafetyColumns] = {}
         self._repaired: set[str] = set()
@@ -147,7 +147,7 @@ class Predictor:
             self._n_frame, self._context_changed = n_frame, True
         before_s = self.tails.until_s
         if until_s <= before_s and not self._context_changed:
-            return self._context
+            return self.context
         since_s = before_s - _LOOK_BACK * self._folder.timeframe_s
         self.tails.until_s = until_s = max(until_s, before_s)
         newer = {}
@@ -157,12 +157,12 @@ class Predictor:
             part = None if tail is None else tail.after(since_s)
             if part is not None:
                 newer[pair] = part.frame()
-        if self._context is None or self._context_changed:
-            self._context = self._build_context()
+        if self.context is None or self._context_changed:
+            self.context = self._build_context()
             self._context_changed = False
         else:
-            self._context.extend(newer, pd.Timestamp(until_s, unit="s", tz="UTC"))
-        return self._context
+            self.context.extend(newer, pd.Timestamp(until_s, unit="s", tz="UTC"))
+        return self.context
 
     def _build_context(self) -> ContextTail | None:
         """Return the context from the data folder and the host; None without any context candle."""

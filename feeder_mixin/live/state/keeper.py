@@ -25,7 +25,7 @@ from feeder_mixin.schema import ParameterRecord
 
 logger = logging.getLogger(__name__)
 
-_POLL_S: Final = 2.0
+POLL_S: Final = 2.0
 
 _CHANGE_PAUSE_S: Final = 2.0
 """Between two writes of schedule and status while models come one after the other, of all pairs each."""
@@ -92,7 +92,7 @@ class StateKeeper:
     ) -> None:
         self._folder, self._settings = folder, folder.settings
         self._schedule, self._calibration = schedule, calibration
-        self._status, self._messages = status, messages
+        self._status, self.messages = status, messages
         self.changed = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feeder-state", daemon=True)
@@ -115,7 +115,7 @@ class StateKeeper:
         if is_changed:
             self.keep_all()
         self.keep_calibration(pause_s=0.0)
-        self._messages.send_due(pause_s=0.0)
+        self.messages.send_due(pause_s=0.0)
 
     # -------------------------------------------------------------- the keeper's thread
 
@@ -127,7 +127,7 @@ class StateKeeper:
                 # The boundary of this thread: the bot trades on, the next turn tries again.
                 if self._once.is_new("defect", repr(error)):
                     logger.exception("State is not kept feeder=%s", self._settings.feeder_id)
-            if self.changed.wait(_POLL_S):
+            if self.changed.wait(POLL_S):
                 left_s = self._written_at + _CHANGE_PAUSE_S - time.monotonic()
                 self._stop.wait(max(0.0, left_s))  # what changes meanwhile is in the same write
 
@@ -138,7 +138,7 @@ class StateKeeper:
             self.keep_all()
             self._written_at = time.monotonic()
         self.keep_calibration()
-        self._messages.send_due()
+        self.messages.send_due()
         self._warn_of_ages()
         is_later = self._status.until_s > self._status_until_s
         if is_later and time.monotonic() - self._status_at >= _STATUS_PAUSE_S:

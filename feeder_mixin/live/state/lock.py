@@ -27,7 +27,7 @@ PID_NAME: Final = "bot.pid"
 
 _LOCK_PATIENCE_S: Final = 0.5
 """How long a bot tries for its lock: a probe by `is_bot_running` holds it for microseconds."""
-_PID_PATIENCE_S: Final = 1.0
+PID_PATIENCE_S: Final = 1.0
 """How long the holder of a lock may take to write its pid."""
 _POLL_S: Final = 0.05
 
@@ -246,7 +246,7 @@ def running_bot_pid(settings: BotSettings) -> int | None:
     StateError
         When a bot has the lock, but which process that is can't be seen from here.
     """
-    deadline = time.monotonic() + _PID_PATIENCE_S
+    deadline = time.monotonic() + PID_PATIENCE_S
     while (lock := _held_lock(settings)) is not None:
         pid = _read_pid(lock.parent)
         if pid is not None and _holds(pid, lock):
@@ -305,10 +305,10 @@ def _holds(pid: int, lock: Path) -> bool:
 
 def _is_listed(pid: int, wanted: os.stat_result) -> bool:
     """Return whether the kernel lists the process as holder of a lock on that file."""
-    return pid in _listed(wanted)
+    return pid in listed_pids(wanted)
 
 
-def _listed(wanted: os.stat_result) -> list[int]:
+def listed_pids(wanted: os.stat_result) -> list[int]:
     """Return the processes that the kernel lists with a lock on a file of that number."""
     try:
         lines = Path("/proc/locks").read_text(encoding="utf-8").splitlines()
@@ -331,7 +331,7 @@ def _listed_pid(lock: Path) -> int | None:
         wanted = lock.stat()
     except OSError:
         return None
-    pids = [pid for pid in _listed(wanted) if pid > 0 and _has_open(pid, wanted)]
+    pids = [pid for pid in listed_pids(wanted) if pid > 0 and _has_open(pid, wanted)]
     return pids[0] if len(pids) == 1 else None
 
 

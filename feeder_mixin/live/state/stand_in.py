@@ -28,7 +28,7 @@ SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - made safe by `_is_truste
 
 def find_stand_in(state_dir: Path) -> Path | None:
     """Return the stand-in of a state folder, where there is one that can be believed."""
-    for folder in _candidates(state_dir):
+    for folder in candidate_places(state_dir):
         if _is_trusted(folder, state_dir):
             return folder
     return None
@@ -43,7 +43,7 @@ def make_stand_in(state_dir: Path) -> Path:
         When none can be made.
     """
     problem = "no usable folder"
-    for folder in _candidates(state_dir):
+    for folder in candidate_places(state_dir):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.touch()  # a full or read-only one does not serve
@@ -58,7 +58,7 @@ def make_stand_in(state_dir: Path) -> Path:
 
 def remove_stand_in(state_dir: Path) -> None:
     """Remove what this process's user has made, if anything."""
-    for folder in _candidates(state_dir):
+    for folder in candidate_places(state_dir):
         if _is_trusted(folder, state_dir):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -78,7 +78,8 @@ def _written_ns(path: Path) -> int:
     return -1
 
 
-def _candidates(state_dir: Path) -> list[Path]:
+def candidate_places(state_dir: Path) -> list[Path]:
+    """Return where a stand-in for a state folder may be, the first choice first."""
     digest = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()
     places = [SHARED_MEMORY] if SHARED_MEMORY.is_dir() else []
     places.append(Path(tempfile.gettempdir()))

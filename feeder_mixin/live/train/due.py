@@ -28,7 +28,7 @@ from feeder_mixin.model.rows import SHORT_SHARE
 _TRIES_AT_ONCE: Final = 3
 """Fits of a pair in a row whose values were replaced meanwhile, before the next pair has its turn."""
 
-_PATIENCE_S: Final = 600.0
+PATIENCE_S: Final = 600.0
 """Wait behind which an unchanged pair has its turn among the changed ones: they may never end."""
 
 
@@ -108,7 +108,7 @@ class DueFits:
         """Return the fit to do now: changed pairs and those without a model, then the oldest cut.
 
         Pairs take turns: whose last fit is the longest ago is next. One that waits for longer than
-        `_PATIENCE_S` is among the changed ones.
+        `PATIENCE_S` is among the changed ones.
         """
         now_s = time.time()
         waiting = []
@@ -126,7 +126,7 @@ class DueFits:
         waits_since = self._waiting_since.setdefault(fit.pair, time.monotonic())
         cut_s = 0 if newest is None else newest.model.cut_s
         is_changed = newest is None or newest.model.parameters != fit.parameters
-        if is_changed or time.monotonic() - waits_since > _PATIENCE_S:
+        if is_changed or time.monotonic() - waits_since > PATIENCE_S:
             return False, turn, cut_s
         return True, cut_s, turn
 

@@ -25,7 +25,7 @@ from feeder_mixin.schema import open_text
 
 logger = logging.getLogger(__name__)
 
-_POLL_S: Final = 2.0
+POLL_S: Final = 2.0
 
 
 class _StoppedError(Exception):
@@ -103,7 +103,7 @@ class ModelTraining:
                 # The boundary of this thread: the bot goes on with the models it has.
                 self._say_failed(error)
                 paused_until = time.monotonic() + RETRY_S
-            if self._wake.wait(_POLL_S):
+            if self._wake.wait(POLL_S):
                 paused_until = -math.inf
             self._wake.clear()
 

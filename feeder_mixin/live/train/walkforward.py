@@ -113,7 +113,7 @@ class WalkForward:
     """
 
     def __init__(self, folder: DataFolder, environ: Mapping[str, str] | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._environ = environ
         self._model_dir: Path = folder.settings.state_dir / "backtest_models"
         self._loaded: Loaded | None = None
@@ -148,7 +148,7 @@ class WalkForward:
         freqtrade answers a backtest from an earlier result where config and strategy file are the same.
         Ours depends on more: the records in use, the candles before the range, and the package.
         """
-        settings = self._folder.settings
+        settings = self.folder.settings
         pairs = sorted(self._load().pairs.items())
         candles = sorted({*settings.pairs, *settings.context_pairs})
         parts = (
@@ -159,7 +159,7 @@ class WalkForward:
                 f"{p} {w.version} {sorted(w.parameters.items())} {w.beats_rule} {w.auto_tolerance}"
                 for p, w in pairs
             ),
-            *(f"{pair} {self._folder.stamp(pair)}" for pair in candles),
+            *(f"{pair} {self.folder.stamp(pair)}" for pair in candles),
         )
         return f"{hash48(*parts):012x}"
 
@@ -197,7 +197,7 @@ class WalkForward:
         self, walk: _PairBacktest, raw: NDArray[np.float64], cuts_s: Sequence[int]
     ) -> NDArray[np.float64]:
         """Return what is served at every row of a table, calibrated anew from cut to cut, else NaN."""
-        settings, opens_s = self._folder.settings, open_seconds(walk.table)
+        settings, opens_s = self.folder.settings, open_seconds(walk.table)
         excursion = labels(walk.table, settings.side)
         served = np.full(len(opens_s), np.nan)
         for cut_s, next_s in itertools.pairwise(cuts_s):
@@ -209,7 +209,7 @@ class WalkForward:
                 excursion[warm],
                 opens_s[warm],
                 alpha=walk.loaded.parameters["quantile_alpha"],
-                label_s=settings.horizon_candles * self._folder.timeframe_s,
+                label_s=settings.horizon_candles * self.folder.timeframe_s,
             )
             served[rows] = warmed_up[rows.start - warm.start :]
         return served
@@ -217,7 +217,7 @@ class WalkForward:
     def _columns(self, walk: _PairBacktest, served: NDArray[np.float64]) -> SafetyColumns:
         """Return the columns of a table's rows from what is served at them."""
         known = np.isfinite(served)
-        opens_s, folder = open_seconds(walk.table), self._folder
+        opens_s, folder = open_seconds(walk.table), self.folder
         tolerance = walk.loaded.tolerance(folder.settings).ratio
         blacked_out = self._load().blackouts.cover(opens_s, folder.timeframe_s)
         is_allowed = ~blacked_out & walk.loaded.beats_rule
@@ -235,7 +235,7 @@ class WalkForward:
 
         The last one is the first that is later than `last_s`.
         """
-        hours = self._folder.settings.retrain_hours
+        hours = self.folder.settings.retrain_hours
         cuts_s = [due_cut_s(first_s, hours)]
         while cuts_s[-1] <= last_s:
             cuts_s.append(due_cut_s(cuts_s[-1] + hours * 3600 + 1, hours))
@@ -243,7 +243,7 @@ class WalkForward:
 
     def _first_cut_s(self, walk: _PairBacktest) -> int:
         """Return the first point of the grid at which a pair's candles allow a model."""
-        s, timeframe_s = self._folder.settings, self._folder.timeframe_s
+        s, timeframe_s = self.folder.settings, self.folder.timeframe_s
         finished = np.flatnonzero(np.isfinite(labels(walk.table, s.side)))
         if len(finished):
             first_s = int(open_seconds(walk.table)[finished[0]])
@@ -258,7 +258,7 @@ class WalkForward:
 
     def _say_warm_up(self, walk: _PairBacktest, columns: SafetyColumns) -> None:
         """Say once a pair which candles lie before its first model, and when one is possible."""
-        pair, opens_s, s = walk.loaded.pair, columns.opens_s, self._folder.settings
+        pair, opens_s, s = walk.loaded.pair, columns.opens_s, self.folder.settings
         first_cut_s = self._first_cut_s(walk)
         n_before = int(np.searchsorted(opens_s, first_cut_s))
         if not n_before or pair in self._said_warm_up:
@@ -278,16 +278,16 @@ class WalkForward:
             n_before,
             open_text(first_cut_s),
             open_text(int(walk.candles.index[0].timestamp())),
-            warmup_candles(s.horizon_candles) * self._folder.timeframe_s / DAY_S,
+            warmup_candles(s.horizon_candles) * self.folder.timeframe_s / DAY_S,
         )
 
     def _load(self) -> Loaded:
         if self._loaded is None:
             # Records name the context that they were tuned on: pairs that had candles.
-            settings = self._folder.settings.with_context(self._folder.has)
+            settings = self.folder.settings.with_context(self.folder.has)
             environ = os.environ if self._environ is None else self._environ
             self._loaded = load_parameters(
-                FeederReader(settings, self._folder.timeframe_s),
+                FeederReader(settings, self.folder.timeframe_s),
                 environ,
                 None,
                 records_at(environ),
@@ -298,8 +298,8 @@ class WalkForward:
 
     def _read(self, pair: str, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the folder's candles up to the frame's last one, and the frame's where newer."""
-        host = from_host(frame, self._folder.timeframe_s)
-        joined = self._folder.load_joined(pair, host)
+        host = from_host(frame, self.folder.timeframe_s)
+        joined = self.folder.load_joined(pair, host)
         if joined is None or host is None:
             raise CandleError(f"{pair}: the frame has no candles")
         up_to = joined.before(host.last_s + 1)
@@ -311,7 +311,7 @@ class WalkForward:
             if self._trainer is None:
                 _delete_old(self._model_dir)
             self._until_s = until_s
-            self._trainer, lacks = make_trainer(self._folder, {}, self._model_dir, until_s)
+            self._trainer, lacks = make_trainer(self.folder, {}, self._model_dir, until_s)
             for lack in lacks:
                 logger.warning("Models lack a context pair: %s", lack)
         return self._trainer

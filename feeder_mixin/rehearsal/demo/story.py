@@ -29,7 +29,7 @@ N_STEPS: Final = 8
 _N_LOADS: Final = 2
 """At start and on the signal."""
 _MARKET_SEED: Final = 3
-_HISTORY_DAYS: Final = 13
+HISTORY_DAYS: Final = 13
 """The optimizer wants 10 labelled days, and features 4,046 candles (2.8 days) before those."""
 _OPTIMIZE: Final = (
     "optimize", "--feeder", "demo", "--datadir", "user_data/data/binance",
@@ -185,7 +185,7 @@ class Story:
         exchange = self._feeder(
             "exchange",
             "replay-exchange", "--feeder", "demo", "--seed", str(_MARKET_SEED),
-            "--generate-days", str(_HISTORY_DAYS),
+            "--generate-days", str(HISTORY_DAYS),
             "--write-datadir", "user_data/data/binance", "--write-config", "replay.json",
         )  # fmt: skip
 

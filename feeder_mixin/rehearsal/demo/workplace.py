@@ -25,7 +25,7 @@ from feeder_mixin.processes import ScratchFolder, ending_signals, tied
 Answer = TypeVar("Answer")
 
 _POLL_S: Final = 0.2
-_STOP_S: Final = 10.0
+STOP_S: Final = 10.0
 """How long a process may take to end by itself."""
 _TAIL_LINES: Final = 15
 
@@ -91,7 +91,7 @@ class Child:
             return
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_S)
+            self._process.wait(STOP_S)
         self._kill_helpers()
         self._process.wait()
 

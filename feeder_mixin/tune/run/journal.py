@@ -36,7 +36,7 @@ FEEDER: Final = "*"
 
 State = Literal["open", "finished", "closed"]
 
-_BUSY_TIMEOUT_S: Final = 30.0
+BUSY_TIMEOUT_S: Final = 30.0
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY,
@@ -149,7 +149,7 @@ class Journal:
         self.path = path
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA foreign_keys=ON")
