@@ -457,12 +457,13 @@ def test_context_tail_of_many_candles_stays_small(autumn):
     step, candles = pd.Timedelta("5min"), autumn[BTC]
     tail = ContextTail({BTC: candles}, HORIZON, 300, 5)
     sizes = []
-    for i in range(1, 5):
+    for i in range(1, 6):
         later = candles.set_axis(candles.index + i * len(candles) * step, axis=0)
         tail.extend({BTC: later}, later.index[-1])
         tail.extend({}, later.index[-1] + step)  # forgets what the candles before pushed out
         sizes.append(len(pickle.dumps(tail)))
-    assert max(sizes) <= 1.01 * sizes[0]
+    # The New York profile fills first; from then on nothing is added.
+    assert max(sizes) <= 1.01 * sizes[2]
 
 
 @pytest.mark.parametrize("horizon", [30, pytest.param(288, marks=pytest.mark.slow)])
