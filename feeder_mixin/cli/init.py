@@ -1,8 +1,8 @@
-"""``feeder init``: put the strategy and an example config into a freqtrade user_data folder.
+"""``feeder init``: put the strategy, FreqAI's model class and an example config into a user_data folder.
 
-Both come with the package, in `feeder_mixin/templates`: a wheel has no ``user_data``. The strategy
-there is a link to the one source in ``user_data/strategies``; building a wheel copies what it leads
-to. It is not named ``.py``, because it is no module of this package.
+All come with the package, in `feeder_mixin/templates`: a wheel has no ``user_data``. Strategy and model
+class there are links to the one source in ``user_data``; building a wheel copies what they lead to.
+They are not named ``.py``, because they are no modules of this package.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from feeder_mixin.errors import FeederError, SettingsError
 EXAMPLE_ID: Final = "feeder_example"
 _TEMPLATES: Final = {
     "strategies/LightGBMSafetyFeederStrategy.py": "strategy.py.txt",
+    "freqaimodels/OptunaLightGBMRegressor.py": "freqaimodel.py.txt",
     f"{EXAMPLE_ID}.json": "feeder_example.json",
 }
 """File in the user_data folder -> its template."""
@@ -28,7 +29,8 @@ _TEMPLATES: Final = {
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this group's sub-commands."""
     init = commands.add_parser(
-        "init", help="put the strategy and an example config into a freqtrade user_data folder"
+        "init",
+        help="put the strategy, FreqAI's model class and an example config into a freqtrade user_data folder",
     )
     init.add_argument(
         "--userdir", type=Path, required=True, metavar="DIR", help="freqtrade's user_data folder"

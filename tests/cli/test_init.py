@@ -16,6 +16,7 @@ from feeder_mixin.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 STRATEGY = Path("strategies", "LightGBMSafetyFeederStrategy.py")
+MODEL = Path("freqaimodels", "OptunaLightGBMRegressor.py")
 SOURCE = (ROOT / "user_data" / STRATEGY).read_bytes()
 
 
@@ -32,6 +33,7 @@ def test_init_puts_the_one_strategy_and_an_example_config(userdir, feeder):
     code, out, _ = feeder("init", "--userdir", "my data")
     assert code == 0
     assert (userdir / STRATEGY).read_bytes() == SOURCE
+    assert (userdir / MODEL).read_bytes() == (ROOT / "user_data" / MODEL).read_bytes()
     assert (userdir / "feeder_example.json").is_file()
     assert "written: my data/feeder_example.json" in out
     assert "freqtrade trade --config 'my data/feeder_example.json' --userdir 'my data'" in out
@@ -112,12 +114,15 @@ def test_init_unwritable_folder_exits_1_by_name(userdir, feeder):
     assert str(userdir / STRATEGY) in err
 
 
-def test_template_of_the_strategy_is_a_link_to_its_one_source():
+@pytest.mark.parametrize(
+    ("template", "file"), [("strategy.py.txt", STRATEGY), ("freqaimodel.py.txt", MODEL)]
+)
+def test_template_is_a_link_to_its_one_source(template, file):
     """Written once; a clone keeps the link."""
-    link = ROOT / "feeder_mixin" / "templates" / "strategy.py.txt"
+    link = ROOT / "feeder_mixin" / "templates" / template
     assert link.is_symlink()
     assert not link.readlink().is_absolute()
-    assert link.resolve() == ROOT / "user_data" / STRATEGY
+    assert link.resolve() == ROOT / "user_data" / file
 
 
 def test_wheel_carries_both_files_and_init_works_from_it(tmp_path):
@@ -129,8 +134,9 @@ def test_wheel_carries_both_files_and_init_works_from_it(tmp_path):
         symlinks=True,
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    (source / "user_data" / "strategies").mkdir(parents=True)
-    shutil.copy(ROOT / "user_data" / STRATEGY, source / "user_data" / STRATEGY)
+    for file in (STRATEGY, MODEL):
+        (source / "user_data" / file).parent.mkdir(parents=True)
+        shutil.copy(ROOT / "user_data" / file, source / "user_data" / file)
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source / name)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
