@@ -30,7 +30,6 @@ import numpy as np
 import pandas as pd
 import talib
 from common import DEFAULT_DATADIR, full, load_timeframe
-from numpy.typing import NDArray
 
 from feeder_mixin.executors.base import Shared
 from feeder_mixin.freqai.dataset import Cut, utc
@@ -224,7 +223,7 @@ def judge(cut: Cut, tuned: Mapping[str, float] | None, rule: pd.Series[float]) -
     rows = np.searchsorted(cut.scored.opens_s, scored.opens_s)
     q = np.ascontiguousarray(cut.in_label_units(fit_as_freqai(cut, PLAN, tuned)[rows])[:, 0])
     y = np.ascontiguousarray(scored.labels[:, 0])
-    reference: NDArray[np.float64] = rule.reindex(scored.opens_s).to_numpy(np.float64)
+    reference = np.asarray(rule.reindex(scored.opens_s), np.float64)
     return Judged(skill(y, q, reference, ALPHA), exceedance(y, q))
 
 

@@ -117,6 +117,15 @@ def add_optimize_options(parser: argparse.ArgumentParser) -> None:
         help="class of the FreqAI strategy whose model is tuned, where the config has a freqai block "
         "(the config's strategy)",
     )
+    parser.add_argument(
+        "--windows",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="D",
+        help="of a FreqAI bot: say what these train_period_days would be worth with the feeder's set; "
+        "no config is changed",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search (0)")
     parser.add_argument(
         "--promote",
@@ -187,7 +196,7 @@ def run_optimize(arguments: argparse.Namespace) -> int:
     bots = chosen_bots(arguments)
     for settings in bots:
         check_options(settings, options)
-        _check_strategy(settings, arguments)
+        _check_freqai_options(settings, arguments)
     tuned = for_each_bot(
         arguments, lambda settings: _optimize_one(settings, options, arguments), bots
     )
@@ -198,9 +207,16 @@ def run_optimize(arguments: argparse.Namespace) -> int:
     return codes[0] if len(set(codes)) == 1 else (1 if 1 in codes else 3)
 
 
-def _check_strategy(settings: BotSettings, arguments: argparse.Namespace) -> None:
-    """Raise where a strategy is named for a bot that has none, or none for one that needs it."""
-    named = arguments.strategy
+def _check_freqai_options(settings: BotSettings, arguments: argparse.Namespace) -> None:
+    """Raise where a strategy or windows are named for a bot that has none, or no strategy for one that has."""
+    named, windows = arguments.strategy, arguments.windows
+    if windows and not isinstance(settings, FreqaiSettings):
+        raise SettingsError(
+            f"--windows {' '.join(map(str, windows))}: {settings.feeder_id} is a feeder, its window is "
+            "feeder.train_days; windows are measured for a FreqAI bot's train_period_days"
+        )
+    if any(days < 1 for days in windows):
+        raise SettingsError(f"--windows {min(windows)}: expected whole days, 1 or more")
     if named is not None and not isinstance(settings, FreqaiSettings):
         raise SettingsError(
             f"--strategy {named}: {settings.feeder_id} is a feeder with the built-in model (feeder.side); a "
@@ -224,10 +240,14 @@ def _run(
     from feeder_mixin.tune.run import run
 
     if isinstance(settings, FreqaiSettings):
+        from feeder_mixin.tune.freqai.windows import advise_windows
         from feeder_mixin.tune.freqai.work import FreqaiWork
 
-        strategy = str(arguments.strategy or settings.strategy)
-        return run.run_work(FreqaiWork(settings, options, strategy), options, store, progress)
+        work = FreqaiWork(settings, options, str(arguments.strategy or settings.strategy))
+        summary = run.run_work(work, options, store, progress)
+        if arguments.windows:
+            advise_windows(work, options, summary, arguments.windows, progress)
+        return summary
     assert isinstance(settings, FeederSettings)  # noqa: S101  (there are two kinds)
     return run.run_feeder(settings, options, store, progress)
 

@@ -36,7 +36,21 @@ def summary_lines(summary: RunSummary) -> list[str]:
         *failure_lines({pair: str(error) for pair, error in summary.failures.items()}),
         *study_lines(summary.results),
         *together(summary.results),
+        *_window_lines(summary),
     ]
+
+
+def _window_lines(summary: RunSummary) -> list[str]:
+    """Return what other ``train_period_days`` would be worth; empty where nobody asked."""
+    if not summary.windows:
+        return []
+    own = next(iter(summary.results.values())).provenance.get("train_period_days")
+    told = ", ".join(
+        f"{one.train_period_days} days {percent(one.gain, 2)} % (SE {percent(one.gain_se, 2)})"
+        for one in summary.windows
+    )
+    line = f"Loss saved by another freqai.train_period_days than {own}, with the feeder's set, over all pairs"
+    return [f"{line}: {told}. The config is yours to change"]
 
 
 def _count_outcomes(results: Mapping[str, PairResult]) -> dict[str, int]:
@@ -100,6 +114,7 @@ def summary_document(summary: RunSummary, pairs: Sequence[str]) -> dict[str, Any
         "waiting": len(summary.undelivered),
         "candidates": len(summary.candidates),
         "study": None if study is None else study.to_json(),
+        "windows": [one.to_json() for one in summary.windows],
         "pooled_skill": decided and decided.pooled_skill,
         "pooled_skill_se": decided and decided.pooled_skill_se,
         "pooled_gain": decided and decided.pooled_gain,

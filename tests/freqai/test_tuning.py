@@ -189,6 +189,15 @@ def test_missing_candles_name_file_and_command(site, optimize, pair, timeframe, 
     assert f"--pairs {pair} --timeframes 5m 15m --days" in err
 
 
+@pytest.mark.slow
+def test_a_window_without_candles_costs_no_tuning(optimize):
+    """Said, beside the results."""
+    code, out, err = optimize("--pairs", ETH, "--n-trials", 1, "--windows", 100, "--json")
+    assert code == 0
+    assert "--windows 100: ETH/USDT:USDT has" in err
+    assert json.loads(out)[0]["pairs"][ETH]["decision"]["outcome"] == "kept"
+
+
 def test_packages_that_are_missing_are_named_with_the_command(optimize, monkeypatch):
     """Before anything is begun."""
     monkeypatch.setattr("feeder_mixin.tune.freqai.host._NEEDED", ("datasieve", "not_there"))
@@ -207,11 +216,15 @@ def test_losses_are_pinball_where_a_quantile_is_asked_and_squares_elsewhere():
 
 
 def test_the_configs_own_values_start_the_search(optimize):
-    """Whatever ranges they lie outside of."""
-    code, out, err = optimize("--pairs", ETH, "--n-trials", 1, "--json")
+    """Whatever ranges they lie outside of; and other windows are measured with what won."""
+    code, out, err = optimize("--pairs", ETH, "--n-trials", 1, "--windows", 2, 8, "--json")
     assert code == 0, err
     (told,) = json.loads(out)
     start = config_parameters(SMALL)
     assert told["pairs"][ETH]["parameters"] == pytest.approx(start)
     assert told["pairs"][ETH]["decision"]["written"] is None
     assert "the config's own values won the search" in told["pairs"][ETH]["decision"]["reason"]
+    short, long = told["summary"]["windows"]
+    assert (short["train_period_days"], long["train_period_days"]) == (2, 8)
+    assert short["gain"] < long["gain"]  # more of the same market teaches more
+    assert short["gain_se"] > 0

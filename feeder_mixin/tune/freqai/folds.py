@@ -219,17 +219,29 @@ class FreqaiFold:
         self._scored = replace(scored, cut=_without_rows(cut), features=scored.features[:0].copy())
 
     def measure(
-        self, draw: int, parameters: Mapping[str, float], key: tuple[float, ...]
+        self,
+        draw: int,
+        parameters: Mapping[str, float],
+        key: tuple[float, ...],
+        unit: Array | None = None,
     ) -> Measured:
-        """Return the losses of a parameter set, by day."""
+        """Return the losses of a parameter set, by day.
+
+        Parameters
+        ----------
+        unit
+            What losses are told in, by target; by default what the config's own values lose here.
+        """
         losses = self._losses(draw, parameters, key)
-        relative = (losses / self._unit(draw, losses if key == self._start else None)).mean(axis=1)
+        if unit is None:
+            unit = self.unit(draw, losses if key == self._start else None)
+        relative = (losses / unit).mean(axis=1)
         opens_s = self._scored.opens_s
         by_day = day_block_sums(relative, opens_s)
         days = np.unique(opens_s // DAY_S)
         return Measured(tuple(days.tolist()), tuple(by_day.tolist()), len(opens_s))
 
-    def _unit(self, draw: int, of_start: Array | None) -> Array:
+    def unit(self, draw: int, of_start: Array | None = None) -> Array:
         """Return what the config's own values lose on a draw; fitted here where nobody has."""
         if draw not in self._units:
             losses = self._losses(draw, None, self._start) if of_start is None else of_start

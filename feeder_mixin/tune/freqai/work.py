@@ -226,10 +226,7 @@ class FreqaiWork:
         return candles * longest_s
 
     def _say_short_training(self, layouts: Mapping[str, Layout]) -> None:
-        short = {
-            pair: (layout.folds[0].cut_s - self._files[pair].first_s - self._warmup_s) / DAY_S
-            for pair, layout in layouts.items()
-        }
+        short = {pair: self.days_before(pair, layout) for pair, layout in layouts.items()}
         short = {pair: days for pair, days in short.items() if days < self.host.train_days}
         if short:
             logger.warning(
@@ -239,6 +236,10 @@ class FreqaiWork:
                 some(short),
                 min(short.values()),
             )
+
+    def days_before(self, pair: str, layout: Layout) -> float:
+        """Return how many days of a pair's candles there are to train for its first fold."""
+        return (layout.folds[0].cut_s - self._files[pair].first_s - self._warmup_s) / DAY_S
 
     def facts(self, pair: str) -> dict[str, float]:
         """Return what a record says of a pair's data."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -60,6 +60,26 @@ class RunOptions:
     lacking: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class WindowGain:
+    """What another ``train_period_days`` would be worth to a FreqAI bot.
+
+    Attributes
+    ----------
+    gain, gain_se
+        Share of the loss that it saves against the config's window, over all pairs together, and its
+        standard error by days.
+    """
+
+    train_period_days: int
+    gain: float
+    gain_se: float | None
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return the form that ``--json`` carries."""
+        return asdict(self)
+
+
 @dataclass(slots=True)
 class RunSummary:
     """What a run did.
@@ -76,6 +96,8 @@ class RunSummary:
         Why records are still in the outbox; None when all were delivered.
     undelivered
         Pairs of which `records` is not in the store yet.
+    windows
+        Of a FreqAI bot, where they were asked for.
     """
 
     feeder_id: str
@@ -85,6 +107,7 @@ class RunSummary:
     failures: dict[str, Exception] = field(default_factory=dict)
     store_error: StoreError | None = None
     undelivered: frozenset[str] = frozenset()
+    windows: list[WindowGain] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:

@@ -83,6 +83,13 @@ def run_work(
         return _Runner(work, options, store, progress).run(pairs)
 
 
+def make_executor(options: RunOptions, n_pairs: int) -> Executor:
+    """Return what runs tasks: processes on this machine, or a cluster's workers."""
+    if options.scheduler is None:
+        return ProcessExecutor(min(options.jobs, n_pairs))
+    return ClusterExecutor(options.scheduler, worker.DECISIVE_PACKAGES)
+
+
 class _Runner:
     """The steps of one run, sharing work, store and summary."""
 
@@ -163,7 +170,7 @@ class _Runner:
         self._runs = begun
         self._take_finished(journal)
         if any(pair not in self._summary.results for pair in pairs):
-            with self._make_executor(len(pairs)) as executor:
+            with make_executor(self._options, len(pairs)) as executor:
                 self._tune_on(executor, pairs, journal)
 
     def _tune_on(self, executor: Executor, pairs: Sequence[str], journal: Journal) -> None:
@@ -242,12 +249,6 @@ class _Runner:
             took_s=time.monotonic() - started,
         )
         return found, facts
-
-    def _make_executor(self, n_pairs: int) -> Executor:
-        options = self._options
-        if options.scheduler is None:
-            return ProcessExecutor(min(options.jobs, n_pairs))
-        return ClusterExecutor(options.scheduler, worker.DECISIVE_PACKAGES)
 
     def _study_identity(self, pairs: Sequence[str]) -> dict[str, object]:
         """Return everything that decides what a study finds, beside the store's content.
