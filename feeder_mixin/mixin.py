@@ -66,7 +66,9 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
       negative = adverse. NaN where no model was in force: in a live bot on all candles before its very
       first model.
     - ``safe``: 1 where ``safety_q`` is not below minus ``max_adverse_ratio``, else 0; always 0 in
-      a blackout (``feeder.blackouts``).
+      a blackout (``feeder.blackouts``) and where ``ordinary`` is 0.
+    - ``ordinary``: 1 where the candle is like those that the serving model learned from, else 0 (a flash
+      wick, a jump, a halt); 0 without prediction.
     - ``params_generation``: generation whose record trained the serving model; 0 without, or from before
       this process.
     - ``safety_alpha``: quantile level of the serving model.
@@ -187,6 +189,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
                 "safety_q": columns.q,
                 "safety_alpha": columns.alpha,
                 "safe": columns.safe.astype(np.int64),
+                "ordinary": columns.is_ordinary.astype(np.int64),
                 "params_generation": columns.generation,
                 "max_adverse_ratio": columns.tolerance,
                 "safety_band": close * (1 + sign * columns.q),

@@ -184,6 +184,7 @@ METRICS: Final = (
     Metric("auto_tolerance", "ratio", 'tolerance of the pair\'s own, in force under "auto"'),
     Metric("unsafe_share", "share", "unsafe among called safe, walk-forward, all pairs together"),
     Metric("unsafe_share_upper", "share", "upper end of its 95 % interval, by day blocks"),
+    Metric("unusual_share", "share", "test candles out of the ordinary: never called safe"),
 )
 
 PARAMETER_NAMES: Final = tuple(p.name for p in PARAMETERS)

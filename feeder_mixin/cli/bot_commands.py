@@ -195,6 +195,7 @@ def _print_report(console: Console, settings: BotSettings, report: BotReport) ->
             f"  and {len(left)} more: {_counts_text(left)}; see --pairs, --json", markup=False
         )
     _print_last_good(console, pairs)
+    _print_unusual(console, pairs)
     _print_reasons(console, "rejected", {p: f["rejected"] for p, f in pairs.items()})
     _print_reasons(console, "passed over", {p: f["passed_over"] for p, f in pairs.items()})
     _print_reasons(console, "tolerance of", {p: _unmeasured(f) for p, f in pairs.items()})
@@ -236,6 +237,15 @@ def _print_last_good(console: Console, pairs: Mapping[str, PairStatus]) -> None:
         console.print(
             f"  {some(ages)} {verb} on the last good copy, {oldest}{age} old", markup=False
         )
+
+
+def _print_unusual(console: Console, pairs: Mapping[str, PairStatus]) -> None:
+    """Print which pairs had candles out of the ordinary in the last day, the most of them first."""
+    shares = {pair: share for pair, facts in pairs.items() if (share := facts.get("unusual_share"))}
+    if shares:
+        most = sorted(shares, key=lambda pair: -shares[pair])
+        told = some(f"{pair} {100 * shares[pair]:.1f} %" for pair in most)
+        console.print(f"  out of the ordinary in the last day, and not safe: {told}", markup=False)
 
 
 def _print_reasons(console: Console, what: str, reasons: Mapping[str, str | None]) -> None:

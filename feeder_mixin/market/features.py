@@ -30,7 +30,13 @@ from numpy.typing import NDArray
 
 from feeder_mixin.market.holes import MAX_BRIDGE_CANDLES, SHORT_CANDLES, bridge
 from feeder_mixin.market.labels import LABEL_COLUMNS
-from feeder_mixin.market.windows import Array, last_values, rolling_extreme, rolling_mean
+from feeder_mixin.market.windows import (
+    Array,
+    last_values,
+    rolling_extreme,
+    rolling_mean,
+    rolling_sum,
+)
 from feeder_mixin.schema import hash48
 from feeder_mixin.settings import Side
 
@@ -58,6 +64,9 @@ _SMALLEST_SHARE: Final = 1e-3
 SEASON_DAYS: Final = 21
 _BEFORE_WINDOWS: Final = (6, 96)
 
+QUIET_WINDOW: Final = 12
+"""Newest candles of which the quiet ones are counted: an hour at 5m, as long as a hole is bridged."""
+
 
 def warmup_candles(horizon: int) -> int:
     """Return how many candles come before the first complete row.
@@ -81,6 +90,7 @@ _MOMENTUM_WINDOWS: Final = (6, 24, DAY)
 _EXTREME_WINDOWS: Final = (24, DAY)
 OWN_FEATURES: Final = (
     "atr_ratio",
+    "quiet",
     "atr14",
     *(f"vol_close_{w}" for w in _CLOSE_WINDOWS),
     *(f"vol_range_{w}" for w in _RANGE_WINDOWS),
@@ -277,7 +287,7 @@ TABLE_FEATURES: Final = tuple(
     dict.fromkeys((*SCALE_FEATURES, *SCALE_TREE_LEVELS, *SCALE_TREE_STATES, *TREE_FEATURES))
 )
 
-_TABLE_NAMES: Final = ("atr_ratio", *TABLE_FEATURES)
+_TABLE_NAMES: Final = ("atr_ratio", "quiet", *TABLE_FEATURES)
 _TABLE_COLUMNS: Final = pd.Index(_TABLE_NAMES)
 _LABELLED_COLUMNS: Final = pd.Index([*_TABLE_NAMES, *LABEL_COLUMNS.values()])
 _FROM_OWN: Final = tuple(name for name in _TABLE_NAMES if name in OWN_FEATURES)
@@ -374,7 +384,8 @@ def own_features(candles: pd.DataFrame, horizon: int, last: int | None = None) -
     -------
     DataFrame
         Columns `OWN_FEATURES`; NaN wherever a window is not full or spans a missing candle that is
-        not bridged (`holes.bridge`). ``atr_ratio``, without which there is no row, is NaN behind
+        not bridged (`holes.bridge`). ``quiet`` is no input of a model: how many of the newest `QUIET_WINDOW`
+        candles nothing traded in (`model.ordinary`). ``atr_ratio``, without which there is no row, is NaN behind
         `holes.SHORT_CANDLES` candles in which nothing traded, too.
     """
     count = len(candles) if last is None else min(last, len(candles))
@@ -383,7 +394,12 @@ def own_features(candles: pd.DataFrame, horizon: int, last: int | None = None) -
     log_close = np.log(last_values(close, count + WEEK))
     here, now = last_values(close, count), last_values(log_close, count)
     atr = atr_ratio(high, low, close, count)
-    out = {"atr_ratio": atr, "atr14": log_floor(atr)}
+    is_quiet = (there.quiet_for > 0).astype(np.float64)
+    out = {
+        "atr_ratio": atr,
+        "quiet": rolling_sum(is_quiet, QUIET_WINDOW, count),
+        "atr14": log_floor(atr),
+    }
     squared_return = np.diff(log_close) ** 2
     for window in _CLOSE_WINDOWS:  # log of the root mean square return
         out[f"vol_close_{window}"] = log_floor(np.sqrt(rolling_mean(squared_return, window, count)))

@@ -20,6 +20,7 @@ def called_safe(
     tolerance
         Price is predicted to stay within it; one for all candles, or each candle's own.
     is_allowed : shape (n_candles,)
-        Whether a candle may be called safe at all: no blackout lies on it.
+        Whether a candle may be called safe at all: it is ordinary (`model.ordinary`), no blackout lies on
+        it (`market.blackouts`), and its model is trusted (`live.serve.columns`).
     """
     return (q >= -tolerance) & is_allowed

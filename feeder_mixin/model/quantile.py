@@ -22,6 +22,7 @@ from feeder_mixin.errors import ModelError
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels, tree_features
 from feeder_mixin.model.baseline import atr_rule_constant
+from feeder_mixin.model.ordinary import OrdinaryRange, fit_ordinary
 from feeder_mixin.model.rows import (
     DAY_S,
     LEAST_ROWS,
@@ -400,6 +401,8 @@ class SafetyModel:
         Booster of the pair's LGBMRegressor. Never trained further.
     rule_constant
         The ATR rule's c at this cut and level.
+    ordinary
+        Which candles are like those that it learned from.
     """
 
     pair: str
@@ -408,6 +411,7 @@ class SafetyModel:
     shared: SharedModels
     own: lgb.Booster
     rule_constant: float
+    ordinary: OrdinaryRange
 
     def predict(self, table: pd.DataFrame) -> NDArray[np.float64]:
         """Return ``safety_q`` of every row: the excursion's quantile, a ratio, negative = adverse.
@@ -462,5 +466,6 @@ def fit_safety_model(
     alpha = parameters["quantile_alpha"]
     every_row = table if outline is None else outline
     constant = atr_rule_constant(every_row, label, shared.cut_s, alpha)
-    model = SafetyModel(pair, label.side, alpha, shared, regressor.booster_, constant)
+    ordinary = fit_ordinary(table.iloc[training.rows])
+    model = SafetyModel(pair, label.side, alpha, shared, regressor.booster_, constant, ordinary)
     return model, training.rows

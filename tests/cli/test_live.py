@@ -148,6 +148,19 @@ def test_status_of_a_killed_bot_is_shown_as_its_last_words(userdir, feeder):
     assert PAIRS[0] in out
 
 
+def test_status_names_pairs_with_candles_out_of_the_ordinary(userdir, feeder):
+    """The most of them first; pairs without any are left out."""
+    settings = leave_state(userdir, os.getpid())
+    status = make_status(pid=os.getpid())
+    for pair, share in zip(PAIRS, (0.0, 0.0104, 0.25), strict=False):
+        status["pairs"][pair]["unusual_share"] = share
+    write_status(settings.status_path, status)
+    _, out, _ = feeder("status", "--feeder", "feeder120b")
+    said = f"not safe: {PAIRS[2]} 25.0 %, {PAIRS[1]} 1.0 %"
+    assert said in " ".join(out.split())
+    assert PAIRS[0] not in out.split("out of the ordinary")[1]
+
+
 def test_status_says_how_many_blackouts_the_bot_has_and_which_is_next(userdir, feeder):
     """So that a list that ends soon, or a time that is wrong, is seen."""
     settings = leave_state(userdir, os.getpid())

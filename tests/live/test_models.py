@@ -112,6 +112,7 @@ def test_saved_model_read_back_predicts_the_same_bits(trainer, fit, cut_s, monke
     loaded = ModelStore(trainer.store.path(name).parent, settings).load(name)
     table = trainer.market.build(trainer.context[ETH]).iloc[-400:]
     assert np.array_equal(loaded.safety.predict(table), model.predict(table))
+    assert loaded.safety.ordinary == own.ordinary
     assert loaded.parameters == VALUES
     assert (loaded.pair, loaded.cut_s, loaded.rows, loaded.name) == (ETH, cut_s, len(rows), name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +20,9 @@ from feeder_mixin.market.features import labels
 from feeder_mixin.model.calibration import calibrate
 from feeder_mixin.model.quantile import fit_safety_model, fit_shared
 from feeder_mixin.model.rows import open_seconds
-from feeder_mixin.schema import SIDE_NUMBERS
+from feeder_mixin.schema import SIDE_NUMBERS, open_text
 from feeder_mixin.settings import FeederSettings
+from tests.candle_factory import write_candles
 from tests.live.conftest import (
     BTC,
     ETH,
@@ -509,9 +511,71 @@ def test_halted_candles_are_never_safe_and_are_served_alike_in_a_backtest(
     columns = WalkForward(folder, {}).predict(ETH, host_frame(halted.iloc[: END + 1]))
     for found in (live, columns):
         assert np.isfinite(found.q[-13:-9]).all()
-        assert found.safe[-13:-9].all()
+        assert found.safe[-13:-11].all()
+        assert not found.safe[-11:].any()  # from the first candle without trades on: not ordinary
+        assert found.is_unusual.nonzero()[0].tolist()[-2:] == [FRAME - 11, FRAME - 10]
         assert np.isnan(found.q[-9:]).all()
-        assert not found.safe[-9:].any()
+
+
+def with_wick(world, tmp_path):
+    """Return the market with a flash wick of ETH just before its end, and where it is."""
+    wild = world.candles[ETH].copy()
+    row = END - 2
+    wild.iloc[row, wild.columns.get_loc("low")] *= 0.9
+    kept = {**world.candles, ETH: wild}
+    here = World(tmp_path, kept, write_candles(tmp_path / "wild", kept))
+    return here, row
+
+
+def test_flash_wick_is_not_safe_live_in_a_backtest_and_in_the_tuner(
+    world, tmp_path, write_store, cuts_s
+):
+    """The same candles are out of the ordinary everywhere; safety_q is what the model says."""
+    here, row = with_wick(world, tmp_path)
+    settings = here.settings(tmp_path / "user_data", pairs=(ETH,), max_adverse_ratio=0.9)
+    write_store(market_record(ETH, 1_795_000_000 * 10**9, num_leaves=20))
+    run = live_run(here, settings, tmp_path, cuts_s)
+    live = run.run(START, END)[ETH]
+    back, _ = backtest(here, settings, here.datadir, ETH, END)
+    at = int(np.flatnonzero(back.opens_s == open_s(world.candles[ETH], row))[0])
+    table, _ = tune(here, settings, [ETH], run.snapshots[ETH].loaded.parameters, cuts_s)[ETH]
+    expected = np.zeros(FRAME, bool)
+    opens_s = open_seconds(table)
+    for serving in run.snapshots[ETH].servings:  # the last one in force stands
+        rows = np.isin(opens_s, live.opens_s) & (opens_s >= serving.first_candle_s)
+        places = np.searchsorted(live.opens_s, opens_s[rows])
+        expected[places] = serving.model.safety.ordinary.contains(table[rows])
+    in_force = live.opens_s >= cuts_s[0]
+    assert (live.is_ordinary == expected)[in_force].all()
+    assert (back.is_ordinary == expected)[in_force].all()
+    assert (live.safe == expected)[in_force].all()
+    assert (back.safe == back.is_ordinary).all()
+    assert not live.is_ordinary[at]
+    assert live.is_ordinary[in_force].mean() > 0.97
+    assert np.isfinite(live.q[at])
+
+
+def test_unusual_candles_are_said_once_a_pair_and_onset(world, tmp_path, cuts_s, caplog):
+    """With what is unusual about them, and again only after ordinary ones."""
+    here, row = with_wick(world, tmp_path)
+    settings = here.settings(tmp_path / "user_data", pairs=(ETH,))
+    run = live_run(here, settings, tmp_path, cuts_s)
+    caplog.set_level(logging.INFO)
+    for number in (row - 1, row, row, row + 1):
+        run.candle(number)
+    said = [r.getMessage() for r in caplog.records if "out of the ordinary" in r.getMessage()]
+    when = open_text(open_s(world.candles[ETH], row))
+    assert len([line for line in said if f"pair={ETH} candle={when}: range of " in line]) == 1
+
+
+def test_restart_gives_the_same_ordinary_column(world, tmp_path, cuts_s):
+    """The range travels with the model in force."""
+    here, _ = with_wick(world, tmp_path)
+    settings = here.settings(tmp_path / "user_data", pairs=(ETH,))
+    before = live_run(here, settings, tmp_path / "a", cuts_s).run(START, END)[ETH]
+    again = live_run(here, settings, tmp_path / "b", cuts_s).candle(END)[ETH]
+    assert (before.is_ordinary == again.is_ordinary).all()
+    assert not again.is_ordinary[-3]
 
 
 # ------------------------------------------------------------------ cost

@@ -20,7 +20,7 @@ from tests.candle_factory import make_candles
 from tests.oracles import market as oracle
 
 BTC, ETH, SOL, XRP = (f"{name}/USDT:USDT" for name in ("BTC", "ETH", "SOL", "XRP"))
-FEATURES = ["atr_ratio", *TABLE_FEATURES]
+FEATURES = ["atr_ratio", "quiet", *TABLE_FEATURES]
 HORIZON = 30
 
 

@@ -34,7 +34,7 @@ from tests.strategies import examples
 
 BTC, ETH, SOL, XRP, BNB = (f"{name}/USDT:USDT" for name in ("BTC", "ETH", "SOL", "XRP", "BNB"))
 HORIZON = 30
-FEATURES = ["atr_ratio", *TABLE_FEATURES]
+FEATURES = ["atr_ratio", "quiet", *TABLE_FEATURES]
 
 
 def utc(text):

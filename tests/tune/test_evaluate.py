@@ -89,6 +89,7 @@ def test_record_metrics_are_the_definitions(prepared):
     fitted = model.predict(table.iloc[trained])
     assert metrics["train_mae"] == pytest.approx(np.mean(np.abs(y[trained] - fitted)))
     called, safe = test_q >= -0.01, test_y >= -0.01
+    called &= model.ordinary.contains(table.iloc[rows])
     assert metrics["safety_accuracy"] == pytest.approx(np.mean(called == safe))
     assert metrics["predicted_safe_share"] == pytest.approx(np.mean(called))
     assert metrics["realised_safe_share"] == pytest.approx(np.mean(safe))
@@ -169,13 +170,19 @@ def test_decision_value_takes_as_many_candles_by_either_ranking(prepared):
     settings = replace(SETTINGS, max_adverse_ratio=tolerance)
     walk = Evaluator(PAIR, settings, table, shared).walk(layout, CHANGED)
     value = decision_value(walk)
+    allowed = walk.everything.is_ordinary
     rows = list(
-        zip(walk.everything.excursion, walk.everything.q, walk.everything.rule, strict=True)
+        zip(
+            walk.everything.excursion[allowed],
+            walk.everything.q[allowed],
+            walk.everything.rule[allowed],
+            strict=True,
+        )
     )
     called = [row for row in rows if row[1] >= -tolerance]
     ranked = sorted(rows, key=lambda row: -row[2])[: len(called)]
     assert value == DecisionValue(
-        n_rows=len(rows),
+        n_rows=len(allowed),
         n_safe=len(called),
         unsafe_model=sum(row[0] < -tolerance for row in called),
         unsafe_rule=sum(row[0] < -tolerance for row in ranked),
@@ -194,11 +201,15 @@ def test_safety_metrics_call_nothing_safe_in_a_blackout(prepared):
     walk = evaluator.walk(layout, CHANGED)
     metrics = record_metrics(evaluator, walk)
     expected = record_metrics(plain, plain.walk(layout, CHANGED))
-    assert metrics["predicted_safe_share"] == 1 - 200 / len(opens_s)
-    assert metrics["false_negative_rate"] == 200 / len(opens_s)
+    ordinary = walk.test.is_ordinary
+    assert metrics["predicted_safe_share"] == pytest.approx(
+        (ordinary.sum() - ordinary[100:300].sum()) / len(opens_s)
+    )
     assert metrics["skill"] == expected["skill"]
     assert metrics["test_mae"] == expected["test_mae"]
-    assert decision_value(walk).n_safe == len(walk.everything.q) - 200
+    assert metrics["unusual_share"] == pytest.approx(1 - ordinary.mean())
+    n_ordinary = int(walk.everything.is_ordinary.sum())
+    assert decision_value(walk).n_safe == n_ordinary - ordinary[100:300].sum()
 
 
 def test_auto_tolerance_of_a_window_is_what_was_measured_at_its_cut(prepared):
@@ -211,7 +222,8 @@ def test_auto_tolerance_of_a_window_is_what_was_measured_at_its_cut(prepared):
         assert set(rows.tolerance) == {expected}
     metrics = record_metrics(evaluator, walk)
     tolerance = walk.test.tolerance[0]
-    assert metrics["predicted_safe_share"] == pytest.approx(np.mean(walk.test.q >= -tolerance))
+    called = (walk.test.q >= -tolerance) & walk.test.is_ordinary
+    assert metrics["predicted_safe_share"] == pytest.approx(np.mean(called))
     assert metrics["realised_safe_share"] == pytest.approx(
         np.mean(walk.test.excursion >= -tolerance)
     )

@@ -40,6 +40,10 @@ class RawForecasts:
         Of the record that the model was trained from (`settings.FeederSettings.tolerance`).
     is_trusted
         Whether the model may call a candle safe: it is young enough and beats the ATR rule.
+    is_ordinary
+        Whether the candle is like those that the model learned from.
+    newest_unusual
+        What is out of the ordinary about the newest candle; empty where nothing is.
     """
 
     opens_s: NDArray[np.int64]
@@ -48,6 +52,8 @@ class RawForecasts:
     generation: NDArray[np.int64]
     tolerance: NDArray[np.float64]
     is_trusted: NDArray[np.bool_]
+    is_ordinary: NDArray[np.bool_]
+    newest_unusual: str
 
 
 NO_FORECASTS: Final = RawForecasts(
@@ -57,6 +63,8 @@ NO_FORECASTS: Final = RawForecasts(
     generation=np.zeros(0, np.int64),
     tolerance=np.zeros(0),
     is_trusted=np.zeros(0, bool),
+    is_ordinary=np.zeros(0, bool),
+    newest_unusual="",
 )
 
 
@@ -81,6 +89,7 @@ class FrameForecasts:
     tolerance: NDArray[np.float64]
     was_safe: NDArray[np.bool_]
     is_trusted: NDArray[np.bool_]
+    is_ordinary: NDArray[np.bool_]
     is_new: NDArray[np.bool_]
 
     def columns(self, q: NDArray[np.float64], is_allowed: NDArray[np.bool_]) -> SafetyColumns:
@@ -93,9 +102,17 @@ class FrameForecasts:
         is_allowed
             See `model.decision.called_safe`; of new candles alone.
         """
-        is_allowed = is_allowed & self.is_trusted
+        is_allowed = is_allowed & self.is_trusted & self.is_ordinary
         safe = np.where(self.is_new, called_safe(q, self.tolerance, is_allowed), self.was_safe)
-        return SafetyColumns(self.opens_s, q, safe, self.generation, self.alpha, self.tolerance)
+        return SafetyColumns(
+            self.opens_s,
+            q,
+            safe,
+            self.generation,
+            self.alpha,
+            self.tolerance,
+            self.is_ordinary,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +133,8 @@ class SafetyColumns:
         The serving model's quantile level; NaN without model.
     tolerance
         ``max_adverse_ratio``: how far price may go against a position here; NaN without model.
+    is_ordinary
+        Whether the candle is like those that the serving model learned from; False without model.
     """
 
     opens_s: NDArray[np.int64]
@@ -124,6 +143,12 @@ class SafetyColumns:
     generation: NDArray[np.int64]
     alpha: NDArray[np.float64]
     tolerance: NDArray[np.float64]
+    is_ordinary: NDArray[np.bool_]
+
+    @property
+    def is_unusual(self) -> NDArray[np.bool_]:
+        """Return which candles have a prediction and are out of the ordinary."""
+        return np.isfinite(self.q) & ~self.is_ordinary
 
     def reindexed(self, opens_s: NDArray[np.int64]) -> SafetyColumns:
         """Return the values of these candles; without value where there is none."""
@@ -135,6 +160,7 @@ class SafetyColumns:
             _spread(self.generation, is_known, at, 0),
             _spread(self.alpha, is_known, at, np.nan),
             _spread(self.tolerance, is_known, at, np.nan),
+            _spread(self.is_ordinary, is_known, at, fill=False),
         )
 
     def joined(self, raw: RawForecasts) -> FrameForecasts:
@@ -148,6 +174,7 @@ class SafetyColumns:
             _spread(raw.tolerance, is_new, at, self.tolerance),
             self.safe,
             _spread(raw.is_trusted, is_new, at, fill=False),
+            _spread(raw.is_ordinary, is_new, at, self.is_ordinary),
             is_new,
         )
 
@@ -156,7 +183,13 @@ def empty_columns(opens_s: NDArray[np.int64]) -> SafetyColumns:
     """Return columns without any prediction."""
     n, nothing = len(opens_s), np.full(len(opens_s), np.nan)
     return SafetyColumns(
-        opens_s, nothing, np.zeros(n, bool), np.zeros(n, np.int64), nothing.copy(), nothing.copy()
+        opens_s,
+        nothing,
+        np.zeros(n, bool),
+        np.zeros(n, np.int64),
+        nothing.copy(),
+        nothing.copy(),
+        np.zeros(n, bool),
     )
 
 
@@ -172,10 +205,12 @@ def raw_forecasts(
     """
     opens_s, servings = open_seconds(table), pair.servings
     numbers = pair.numbers_at(opens_s)
-    q = np.full(len(opens_s), np.nan)
+    q, is_ordinary = np.full(len(opens_s), np.nan), np.zeros(len(opens_s), bool)
     for number in np.unique(numbers):
         rows = numbers == number
-        q[rows] = servings[number].model.safety.predict(table if rows.all() else table[rows])
+        safety, part = servings[number].model.safety, table if rows.all() else table[rows]
+        q[rows], is_ordinary[rows] = safety.predict(part), safety.ordinary.contains(part)
+    newest = servings[numbers[-1]].model.safety.ordinary
     max_age_s = settings.model_max_age_hours * 3600
     old_from_s = np.array([s.model.cut_s + max_age_s for s in servings])[numbers]
     beats_rule = np.array([s.loaded.beats_rule for s in servings])[numbers]
@@ -186,6 +221,8 @@ def raw_forecasts(
         generation=np.array([s.generation for s in servings], np.int64)[numbers],
         tolerance=np.array([s.loaded.tolerance(settings).ratio for s in servings])[numbers],
         is_trusted=beats_rule & (opens_s < old_from_s),
+        is_ordinary=is_ordinary,
+        newest_unusual="" if is_ordinary[-1] else newest.describe(table.iloc[-1:]),
     )
 
 

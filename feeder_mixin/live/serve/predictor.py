@@ -69,6 +69,7 @@ class Predictor:
         self._repaired: set[str] = set()
         self._context_changed = True
         self._behind: set[str] = set()
+        self._unusual: set[str] = set()
 
     def predict(
         self,
@@ -110,6 +111,7 @@ class Predictor:
         forecasts = served.joined(raw)
         # Also where nothing is new: the labels of candles that were served go on ending.
         q = self.calibration.serve(pair, forecasts, tail)
+        self._say_unusual(pair, raw, int(opens_s[-1]))
         is_allowed = ~blackouts.cover(opens_s, self._folder.timeframe_s)
         return forecasts.columns(q, is_allowed)
 
@@ -133,6 +135,21 @@ class Predictor:
         if not len(wanted):
             return NO_FORECASTS
         return raw_forecasts(wanted, snapshot, self._settings)
+
+    def _say_unusual(self, pair: str, raw: RawForecasts, newest_s: int) -> None:
+        """Say when a pair's newest candle is out of the ordinary, and not again while they all are."""
+        if not len(raw.opens_s) or raw.opens_s[-1] != newest_s:
+            return
+        if not raw.newest_unusual:
+            self._unusual.discard(pair)
+        elif pair not in self._unusual:
+            self._unusual.add(pair)
+            logger.info(
+                "Candle is out of the ordinary, not called safe pair=%s candle=%s: %s",
+                pair,
+                open_text(newest_s),
+                raw.newest_unusual,
+            )
 
     def _take(self, pair: str, frame: pd.DataFrame) -> Tail | None:
         tail, changed = self.tails.take(pair, frame)

@@ -118,8 +118,9 @@ class PairStatus(TypedDict):
     one (half-written or dated in the future), with the reason; null without any. `last_candle` is the
     open of the newest candle that the host has asked about, `last_served` that of the newest one that
     got a prediction: a pair that the host dropped stands still there. `tolerance` is that of the record
-    whose model serves, without a model that of the record loaded; null for a FreqAI bot, and absent in
-    what an earlier version wrote.
+    whose model serves, without a model that of the record loaded; null for a FreqAI bot. `unusual_share`
+    is the share of the last day's predicted candles that were out of the ordinary, null without any.
+    Both are absent in what an earlier version wrote.
     """
 
     source: Source
@@ -133,6 +134,7 @@ class PairStatus(TypedDict):
     last_candle: Time | None
     last_served: Time | None
     tolerance: NotRequired[ToleranceStatus | None]
+    unusual_share: NotRequired[Amount | None]
 
 
 class BlackoutWindow(TypedDict):

@@ -17,6 +17,7 @@ import numpy as np
 
 from feeder_mixin.errors import ModelError, StateError
 from feeder_mixin.live.state.files import read_checked, write_checked
+from feeder_mixin.model.ordinary import MEASURES, OrdinaryRange
 from feeder_mixin.model.quantile import (
     POOLED_ALPHAS,
     SafetyModel,
@@ -29,7 +30,7 @@ from feeder_mixin.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
 
-_FORMAT: Final = 5
+_FORMAT: Final = 6
 """Of the model files: raise it when their content changes."""
 
 _UNREADABLE: Final = (KeyError, TypeError, ValueError, lgb.basic.LightGBMError)
@@ -153,6 +154,7 @@ class ModelStore:
             "scale_weights": weights,
             "trees": model.own.model_to_string(),
             "rule_constant": model.rule_constant,
+            "ordinary": dict(model.ordinary.bounds),
         }
         write_checked(self.path(name), document)
 
@@ -175,6 +177,10 @@ class ModelStore:
             if document["scale_weights"] is not None:
                 shared = shared.with_weights(pair, np.array(document["scale_weights"]))
             own = lgb.Booster(model_str=document["trees"])
+            ordinary = OrdinaryRange(
+                {m.name: float(document["ordinary"][m.name]) for m in MEASURES}
+            )
+            rule_constant = float(document["rule_constant"])
             return TrainedModel(
                 pair,
                 parameters,
@@ -185,7 +191,7 @@ class ModelStore:
                 document["train_days"],
                 name,
                 document["shared"],
-                SafetyModel(pair, side, alpha, shared, own, float(document["rule_constant"])),
+                SafetyModel(pair, side, alpha, shared, own, rule_constant, ordinary),
             )
         except _UNREADABLE as error:
             raise self._unusable(name, error) from error

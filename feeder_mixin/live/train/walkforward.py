@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -49,7 +49,15 @@ _KEEP_DAYS: Final = 7.0
 """Models of backtests that nobody used for longer are deleted."""
 _SAY_EVERY_S: Final = 10.0
 
-_forecasts: dict[tuple[Path, str, int], tuple[tuple[str, str], NDArray[np.float64]]] = {}
+
+class _Said(NamedTuple):
+    """What a model says of rows: raw forecasts, and which rows are like those it learned from."""
+
+    q: NDArray[np.float64]
+    is_ordinary: NDArray[np.bool_]
+
+
+_forecasts: dict[tuple[Path, str, int], tuple[tuple[str, str], _Said]] = {}
 """Model folder, pair and cut -> what the raw forecasts up to the next cut were made from, and these.
 
 Made from: the model's name and the next cut's, in which all candles between the two have a part.
@@ -66,8 +74,8 @@ class _PairBacktest:
     table: pd.DataFrame
     model_dir: Path
 
-    def forecast(self, cut_s: int, next_s: int) -> NDArray[np.float64]:
-        """Return the raw forecasts of the rows between two cuts, by the model of the first.
+    def forecast(self, cut_s: int, next_s: int) -> _Said:
+        """Return what the model of the first of two cuts says of the rows between them.
 
         Raises
         ------
@@ -77,13 +85,17 @@ class _PairBacktest:
         rows = self.table.iloc[self.rows(cut_s, next_s)]
         if next_s > self.candles.index[-1].timestamp() + self.trainer.timeframe_s:
             # Unfinished: a name would not say which of its candles there are.
-            return self._model(cut_s).safety.predict(rows)
+            return self._ask(cut_s, rows)
         place = self.model_dir, self.loaded.pair, cut_s
         made_from = self._name(cut_s), self._name(next_s)
         known = _forecasts.get(place)
         if known is None or known[0] != made_from:
-            _forecasts[place] = known = made_from, self._model(cut_s).safety.predict(rows)
+            _forecasts[place] = known = made_from, self._ask(cut_s, rows)
         return known[1]
+
+    def _ask(self, cut_s: int, rows: pd.DataFrame) -> _Said:
+        safety = self._model(cut_s).safety
+        return _Said(safety.predict(rows), safety.ordinary.contains(rows))
 
     def rows(self, start_s: int, stop_s: int) -> slice:
         """Return the rows that open in ``[start_s, stop_s)``."""
@@ -136,9 +148,9 @@ class WalkForward:
         warn_hindsight(loaded, int(opens_s[0]))
         walk = self._begin(loaded, frame)
         cuts_s = self._cuts_s(int(opens_s[0]), int(opens_s[-1]))
-        raw = self._forecast(walk, cuts_s)
+        raw, is_ordinary = self._forecast(walk, cuts_s)
         served = self._calibrate(walk, raw, cuts_s)
-        columns = self._columns(walk, served).reindexed(opens_s)
+        columns = self._columns(walk, served, is_ordinary).reindexed(opens_s)
         self._say_warm_up(walk, columns)
         return columns
 
@@ -170,15 +182,16 @@ class WalkForward:
             loaded, trainer, candles, trainer.market.build(candles), self._model_dir
         )
 
-    def _forecast(self, walk: _PairBacktest, cuts_s: Sequence[int]) -> NDArray[np.float64]:
-        """Return the raw forecast of every row of a table that a frame's candles need, else NaN.
+    def _forecast(self, walk: _PairBacktest, cuts_s: Sequence[int]) -> _Said:
+        """Return what is said of every row of a table that a frame's candles need, else NaN and False.
 
         Parameters
         ----------
         cuts_s
             In force in the frame, and the next one; those that its calibration needs come on top.
         """
-        pair, raw = walk.loaded.pair, np.full(len(walk.table), np.nan)
+        pair, n_rows = walk.loaded.pair, len(walk.table)
+        raw, is_ordinary = np.full(n_rows, np.nan), np.zeros(n_rows, bool)
         every_s = self._cuts_s(_begin_s(cuts_s[0]), cuts_s[-1] - 1)
         for number, (cut_s, next_s) in enumerate(itertools.pairwise(every_s), 1):
             rows = walk.rows(cut_s, next_s)
@@ -186,12 +199,12 @@ class WalkForward:
                 continue
             self._say_progress(pair, number, len(every_s) - 1)
             try:
-                raw[rows] = walk.forecast(cut_s, next_s)
+                raw[rows], is_ordinary[rows] = walk.forecast(cut_s, next_s)
             except ModelError as error:
                 # Earlier days without a model only calibrate nothing; the warm-up is said as a whole.
                 if cut_s >= max(cuts_s[0], self._first_cut_s(walk)):
                     logger.warning("No model for %s at %s: %s", pair, open_text(cut_s), error)
-        return raw
+        return _Said(raw, is_ordinary)
 
     def _calibrate(
         self, walk: _PairBacktest, raw: NDArray[np.float64], cuts_s: Sequence[int]
@@ -214,13 +227,15 @@ class WalkForward:
             served[rows] = warmed_up[rows.start - warm.start :]
         return served
 
-    def _columns(self, walk: _PairBacktest, served: NDArray[np.float64]) -> SafetyColumns:
+    def _columns(
+        self, walk: _PairBacktest, served: NDArray[np.float64], is_ordinary: NDArray[np.bool_]
+    ) -> SafetyColumns:
         """Return the columns of a table's rows from what is served at them."""
         known = np.isfinite(served)
         opens_s, folder = open_seconds(walk.table), self.folder
         tolerance = walk.loaded.tolerance(folder.settings).ratio
         blacked_out = self._load().blackouts.cover(opens_s, folder.timeframe_s)
-        is_allowed = ~blacked_out & walk.loaded.beats_rule
+        is_allowed = ~blacked_out & is_ordinary & walk.loaded.beats_rule
         return SafetyColumns(
             opens_s,
             served,
@@ -228,6 +243,7 @@ class WalkForward:
             np.where(known, _GENERATION, 0),
             np.where(known, walk.loaded.parameters["quantile_alpha"], np.nan),
             np.where(known, tolerance, np.nan),
+            known & is_ordinary,
         )
 
     def _cuts_s(self, first_s: int, last_s: int) -> list[int]:

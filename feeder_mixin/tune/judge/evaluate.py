@@ -47,6 +47,8 @@ class Forecast:
     ----------
     tolerance
         In force at each candle: where it is measured, that of the window's cut.
+    is_ordinary
+        Which candles are like those that the window's model learned from (`model.ordinary`).
     is_allowed
         Which candles may be called safe at all (`model.decision`).
     """
@@ -56,6 +58,7 @@ class Forecast:
     rule: Array
     opens_s: NDArray[np.int64]
     tolerance: Array
+    is_ordinary: NDArray[np.bool_]
     is_allowed: NDArray[np.bool_]
 
 
@@ -168,13 +171,16 @@ class Evaluator:
             raise CandleError(
                 f"{self._pair}: no candle with features and label after {open_text(window.cut_s)} (gaps?)"
             )
+        table, opens_s = self._table.iloc[rows], self._opens_s[rows]
+        is_ordinary = model.ordinary.contains(table)
         return Forecast(
             excursion=self._excursion[rows],
-            q=model.predict(self._table.iloc[rows]),
+            q=model.predict(table),
             rule=model.rule_constant * self._atr_ratio[rows],
-            opens_s=self._opens_s[rows],
+            opens_s=opens_s,
             tolerance=np.full(len(rows), self.tolerance(window.cut_s)),
-            is_allowed=~s.blackouts.cover(self._opens_s[rows], s.label.timeframe_s),
+            is_ordinary=is_ordinary,
+            is_allowed=is_ordinary & ~s.blackouts.cover(opens_s, s.label.timeframe_s),
         )
 
     def score(self, forecast: Forecast, q: Array, alpha: float) -> Score:
@@ -227,6 +233,7 @@ def record_metrics(evaluator: Evaluator, walk: ServedForecasts) -> dict[str, flo
         "christoffersen_p": score.christoffersen_p,
         "predicted_safe_share": score.predicted_safe_share,
         "realised_safe_share": score.realised_safe_share,
+        "unusual_share": float(np.mean(~walk.test.is_ordinary)),
     }
     return {name: value for name, value in metrics.items() if value is not None}
 
