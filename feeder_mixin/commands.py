@@ -26,7 +26,7 @@ def feeder_command(
         URL of ``--store``, where the store comes from that option.
     """
     words = ["feeder", verb, "--feeder", settings.feeder_id, *_places(settings)]
-    words += settings.optimize_options if verb == "optimize" else ()
+    words += settings.strategy_options if verb == "optimize" else ()
     words += [] if store is None else ["--store", store]
     return shlex.join([*words, *map(str, more)])
 
@@ -39,7 +39,8 @@ def trade_command(settings: BotSettings) -> str:
         return f"make trade FEEDER={settings.feeder_id}"
     configs = [word for path in settings.config_paths for word in ("--config", str(path))]
     model = ["--freqaimodel", "OptunaLightGBMRegressor"] if is_freqai else []
-    words = ["freqtrade", "trade", *configs, "--userdir", str(settings.user_data_dir), *model]
+    places = [*configs, "--userdir", str(settings.user_data_dir)]
+    words = ["freqtrade", "trade", *places, *settings.strategy_options, *model]
     return shlex.join(words)
 
 

@@ -141,8 +141,8 @@ class BotSettings:
         return False
 
     @property
-    def optimize_options(self) -> tuple[str, ...]:
-        """Return what ``feeder optimize`` needs beside id and config."""
+    def strategy_options(self) -> tuple[str, ...]:
+        """Return how a command line names the strategy, where it is the user's own."""
         return ()
 
     def chosen_pairs(self, names: Sequence[str] | None) -> tuple[str, ...]:

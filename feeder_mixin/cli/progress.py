@@ -22,9 +22,8 @@ from rich.progress import (
 )
 
 from feeder_mixin.reports.records import FEW_PAIRS, percent
-from feeder_mixin.schema import default_parameters
 from feeder_mixin.stores.notes import bare_reason
-from feeder_mixin.tune.judge.contenders import TUNED
+from feeder_mixin.tune.judge.contenders import CALLED, DEFAULTS, TUNED
 from feeder_mixin.tune.judge.result import PairResult
 
 Clock = Callable[[], float]
@@ -82,10 +81,13 @@ def outcome_text(pair: str, result: PairResult | None, error: Exception | None) 
     """Return the line that says how a pair ended."""
     if result is None:
         return f"{pair} failed: {bare_reason(pair, str(error))}"
-    winner = "the defaults" if result.parameters == default_parameters() else "tuned"
+    start = result.evidence.start
+    is_start = result.parameters == result.evidence.sets[start].parameters
+    winner = CALLED[start] if is_start else "tuned"
+    over = "the ATR rule" if start == DEFAULTS else CALLED[start]
     skill = percent(result.scores[TUNED].skill)
     whose = "the feeder's" if result.evidence.is_feeders else "its own"
-    return f"{pair} done: {whose} set, {winner}, test skill {skill} % over the ATR rule"
+    return f"{pair} done: {whose} set, {winner}, test skill {skill} % over {over}"
 
 
 class _Ends:

@@ -36,7 +36,7 @@ from feeder_mixin.schema import (
     format_time_ns,
     parameter_problems,
 )
-from feeder_mixin.settings import BotSettings
+from feeder_mixin.settings import FREQAI_MODEL_TYPE, BotSettings
 from feeder_mixin.stores.base import Latest, ParameterStore
 from feeder_mixin.stores.notes import describe_unused, group_pairs, some
 from feeder_mixin.stores.other_type import load_other_type
@@ -150,14 +150,16 @@ def _print_lines(
     times = sorted(record.time_ns for record in records)
     n_defaults = sum(bool(record.metrics.get("defaults_won")) for record in records)
     n_beaten = sum(record.metrics.get("beats_rule") == 0.0 for record in records)
-    console.print(
+    line = (
         f"{len(records)} of {n_wanted} pairs have a record, from {format_time_ns(times[0])[:16]}Z to "
-        f"{format_time_ns(times[-1])[:16]}Z; {n_defaults} hold the defaults, nothing beat the ATR rule "
-        f"for {n_beaten}",
-        "Skill over the ATR rule, candles worse than predicted and called safe, all in percent",
-        sep="\n",
-        markup=False,
+        f"{format_time_ns(times[-1])[:16]}Z"
     )
+    is_freqai = settings.model_type == FREQAI_MODEL_TYPE
+    over = "the config's own values" if is_freqai else "the ATR rule"
+    if not is_freqai:
+        line += f"; {n_defaults} hold the defaults, nothing beat {over} for {n_beaten}"
+    meaning = f"Skill over {over}, candles worse than predicted and called safe, all in percent"
+    console.print(line, meaning, sep="\n", markup=False)
     console.print(record_lines(records, settings))
     one = feeder_command(settings, "show", "--pairs", records[0].pair)
     console.print(f"All fields of one: {one}", markup=False)

@@ -56,8 +56,8 @@ class FreqaiSettings(BotSettings):
         return "freqai"
 
     @property
-    def optimize_options(self) -> tuple[str, ...]:
-        """Return the strategy: its features and targets are what is tuned."""
+    def strategy_options(self) -> tuple[str, ...]:
+        """Return how a command line names the strategy: its features and targets are what is tuned."""
         return ("--strategy", self.strategy or "STRATEGY")
 
     @property

@@ -16,7 +16,15 @@ from feeder_mixin.reports.documents import interval
 from feeder_mixin.reports.records import percent
 from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
 from feeder_mixin.stores.notes import some
-from feeder_mixin.tune.judge.contenders import ATR_RULE, CONFIG, DEFAULTS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.contenders import (
+    ATR_RULE,
+    CALLED,
+    CONFIG,
+    DEFAULTS,
+    RUNNING,
+    TUNED,
+    Contender,
+)
 from feeder_mixin.tune.judge.decision import Decision, Outcome
 from feeder_mixin.tune.judge.result import PairResult, Redrawn
 
@@ -24,10 +32,7 @@ from feeder_mixin.tune.judge.result import PairResult, Redrawn
 def yardstick(results: Mapping[str, PairResult]) -> str:
     """Return what skill is over: the ATR rule, or a FreqAI config's own values."""
     has_rule = all(result.evidence.start == DEFAULTS for result in results.values())
-    return "the ATR rule" if has_rule else _NAMED[CONFIG]
-
-
-_NAMED: Final = {DEFAULTS: "the defaults", CONFIG: "the config's own values"}
+    return "the ATR rule" if has_rule else CALLED[CONFIG]
 
 
 def closing_table(results: Mapping[str, PairResult]) -> Table:
@@ -141,7 +146,7 @@ def start_of(result: PairResult) -> Mapping[str, float]:
 
 
 def _winner_text(result: PairResult) -> str:
-    start = _NAMED[result.evidence.start]
+    start = CALLED[result.evidence.start]
     if result.parameters == start_of(result):
         return f"{start} won the search"
     comparison = result.evidence.comparison
@@ -199,7 +204,7 @@ def study_lines(results: Mapping[str, PairResult]) -> list[str]:
     if study.winner:
         some_result = next(iter(results.values()))
         changed = _changes(study.parameters, start_of(some_result))
-        named = _NAMED[some_result.evidence.start]
+        named = CALLED[some_result.evidence.start]
         lines.append(f"The feeder's set differs from {named} in: {changed}")
     if own:
         lines.append(f"Pairs with a set of their own, by their own evidence: {some(own)}")

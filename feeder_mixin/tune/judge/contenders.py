@@ -12,5 +12,12 @@ CONFIG: Final = "config"
 RUNNING: Final = "running"
 TUNED: Final = "tuned"
 
+CALLED: Final = {
+    RUNNING: "the running record",
+    DEFAULTS: "the defaults",
+    CONFIG: "the config's own values",
+}
+"""What sentences call them."""
+
 Contender = Literal["defaults", "config", "running", "tuned"]
 """Whose parameters are fitted; the ATR rule, which is compared with them, has none."""

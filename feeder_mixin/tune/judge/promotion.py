@@ -16,25 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feeder_mixin.model.metrics import exceedance_interval
 from feeder_mixin.schema import ParameterRecord
-from feeder_mixin.tune.judge.contenders import CONFIG, DEFAULTS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.contenders import CALLED, CONFIG, DEFAULTS, RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Champion, Decision, Mode, Outcome
 from feeder_mixin.tune.judge.evaluate import finite
 from feeder_mixin.tune.judge.result import DayTable, Evidence, PairResult
 from feeder_mixin.tune.pooling import MIN_WITNESSES, DayLosses, Estimate, Pooled, pool
 from feeder_mixin.tune.search.space import ALPHA, key_of
-
-_CALLED: Final = {
-    RUNNING: "the running record",
-    DEFAULTS: "the defaults",
-    CONFIG: "the config's own values",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +343,7 @@ def _config_won(incumbent: Contender) -> str:
 
 def _objection(challenge: _Challenge, incumbent: Contender) -> str | None:
     """Return what keeps a challenger from being promoted, or None."""
-    whom = _CALLED[incumbent]
+    whom = CALLED[incumbent]
     if not challenge.gain.is_above_zero:
         over = _over(challenge)
         return f"{_points(challenge.gain)} against {whom}{over} is not beyond noise"
@@ -370,7 +363,7 @@ def _objection(challenge: _Challenge, incumbent: Contender) -> str | None:
 
 
 def _won(challenge: _Challenge, incumbent: Contender) -> str:
-    return f"won {_points(challenge.gain)} over {_CALLED[incumbent]}{_over(challenge)}"
+    return f"won {_points(challenge.gain)} over {CALLED[incumbent]}{_over(challenge)}"
 
 
 def _over(challenge: _Challenge) -> str:
