@@ -187,7 +187,14 @@ def test_backtest_of_one_pair_and_one_day_equals_that_part_of_the_whole(backtest
     part, whole = project.recorded(SECOND), backtests.frames[SECOND]
     both = part.merge(whole, on="date", suffixes=("", "_whole"))
     assert len(both) == len(part) > 1400
-    for column in ("safety_q", "safe", "safety_alpha", "params_generation", "safety_band"):
+    for column in (
+        "safety_q",
+        "safe",
+        "ordinary",
+        "safety_alpha",
+        "params_generation",
+        "safety_band",
+    ):
         np.testing.assert_allclose(both[column], both[f"{column}_whole"], rtol=0, atol=1e-9)
 
 
@@ -290,7 +297,7 @@ def test_recursive_analysis_finds_no_bias(project, feeder, options):
     words = " ".join((result.stdout + result.stderr).split())
     assert "No lookahead bias on indicators found." in words
     rows = re.findall(r"│\s+(\w+) │\s+(\S+)% │", result.stdout)
-    ours = {"safety_q", "safe", "safety_alpha", "params_generation", "safety_band"}
+    ours = {"safety_q", "safe", "ordinary", "safety_alpha", "params_generation", "safety_band"}
     assert not ours & {name for name, _ in rows}, rows
     assert all(abs(float(value)) < 0.01 for _, value in rows), rows  # nan would fail as well
 
