@@ -11,7 +11,7 @@ import pytest
 
 from feeder_mixin.live.serve.calibration import ThetaTrack
 from feeder_mixin.live.serve.candles import DataFolder
-from feeder_mixin.live.serve.columns import SafetyColumns
+from feeder_mixin.live.serve.columns import SafetyColumns, empty_columns
 from feeder_mixin.live.serve.snapshot import PairSnapshot
 from feeder_mixin.live.train import walkforward
 from feeder_mixin.live.train.walkforward import WalkForward
@@ -553,6 +553,17 @@ def test_flash_wick_is_not_safe_live_in_a_backtest_and_in_the_tuner(
     assert not live.is_ordinary[at]
     assert live.is_ordinary[in_force].mean() > 0.97
     assert np.isfinite(live.q[at])
+
+
+def test_unusual_share_counts_the_last_days_predicted_candles():
+    """What the status says of a pair; nothing where nothing was predicted."""
+    opens_s = np.arange(400) * STEP_S
+    nothing = empty_columns(opens_s)
+    assert nothing.unusual_share(86_400) is None
+    q, is_ordinary = np.full(400, -0.01), np.ones(400, bool)
+    q[-100:], is_ordinary[-110:] = np.nan, False
+    columns = replace(nothing, q=q, is_ordinary=is_ordinary)
+    assert columns.unusual_share(86_400) == 10 / 188
 
 
 def test_unusual_candles_are_said_once_a_pair_and_onset(world, tmp_path, cuts_s, caplog):

@@ -150,6 +150,11 @@ class SafetyColumns:
         """Return which candles have a prediction and are out of the ordinary."""
         return np.isfinite(self.q) & ~self.is_ordinary
 
+    def unusual_share(self, last_s: int) -> float | None:
+        """Return the share of the last seconds' predicted candles that are unusual; None without any."""
+        counted = np.isfinite(self.q) & (self.opens_s > self.opens_s[-1] - last_s)
+        return float(np.mean(self.is_unusual[counted])) if counted.any() else None
+
     def reindexed(self, opens_s: NDArray[np.int64]) -> SafetyColumns:
         """Return the values of these candles; without value where there is none."""
         is_known, at = _places(self.opens_s, opens_s)

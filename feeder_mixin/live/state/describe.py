@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeder_mixin.live.reload.counts import ReloadCounts
-from feeder_mixin.live.serve.columns import SafetyColumns
 from feeder_mixin.live.serve.exceedance import Exceedance, realised_exceedance
 from feeder_mixin.live.serve.predictor import Predictor
 from feeder_mixin.live.serve.snapshot import (
@@ -109,7 +108,7 @@ class StatusBuilder:
             else _open_text(served.opens_s[np.isfinite(served.q)]),
             model=self._model(pair),
             tolerance=self._tolerance(pair),
-            unusual_share=None if served is None else _unusual_share(served),
+            unusual_share=None if served is None else served.unusual_share(DAY_S),
             last_good_at=time_text(loaded.saved_ns),
             exceedance=None
             if exceedance is None
@@ -180,12 +179,6 @@ def _blackouts(settings: BotSettings, blackouts: Blackouts) -> BlackoutStatus | 
             name=upcoming.name,
         ),
     )
-
-
-def _unusual_share(served: SafetyColumns) -> float | None:
-    """Return the share of the last day's predicted candles that were out of the ordinary."""
-    of_day = np.isfinite(served.q) & (served.opens_s > served.opens_s[-1] - DAY_S)
-    return float(np.mean(served.is_unusual[of_day])) if of_day.any() else None
 
 
 def _open_text(opens_s: NDArray[np.int64]) -> str | None:
