@@ -104,7 +104,7 @@ def on_frame(opens_s, q, alphas, is_new) -> FrameForecasts:
     nothing = np.zeros(len(opens_s), bool)
     tolerance = np.full(len(opens_s), 0.01)
     return FrameForecasts(
-        opens_s, q, alphas, nothing.astype(int), tolerance, nothing, nothing, is_new
+        opens_s, q, alphas, nothing.astype(int), tolerance, nothing, nothing, nothing, is_new
     )
 
 
