@@ -245,4 +245,4 @@ def quantile_of(tag: str) -> tuple[float, float, int]:
     """Return q, alpha and generation as an entry tag names them."""
     found = re.fullmatch(r"safe q=(\S+) alpha=(\S+) tolerance=(\S+) generation=(\d+)", tag)
     assert found is not None, tag
-    return float(found[1]), float(found[2]), int(found[3])
+    return float(found[1]), float(found[2]), int(found[4])
