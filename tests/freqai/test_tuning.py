@@ -81,6 +81,7 @@ def optimize(site, feeder):
     return run
 
 
+@pytest.mark.slow
 def test_a_record_is_tuned_stored_shown_and_taken_back(site, optimize, feeder, store):
     """From an unchanged strategy to a record of its own type; every command knows it."""
     code, out, err = optimize("--pairs", ETH, "--promote", "always", "--json")
@@ -190,6 +191,17 @@ def test_missing_candles_name_file_and_command(site, optimize, pair, timeframe, 
 
 
 @pytest.mark.slow
+def test_other_windows_are_measured_with_what_won(optimize):
+    """More of the same market teaches more; the config is not changed."""
+    code, out, err = optimize("--pairs", ETH, "--n-trials", 1, "--windows", 2, 8, "--json")
+    assert code == 0, err
+    short, long = json.loads(out)[0]["summary"]["windows"]
+    assert (short["train_period_days"], long["train_period_days"]) == (2, 8)
+    assert short["gain"] < long["gain"]
+    assert short["gain_se"] > 0
+
+
+@pytest.mark.slow
 def test_a_window_without_candles_costs_no_tuning(optimize):
     """Said, beside the results."""
     code, out, err = optimize("--pairs", ETH, "--n-trials", 1, "--windows", 100, "--json")
@@ -216,15 +228,11 @@ def test_losses_are_pinball_where_a_quantile_is_asked_and_squares_elsewhere():
 
 
 def test_the_configs_own_values_start_the_search(optimize):
-    """Whatever ranges they lie outside of; and other windows are measured with what won."""
-    code, out, err = optimize("--pairs", ETH, "--n-trials", 1, "--windows", 2, 8, "--json")
+    """Whatever ranges they lie outside of."""
+    code, out, err = optimize("--pairs", ETH, "--n-trials", 1, "--json")
     assert code == 0, err
     (told,) = json.loads(out)
     start = config_parameters(SMALL)
     assert told["pairs"][ETH]["parameters"] == pytest.approx(start)
     assert told["pairs"][ETH]["decision"]["written"] is None
     assert "the config's own values won the search" in told["pairs"][ETH]["decision"]["reason"]
-    short, long = told["summary"]["windows"]
-    assert (short["train_period_days"], long["train_period_days"]) == (2, 8)
-    assert short["gain"] < long["gain"]  # more of the same market teaches more
-    assert short["gain_se"] > 0
