@@ -200,6 +200,12 @@ def default_parameters() -> dict[str, float]:
     return {p.name: p.restore(p.default) for p in PARAMETERS}
 
 
+def is_default_set(values: Mapping[str, float]) -> bool:
+    """Return whether a set is that of the defaults; its level is the feeder's risk and no tuning."""
+    defaults = default_parameters()
+    return {**values, "quantile_alpha": defaults["quantile_alpha"]} == defaults
+
+
 def parameter_problems(values: Mapping[str, object]) -> list[str]:
     """Return what keeps `values` from being a valid parameter set; empty when nothing does.
 

@@ -57,6 +57,8 @@ MODEL_MAX_AGE_HOURS: Final = 360.0
 _LEAST_RETRAIN_HOURS: Final = 0.05  # three minutes; a typo must not train without end
 _HOURS_OF_A_YEAR: Final = 8_760
 
+_LEAST_SHARE, _LARGEST_SHARE = 0.01, 0.5  # 5 for 5 % would be half of all
+
 _LEAST_CHECK_MINUTES: Final = 0.05  # three seconds; a typo must not ask a store without end
 _MINUTES_OF_A_DAY: Final = 1_440
 
@@ -136,6 +138,11 @@ class BotSettings:
         """Return what the bot is, in a word beside its id."""
         raise NotImplementedError
 
+    @property
+    def asked_unsafe_share(self) -> float | None:
+        """Return the share of the candles called safe that may turn unsafe; None: not asked for."""
+        return None
+
     def is_renewed(self, pair: str) -> bool:  # noqa: ARG002
         """Return whether a bot needs what every tuning measures anew, whatever becomes of parameters."""
         return False
@@ -212,6 +219,8 @@ class FeederSettings(BotSettings):
         Candles the label looks ahead.
     max_adverse_ratio
         As the config has it; what a pair gets, `tolerance` says.
+    max_unsafe_share
+        Of the candles called safe, how many may turn unsafe; None: the level is 0.10, or ``--fix``.
     context_pairs
         Pairs that features and scale look across, sorted.
     train_days, retrain_hours, model_max_age_hours
@@ -224,6 +233,7 @@ class FeederSettings(BotSettings):
     side: Side
     horizon_candles: int = 30
     max_adverse_ratio: MaxAdverseRatio = FALLBACK
+    max_unsafe_share: float | None = None
     context_pairs: tuple[str, ...] = ()
     train_days: float = 150.0
     retrain_hours: float = RETRAIN_HOURS
@@ -239,8 +249,13 @@ class FeederSettings(BotSettings):
         return tolerance_of(self.max_adverse_ratio, pair, measured)
 
     def is_renewed(self, pair: str) -> bool:
-        """Return whether the pair's tolerance is the one that its record has."""
-        return is_measured(self.max_adverse_ratio, pair)
+        """Return whether the pair's tolerance is the one that its record has, or its level is chosen."""
+        return self.max_unsafe_share is not None or is_measured(self.max_adverse_ratio, pair)
+
+    @property
+    def asked_unsafe_share(self) -> float | None:
+        """Return ``max_unsafe_share``."""
+        return self.max_unsafe_share
 
     def with_context(self, is_there: Callable[[str], bool]) -> FeederSettings:
         """Return the settings with the context pairs that are there alone; as they are without any.
@@ -271,6 +286,13 @@ def _above_zero(high: float) -> Callable[[object], str | None]:
         return None
 
     return check
+
+
+def _share(value: object) -> str | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not _LEAST_SHARE <= cast("float", value) <= _LARGEST_SHARE:
+        return f"a share from {_LEAST_SHARE:g} to {_LARGEST_SHARE:g}"
+    return None
 
 
 def _hours(value: object) -> str | None:
@@ -339,6 +361,12 @@ FEEDER_KEYS: Final[Mapping[str, FeederKey]] = {
         'or "auto": the excursion that 80 % of the pair\'s candles stayed within, measured by every '
         'tuning and kept in the record; or an object of pair -> one of these, with "default" for '
         "the other pairs",
+    ),
+    "max_unsafe_share": FeederKey(
+        _share,
+        "off: the level is 0.10",
+        "risk: of the candles called safe, how many may turn unsafe (0.01 to 0.5). Every tuning then sets "
+        "`quantile_alpha` to the largest level, 0.05 to 0.20, at which its walk-forward stays within",
     ),
     "context_pairs": FeederKey(
         _pairs,

@@ -19,7 +19,7 @@ from feeder_mixin.reports._problems import MOST_NAMES
 from feeder_mixin.reports.documents import FeederReport, TunedPair, short_names
 from feeder_mixin.reports.records import percent
 from feeder_mixin.reports.tables import importances_text, on_bounds, windows_text
-from feeder_mixin.schema import PARAMETERS, default_parameters
+from feeder_mixin.schema import PARAMETERS, is_default_set
 from feeder_mixin.settings import Side
 from feeder_mixin.stores.notes import some
 
@@ -102,7 +102,7 @@ def spread_section(report: FeederReport) -> Section:
         plot = figures.spread_figure(parameter, spread, n_levels)
         drawn.append(Figure(parameter.name, alt, plot))
     sets = [known.parameters for known in report.results.values()]
-    at_default = sum(parameters == default_parameters() for parameters in sets)
+    at_default = sum(is_default_set(parameters) for parameters in sets)
     bounds = on_bounds(sets)
     text = [
         (

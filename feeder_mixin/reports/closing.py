@@ -17,7 +17,13 @@ from feeder_mixin.reports._problems import describe_problems, failure_lines
 from feeder_mixin.reports._verdict import outcome_text
 from feeder_mixin.reports.documents import TunedPair
 from feeder_mixin.reports.records import percent
-from feeder_mixin.reports.tables import study_lines, together, yardstick
+from feeder_mixin.reports.tables import (
+    level_lines,
+    present_risk,
+    study_lines,
+    together,
+    yardstick,
+)
 from feeder_mixin.tune.judge.contenders import TUNED
 from feeder_mixin.tune.judge.result import PairResult
 from feeder_mixin.tune.run.options import RunSummary
@@ -35,6 +41,7 @@ def summary_lines(summary: RunSummary) -> list[str]:
         f"{summary.feeder_id}: {n_pairs} {noun}: {', '.join(parts)}{waiting}",
         *failure_lines({pair: str(error) for pair, error in summary.failures.items()}),
         *study_lines(summary.results),
+        *level_lines(summary.results),
         *together(summary.results),
         *_window_lines(summary),
     ]
@@ -105,6 +112,8 @@ def summary_document(summary: RunSummary, pairs: Sequence[str]) -> dict[str, Any
         Pairs that were asked for.
     """
     study = next((result.study for result in summary.results.values()), None)
+    level = next((result.chosen_level for result in summary.results.values()), None)
+    risk = present_risk(summary.results)
     decided = next((result.decided for result in summary.results.values()), None)
     return {
         "pairs": len(pairs),
@@ -115,6 +124,8 @@ def summary_document(summary: RunSummary, pairs: Sequence[str]) -> dict[str, Any
         "candidates": len(summary.candidates),
         "study": None if study is None else study.to_json(),
         "windows": [one.to_json() for one in summary.windows],
+        "level": level and level.to_json(),
+        "called_safe": risk and risk.to_json(),
         "pooled_skill": decided and decided.pooled_skill,
         "pooled_skill_se": decided and decided.pooled_skill_se,
         "pooled_gain": decided and decided.pooled_gain,

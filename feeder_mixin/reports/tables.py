@@ -14,7 +14,7 @@ from feeder_mixin.model.folds import ADVISED_DAYS
 from feeder_mixin.reports._problems import NEVER_SAFE
 from feeder_mixin.reports.documents import interval
 from feeder_mixin.reports.records import percent
-from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, default_parameters
+from feeder_mixin.schema import PARAMETER_BY_NAME, PARAMETERS, is_default_set
 from feeder_mixin.stores.notes import some
 from feeder_mixin.tune.judge.contenders import (
     ATR_RULE,
@@ -27,6 +27,7 @@ from feeder_mixin.tune.judge.contenders import (
 )
 from feeder_mixin.tune.judge.decision import Decision, Outcome
 from feeder_mixin.tune.judge.result import PairResult, Redrawn
+from feeder_mixin.tune.judge.risk import SafeCalls, at_settings, pool_risk
 
 
 def yardstick(results: Mapping[str, PairResult]) -> str:
@@ -223,6 +224,36 @@ def study_lines(results: Mapping[str, PairResult]) -> list[str]:
     return lines
 
 
+def level_lines(results: Mapping[str, PairResult]) -> list[str]:
+    """Return which level was chosen for the risk that was asked for, and what is called safe in all."""
+    lines = []
+    chosen = next((r.chosen_level for r in results.values() if r.chosen_level is not None), None)
+    if chosen is not None:
+        found = f"{percent(chosen.share)} % unsafe, at most {percent(chosen.upper)} % with 95 % confidence"
+        asked = f"at most {percent(chosen.asked)} % of what is called safe may turn unsafe"
+        lines.append(
+            f"Asked: {asked}; level {chosen.level:g} keeps to it ({found})"
+            if chosen.is_kept
+            else f"Asked: {asked}; no level keeps to it, the least one, {chosen.level:g}, is taken ({found})"
+        )
+    now = present_risk(results)
+    if now is not None and now.n_called:
+        lines.append(
+            f"Called safe at the tolerances in force: {percent(now.called_share)} % of candles, of which "
+            f"{percent(now.unsafe_share)} % turned unsafe (ATR rule at as many: {percent(now.rule_share)} %)"
+        )
+    return lines
+
+
+def present_risk(results: Mapping[str, PairResult]) -> SafeCalls | None:
+    """Return what all pairs call safe at their level and tolerances; None where it was not counted."""
+    tables = [result.risk for result in results.values() if result.risk is not None]
+    alphas = {result.alpha for result in results.values() if result.alpha is not None}
+    if len(tables) != len(results) or len(alphas) != 1:
+        return None
+    return at_settings(pool_risk(tables), alphas.pop())
+
+
 def _pairs_text(n_pairs: int) -> str:
     return "1 pair" if n_pairs == 1 else f"{n_pairs} pairs"
 
@@ -244,7 +275,7 @@ def on_bounds(sets: Iterable[Mapping[str, float]]) -> dict[str, int]:
     """Return parameter -> how many sets other than the defaults stand on an end of its range."""
     counts: dict[str, int] = defaultdict(int)
     for parameters in sets:
-        if parameters != default_parameters():
+        if not is_default_set(parameters):
             for name, value in parameters.items():
                 parameter = PARAMETER_BY_NAME[name]
                 counts[name] += value in {parameter.low, parameter.high}
@@ -300,10 +331,9 @@ def feeder_notes(results: Mapping[str, PairResult]) -> list[str]:
         f"Which parameters mattered (the feeder's study, a rough guide): {mattered}",
         f"Tuned winners at a limit of a range, by parameter: {bounds or 'none'}",
     ]
-    defaults = default_parameters()
     groups = sorted(identical_pairs(results), key=len, reverse=True)
     for pairs in groups[:_MOST_GROUPS]:
-        same = "the defaults" if results[pairs[0]].parameters == defaults else "same parameters"
+        same = "the defaults" if is_default_set(results[pairs[0]].parameters) else "same parameters"
         notes.append(f"Identical parameters ({same}): {some(pairs)}")
     if left := groups[_MOST_GROUPS:]:
         notes.append(f"Identical parameters in {len(left)} smaller groups of pairs")

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from feeder_mixin.errors import StoreUnavailableError
+from feeder_mixin.errors import SettingsError, StoreUnavailableError
 from feeder_mixin.model import quantile
 from feeder_mixin.schema import CANDIDATES, default_parameters, hash48
 from feeder_mixin.settings import FeederSettings, load_settings
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.judge.decision import Mode
+from feeder_mixin.tune.run import _tasks
 from feeder_mixin.tune.run.journal import Journal
-from feeder_mixin.tune.run.options import RunOptions, RunSummary
+from feeder_mixin.tune.run.options import RunOptions, RunSummary, check_options
 from feeder_mixin.tune.run.run import run_feeder
 from tests.builders import make_record
 from tests.candle_factory import halted, make_candles, write_candles
@@ -312,3 +313,65 @@ def test_run_with_a_halted_and_a_wicked_pair_leaves_the_others_as_they_are(tmp_p
         assert abs(now.metrics["skill"]) < 1
         assert now.metrics["test_mae"] < 10 * before.metrics["test_mae"]
         assert abs(now.decided.pooled_skill - before.decided.pooled_skill) < 0.05
+
+
+def test_run_with_a_risk_serves_all_pairs_at_one_level_also_where_parameters_stay(
+    tmp_path, inline, caplog
+):
+    """Each tuning renews the level: the kept champion goes out with it, and with what was found."""
+    settings = replace(make_project(tmp_path), max_unsafe_share=0.25, max_adverse_ratio="auto")
+    store = SqlStore(tmp_path / "store.sqlite")
+    write_champion(store, EQUAL, DEFAULT, 1)
+    summary = run(settings, store, tmp_path)
+    (chosen,) = {result.chosen_level for result in summary.results.values()}
+    latest = store.latest("test1").records
+    assert set(latest) == set(PAIRS)
+    for record in latest.values():
+        assert record.parameters["quantile_alpha"] == chosen.level
+        assert record.metrics["unsafe_share"] == chosen.share
+        assert record.metrics["unsafe_share_upper"] == chosen.upper
+        assert record.metrics["defaults_won"] == 1.0
+        assert record.metrics["feeder_won"] == 1.0
+        assert record.metrics["auto_tolerance"] == record.metrics["max_adverse_ratio"]
+    assert summary.results[EQUAL].decided.outcome == "kept"
+    assert summary.results[EQUAL].decided.written == "running"
+    assert chosen.level > 0.10
+    assert chosen.is_kept
+    assert chosen.upper <= 0.25
+    assert "No level keeps" not in caplog.text
+
+
+def test_run_with_a_risk_that_no_level_keeps_takes_the_least_and_warns(
+    tmp_path, inline, caplog, monkeypatch
+):
+    """What was counted before an interruption is not counted again."""
+    settings = replace(make_project(tmp_path), max_unsafe_share=0.01, max_adverse_ratio="auto")
+    store = SqlStore(tmp_path / "store.sqlite")
+
+    def interrupt(self, pair, result, error):
+        raise KeyboardInterrupt
+
+    def count(*_arguments):
+        pytest.fail("counted again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Silence, "finished", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, store, tmp_path, pairs=(CLOSE, NEW))
+    monkeypatch.setattr(_tasks, "count_pair_risk", count)
+    summary = run(settings, store, tmp_path, pairs=(CLOSE, NEW))
+    assert not summary.failures
+    (chosen,) = {result.chosen_level for result in summary.results.values()}
+    assert (chosen.level, chosen.is_kept) == (0.05, False)
+    (said,) = {line for line in caplog.messages if line.startswith("No level keeps")}
+    assert "feeder.max_unsafe_share=0.01" in said
+
+
+def test_level_that_is_fixed_and_chosen_is_refused(tmp_path):
+    """Two words on one thing: both are named."""
+    settings = replace(make_project(tmp_path), max_unsafe_share=0.05)
+    options = RunOptions(fixes={"quantile_alpha": 0.05})
+    with pytest.raises(
+        SettingsError, match=r"--fix quantile_alpha=0.05 and feeder.max_unsafe_share"
+    ):
+        check_options(settings, options)

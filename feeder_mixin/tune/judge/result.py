@@ -165,6 +165,77 @@ class DecisionValue:
 
 
 @dataclass(frozen=True, slots=True)
+class RiskCell:
+    """What would have been called safe at a level and a tolerance (`judge.risk`).
+
+    Attributes
+    ----------
+    factor
+        The tolerance, in units of the pair's own.
+    called, unsafe
+        Candles called safe on each day of the table, and those of them that turned unsafe.
+    rule_unsafe
+        Unsafe ones among as many candles that the ATR rule ranks safest.
+    """
+
+    level: float
+    factor: float
+    called: tuple[int, ...]
+    unsafe: tuple[int, ...]
+    rule_unsafe: int
+
+
+@dataclass(frozen=True, slots=True)
+class RiskTable:
+    """What a pair's walk-forward says of levels and tolerances.
+
+    Attributes
+    ----------
+    days, rows
+        Day numbers since the epoch, ascending, and candles on each.
+    tolerance
+        The pair's own: that of the test window.
+    """
+
+    days: tuple[int, ...]
+    rows: tuple[int, ...]
+    tolerance: float
+    cells: tuple[RiskCell, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the journal keeps."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenLevel:
+    """The level that ``feeder.max_unsafe_share`` chose, and what was found there.
+
+    Attributes
+    ----------
+    asked
+        The share that was asked for.
+    level
+        ``quantile_alpha`` of the feeder.
+    share, upper
+        Share of the candles called safe that turned unsafe on the walk-forward of all pairs together,
+        and what it stays within with 95 % confidence; None where nothing is proven.
+    is_kept
+        Whether the share stays within what was asked; False where no level does, and the least was taken.
+    """
+
+    asked: float
+    level: float
+    share: float | None
+    upper: float | None
+    is_kept: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the journal and ``--json`` carry."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """The last days of the test window: candles, served quantile, excursion; all of one length."""
 
@@ -272,6 +343,11 @@ class PairResult:
         Of folds and test window.
     scale_is_fallback
         Whether ATR14/close stood in for the label scale.
+    risk
+        What is called safe at other levels and tolerances; None in results of an earlier version, and
+        of FreqAI strategies.
+    chosen_level
+        None without ``feeder.max_unsafe_share``; the same for all pairs of a run.
     decision
         None until the run has decided over all of its pairs.
     """
@@ -288,6 +364,8 @@ class PairResult:
     study: StudyFacts
     own: OwnEvidence
     scale_is_fallback: bool
+    risk: RiskTable | None = None
+    chosen_level: ChosenLevel | None = None
     decision: Decision | None = None
     model_type: ModelType = MODEL_TYPE
     version: Literal[5] = RESULT_VERSION

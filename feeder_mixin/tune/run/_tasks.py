@@ -22,15 +22,18 @@ from feeder_mixin.model.folds import Layout, needed_labelled_days, plan_layout
 from feeder_mixin.model.metrics import checked_reference
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import DAY_S, open_seconds
-from feeder_mixin.schema import SIDE_NUMBERS, default_parameters, hash48
+from feeder_mixin.schema import SIDE_NUMBERS, hash48, is_default_set
 from feeder_mixin.tune.judge.comparison import chart, compare, decision_value
 from feeder_mixin.tune.judge.contenders import DEFAULTS, RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
 from feeder_mixin.tune.judge.result import (
+    ChosenLevel,
     Evidence,
     MeasuredSet,
     PairResult,
+    RiskTable,
 )
+from feeder_mixin.tune.judge.risk import count_risk
 from feeder_mixin.tune.run._market import Market, PairCandles
 from feeder_mixin.tune.run.work import CellsAnswer, Found, named
 from feeder_mixin.tune.search.cells import PreparedPair, measure
@@ -55,6 +58,16 @@ class CellsTask:
     layout: Layout
     draw: int
     wanted: Sequence[tuple[int, tuple[float, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class RiskTask:
+    """What a worker needs to count what is called safe with a set, beside candles and models."""
+
+    pair: str
+    settings: StudySettings
+    layout: Layout
+    tuned: ParameterSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +163,17 @@ def measure_cells(
     return CellsAnswer(found, time.monotonic() - started)
 
 
+def count_pair_risk(
+    market: Market, candles: PairCandles | None, task: RiskTask, *shared: SharedModels
+) -> RiskTable:
+    """Return what a pair's walk-forward says of levels and tolerances."""
+    with named(task.pair):
+        table = market.build_table(task.pair, candles)
+        models = _with_pair(market, task.pair, table, shared)
+        evaluator = Evaluator(task.pair, task.settings, table, models)
+        return count_risk(evaluator.walk(task.layout, task.tuned))
+
+
 def judge_pair(
     market: Market, candles: PairCandles | None, task: JudgeTask, *shared: SharedModels
 ) -> PairResult:
@@ -211,6 +235,7 @@ def _judge(
         "market_hash": float(task.market_hash),
         "max_adverse_ratio": evaluator.tolerance(test_cut_s),
         "auto_tolerance": evaluator.measured_tolerance(test_cut_s),
+        **_level_metrics(found.chosen_level),
     }
     best_trial: dict[Contender, dict[str, float]] = {
         DEFAULTS: {"best_trial": 0.0},
@@ -223,7 +248,7 @@ def _judge(
                 **record_metrics(evaluator, walks[name]),
                 **facts,
                 **best_trial.get(name, {}),
-                "defaults_won": float(parameters == default_parameters()),
+                "defaults_won": float(is_default_set(parameters)),
                 "feeder_won": float(key_of(parameters) == key_of(found.study.parameters)),
             },
         )
@@ -248,7 +273,17 @@ def _judge(
         study=found.study,
         own=found.own,
         scale_is_fallback=shared[test_cut_s].scale.is_fallback,
+        risk=count_risk(served),
+        chosen_level=found.chosen_level,
     )
+
+
+def _level_metrics(chosen: ChosenLevel | None) -> dict[str, float]:
+    """Return what records say of the level's choice; nothing where it was not chosen, or not proven."""
+    if chosen is None:
+        return {}
+    told = {"unsafe_share": chosen.share, "unsafe_share_upper": chosen.upper}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def library_versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from feeder_mixin.market.blackouts import load_blackouts
 from feeder_mixin.market.candles import timeframe_seconds
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.folds import ADVISED_DAYS, Layout
-from feeder_mixin.model.quantile import pooled_weights
+from feeder_mixin.model.quantile import POOLED_ALPHAS, pooled_weights
 from feeder_mixin.schema import ParameterRecord, hash48, mismatch_reason
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.notes import some
@@ -24,7 +24,7 @@ from feeder_mixin.tune.run.candles import RunCandles, load_run_candles
 from feeder_mixin.tune.run.options import Progress, RunOptions
 from feeder_mixin.tune.run.work import Call, Fail, Found
 from feeder_mixin.tune.search.kept import Cell
-from feeder_mixin.tune.search.space import ALPHA, StudySettings
+from feeder_mixin.tune.search.space import ALPHA, ParameterSet, StudySettings
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class FeederWork:
             "side": settings.side,
             "horizon": settings.horizon_candles,
             "max_adverse_ratio": settings.max_adverse_ratio,
+            "max_unsafe_share": settings.max_unsafe_share,
             "blackouts": [repr(window) for window in self._blackouts.windows],
             "train_days": settings.train_days,
             "candles": hashes,
@@ -141,6 +142,8 @@ class FeederWork:
         """Return cut -> models that all pairs share, each fitted once on the context pairs."""
         cuts = sorted({cut_s for layout in layouts.values() for cut_s in layout.cuts_s})
         alphas = {self.study.table_alpha, *(one[ALPHA] for one in champions.values())}
+        if self.settings.max_unsafe_share is not None:
+            alphas |= set(POOLED_ALPHAS)  # the level is chosen among all of them
         levels = sorted({level for alpha in alphas for level in pooled_weights(alpha)})
         shared: dict[int, Shared] = {}
         tasks = {str(cut_s): (market, cut_s, levels) for cut_s in cuts}
@@ -185,12 +188,20 @@ class PreparedFeeder:
         return Call(worker.measure_cells, self._arguments(pair, task))
 
     def judge(self, pair: str, found: Found) -> Call:
-        """Return the task that judges a pair."""
+        """Return the task that judges a pair, at the level of the set that it was given."""
         provenance = {**found.provenance, **self.provenance}
+        study = self.study
+        if found.chosen_level is not None:
+            study = replace(study, fixes={**study.fixes, ALPHA: found.chosen_level.level})
         task = worker.JudgeTask(
-            pair, self.study, self.layouts[pair], found, self.market_hash, provenance
+            pair, study, self.layouts[pair], found, self.market_hash, provenance
         )
         return Call(worker.judge_pair, self._arguments(pair, task))
+
+    def risk(self, pair: str, tuned: ParameterSet) -> Call:
+        """Return the task that counts what is called safe with a set, by level."""
+        task = worker.RiskTask(pair, self.study, self.layouts[pair], tuned)
+        return Call(worker.count_pair_risk, self._arguments(pair, task))
 
     def free(self, pair: str) -> None:
         """Free the candles that workers were sent for a pair."""

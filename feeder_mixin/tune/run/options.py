@@ -151,9 +151,21 @@ def check_options(settings: BotSettings, options: RunOptions) -> tuple[str, ...]
             )
         if problem := PARAMETER_BY_NAME[name].problem(value):
             raise SettingsError(f"--fix {problem}")
+    _check_level(settings, options)
     if options.datadir is not None and not options.datadir.is_dir():
         raise SettingsError(
             f"--datadir {options.datadir}: no such folder; expected a freqtrade data folder such as "
             "user_data/data/binance"
         )
     return pairs
+
+
+def _check_level(settings: BotSettings, options: RunOptions) -> None:
+    """Refuse two words on one level."""
+    asked = settings.asked_unsafe_share
+    level = options.fixes.get("quantile_alpha")
+    if asked is not None and level is not None:
+        raise SettingsError(
+            f"--fix quantile_alpha={level:g} and feeder.max_unsafe_share={asked:g}: each says the "
+            "level; leave one of them out"
+        )

@@ -36,27 +36,30 @@ from feeder_mixin.tune.judge.evaluate import finite
 from feeder_mixin.tune.judge.promotion import build_record, decide
 from feeder_mixin.tune.judge.result import (
     RESULT_VERSION,
+    ChosenLevel,
     OwnEvidence,
     PairResult,
     Redrawn,
     StudyFacts,
 )
+from feeder_mixin.tune.judge.risk import choose_level
 from feeder_mixin.tune.run import _tasks as worker
 from feeder_mixin.tune.run._measuring import Measuring
 from feeder_mixin.tune.run.feeder import FeederWork
 from feeder_mixin.tune.run.journal import FEEDER, Journal, Run, WarmStart
 from feeder_mixin.tune.run.lock import feeder_lock
 from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary, check_options
-from feeder_mixin.tune.run.work import Found, Prepared, Work
+from feeder_mixin.tune.run.work import CountsRisk, Found, Prepared, Work
 from feeder_mixin.tune.search.finalists import OwnChoice
-from feeder_mixin.tune.search.kept import TRIALS, KeptTrial
-from feeder_mixin.tune.search.space import start_sets
+from feeder_mixin.tune.search.kept import RISKS, TRIALS, KeptRisk, KeptTrial
+from feeder_mixin.tune.search.space import ALPHA, key_of, start_sets
 from feeder_mixin.tune.search.study import SearchResult, Study, choose_sets
 
 logger = logging.getLogger(__name__)
 
 SEARCHING: Final = "searching the feeder's set"
 COMPARING: Final = "comparing the best sets"
+CHOOSING: Final = "choosing the level"
 JUDGING: Final = "judging pairs"
 
 
@@ -191,14 +194,19 @@ class _Runner:
             failed=self._fail,
         )
         results, facts = self._search(measuring, prepared, journal)
+        level = self._choose_level(executor, prepared, results.choices, journal)
+        # What is chosen by a risk is no part of the search: every set is judged and served at it.
+        at_level = {} if level is None else {ALPHA: level.level}
+        facts = replace(facts, parameters={**facts.parameters, **at_level})
         found = {
             pair: Found(
-                tuned=choice.winner.parameters,
-                champion=champions.get(pair),
+                tuned={**choice.winner.parameters, **at_level},
+                champion={**champions[pair], **at_level} if pair in champions else None,
                 study=facts,
                 own=_own_evidence(choice),
                 provenance=self._provenance(prepared, pair, facts),
                 spent_s=measuring.spent_s[pair],
+                chosen_level=level,
             )
             for pair, choice in results.choices.items()
             if pair not in self._summary.failures and pair not in self._summary.results
@@ -249,6 +257,54 @@ class _Runner:
             took_s=time.monotonic() - started,
         )
         return found, facts
+
+    def _choose_level(
+        self,
+        executor: Executor,
+        prepared: Prepared,
+        choices: Mapping[str, OwnChoice],
+        journal: Journal,
+    ) -> ChosenLevel | None:
+        """Return the level of the feeder by the risk that was asked for, over all pairs; None: not asked."""
+        asked = self._settings.asked_unsafe_share
+        if asked is None or not isinstance(prepared, CountsRisk):
+            return None
+        counted = prepared
+        sets = {pair: choice.winner.parameters for pair, choice in choices.items()}
+        kept = journal.trials(self._study.run_id, RISKS, KeptRisk).values()
+        tables = {one.pair: one.table for one in kept if one.key == key_of(sets[one.pair])}
+        n_kept, missing = len(kept), [pair for pair in sets if pair not in tables]
+
+        def submit(pair: str) -> None:
+            call = counted.risk(pair, sets[pair])
+            executor.submit(pair, call.function, *call.arguments)
+
+        def show() -> None:
+            self._progress.stage(CHOOSING, len(tables), len(sets))
+
+        for pair, outcome in run_in_turn(executor, submit, missing, show):
+            prepared.free(pair)
+            if isinstance(outcome, Exception):
+                self._fail(pair, outcome)
+                continue
+            one = KeptRisk(pair, key_of(sets[pair]), outcome)
+            journal.save_trials(self._study.run_id, RISKS, {n_kept: one.to_json()})
+            tables[pair], n_kept = outcome, n_kept + 1
+            show()
+        if not tables:
+            return None
+        chosen = choose_level(tables, asked)
+        if not chosen.is_kept:
+            logger.warning(
+                "No level keeps the share of unsafe candles within feeder.max_unsafe_share=%g, the least "
+                "one is taken: quantile_alpha=%g unsafe_share=%s unsafe_share_upper=%s feeder=%s",
+                asked,
+                chosen.level,
+                chosen.share,
+                chosen.upper,
+                self._settings.feeder_id,
+            )
+        return chosen
 
     def _study_identity(self, pairs: Sequence[str]) -> dict[str, object]:
         """Return everything that decides what a study finds, beside the store's content.

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from feeder_mixin.errors import FeederError
 from feeder_mixin.executors.base import Executor
 from feeder_mixin.model.folds import Layout
 from feeder_mixin.schema import ParameterRecord
 from feeder_mixin.settings import BotSettings
-from feeder_mixin.tune.judge.result import OwnEvidence, StudyFacts
+from feeder_mixin.tune.judge.result import ChosenLevel, OwnEvidence, StudyFacts
 from feeder_mixin.tune.run.options import Progress
 from feeder_mixin.tune.search.kept import Cell, Measured
 from feeder_mixin.tune.search.space import ParameterSet, SearchSettings
@@ -50,6 +50,8 @@ class Found:
         What the run knows of it; a `Work` adds its own.
     spent_s
         Worker seconds that the pair's cells took.
+    chosen_level
+        The level that all sets here are at, where it was chosen (`judge.risk`).
     """
 
     tuned: ParameterSet
@@ -58,6 +60,7 @@ class Found:
     own: OwnEvidence
     provenance: Mapping[str, object]
     spent_s: float
+    chosen_level: ChosenLevel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,14 @@ class Prepared(Protocol):
 
     def free(self, pair: str) -> None:
         """Free what workers were sent for a pair alone; its next task sends it again."""
+
+
+@runtime_checkable
+class CountsRisk(Protocol):
+    """Prepared pairs whose level can be chosen by a risk (`BotSettings.asked_unsafe_share`)."""
+
+    def risk(self, pair: str, tuned: ParameterSet) -> Call:
+        """Return the task that counts what is called safe with a set, by level: a `RiskTable`."""
 
 
 class Work(Protocol):

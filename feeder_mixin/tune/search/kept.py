@@ -11,12 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from feeder_mixin.documents import Numbers
+from feeder_mixin.tune.judge.result import RiskTable
 
 TRIALS: Final = "trials"
 """Stage of the trials in the journal."""
 
 CELLS: Final = "cells"
 """Stage of the measured cells in the journal."""
+
+RISKS: Final = "risks"
+"""Stage of what the level is chosen by in the journal."""
 
 SEARCHED_DRAW: Final = 0
 """Number of the draw that trials are searched on; later ones are redraws."""
@@ -72,6 +76,19 @@ class KeptCell:
 
     cell: Cell
     measured: Measured
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the journal keeps."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRisk:
+    """What a pair's walk-forward with a set says of levels (`judge.risk`)."""
+
+    pair: str
+    key: tuple[float, ...]
+    table: RiskTable
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that the journal keeps."""
