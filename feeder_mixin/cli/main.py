@@ -21,6 +21,7 @@ from feeder_mixin.cli import (
     prune,
     replay,
     report,
+    risk,
     rollback,
     show,
     studies,
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 GROUPS = (
     optimize,
     report,
+    risk,
     studies,
     show,
     diff,
@@ -54,7 +56,7 @@ GROUPS = (
 
 JOBS: Final[Mapping[str, Sequence[str]]] = {
     "begin": ("init", "demo", "replay-exchange", "completion"),
-    "tune": ("optimize", "report", "studies"),
+    "tune": ("optimize", "report", "risk", "studies"),
     "look": ("show", "history", "diff", "settings"),
     "run": ("status", "reload", "doctor", "metrics"),
     "keep": ("rollback", "export", "import", "prune", "init-store", "flush"),

@@ -23,6 +23,7 @@ import plotly.offline
 
 from feeder_mixin.reports import _evidence as evidence
 from feeder_mixin.reports import _origins as origins
+from feeder_mixin.reports import _risk as risk
 from feeder_mixin.reports import _tuning as tuning
 from feeder_mixin.reports._figures import ALL_PAIRS
 from feeder_mixin.reports._palette import COLOURS
@@ -103,7 +104,7 @@ def render_page(report: FeederReport, chart_pairs: Sequence[str] = ()) -> Page:
 def all_sections(report: FeederReport, chart_pairs: Sequence[str]) -> list[Section]:
     """Return the page's sections in order."""
     # What is called safe, and candles with a band, are of the built-in model alone.
-    decisions = [evidence.value_section(report)] if report.side else []
+    decisions = [evidence.value_section(report), risk.risk_section(report)] if report.side else []
     candles = [tuning.candle_section(report, chart_pairs)] if report.side else []
     return [
         evidence.skill_section(report),

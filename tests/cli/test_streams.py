@@ -29,6 +29,7 @@ FEEDERS = ("--feeder", "feeder120b", "feeder75a")
 COMMANDS: dict[str, list[str]] = {
     "optimize": [*FEEDERS, "--reload"],
     "report": [*FEEDER, "--out", "page.html", "--json"],
+    "risk": [*FEEDER],
     "studies": [*FEEDER],
     "show": [*FEEDER],
     "history": [*FEEDERS, "--json"],

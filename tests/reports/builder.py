@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from feeder_mixin.reports.documents import FeederReport, Stored, StoredPair, Tun
 from feeder_mixin.schema import NANOSECONDS, PARAMETERS, ParameterRecord, default_parameters
 from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
 from feeder_mixin.tune.judge.decision import Decision, Outcome
+from feeder_mixin.tune.judge.evaluate import Forecast, ServedForecasts
 from feeder_mixin.tune.judge.result import (
     Chart,
     Comparison,
@@ -24,9 +26,11 @@ from feeder_mixin.tune.judge.result import (
     OwnEvidence,
     PairResult,
     Redrawn,
+    RiskTable,
     Score,
     StudyFacts,
 )
+from feeder_mixin.tune.judge.risk import count_risk
 from feeder_mixin.tune.search.kept import KeptTrial
 
 TEN_PAIRS = tuple(
@@ -170,6 +174,7 @@ def make_result(
         tuned_gain_se=0.002,
     )
     result = PairResult(
+        risk=make_risk(),
         pair=pair,
         time_ns=(END_S + 86_400) * NANOSECONDS + seed,
         evidence=Evidence(sets, comparison, n_independent=144.0, is_feeders=True),
@@ -207,6 +212,24 @@ def make_result(
         decision=make_decision(random, outcome, default_parameters()),
     )
     return replace(result, **changes)
+
+
+@cache
+def make_risk() -> RiskTable:
+    """Return what a walk of forty days would have called safe."""
+    random = np.random.default_rng(1)
+    n = 40 * 96
+    scale = 0.008 * np.exp(0.5 * random.normal(size=n))
+    rows = Forecast(
+        excursion=-scale * random.exponential(size=n),
+        q=scale * np.log(ALPHA),
+        rule=-0.02 * np.exp(0.5 * random.normal(size=n)),
+        opens_s=END_S - 900 * np.arange(n, 0, -1),
+        tolerance=np.full(n, 0.01),
+        is_ordinary=np.ones(n, bool),
+        is_allowed=np.ones(n, bool),
+    )
+    return count_risk(ServedForecasts(ALPHA, (), rows, rows, 0.0, 0))
 
 
 def make_study(**changes: Any) -> StudyFacts:

@@ -67,7 +67,7 @@ def test_page_is_drawn_whole_in_silence_and_fits_the_screen(page, browse, width,
             url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))
         ] == []
         assert await tab.evaluate(WIDER_THAN_SCREEN) is False
-        assert await tab.evaluate("document.querySelectorAll('.plot').length") == 3 + 1 + 10 + 9
+        assert await tab.evaluate("document.querySelectorAll('.plot').length") == 4 + 1 + 10 + 9
         assert await tab.evaluate(EMPTY_PLOTS) == []
         assert await tab.evaluate("window.hacked") is None
         without = "[...document.querySelectorAll('section')].filter(s => !s.querySelector('.plot, table, .numbers')).map(s => s.id)"

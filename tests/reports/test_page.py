@@ -188,7 +188,7 @@ def test_mixed_pairs_name_those_that_lack_a_part():
     results[first] = builder.make_stored(results[first])
     page = render_page(builder.make_report(results))
     lines = [line for line in page.missing if "BTC" in line]
-    assert len(lines) == 5  # interval, decision value, decision, search, tests
+    assert len(lines) == 6  # interval, decision value, risk, decision, search, tests
     assert all("only its stored record is known" in line for line in lines)
     assert "ETH" not in "".join(lines)
 
@@ -256,7 +256,7 @@ def test_page_of_163_pairs_is_below_five_megabytes_and_quickly_made():
     page = render_page(report)
     assert time.process_time() - started < 12
     assert len(page.html.encode()) < 5_000_000
-    assert page.html.count('class="plot"') == 3 + 1 + 10 + 163
+    assert page.html.count('class="plot"') == 4 + 1 + 10 + 163
     assert all(len(line) < 600 for line in (*page.missing, *page.verdict.warnings))
 
 
