@@ -7,7 +7,7 @@ not written again.
 
 from __future__ import annotations
 
-import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -52,7 +52,7 @@ class RollbackStep:
         time_ns = now if self.newest is None else max(now, self.newest.time_ns + 1)
         origin = {
             "rolled_back_from": format_time_ns(self.target.time_ns),
-            "rolled_back_host": os.uname().nodename,
+            "rolled_back_host": platform.node(),
         }
         return replace(
             self.target, time_ns=time_ns, provenance={**self.target.provenance, **origin}

@@ -60,6 +60,13 @@ _DATASET: Final[Mapping[str, Any]] = {
     "deterministic": True,
 }
 
+_EARLY: Final = (
+    "early_stopping_round",
+    "early_stopping_rounds",
+    "early_stopping",
+    "n_iter_no_change",
+)
+
 _OVERRULED: Final = frozenset(
     {
         *("seed", "random_seed", "random_state"),
@@ -67,18 +74,11 @@ _OVERRULED: Final = frozenset(
         *("verbosity", "verbose", "force_col_wise", "force_row_wise", "deterministic"),
         *("max_bin", "max_bins", "bin_construct_sample_cnt", "subsample_for_bin"),
         *("feature_pre_filter", "min_data_in_bin", "device", "device_type"),
-        *("early_stopping_round", "early_stopping_rounds", "early_stopping", "n_iter_no_change"),
+        *_EARLY,
         *SPELLINGS["n_estimators"],
     }
 )
 """Of a config's block, what trials decide themselves."""
-
-_EARLY: Final = (
-    "early_stopping_round",
-    "early_stopping_rounds",
-    "early_stopping",
-    "n_iter_no_change",
-)
 
 
 @dataclass(frozen=True, slots=True)

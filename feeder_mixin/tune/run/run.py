@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import math
-import os
+import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -369,7 +369,7 @@ class _Runner:
             "versions": worker.library_versions(),
             "seed": options.seed,
             "fixes": dict(options.fixes),
-            "host": os.uname().nodename,
+            "host": platform.node(),
             "days_back": options.days_back,
             "labelled_days": round(prepared.layouts[pair].labelled_days, 3),
             "study_pairs": facts.n_pairs,
