@@ -384,7 +384,7 @@ def test_reload_bad_timeout_exits_2(project, feeder, timeout):
 def tuned(monkeypatch, project):
     """Replace the tuning by a run that delivered one record, or what the test sets."""
     summary = SimpleNamespace(failures={}, store_error=None, exit_code=0, candidates={})
-    summary.undelivered = frozenset()
+    summary.undelivered, summary.windows = frozenset(), []
     record = SimpleNamespace(to_dict=dict)
     summary.results = {PAIRS[0]: builder.make_result(PAIRS[0])}
     summary.records = {PAIRS[0]: record}

@@ -22,7 +22,7 @@ OWNERS_SCRIPT = ROOT / "user_data" / "services" / "run_optuna_feeder_optimizer.p
 # Absent where a denominator is empty, where no challenger stood against anything, or beside FreqAI.
 MAY_LACK = {
     *("false_positive_rate", "false_negative_rate", "christoffersen_p", "gain", "gain_se"),
-    "target_hash",
+    *("target_hash", "unsafe_share", "unsafe_share_upper"),
 }
 
 

@@ -278,7 +278,7 @@ def split_rungs(cells: Sequence[tuple[str, int]]) -> list[list[tuple[str, int]]]
     Examples
     --------
     >>> [len(rung) for rung in split_rungs([("BTC/USDT", n) for n in range(20)])]
-    [4, 12, 4]
+    [2, 6, 12]
     """
     ends = [n for n in RUNGS if n < len(cells)]
     starts = [0, *ends]
