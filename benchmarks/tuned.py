@@ -25,7 +25,7 @@ import quality
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import warmup_candles
 from feeder_mixin.model.folds import plan_layout
-from feeder_mixin.model.quantile import fit_shared, pooled_weights, shared_rows
+from feeder_mixin.model.quantile import fit_shared, pooled_weights, shared_context, shared_rows
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
@@ -48,10 +48,7 @@ def prepare(task: Task) -> list[common.Setup]:
     context = {pair: frames[pair] for pair in task.context}
     market = FeatureContext(context, label.horizon, label.timeframe_s)
     newest_s = max(int(frame.index[-1].timestamp()) for frame in context.values())
-    thin = {
-        pair: shared_rows(table, label.horizon, label.timeframe_s)
-        for pair, table in market.build_context()
-    }
+    thin = shared_context(market)
     tables = {pair: market.build(frames[pair]) for pair in task.pairs}
     layouts = {
         pair: plan_layout(
@@ -84,11 +81,7 @@ def prepare(task: Task) -> list[common.Setup]:
 
 def search(task: Task, setups: Sequence[common.Setup], side: Side) -> SearchResult:
     """Return what the search gives the feeder of one side, and say it."""
-    fixes = (
-        {}
-        if task.alpha == default_parameters()["quantile_alpha"]
-        else {"quantile_alpha": task.alpha}
-    )
+    fixes = {"quantile_alpha": task.alpha}
     settings = common.settings_of(task.label(side), task.seed, fixes)
     found, cpu_s = common.tune(setups, settings, task.n_trials)
     changed = {

@@ -120,6 +120,21 @@ def make_dataset(
     return dataset.construct()
 
 
+def validation_scores(booster: lgb.Booster) -> list[NDArray[np.float64]]:
+    """Return what a Booster says of its validation sets, in the order in which they were added.
+
+    LightGBM keeps these scores up to date tree by tree; a metric function is the public way to them.
+    """
+    scores: list[NDArray[np.float64]] = []
+
+    def keep(one: NDArray[np.float64], _dataset: lgb.Dataset) -> tuple[str, float, bool]:
+        scores.append(one.copy())
+        return "read", 0.0, False
+
+    booster.eval_valid(keep)
+    return scores
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
     """What the pair's own trees are trained on: inputs, label / scale, weights.

@@ -19,8 +19,9 @@ from feeder_mixin.errors import CandleError, ModelError
 from feeder_mixin.freqai.dataset import Cut, Rows, ScoredRows
 from feeder_mixin.freqai.parameters import SPELLINGS, training_parameters, without_objective
 from feeder_mixin.freqai.targets import Target
-from feeder_mixin.model.metrics import day_block_sums, pinball_losses
-from feeder_mixin.model.rows import DAY_S, thinning
+from feeder_mixin.model.metrics import pinball_losses
+from feeder_mixin.model.quantile import validation_scores
+from feeder_mixin.model.rows import thinning
 from feeder_mixin.schema import open_text
 from feeder_mixin.tune.search.finalists import REDRAWS
 from feeder_mixin.tune.search.kept import SEARCHED_DRAW, Measured
@@ -204,6 +205,8 @@ class FreqaiFold:
         The config's ``model_training_parameters``.
     start
         The ten values that it makes (`search.space.key_of`).
+    n_draws
+        The search's own draw, and redraws.
     """
 
     def __init__(
@@ -213,6 +216,7 @@ class FreqaiFold:
         start: tuple[float, ...],
         horizon: int,
         seed: int,
+        n_draws: int = REDRAWS + 1,
     ) -> None:
         self._block, self._start, self._seed = block, start, seed
         self._stop_rounds = next((block[key] for key in _EARLY if key in block), None)
@@ -220,7 +224,7 @@ class FreqaiFold:
         step = max(1, min(thinning(horizon).own, len(cut.train) // LEAST_ROWS))
         self._draws = [
             self._thinned(cut, scored, step, draw * max(1, round(0.3 * step)) % step)
-            for draw in range(REDRAWS + 1)
+            for draw in range(n_draws)
         ]
         self._units: dict[int, Array] = {}
         self._scored = replace(scored, cut=_without_rows(cut), features=scored.features[:0].copy())
@@ -243,10 +247,7 @@ class FreqaiFold:
         if unit is None:
             unit = self.unit(draw, losses if key == self._start else None)
         relative = (losses / unit).mean(axis=1)
-        opens_s = self._scored.opens_s
-        by_day = day_block_sums(relative, opens_s)
-        days = np.unique(opens_s // DAY_S)
-        return Measured(tuple(days.tolist()), tuple(by_day.tolist()), len(opens_s))
+        return Measured.of(relative, self._scored.opens_s)
 
     def unit(self, draw: int, of_start: Array | None = None) -> Array:
         """Return what the config's own values lose on a draw; fitted here where nobody has."""
@@ -350,45 +351,29 @@ class _Growth:
     def until_stopped(self, n_trees: int, stop: lgb.Dataset, rounds: int) -> _Scored:
         """Return what the trees say that early stopping leaves, as LightGBM has it."""
         self._booster.add_valid(stop, "stop")
+        labels = np.asarray(stop.get_label(), np.float64)[:, None]
+        target = self._scored.cut.targets[self._number]
         kept, best, best_trees = np.zeros(0), np.inf, 0
         for n_grown in range(1, n_trees + 1):
             self._booster.update()
-            loss = self._stop_loss()
+            predicted, stopping = validation_scores(self._booster)
+            # By the model's own objective.
+            loss = float(target_losses(labels, stopping[:, None], [target]).mean())
             if loss < best:
-                kept, best, best_trees = self._predicted(), loss, n_grown
+                kept, best, best_trees = predicted, loss, n_grown
             elif n_grown - best_trees >= rounds:
                 break
         return _Scored(kept)
 
     def _predicted(self) -> Array:
-        read: list[Array] = []
-
-        def keep(scores: Array, _dataset: lgb.Dataset) -> tuple[str, float, bool]:
-            read.append(scores.copy())
-            return "read", 0.0, False
-
-        # A metric function is the public way to the scores that LightGBM keeps of a validation set.
-        self._booster.eval_valid(keep)
-        return read[0]
+        (predicted,) = validation_scores(self._booster)
+        return predicted
 
     def _loss(self) -> float:
         """Return the mean loss of the target on the scored rows."""
         n_targets = len(self._scored.cut.targets)
         predicted = np.tile(self._predicted()[:, None], (1, n_targets))
         return float(self._scored.losses(predicted)[:, self._number].mean())
-
-    def _stop_loss(self) -> float:
-        """Return the loss on the rows of early stopping, by the model's own objective."""
-        target = self._scored.cut.targets[self._number]
-        found: list[float] = []
-
-        def keep(scores: Array, dataset: lgb.Dataset) -> tuple[str, float, bool]:
-            labels = np.asarray(dataset.get_label(), np.float64)[:, None]
-            found.append(float(target_losses(labels, scores[:, None], [target]).mean()))
-            return "read", 0.0, False
-
-        self._booster.eval_valid(keep)
-        return found[-1]  # added behind the scored rows
 
 
 def larger_steps(params: Mapping[str, object], n_trees: int) -> tuple[float, int]:

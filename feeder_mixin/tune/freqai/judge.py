@@ -29,14 +29,13 @@ from feeder_mixin.model.metrics import (
     ratio_with_error,
     thinned_misses,
 )
-from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.settings import FREQAI_MODEL_TYPE, LabelSpec
 from feeder_mixin.tune.freqai.folds import ScoredFold, checked_unit
+from feeder_mixin.tune.judge.comparison import day_table
 from feeder_mixin.tune.judge.contenders import CONFIG, RUNNING, TUNED, Contender
 from feeder_mixin.tune.judge.evaluate import finite
 from feeder_mixin.tune.judge.result import (
     Comparison,
-    DayTable,
     Evidence,
     MeasuredSet,
     PairResult,
@@ -132,12 +131,11 @@ def judge(
     scored = ScoredFold.of(cut)
     forecasts = _forecasts(cut, scored, block, sets)
     unit = checked_unit(cut, forecasts[CONFIG].losses)
-    by_day = {
+    by_day: dict[str, Array] = {
         name: day_block_sums((one.losses / unit).mean(axis=1), scored.opens_s)
         for name, one in forecasts.items()
     }
-    days = tuple(np.unique(scored.opens_s // DAY_S).tolist())
-    table = DayTable(days, {name: tuple(losses.tolist()) for name, losses in by_day.items()})
+    table = day_table(scored.opens_s, by_day)
     scores: dict[str, Score] = {
         name: _score(cut, scored, task.label, one, (by_day[CONFIG], by_day[name]))
         for name, one in forecasts.items()

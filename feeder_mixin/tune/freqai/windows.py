@@ -59,7 +59,7 @@ def measure_windows(site: Site, task: WindowsTask) -> dict[int, dict[int, float]
             for days in task.windows:
                 cut = dataset.cut(utc(window.cut_s), utc(window.end_s), days)
                 block = settings.model_training_parameters
-                fold = FreqaiFold(cut, block, start, host.horizon, seed)
+                fold = FreqaiFold(cut, block, start, host.horizon, seed, n_draws=1)
                 unit = fold.unit(SEARCHED_DRAW) if unit is None else unit
                 measured = fold.measure(SEARCHED_DRAW, set_of(task.key), task.key, unit)
                 sums = found[days]

@@ -47,8 +47,8 @@ def compare(
     gain, error = ratio_with_error(tested[DEFAULTS] - tested[TUNED], tested[ATR_RULE])
     return Comparison(
         scores={name: evaluator.score(test, q, alpha) for name, q in of_test.items()},
-        test=_day_table(test, tested),
-        walk=_day_table(everything, walked),
+        test=day_table(test.opens_s, tested),
+        walk=day_table(everything.opens_s, walked),
         tuned_gain=gain,
         tuned_gain_se=finite(error),
     )
@@ -58,9 +58,9 @@ def _day_losses(rows: Forecast, q: Array, alpha: float) -> Array:
     return day_block_sums(pinball_losses(rows.excursion, q, alpha), rows.opens_s)
 
 
-def _day_table(rows: Forecast, losses: Mapping[str, Array]) -> DayTable:
+def day_table(opens_s: NDArray[np.int64], losses: Mapping[str, Array]) -> DayTable:
     """Return losses beside the days that `day_block_sums` has sums of."""
-    days = np.unique(rows.opens_s // DAY_S)
+    days = np.unique(opens_s // DAY_S)
     return DayTable(
         tuple(days.tolist()), {name: tuple(values.tolist()) for name, values in losses.items()}
     )

@@ -21,7 +21,7 @@ from feeder_mixin.errors import CandleError
 from feeder_mixin.market.features import labels, tree_features
 from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.folds import Layout, Window
-from feeder_mixin.model.metrics import day_block_sums, pinball_losses
+from feeder_mixin.model.metrics import pinball_losses
 from feeder_mixin.model.quantile import (
     SharedModels,
     TrainingWindow,
@@ -29,8 +29,9 @@ from feeder_mixin.model.quantile import (
     combine,
     make_dataset,
     training_rows,
+    validation_scores,
 )
-from feeder_mixin.model.rows import DAY_S, open_seconds, select_rows, thinning
+from feeder_mixin.model.rows import open_seconds, select_rows, thinning
 from feeder_mixin.model.scale import LabelScale
 from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.search.kept import Measured
@@ -177,17 +178,9 @@ def forecast(fold: Fold, parameters: Mapping[str, float]) -> Array:
     booster.add_valid(fold.valid, "scored")
     for _ in range(int(parameters["n_estimators"])):
         booster.update()
-    own: list[Array] = []
-
-    def read(scores: Array, _dataset: lgb.Dataset) -> tuple[str, float, bool]:
-        own.append(scores.copy())
-        return "read", 0.0, False
-
-    # LightGBM keeps the scores of a validation set up to date tree by tree; a metric function is the
-    # public way to read them.
-    booster.eval_valid(read)
+    (own,) = validation_scores(booster)
     rows = fold.scored
-    return combine(own[0], rows.pooled_z, rows.rule_z) * rows.scale
+    return combine(own, rows.pooled_z, rows.rule_z) * rows.scale
 
 
 def losses(fold: Fold, parameters: Mapping[str, float]) -> Array:
@@ -251,7 +244,4 @@ class PreparedPair:
 
 def measure(fold: Fold, parameters: Mapping[str, float]) -> Measured:
     """Return the losses of a parameter set on a fold."""
-    opens_s = fold.scored.opens_s
-    by_day = day_block_sums(losses(fold, parameters), opens_s)
-    days = np.unique(opens_s // DAY_S)
-    return Measured(tuple(days.tolist()), tuple(by_day.tolist()), len(opens_s))
+    return Measured.of(losses(fold, parameters), fold.scored.opens_s)

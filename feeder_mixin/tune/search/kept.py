@@ -10,7 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from feeder_mixin.documents import Numbers
+from feeder_mixin.model.metrics import day_block_sums
+from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.tune.judge.result import RiskTable
 
 TRIALS: Final = "trials"
@@ -63,6 +68,13 @@ class Measured:
     days: tuple[int, ...]
     sums: tuple[float, ...]
     n_rows: int
+
+    @classmethod
+    def of(cls, losses: NDArray[np.float64], opens_s: NDArray[np.int64]) -> Measured:
+        """Return the losses of rows, which open in ascending order, summed by day."""
+        days = np.unique(opens_s // DAY_S)
+        by_day = day_block_sums(losses, opens_s)
+        return cls(tuple(days.tolist()), tuple(by_day.tolist()), len(opens_s))
 
     @property
     def mean(self) -> float:
