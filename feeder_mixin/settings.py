@@ -152,6 +152,16 @@ class BotSettings:
         """Return how a command line names the strategy, where it is the user's own."""
         return ()
 
+    @property
+    def market_pairs(self) -> tuple[str, ...]:
+        """Return the pairs whose candles are read: those that trade, and those that features look at."""
+        return self.pairs
+
+    @property
+    def market_timeframes(self) -> tuple[str, ...]:
+        """Return the timeframes of the candles that are read, the strategy's own first."""
+        return (self.timeframe,)
+
     def chosen_pairs(self, names: Sequence[str] | None) -> tuple[str, ...]:
         """Return the pairs named, each once, or all without names; raise `SettingsError` for another's."""
         for name in names or ():
@@ -243,6 +253,11 @@ class FeederSettings(BotSettings):
     def kind(self) -> str:
         """Return the side, in a word beside its id."""
         return self.side
+
+    @property
+    def market_pairs(self) -> tuple[str, ...]:
+        """Return the pairs that trade, and the context pairs."""
+        return tuple(dict.fromkeys((*self.pairs, *self.context_pairs)))
 
     def tolerance(self, pair: str, measured: float | None) -> Tolerance:
         """Return a pair's tolerance; `measured` is ``auto_tolerance`` of the record in force."""

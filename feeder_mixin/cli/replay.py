@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from feeder_mixin.cli.common import add_config_option, count, make_console
 from feeder_mixin.errors import FeederError, SettingsError
-from feeder_mixin.settings import FeederSettings, load_settings
+from feeder_mixin.freqai.settings import load_bot_settings
+from feeder_mixin.settings import BotSettings
 
 if TYPE_CHECKING:
     from feeder_mixin.rehearsal.exchange.faults import Fault
@@ -23,7 +24,7 @@ _PORT_MAX = 65_535
 logger = logging.getLogger(__name__)
 
 _ABOUT = """\
-A dress rehearsal of your own feeder on your own candles, without internet, keys or money: answers on
+A dress rehearsal of your own bot on your own candles, without internet, keys or money: answers on
 loopback what freqtrade asks of Binance USDT-M futures. Stored candles are moved by whole weeks so that
 now lies inside them, and new ones arrive on time. Without --datadir a market is generated. For example:
 
@@ -33,6 +34,8 @@ now lies inside them, and new ones arrive on time. Without --datadir a market is
 
 A --write-datadir that ends with user_data/data/EXCHANGE puts that user_data into the written config,
 so that the rehearsal's candles, state, models and store stay apart from the real bot's.
+
+A FreqAI bot is named by --config; its correlated pairs and the timeframes of its features are served, too.
 """
 
 
@@ -40,7 +43,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add this group's sub-command."""
     parser = commands.add_parser(
         "replay-exchange",
-        help="serve stored candles as a live exchange, for a dress rehearsal of a feeder",
+        help="serve stored candles as a live exchange, for a dress rehearsal of a bot",
         description=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -51,7 +54,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _add_market_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--feeder", metavar="F", help="take pairs and timeframe from this feeder")
+    group.add_argument("--feeder", metavar="F", help="take pairs and timeframe from this bot")
     add_config_option(group)
     group.add_argument(
         "--userdir", type=Path, metavar="DIR", help="freqtrade's user_data folder (user_data)"
@@ -137,12 +140,14 @@ def run_replay(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.write_until_hours_ago < math.inf:
         raise SettingsError(f"--write-until-hours-ago {arguments.write_until_hours_ago}: below 0")
     faults: tuple[Fault, ...] = tuple(parse_fault(text) for text in arguments.fault)
-    market = _make_market(arguments)
+    settings = _bot_settings(arguments)
+    market = _make_market(arguments, settings)
     out = make_console()
     if arguments.write_datadir is not None:
         until_ms = market.now_ms(arguments.write_until_hours_ago * 3600)
         with _writing(arguments.write_datadir):
-            write_datadir(market, arguments.write_datadir, until_ms)
+            timeframes = () if settings is None else settings.market_timeframes
+            write_datadir(market, arguments.write_datadir, until_ms, timeframes)
         out.print(f"Candles written to {arguments.write_datadir}", markup=False)
 
     def ready(url: str) -> None:
@@ -185,15 +190,14 @@ def _rehearsal_folders(arguments: argparse.Namespace) -> tuple[Path | None, Path
     return datadir.absolute().parents[1], strategies if strategies.is_dir() else None
 
 
-def _make_market(arguments: argparse.Namespace) -> ReplayMarket:
+def _make_market(arguments: argparse.Namespace, settings: BotSettings | None) -> ReplayMarket:
     from feeder_mixin.rehearsal.exchange.market import DEFAULT_PAIRS, ReplayMarket
 
-    settings = _feeder_settings(arguments)
     pairs: list[str] = arguments.pairs or []
     timeframe = arguments.timeframe or "5m"
     data_format = "feather"
     if settings is not None:
-        pairs = pairs or sorted({*settings.pairs, *settings.context_pairs})
+        pairs = pairs or sorted(settings.market_pairs)
         timeframe = arguments.timeframe or settings.timeframe
         data_format = settings.data_format
     as_1m, weeks = arguments.as_1m, arguments.weeks
@@ -211,16 +215,13 @@ def _make_market(arguments: argparse.Namespace) -> ReplayMarket:
     )
 
 
-def _feeder_settings(arguments: argparse.Namespace) -> FeederSettings | None:
-    if arguments.feeder is not None:
-        settings = load_settings(arguments.feeder, arguments.config, arguments.userdir)
-        if settings.candle_type != "futures":
-            raise SettingsError(
-                f"{settings.feeder_id} has trading_mode {settings.candle_type!r}: the replay exchange has "
-                "Binance's USDT-M futures only. Rehearse a spot feeder with freqtrade "
-                "backtesting"
-            )
-        return settings
-    if arguments.config is not None:
-        raise SettingsError("--config goes with --feeder, which names the feeder in it")
-    return None
+def _bot_settings(arguments: argparse.Namespace) -> BotSettings | None:
+    if arguments.feeder is None and arguments.config is None:
+        return None
+    settings = load_bot_settings(arguments.feeder, arguments.config, arguments.userdir)
+    if settings.candle_type != "futures":
+        raise SettingsError(
+            f"{settings.feeder_id} has trading_mode {settings.candle_type!r}: the replay exchange has "
+            "Binance's USDT-M futures only. Rehearse a spot feeder with freqtrade backtesting"
+        )
+    return settings

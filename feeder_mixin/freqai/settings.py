@@ -41,6 +41,10 @@ class FreqaiSettings(BotSettings):
         Those of ``feeder.freqai_targets``; empty: every target by its squared error.
     model_training_parameters
         The config's own block: what runs where there is no record.
+    correlated
+        ``include_corr_pairlist``: pairs whose candles are features of every pair.
+    timeframes
+        ``include_timeframes``.
     """
 
     model_type: ClassVar[ModelType] = FREQAI_MODEL_TYPE
@@ -49,6 +53,8 @@ class FreqaiSettings(BotSettings):
     strategy: str | None = None
     targets: tuple[Target, ...] = ()
     model_training_parameters: Mapping[str, object] = field(default_factory=dict)
+    correlated: tuple[str, ...] = ()
+    timeframes: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -59,6 +65,16 @@ class FreqaiSettings(BotSettings):
     def strategy_options(self) -> tuple[str, ...]:
         """Return how a command line names the strategy: its features and targets are what is tuned."""
         return ("--strategy", self.strategy or "STRATEGY")
+
+    @property
+    def market_pairs(self) -> tuple[str, ...]:
+        """Return the pairs that trade, and the correlated ones."""
+        return tuple(dict.fromkeys((*self.pairs, *self.correlated)))
+
+    @property
+    def market_timeframes(self) -> tuple[str, ...]:
+        """Return the strategy's timeframe, and those that its features are built on."""
+        return tuple(dict.fromkeys((self.timeframe, *self.timeframes)))
 
     @property
     def config_parameters(self) -> dict[str, float]:
@@ -120,11 +136,16 @@ def build_freqai_settings(
             f"{path}: freqai.model_training_parameters={training!r}, expected an object"
         )
     targets = block.get("freqai_targets") or {}
+    features = freqai.get("feature_parameters") or {}
+    if not isinstance(features, dict):
+        raise SettingsError(f"{path}: freqai.feature_parameters={features!r}, expected an object")
     settings = FreqaiSettings(
         feeder_id=_freqai_id(config, identifier, path),
         identifier=identifier,
         targets=tuple(Target(name, spec.get("quantile")) for name, spec in targets.items()),
         model_training_parameters=training,
+        correlated=tuple(features.get("include_corr_pairlist") or ()),
+        timeframes=tuple(features.get("include_timeframes") or ()),
         strategy=str(config["strategy"]) if config.get("strategy") else None,
         **read_common(config, path, user_data_dir, config_paths),
         **{key: value for key, value in block.items() if key != "freqai_targets"},

@@ -28,6 +28,16 @@ def test_config_with_freqai_and_no_side_is_a_freqai_bot():
     assert settings.state_dir == Path("/somewhere/user_data/feeder_state/my_freqai")
 
 
+def test_config_names_all_candles_that_are_read():
+    """Correlated pairs and the timeframes of features, each once."""
+    settings = build(timeframe="5m")
+    assert (settings.market_pairs, settings.market_timeframes) == (PAIRS, ("5m", "15m"))
+    others = {"include_corr_pairlist": ["X/USDT:USDT"], "include_timeframes": ["1h"]}
+    settings = build(freqai=freqai_block(feature_parameters=others))
+    assert settings.market_pairs == (*PAIRS, "X/USDT:USDT")
+    assert settings.market_timeframes == ("5m", "1h")
+
+
 def test_config_without_feeder_block_or_bot_name_is_called_by_its_identifier():
     """An unchanged FreqAI config is enough: its id is the identifier, its targets' loss is squared."""
     config = freqai_config()
@@ -81,6 +91,11 @@ def test_config_with_a_side_is_a_feeder_whatever_freqai_says():
             id="key_of_the_built_in_model",
         ),
         pytest.param({"freqai": None}, "no feeder block with a side", id="no_freqai_block"),
+        pytest.param(
+            {"freqai": freqai_block(feature_parameters=["5m"])},
+            r"feature_parameters=\['5m'\], expected an object",
+            id="features_that_are_a_list",
+        ),
     ],
 )
 def test_wrong_config_is_one_error_with_key_and_value(changes, message):

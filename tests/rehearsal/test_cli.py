@@ -40,7 +40,7 @@ def test_command_serves_a_generated_market_and_stops_cleanly(run_exchange, tmp_p
         (["--fault", "nonsense"], "unknown key 'nonsense' in a fault"),
         (["--generate-days", "0"], "days=0"),
         (["--datadir", "nowhere"], "no futures candles of 5m"),
-        (["--config", "x.json"], "--config goes with --feeder"),
+        (["--config", "x.json"], "x.json does not exist"),
         (["--write-until-hours-ago", "-1"], "--write-until-hours-ago -1"),
     ],
     ids=[
@@ -67,6 +67,26 @@ def test_spot_feeder_ends_with_2_and_says_what_is_played(tmp_path, capsys):
     options = ["--feeder", "spot1", "--config", str(tmp_path / "spot1.json")]
     assert main(["replay-exchange", *options]) == 2
     assert "spot1 has trading_mode 'spot': the replay exchange has" in capsys.readouterr().err
+
+
+def test_freqai_bot_gets_its_correlated_pairs_and_timeframes(run_exchange, tmp_path):
+    """Named by its config alone; a tuning finds all candles that its features read."""
+    features = {"include_timeframes": ["5m", "15m"], "include_corr_pairlist": ["BTC/USDT:USDT"]}
+    config = {
+        "timeframe": "5m",
+        "trading_mode": "futures",
+        "exchange": {"name": "binance", "pair_whitelist": ["ETH/USDT:USDT"]},
+        "freqai": {"enabled": True, "identifier": "mine", "feature_parameters": features},
+    }
+    path, folder = tmp_path / "mine.json", tmp_path / "data" / "binance"
+    path.write_text(json.dumps(config))
+    options = ("--config", path, "--generate-days", 2, "--write-datadir", folder)
+    with run_exchange(*options) as url, urllib.request.urlopen(url) as answer:  # noqa: S310
+        assert json.load(answer)["pairs"] == ["BTC/USDT:USDT", "ETH/USDT:USDT"]
+    written = {path.name for path in folder.glob("futures/*-futures.feather")}
+    assert written == {
+        f"{b}_USDT_USDT-{t}-futures.feather" for b in ("BTC", "ETH") for t in ("5m", "15m")
+    }
 
 
 @pytest.mark.parametrize("option", ["--write-datadir", "--write-config"])

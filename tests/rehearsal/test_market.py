@@ -151,6 +151,18 @@ def test_written_folder_may_end_earlier(market, tmp_path):
     assert on_disk.last_s == (NOW_S - 6 * 3600) // 300 * 300 - 300
 
 
+def test_written_folder_has_the_longer_candles_that_are_asked_for(market, tmp_path):
+    """They add up to what is stored; what shorter candles would be made of is not there."""
+    write_datadir(market, tmp_path, timeframes=["5m", "15m", "3m"])
+    longer = load_candles(tmp_path, BTC, "15m", "futures", "feather").frame
+    stored = load_candles(tmp_path, BTC, "5m", "futures", "feather").frame
+    added = stored.resample("15min").agg({"high": "max", "volume": "sum"})
+    assert longer["high"].tolist() == added["high"].tolist()[: len(longer)]
+    assert longer["volume"].to_numpy() == pytest.approx(added["volume"].to_numpy()[: len(longer)])
+    assert longer.index[-1] + pd.Timedelta("15min") <= pd.Timestamp(NOW_S, unit="s", tz="UTC")
+    assert not list(tmp_path.glob("futures/*-3m-*"))
+
+
 def test_writing_over_real_candles_is_refused(market, stored_datadir, tmp_path):
     """Candles that no replay wrote are never overwritten; a replay's own are replaced."""
     with pytest.raises(SettingsError, match="holds candles that no replay wrote"):

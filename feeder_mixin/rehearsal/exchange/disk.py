@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,18 +12,30 @@ from freqtrade.data.history import get_datahandler
 from freqtrade.enums import CandleType
 
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.market.candles import COLUMNS
+from feeder_mixin.market.candles import COLUMNS, timeframe_seconds
 from feeder_mixin.rehearsal.exchange._series import Series
 from feeder_mixin.rehearsal.exchange.market import HOUR_MS, ReplayMarket, iso
 
 MARKER: Final = "README.txt"
 
 
-def write_datadir(market: ReplayMarket, datadir: Path, until_ms: int | None = None) -> None:
+def write_datadir(
+    market: ReplayMarket,
+    datadir: Path,
+    until_ms: int | None = None,
+    timeframes: Sequence[str] = (),
+) -> None:
     """Write candles, hourly mark prices and funding that are complete by `until_ms` (None: by now).
 
-    `datadir` is an exchange's folder; candles that an earlier replay wrote there are deleted first,
-    because they may have been moved by another number of weeks.
+    Candles that an earlier replay wrote there are deleted first, because they may have been moved by
+    another number of weeks.
+
+    Parameters
+    ----------
+    datadir
+        An exchange's folder.
+    timeframes
+        Written beside the market's own; those that its candles do not add up to are left out.
 
     Raises
     ------
@@ -42,8 +55,11 @@ def write_datadir(market: ReplayMarket, datadir: Path, until_ms: int | None = No
     marker.write_text(_about(market, end_ms), encoding="utf-8")
     handler = get_datahandler(datadir, "feather")
     for pair in market.series:
-        candles = market.series[pair].closed(end_ms)
-        handler.ohlcv_store(pair, market.timeframe, _frame(candles), CandleType.FUTURES)
+        for timeframe in dict.fromkeys((market.timeframe, *timeframes)):
+            step_ms = timeframe_seconds(timeframe) * 1000
+            if step_ms % market.series[pair].step_ms == 0:
+                candles = market.klines(pair, step_ms, end_ms).closed(end_ms)
+                handler.ohlcv_store(pair, timeframe, _frame(candles), CandleType.FUTURES)
         if HOUR_MS % market.series[pair].step_ms == 0:
             mark = _frame(market.klines(pair, HOUR_MS, end_ms, mark=True).closed(end_ms))
             handler.ohlcv_store(pair, "1h", mark.assign(volume=0.0), CandleType.MARK)

@@ -129,23 +129,6 @@ class Host:
         """Return how many candles labels look ahead: ``label_period_candles``."""
         return int(self.block["feature_parameters"]["label_period_candles"])
 
-    @property
-    def timeframes(self) -> list[str]:
-        """Return the timeframes that features are built on, the strategy's own first."""
-        return list(
-            dict.fromkeys(
-                [
-                    str(self.config["timeframe"]),
-                    *self.block["feature_parameters"]["include_timeframes"],
-                ]
-            )
-        )
-
-    @property
-    def correlated(self) -> list[str]:
-        """Return ``include_corr_pairlist``."""
-        return list(self.block["feature_parameters"].get("include_corr_pairlist", []))
-
 
 def check_installed() -> None:
     """Raise `SettingsError` where FreqAI's packages are missing."""

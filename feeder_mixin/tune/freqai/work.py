@@ -108,7 +108,7 @@ class FreqaiWork:
         try:
             self._others = tuple(
                 one.content_hash()
-                for pair in self.host.correlated
+                for pair in self.settings.correlated
                 for one in self._read(pair, "its correlated pair's")
             )
         except CandleError as error:
@@ -130,7 +130,7 @@ class FreqaiWork:
     def _read(self, pair: str, whose: str) -> list[Candles]:
         """Return a pair's candles of all timeframes, the strategy's own first."""
         settings, found = self.settings, list[Candles]()
-        for timeframe in self.host.timeframes:
+        for timeframe in self.settings.market_timeframes:
             try:
                 found.append(
                     load_candles(
@@ -149,13 +149,20 @@ class FreqaiWork:
         files = [part for path in self.settings.config_paths for part in ("--config", str(path))]
         words = [
             *("freqtrade", "download-data", *files, "--datadir", str(self._datadir)),
-            *("--pairs", pair, "--timeframes", *self.host.timeframes, "--days", f"{days:.0f}"),
+            *(
+                "--pairs",
+                pair,
+                "--timeframes",
+                *self.settings.market_timeframes,
+                "--days",
+                f"{days:.0f}",
+            ),
         ]
         return shlex.join(words)
 
     def tuned_on(self, pair: str) -> TunedOn:
         """Return the identity of a pair's features and targets, from its newest candles."""
-        like = pair if pair in self.host.correlated else _OTHERS
+        like = pair if pair in self.settings.correlated else _OTHERS
         if like not in self._known:
             end_s = self._files[pair].last_s
             begin_s = max(self._files[pair].first_s, end_s - DAY_S)
@@ -222,7 +229,7 @@ class FreqaiWork:
             int(self.host.config.get("startup_candle_count") or 0),
             *parameters.get("indicator_periods_candles", [0]),
         )
-        longest_s: int = max(map(timeframe_seconds, self.host.timeframes))
+        longest_s: int = max(map(timeframe_seconds, self.settings.market_timeframes))
         return candles * longest_s
 
     def _say_short_training(self, layouts: Mapping[str, Layout]) -> None:
