@@ -10,7 +10,7 @@ FEEDER ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format fix lint types coverage test-slow test-services test-hosts optimize trade reload status doctor demo bench docs picture lock dist release
+.PHONY: help setup test check format fix lint types coverage test-slow test-services test-hosts optimize trade reload status doctor demo demo-freqai bench docs picture lock dist release
 
 define need_feeder
 @test -n "$(FEEDER)" || { echo "name a feeder: make $@ FEEDER=feeder120b (feeders: $$(cd config && grep -ls '"feeder":' *.json | sed 's/.json//' | tr '\n' ' '))"; exit 2; }
@@ -110,6 +110,10 @@ doctor: $(READY)  ## what is right with a feeder, what is not, what to do: make 
 
 demo: $(READY)  ## tune, trade, tune again and reload, against a replayed exchange
 	@$(BIN)/feeder demo $(ARGS)
+
+demo-freqai:  ## the same with freqtrade's FreqAI example, unchanged (installs FreqAI's packages)
+	@$(MAKE) --silent --no-print-directory setup EXTRAS=freqai
+	@$(BIN)/feeder demo --freqai $(ARGS)
 
 bench: $(READY)  ## measure what docs/understand/figures.md says (needs real candles, about an hour)
 	$(BIN)/python benchmarks/live.py

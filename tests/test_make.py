@@ -39,15 +39,15 @@ def clone(tmp_path):
     return tmp_path
 
 
-def start_setup(clone: Path, *options: str) -> subprocess.Popen[str]:
-    """Start `make setup` in a clone."""
+def start_setup(clone: Path, *options: str, target: str = "setup") -> subprocess.Popen[str]:
+    """Start `make setup`, or another target, in a clone."""
     # Not what a make gives that runs these tests: `make check EXTRAS=freqai` is what CI does.
     given = {"EXTRAS"}
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k not in given
     }
     return subprocess.Popen(  # noqa: S603
-        ["make", "setup", "PYTHON=./python", *options],  # noqa: S607
+        ["make", target, "PYTHON=./python", *options],  # noqa: S607
         cwd=clone,
         env=environment,
         stdout=subprocess.PIPE,
@@ -73,6 +73,19 @@ def test_make_with_an_extra_installs_what_it_lacks_and_nothing_again(clone):
         said = setup.communicate(timeout=60)[0]
         assert setup.returncode == 0, said
         assert (clone / "made.log").read_text(encoding="utf-8") == "made\n" * n_made
+
+
+def test_make_demo_freqai_installs_the_extra_that_it_needs(clone):
+    """One command on a fresh clone; what it is given goes on to the demo."""
+    feeder = clone / ".venv" / "bin" / "feeder"
+    feeder.parent.mkdir(parents=True)
+    feeder.write_text('#!/bin/sh\necho "feeder $@"\n', encoding="utf-8")
+    feeder.chmod(0o755)
+    demo = start_setup(clone, "ARGS=--keep", target="demo-freqai")
+    said = demo.communicate(timeout=60)[0]
+    assert demo.returncode == 0, said
+    assert said.splitlines()[-1] == "feeder demo --freqai --keep"
+    assert (clone / ".venv" / ".ready-freqai").exists()
 
 
 def test_make_whose_set_up_fails_leaves_the_next_one_free(clone):

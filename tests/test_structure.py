@@ -37,6 +37,7 @@ ALLOWED = {
         "executors",
         "tolerance",
         "freqai.dataset",
+        "freqai.installed",
         "freqai.parameters",
         "freqai.regressors",
         "freqai.settings",

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feeder_mixin.cli.common import make_console, print_json
+from feeder_mixin.freqai.installed import check_installed
 
 if TYPE_CHECKING:
     from feeder_mixin.rehearsal.demo.bot import Candle
@@ -36,6 +37,12 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "starts the real bot against a replayed exchange on this machine, tunes again and swaps the "
         "parameters in the running bot by SIGUSR1. Needs no network; your user_data is not touched.",
     )
+    demo.add_argument(
+        "--freqai",
+        action="store_true",
+        help="the same with freqtrade's own FreqAI example, unchanged, instead of a feeder (needs FreqAI's "
+        "packages)",
+    )
     demo.add_argument("--keep", action="store_true", help="keep the folder with config and logs")
     demo.add_argument("--json", action="store_true", help="print one JSON document")
     demo.add_argument("--verbose", action="store_true", help="show what the processes print, too")
@@ -45,6 +52,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run_demo(arguments: argparse.Namespace) -> int:
     """Run the demo and return its exit code."""
     # Imported here: they need what only POSIX has, and no other command needs them.
+    from feeder_mixin.rehearsal.demo import subjects
     from feeder_mixin.rehearsal.demo.story import Story
     from feeder_mixin.rehearsal.demo.workplace import (
         DemoError,
@@ -53,6 +61,9 @@ def run_demo(arguments: argparse.Namespace) -> int:
         cpu_seconds,
     )
 
+    if arguments.freqai:
+        check_installed()
+    subject = subjects.FREQAI if arguments.freqai else subjects.FEEDER
     console = make_console(stderr=arguments.json)
     place, told = Workplace(keep=arguments.keep), ConsoleNarrator(console)
     try:
@@ -61,7 +72,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
                 f"The whole loop on a GENERATED market (no real prices), offline, in {place.root}",
                 markup=False,
             )
-            document = Story(place, told, is_verbose=arguments.verbose).run()
+            document = Story(subject, place, told, is_verbose=arguments.verbose).run()
     except DemoInterrupted as stop:
         console.print(f"feeder demo: ended by {stop}{_left(place, arguments)}", markup=False)
         return 130
@@ -124,11 +135,12 @@ class ConsoleNarrator:
 
     def candles(self, candles: Mapping[str, Candle]) -> None:
         """See `Narrator`."""
-        table = _table("pair", "newest candle", "close", "safety_q", "safe", "params_generation")
+        shown = next(iter(candles.values())).shown
+        table = _table("pair", "newest candle", "close", *map(_heading, shown))
         for pair, candle in candles.items():
-            show = (_ROWS[name] for name in ("newest candle", "its close", "safety_q", "safe"))
             side = {"candle": candle.to_dict()}
-            table.add_row(pair, *(cell(side) for cell in show), str(candle.params_generation))
+            known = (_ROWS["newest candle"](side), _ROWS["its close"](side))
+            table.add_row(pair, *known, *map(_text, candle.shown.values()))
         self.print(table)
 
     def print(self, table: Table) -> None:
@@ -159,17 +171,37 @@ _ROWS: Final[Mapping[str, _Show]] = {
     "quantile_alpha": _parameter("quantile_alpha"),
     "newest candle": lambda side: side["candle"]["opened"][11:16],
     "its close": lambda side: f"{side['candle']['close']:g}",
-    "safety_q": lambda side: f"{side['candle']['safety_q']:.6f}",
-    "safe": lambda side: "yes" if side["candle"]["is_safe"] else "no",
 }
-"""Row of the closing table -> how it shows one side of the swap."""
+"""Row of the closing table -> how it shows one side of the swap; what is predicted comes behind."""
+
+_NOT_PREDICTED: Final = frozenset({"opened", "close", "params_generation"})
+"""Of a candle: rows of its own have them."""
+
+
+def _predicted(name: str) -> _Show:
+    return lambda side: _text(side["candle"][name])
+
+
+def _heading(name: str) -> str:
+    """Return how a table names what is predicted: the frame's column."""
+    return "safe" if name == "is_safe" else name
+
+
+def _text(value: float | bool | None) -> str:
+    """Return what is predicted as a table has it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def _print_document(told: ConsoleNarrator, document: Mapping[str, Any]) -> None:
     pairs: Mapping[str, Mapping[str, Mapping[str, Any]]] = document["pairs"]
     told.title("Before -> after, from the bot's status file and REST API")
     table = _table("", *pairs)
-    for name, show in _ROWS.items():
+    candle: Mapping[str, Any] = next(iter(pairs.values()))["after"]["candle"]
+    predicted = [name for name in candle if name not in _NOT_PREDICTED]
+    rows = {**_ROWS, **{_heading(name): _predicted(name) for name in predicted}}
+    for name, show in rows.items():
         table.add_row(
             name, *(f"{show(one['before'])} -> {show(one['after'])}" for one in pairs.values())
         )
@@ -185,5 +217,5 @@ def _print_document(told: ConsoleNarrator, document: Mapping[str, Any]) -> None:
         f"{document['latest_candle_s']:.1f} s of its close"
     )
     for pair, one in pairs.items():
-        if not one["after"]["beats_rule"]:
+        if not one["after"].get("beats_rule", True):
             told.say(f"{pair} is never safe now: nothing beat the ATR rule there (beats_rule 0)")

@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from feeder_mixin.cli.main import main
-from feeder_mixin.rehearsal.demo import story
+from feeder_mixin.freqai.settings import FreqaiSettings, build_bot_settings
+from feeder_mixin.rehearsal.demo import subjects
 from feeder_mixin.rehearsal.demo.bot import BotApi, Candle, free_port, make_config
-from feeder_mixin.rehearsal.demo.story import N_STEPS, PAIRS, CandleWatch, Scene
+from feeder_mixin.rehearsal.demo.story import N_STEPS, CandleWatch, Scene
+from feeder_mixin.rehearsal.demo.subjects import FEEDER, FREQAI, PAIRS
 from feeder_mixin.rehearsal.demo.workplace import (
     DemoError,
     DemoInterrupted,
@@ -150,6 +154,34 @@ def test_demo_shows_the_swap_and_leaves_nothing(start_demo):
     assert demo.leftovers() == []
 
 
+@pytest.mark.slow
+def test_demo_of_freqai_shows_the_swap_and_leaves_nothing(start_demo):
+    """Freqtrade's own example, tuned, traded, tuned again, swapped: values are the store's throughout."""
+    pytest.importorskip("datasieve", reason="FreqAI's packages: make setup EXTRAS=freqai")
+    demo = start_demo("--freqai", "--json")
+    code = demo.end()
+    assert code == 0, demo.err.read_text()
+    document = json.loads(demo.out.read_text())
+    assert (document["generation_before"], document["generation_after"]) == (1, 2)
+    assert document["equals_store"]
+    assert document["missed_candles"] == 0
+    assert list(document["pairs"]) == list(PAIRS)
+    for sides in document["pairs"].values():
+        before, after = sides["before"], sides["after"]
+        assert before["model"]["version"] == before["version"] < after["version"]
+        assert after["model"]["version"] == after["version"]
+        assert (after["parameters"]["num_leaves"], after["model"]["generation"]) == (31, 2)
+        assert before["candle"]["opened"] < after["candle"]["opened"]
+        assert after["candle"]["do_predict"] == 1
+        assert after["candle"]["&-s_close"] != 0.0
+    log = "\n".join(document["log"])
+    assert log.count("Loaded Optuna params for 3 pairs") == 2
+    assert log.count("Trained with Optuna params pair=") >= 2 * len(PAIRS)
+    said = demo.err.read_text()
+    assert "freqtrade's own FreqaiExampleStrategy.py, unchanged" in said
+    assert demo.leftovers() == []
+
+
 @pytest.mark.parametrize(
     ("moment", "number"),
     [
@@ -224,7 +256,7 @@ def test_demo_whose_exchange_fails_names_step_and_log(tmp_path, monkeypatch, cap
     tmp = tmp_path / "tmp"
     tmp.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp))
-    monkeypatch.setattr(story, "HISTORY_DAYS", -1)
+    monkeypatch.setattr(subjects, "FEEDER", replace(FEEDER, history_days=-1))
     assert main(["demo"]) == 1
     said = capsys.readouterr().err
     assert "feeder demo: step 1, 'Write a feeder of three pairs" in said
@@ -361,28 +393,55 @@ def test_script_that_is_missing_says_how_to_get_it():
 # ------------------------------------------------------------------ bot and story
 
 
-def test_config_of_the_demo_is_a_feeder(tmp_path):
-    """The demo's own config passes the checks that every feeder's does."""
-    from feeder_mixin.settings import build_settings
-
-    settings = build_settings(
-        make_config(PAIRS, 1, "secret"), tmp_path / "demo.json", tmp_path / "user_data"
-    )
+@pytest.mark.parametrize("subject", [FEEDER, FREQAI], ids=["feeder", "freqai"])
+def test_config_of_the_demo_is_a_bots(subject, tmp_path):
+    """The demo's own config passes the checks that every bot's does."""
+    config = make_config(subject, 1, "secret")
+    settings = build_bot_settings(config, tmp_path / "demo.json", tmp_path / "user_data")
+    assert isinstance(settings, FreqaiSettings) == (subject is FREQAI)
     assert settings.feeder_id == "demo"
     assert settings.pairs == PAIRS
     assert settings.timeframe == "1m"
 
 
+def test_freqai_demo_has_freqtrades_own_example_unchanged(tmp_path):
+    """Byte for byte; the feeder's demo needs none."""
+    assert FEEDER.write_strategy(tmp_path) is None
+    assert "unchanged" in str(FREQAI.write_strategy(tmp_path))
+    (written,) = tmp_path.iterdir()
+    assert written.read_bytes() == (files("freqtrade.templates") / written.name).read_bytes()
+
+
+def test_freqai_demo_without_freqais_packages_says_the_command(monkeypatch, capsys):
+    """Before anything is started."""
+    monkeypatch.setattr("feeder_mixin.freqai.installed._NEEDED", ("not_there",))
+    assert main(["demo", "--freqai"]) == 2
+    assert "(not_there): pip install 'feeder-mixin[freqai]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "is_predicted"),
+    [
+        pytest.param({"&-s_close": 0.001, "do_predict": 1}, True, id="predicted"),
+        pytest.param({"&-s_close": 0.0, "do_predict": 0}, False, id="no-model-yet"),
+        pytest.param({"close": 1.0}, False, id="not-asked-yet"),
+    ],
+)
+def test_freqai_demo_waits_for_a_prediction_that_freqai_believes_in(row, is_predicted):
+    """FreqAI fills candles without a model with zeros."""
+    assert FREQAI.is_predicted(FREQAI.read(row), 1) is is_predicted
+
+
 def test_api_of_a_bot_that_is_not_there_has_no_answer():
     """A bot that is still starting is no error."""
-    api = BotApi(free_port(), "secret")
+    api = BotApi(FEEDER, free_port(), "secret")
     assert not api.is_running()
     assert api.newest_candle(PAIRS[0]) is None
 
 
 def candle(minute: int) -> Candle:
     """Return a candle of 03:`minute`."""
-    return Candle(f"2026-11-24T03:{minute:02d}:00Z", 1.0, -0.01, is_safe=True, params_generation=1)
+    return Candle(f"2026-11-24T03:{minute:02d}:00Z", 1.0, {"safety_q": -0.01})
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_a_window_without_candles_costs_no_tuning(optimize):
 
 def test_packages_that_are_missing_are_named_with_the_command(optimize, monkeypatch):
     """Before anything is begun."""
-    monkeypatch.setattr("feeder_mixin.tune.freqai.host._NEEDED", ("datasieve", "not_there"))
+    monkeypatch.setattr("feeder_mixin.freqai.installed._NEEDED", ("datasieve", "not_there"))
     code, _, err = optimize()
     assert code == 2
     assert (

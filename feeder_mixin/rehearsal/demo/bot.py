@@ -7,11 +7,15 @@ import json
 import secrets
 import socket
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from feeder_mixin.rehearsal.demo.subjects import PAIRS, Shown, Subject
+
+CANDLE_S: Final = 60.0
 _USER: Final = "demo"
 _API_TIMEOUT_S: Final = 3.0
 
@@ -30,15 +34,14 @@ _CONFIG: Final[Mapping[str, Any]] = {
 }
 
 
-def make_config(pairs: Sequence[str], port: int, password: str) -> dict[str, Any]:
-    """Return the config of a small LONG feeder ``demo`` whose API has that port and password."""
+def make_config(subject: Subject, port: int, password: str) -> dict[str, Any]:
+    """Return the config of a small bot ``demo`` whose API has that port and password."""
     return {
         **_CONFIG,
+        **subject.config,
         "bot_name": "demo",
-        "strategy": "LightGBMSafetyFeederStrategy",
         "timeframe": "1m",  # windows are in candles: a new one a minute shows more, sooner
-        "feeder": {"side": "long", "max_adverse_ratio": "auto", "train_days": 10},
-        "exchange": {"name": "binance", "pair_whitelist": list(pairs)},
+        "exchange": {"name": "binance", "pair_whitelist": list(PAIRS)},
         "api_server": {
             "enabled": True,
             "listen_ip_address": "127.0.0.1",
@@ -66,25 +69,29 @@ class Candle:
     ----------
     opened
         Its open, RFC 3339.
-    safety_q
-        None where no model was in force.
+    shown
+        What was predicted on it.
     """
 
     opened: str
     close: float
-    safety_q: float | None
-    is_safe: bool
-    params_generation: int
+    shown: Shown
+
+    @property
+    def closed_s(self) -> float:
+        """Return when it closed, in seconds since the epoch."""
+        return datetime.fromisoformat(self.opened).timestamp() + CANDLE_S
 
     def to_dict(self) -> dict[str, object]:
         """Return the form that ``--json`` prints."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {"opened": self.opened, "close": self.close, **self.shown}
 
 
 class BotApi:
     """The running bot's REST API, on loopback; None is "no answer yet"."""
 
-    def __init__(self, port: int, password: str) -> None:
+    def __init__(self, subject: Subject, port: int, password: str) -> None:
+        self._read = subject.read
         self._base = f"http://127.0.0.1:{port}/api/v1"
         login = base64.b64encode(f"{_USER}:{password}".encode()).decode()
         self._headers = {"Authorization": f"Basic {login}"}
@@ -114,10 +121,4 @@ class BotApi:
         if not answer or not answer.get("data"):
             return None
         row = dict(zip(answer["columns"], answer["data"][-1], strict=True))
-        return Candle(
-            opened=row["date"],
-            close=row["close"],
-            safety_q=row["safety_q"],
-            is_safe=bool(row["safe"]),
-            params_generation=int(row["params_generation"]),
-        )
+        return Candle(row["date"], row["close"], self._read(row))

@@ -21,28 +21,26 @@ from typing import Any, Final, Protocol
 
 from feeder_mixin.errors import StateError
 from feeder_mixin.live.state.status import PairStatus, Status, read_status
-from feeder_mixin.rehearsal.demo.bot import BotApi, Candle, free_port, make_config
+from feeder_mixin.rehearsal.demo.bot import CANDLE_S, BotApi, Candle, free_port, make_config
+from feeder_mixin.rehearsal.demo.subjects import PAIRS, Subject
 from feeder_mixin.rehearsal.demo.workplace import Child, DemoError, Workplace, script
 
-PAIRS: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT")
 N_STEPS: Final = 8
 _N_LOADS: Final = 2
 """At start and on the signal."""
 _MARKET_SEED: Final = 3
-HISTORY_DAYS: Final = 13
-"""The optimizer wants 10 labelled days, and features 4,046 candles (2.8 days) before those."""
-_OPTIMIZE: Final = (
-    "optimize", "--feeder", "demo", "--datadir", "user_data/data/binance",
-    "--days-back", "10", "--n-trials", "6", "--jobs", "2", "--promote", "always",
-)  # fmt: skip
-_FIXES: Final = ("quantile_alpha=0.05", "learning_rate=0.03", "num_leaves=31")
-"""What the second tuning keeps at a value, so that the swap shows whichever set wins."""
-_SAID: Final = re.compile(r"Loaded Optuna params for|Using Optuna params for|Model is ready for")
+_DATADIR: Final = "user_data/data/binance"
+_OPTIMIZE: Final = ("--datadir", _DATADIR, "--jobs", "2", "--promote", "always")
+_SAID: Final = re.compile(
+    "Loaded Optuna params for|Using Optuna params for|Model is ready for|Trained with Optuna params"
+)
 _PORT_TAKEN: Final = "attempting to bind on address"
 
-_SHORT_S, _LONG_S, _CANDLE_S = 90.0, 300.0, 60.0
+_SHORT_S, _LONG_S = 90.0, 300.0
 _EVERY_S: Final = 1.0
 """How often the bot is asked for its newest candles."""
+
+_OUTCOMES: Final = ("defaults_won", "beats_rule")
 
 Records = Mapping[str, Mapping[str, Any]]
 """Pair -> record, as ``feeder show --json`` prints it."""
@@ -81,8 +79,7 @@ class Scene:
         metrics = self.records[pair]["metrics"]
         return {
             "version": facts["version"],
-            "defaults_won": bool(metrics["defaults_won"]),
-            "beats_rule": bool(metrics["beats_rule"]),
+            **{name: bool(metrics[name]) for name in _OUTCOMES if name in metrics},
             "parameters": facts["parameters"],
             "model": facts["model"],
             "candle": self.candles[pair].to_dict(),
@@ -108,8 +105,7 @@ class CandleWatch:
 
     def note(self, pair: str, candle: Candle, now_s: float) -> None:
         """Note a pair's newest candle, seen at `now_s`."""
-        closed_s = datetime.fromisoformat(candle.opened).timestamp() + _CANDLE_S
-        self._late_s[pair].setdefault(candle.opened, now_s - closed_s)
+        self._late_s[pair].setdefault(candle.opened, now_s - candle.closed_s)
 
     @property
     def opens(self) -> dict[str, list[str]]:
@@ -122,7 +118,7 @@ class CandleWatch:
         for opens in self.opens.values():
             times_s = [datetime.fromisoformat(opened).timestamp() for opened in opens]
             if times_s:
-                missed += round((times_s[-1] - times_s[0]) / _CANDLE_S) + 1 - len(times_s)
+                missed += round((times_s[-1] - times_s[0]) / CANDLE_S) + 1 - len(times_s)
         return missed
 
     def latest_s(self) -> float:
@@ -134,18 +130,22 @@ class CandleWatch:
 class Story:
     """One run: the steps in order, and what they showed."""
 
-    def __init__(self, place: Workplace, narrator: Narrator, *, is_verbose: bool) -> None:
+    def __init__(
+        self, subject: Subject, place: Workplace, narrator: Narrator, *, is_verbose: bool
+    ) -> None:
+        self._subject = subject
         self._place, self._tell, self._is_verbose = place, narrator, is_verbose
         self._steps: list[dict[str, object]] = []
         self._watch = CandleWatch()
         self._asked_s = 0.0
         self._api: BotApi | None = None
+        self._ready_s = 0.0
         place.while_waiting = self._look_around
 
     def run(self) -> dict[str, Any]:
         """Run all steps and return what happened; raises when the swap was not seen."""
-        with self._step("Write a feeder of three pairs, start the replay exchange"):
-            api = self._write_feeder()
+        with self._step(f"Write {self._subject.what}, start the replay exchange"):
+            api = self._write_bot()
             market = self._start_exchange()
         with self._step("Tune: nothing fixed, seed 1"):
             first = self._tune("optimize-1", "--seed", "1")
@@ -154,8 +154,9 @@ class Story:
         with self._step("The bot trains its models"):
             status = self._await_models(bot, 1)
             self._tell_log(0)
-        with self._step("Tune again while the bot trades: seed 2, three parameters fixed"):
-            fixes = [f"--fix={fix}" for fix in _FIXES]
+        fixes = [f"--fix={fix}" for fix in self._subject.fixes]
+        n_fixed = {2: "two", 3: "three"}[len(fixes)]
+        with self._step(f"Tune again while the bot trades: seed 2, {n_fixed} parameters fixed"):
             second = self._tune("optimize-2", "--seed", "2", *fixes)
         with self._step("The bot predicts with the models of generation 1"):
             before = Scene(first, status, self._await_predictions(bot, api, 1))
@@ -171,22 +172,24 @@ class Story:
 
     # ------------------------------------------------------------------ the steps
 
-    def _write_feeder(self) -> BotApi:
+    def _write_bot(self) -> BotApi:
         port, password = free_port(), secrets.token_hex(16)
         root = self._place.root
         (root / "config").mkdir()
         (root / "user_data").mkdir()
-        config = json.dumps(make_config(PAIRS, port, password), indent=2)
+        config = json.dumps(make_config(self._subject, port, password), indent=2)
         (root / "config" / "demo.json").write_text(config, encoding="utf-8")
         self._place.finish(self._feeder("init", "init", "--userdir", "user_data"), _SHORT_S)
-        return BotApi(port, password)
+        if copied := self._subject.write_strategy(root / "user_data" / "strategies"):
+            self._tell.say(copied)
+        return BotApi(self._subject, port, password)
 
     def _start_exchange(self) -> str:
         exchange = self._feeder(
             "exchange",
-            "replay-exchange", "--feeder", "demo", "--seed", str(_MARKET_SEED),
-            "--generate-days", str(HISTORY_DAYS),
-            "--write-datadir", "user_data/data/binance", "--write-config", "replay.json",
+            "replay-exchange", *self._subject.named, "--seed", str(_MARKET_SEED),
+            "--generate-days", str(self._subject.history_days),
+            "--write-datadir", _DATADIR, "--write-config", "replay.json",
         )  # fmt: skip
 
         def said() -> str | None:
@@ -200,9 +203,11 @@ class Story:
 
     def _tune(self, name: str, *options: str) -> Records:
         """Tune all pairs; return the newest records in the store."""
-        self._place.finish(self._feeder(name, *_OPTIMIZE, *options), _LONG_S)
+        subject = self._subject
+        words = ("optimize", *subject.named, *subject.optimize, *_OPTIMIZE, *options)
+        self._place.finish(self._feeder(name, *words), _LONG_S)
         answer = self._place.log_dir / f"{name}.json"
-        show = self._feeder(f"show-{name}", "show", "--feeder", "demo", "--json", output=answer)
+        show = self._feeder(f"show-{name}", "show", *subject.named, "--json", output=answer)
         self._place.finish(show, _SHORT_S)
         records = {record["pair"]: record for record in json.loads(answer.read_text("utf-8"))}
         for pair in PAIRS:
@@ -215,7 +220,7 @@ class Story:
     def _start_bot(self, api: BotApi) -> Child:
         command = [
             "trade", "--config", "config/demo.json", "--config", "replay.json",
-            "--strategy", "LightGBMSafetyFeederStrategy", "--logfile", "logs/freqtrade.log",
+            *self._subject.trade, "--logfile", "logs/freqtrade.log",
         ]  # fmt: skip
         # A SIGUSR1 that comes before the bot has its handler would end it, and imports take ten
         # seconds. Ignored in the shell, it stays ignored in what the shell becomes, until the
@@ -249,7 +254,9 @@ class Story:
             is_ready = all(m["state"] == "ready" and m["generation"] == generation for m in models)
             return status if status["generation"] == generation and is_ready else None
 
-        return self._place.wait(f"models of generation {generation}", bot, ready, _LONG_S)
+        status = self._place.wait(f"models of generation {generation}", bot, ready, _LONG_S)
+        self._ready_s = time.time()
+        return status
 
     def _await_predictions(self, bot: Child, api: BotApi, generation: int) -> dict[str, Candle]:
         """Return every pair's newest candle, once models of that generation predict all of them."""
@@ -257,16 +264,16 @@ class Story:
         def predicted() -> dict[str, Candle] | None:
             candles = self._ask_candles(api)
             is_there = len(candles) == len(PAIRS) and all(
-                c.safety_q is not None and c.params_generation == generation
+                c.closed_s > self._ready_s and self._subject.is_predicted(c.shown, generation)
                 for c in candles.values()
             )
             return candles if is_there else None
 
         candles = predicted()
         if candles is None:
-            left_s = _CANDLE_S - time.time() % _CANDLE_S
+            left_s = CANDLE_S - time.time() % CANDLE_S
             self._tell.say(f"the next candle closes in {left_s:.0f} s")
-            candles = self._place.wait("prediction", bot, predicted, 3 * _CANDLE_S)
+            candles = self._place.wait("prediction", bot, predicted, 3 * CANDLE_S)
         self._tell.candles(candles)
         return candles
 

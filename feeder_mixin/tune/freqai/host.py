@@ -6,7 +6,6 @@ travels to one.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from feeder_mixin.errors import SettingsError
+from feeder_mixin.freqai.installed import check_installed
 from feeder_mixin.freqai.settings import FreqaiSettings
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from freqtrade.strategy import IStrategy
 
     from feeder_mixin.freqai.dataset import FreqaiData
-
-_NEEDED: Final = ("datasieve", "xgboost")
-"""What FreqAI's base classes import, and the core package does not bring."""
 
 _SECRET: Final = frozenset({"key", "secret", "password", "uid", "walletAddress", "privateKey"})
 """Of the exchange's block."""
@@ -128,16 +125,6 @@ class Host:
     def horizon(self) -> int:
         """Return how many candles labels look ahead: ``label_period_candles``."""
         return int(self.block["feature_parameters"]["label_period_candles"])
-
-
-def check_installed() -> None:
-    """Raise `SettingsError` where FreqAI's packages are missing."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SettingsError(
-            f"FreqAI's packages are not installed ({', '.join(missing)}): pip install "
-            "'feeder-mixin[freqai]', in a clone make setup EXTRAS=freqai"
-        )
 
 
 @contextmanager
