@@ -52,13 +52,15 @@ from feeder_mixin.model.baseline import atr_rule_constant
 from feeder_mixin.model.folds import Window
 from feeder_mixin.model.metrics import day_block_sums, exceedance, pinball_loss, pinball_losses
 from feeder_mixin.model.quantile import (
+    fit_safety_model,
+)
+from feeder_mixin.model.rows import open_seconds, recency_weights, select_rows, thinning
+from feeder_mixin.model.training_set import (
     PAIR_HALF_LIFE_DAYS,
     TrainingRows,
     TrainingWindow,
-    fit_safety_model,
     training_rows,
 )
-from feeder_mixin.model.rows import open_seconds, recency_weights, select_rows, thinning
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import Side
 

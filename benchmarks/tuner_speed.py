@@ -49,11 +49,10 @@ from feeder_mixin.model.metrics import (
     ratio_with_error,
 )
 from feeder_mixin.model.quantile import (
-    TrainingWindow,
     combine,
     make_regressor,
-    training_rows,
 )
+from feeder_mixin.model.training_set import TrainingWindow, training_rows
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
 from feeder_mixin.tune.judge.evaluate import Evaluator

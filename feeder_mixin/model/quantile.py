@@ -18,23 +18,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feeder_mixin.errors import ModelError
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels, tree_features
-from feeder_mixin.model.baseline import atr_rule_constant
-from feeder_mixin.model.ordinary import OrdinaryRange, fit_ordinary
+from feeder_mixin.model.ordinary import OrdinaryRange
 from feeder_mixin.model.rows import (
-    DAY_S,
-    LEAST_ROWS,
+    keep_multiples,
     open_seconds,
-    recency_weights,
     select_rows,
     shared_trees,
     thinning,
     train_stop_s,
 )
 from feeder_mixin.model.scale import LabelScale, fit_scale, predict_trees
-from feeder_mixin.schema import PARAMETERS, open_text
+from feeder_mixin.model.training_set import TrainingSet, TrainingWindow, make_training_set
+from feeder_mixin.schema import PARAMETERS
 from feeder_mixin.settings import SIDES, LabelSpec, Side
 
 Params = dict[str, Any]
@@ -51,9 +48,7 @@ FIXED_PARAMS: Final[Mapping[str, Any]] = {
     "deterministic": True,
     "force_col_wise": True,  # or LightGBM times both layouts at every fit, and may pick either
 }
-PAIR_HALF_LIFE_DAYS: Final = 45.0  # recency cuts the bias of the exceedance: 10.67 to 10.22 %
 SERVED_SEED: Final = 1  # of every model that serves: a restart must give the same trees
-GOLDEN_RATIO: Final = 0.6180339887498949
 POOLED_ALPHAS: Final = (0.05, 0.10, 0.15, 0.20)
 POOLED_PARAMS: Final[Mapping[str, Any]] = {
     **FIXED_PARAMS,
@@ -136,30 +131,6 @@ def validation_scores(booster: lgb.Booster) -> list[NDArray[np.float64]]:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingRows:
-    """What the pair's own trees are trained on: inputs, label / scale, weights.
-
-    `rows` are positions in the table; `weight` halves every `PAIR_HALF_LIFE_DAYS`.
-    """
-
-    x: NDArray[np.float32]
-    z: NDArray[np.float64]
-    weight: NDArray[np.float64]
-    rows: NDArray[np.int64]
-
-    def sampled_by_weight(self, share: float) -> TrainingRows:
-        """Return the rows that stay when recency thins them instead of weighting them.
-
-        Kept is the newest rows' `share`, and less of older ones: the same weighted distribution on
-        fewer rows, and LightGBM's quantile leaves cost half without weights. Multiples of the
-        golden ratio spread the kept rows evenly.
-        """
-        fraction = np.modf(np.arange(len(self.rows)) * GOLDEN_RATIO)[0]
-        keep = fraction < share * self.weight
-        return TrainingRows(self.x[keep], self.z[keep], np.ones(keep.sum()), self.rows[keep])
-
-
-@dataclass(frozen=True, slots=True)
 class SharedModels:
     """What a cut gives to every parameter set: the label scale and the pooled trees.
 
@@ -221,22 +192,7 @@ def shared_rows(table: pd.DataFrame, horizon: int, timeframe_s: int) -> pd.DataF
     Rows are counted from the epoch, so it chooses the same ones from these as from all of them.
     """
     every = thinning(horizon)
-    return _multiples_of(every.scale, every.pooled, table, timeframe_s)
-
-
-def pair_rows(table: pd.DataFrame, horizon: int, timeframe_s: int) -> pd.DataFrame:
-    """Return the rows of a table that a pair's own trees and scale weights can choose.
-
-    They are a quarter of all at 30 candles.
-    """
-    every = thinning(horizon)
-    return _multiples_of(every.scale, every.own, table, timeframe_s)
-
-
-def _multiples_of(one: int, other: int, table: pd.DataFrame, timeframe_s: int) -> pd.DataFrame:
-    number = open_seconds(table) // timeframe_s
-    rows: pd.DataFrame = table[(number % one == 0) | (number % other == 0)]
-    return rows
+    return keep_multiples(table, timeframe_s, every.scale, every.pooled)
 
 
 def shared_context(market: FeatureContext) -> dict[str, pd.DataFrame]:
@@ -315,64 +271,6 @@ def fit_pooled(dataset: lgb.Dataset, alpha: float, horizon: int) -> lgb.Booster:
     """Return the pooled trees of one level, of `POOLED_ALPHAS`; levels do not depend on each other."""
     params = {**POOLED_PARAMS, "alpha": alpha, "seed": SERVED_SEED}
     return lgb.train(params, dataset, shared_trees(POOLED_TREES, horizon))
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingWindow:
-    """Which of a pair's rows its own trees learn from.
-
-    Attributes
-    ----------
-    train_days
-        Days before the cut.
-    drop_days, offset
-        Leave out the first days, and take other rows of the thinning: what a redraw changes.
-    """
-
-    cut_s: int
-    train_days: float
-    drop_days: float = 0.0
-    offset: int = 0
-
-
-def training_rows(
-    pair: str,
-    table: pd.DataFrame,
-    scale: LabelScale,
-    label: LabelSpec,
-    window: TrainingWindow,
-) -> TrainingRows:
-    """Return what the pair's own trees learn from: the window before the cut, thinned, weighted.
-
-    Parameters
-    ----------
-    table, scale
-        The pair's rows, and the label scale of this cut.
-    """
-    y, opens_s, cut_s = labels(table, label.side), open_seconds(table), window.cut_s
-    rows = select_rows(
-        opens_s,
-        np.isfinite(y),
-        start_s=int(cut_s - (window.train_days - window.drop_days) * DAY_S),
-        stop_s=train_stop_s(cut_s, label),
-        timeframe_s=label.timeframe_s,
-        every=thinning(label.horizon).own,
-        offset=window.offset,
-    )
-    if not len(rows):
-        raise _too_few(0, window.train_days, cut_s)
-    part = table.iloc[rows]
-    log_scale = scale.log_scale(pair, part)
-    x = tree_features(part, log_scale, label.side)
-    z = y[rows] / np.exp(log_scale)
-    return TrainingRows(x, z, recency_weights(opens_s[rows], cut_s, PAIR_HALF_LIFE_DAYS), rows)
-
-
-def _too_few(n_rows: int, train_days: float, cut_s: int) -> ModelError:
-    return ModelError(
-        f"{n_rows} rows to learn from in the {train_days:g} days before {open_text(cut_s)}, minimum "
-        f"{LEAST_ROWS}: candles before that are missing, or the pair is too young"
-    )
 
 
 def pooled_weights(alpha: float) -> dict[float, float]:
@@ -455,7 +353,6 @@ def fit_safety_model(
     parameters: Mapping[str, float],
     shared: SharedModels,
     train_days: float,
-    outline: pd.DataFrame | None = None,
 ) -> tuple[SafetyModel, NDArray[np.int64]]:
     """Return the model that serves a pair, and the table positions of the rows it learned from.
 
@@ -465,7 +362,7 @@ def fit_safety_model(
     Parameters
     ----------
     table
-        The pair's `build_table`, or `pair_rows` of it with the `outline` of all rows.
+        The pair's `build_table`.
 
     Raises
     ------
@@ -473,14 +370,32 @@ def fit_safety_model(
         When fewer than `LEAST_ROWS` are there.
     """
     window = TrainingWindow(shared.cut_s, train_days)
-    training = training_rows(pair, table, shared.scale, label, window)
-    if len(training.rows) < LEAST_ROWS:
-        raise _too_few(len(training.rows), train_days, shared.cut_s)
+    learned_from = make_training_set(pair, table, shared.scale, label, window)
+    return fit_to(learned_from, parameters, shared), learned_from.trees.rows
+
+
+def fit_to(
+    learned_from: TrainingSet, parameters: Mapping[str, float], shared: SharedModels
+) -> SafetyModel:
+    """Return the model of a parameter set, trained on a pair's training set.
+
+    Parameters
+    ----------
+    shared
+        Of the training set's cut; its scale need not know the pair.
+    """
+    trees = learned_from.trees
     regressor = make_regressor(parameters, SERVED_SEED)
-    regressor.fit(training.x, training.z, sample_weight=training.weight)
+    regressor.fit(trees.x, trees.z, sample_weight=trees.weight)
     alpha = parameters["quantile_alpha"]
-    every_row = table if outline is None else outline
-    constant = atr_rule_constant(every_row, label, shared.cut_s, alpha)
-    ordinary = fit_ordinary(table.iloc[training.rows])
-    model = SafetyModel(pair, label.side, alpha, shared, regressor.booster_, constant, ordinary)
-    return model, training.rows
+    if not shared.scale.is_fallback:
+        shared = shared.with_weights(learned_from.pair, learned_from.scale_weights)
+    return SafetyModel(
+        learned_from.pair,
+        learned_from.side,
+        alpha,
+        shared,
+        regressor.booster_,
+        float(np.quantile(learned_from.rule_ratios, alpha)),
+        learned_from.ordinary,
+    )

@@ -123,6 +123,13 @@ def select_rows(
     return inside[keep]
 
 
+def keep_multiples(table: pd.DataFrame, timeframe_s: int, *every: int) -> pd.DataFrame:
+    """Return the rows of a table that `select_rows` can choose by one of these thinnings."""
+    number = open_seconds(table) // timeframe_s
+    rows: pd.DataFrame = table[np.logical_or.reduce([number % n == 0 for n in every])]
+    return rows
+
+
 def train_stop_s(cut_s: int, label: LabelSpec) -> int:
     """Return the first open that must not train a model cut at `cut_s`: purge by the horizon.
 

@@ -78,13 +78,13 @@ def path_of(store: ModelStore, name: str, which: str) -> Path:
 def n_fits(monkeypatch):
     """Give a list that grows by one pair's name with every fit of own trees."""
     done = []
-    fit = trainer_module.fit_safety_model
+    fit_to = trainer_module.fit_to
 
-    def counted(pair, *arguments, **options):
-        done.append(pair)
-        return fit(pair, *arguments, **options)
+    def counted(learned_from, *arguments):
+        done.append(learned_from.pair)
+        return fit_to(learned_from, *arguments)
 
-    monkeypatch.setattr(trainer_module, "fit_safety_model", counted)
+    monkeypatch.setattr(trainer_module, "fit_to", counted)
     return done
 
 
@@ -103,9 +103,10 @@ def test_saved_model_read_back_predicts_the_same_bits(trainer, fit, cut_s, monke
 
     keep("fit_scale")
     keep("fit_pooled")
-    keep("fit_safety_model")
+    keep("make_training_set")
+    keep("fit_to")
     name = fit(ETH, cut_s)
-    own, rows = kept["fit_safety_model"]
+    own, rows = kept["fit_to"], kept["make_training_set"].trees.rows
     (level,) = pooled_weights(VALUES["quantile_alpha"])
     shared = SharedModels(cut_s, kept["fit_scale"], {level: kept["fit_pooled"]})
     model = replace(own, shared=shared)
@@ -241,6 +242,17 @@ def test_keep_only_deletes_exactly_the_rest(fit, trainer, cut_s):
     assert trainer.store.load(kept[0].name).cut_s == cut_s
     with pytest.raises(ModelError, match=kept[1].name):
         trainer.store.load(kept[1].name)
+
+
+def test_keep_only_deletes_training_sets_of_pairs_that_have_gone(fit, trainer, cut_s):
+    """A pair that left the whitelist leaves no file of its rows behind."""
+    kept = trainer.store.load(fit(BTC, cut_s))
+    paths = {pair: trainer.store.prepared_path(pair) for pair in (BTC, ETH)}
+    for path in paths.values():
+        path.write_bytes(b"rows")
+    trainer.store.keep_only([kept])
+    assert paths[BTC].exists()
+    assert not paths[ETH].exists()
 
 
 def test_keep_only_of_a_folder_that_is_not_there_does_nothing(store):

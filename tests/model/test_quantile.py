@@ -16,7 +16,6 @@ from feeder_mixin.model.metrics import exceedance, skill
 from feeder_mixin.model.quantile import (
     POOLED_ALPHAS,
     POOLED_TREES,
-    TrainingWindow,
     booster_params,
     combine,
     fit_safety_model,
@@ -25,9 +24,9 @@ from feeder_mixin.model.quantile import (
     make_dataset,
     make_regressor,
     pooled_weights,
-    training_rows,
 )
 from feeder_mixin.model.rows import DAY_S, open_seconds, thinning
+from feeder_mixin.model.training_set import TrainingWindow, training_rows
 from feeder_mixin.schema import PARAMETERS, default_parameters
 from feeder_mixin.settings import SIDES, LabelSpec
 

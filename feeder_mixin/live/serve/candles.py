@@ -223,7 +223,7 @@ class DataFolder:
         A candle that is missing inside the folder stays missing here. What the host makes up for it
         (flat, no volume) means the same: `market.holes` bridges both alike.
         """
-        return _followed(self.load(pair, since_s), newer)
+        return followed(self.load(pair, since_s), newer)
 
 
 class LiveTails:
@@ -266,7 +266,7 @@ class LiveTails:
         else:
             if repair is not None:
                 self.disk_last_s[pair] = repair.last_s
-            tail = _followed(repair, known) or known
+            tail = followed(repair, known) or known
             tail = _with_newest(tail, frame, self.disk_last_s.get(pair))
         if tail is None:
             return None, False
@@ -289,7 +289,7 @@ class LiveTails:
             return None  # the host has not come to this pair yet
         repair = self._repairs.get(pair)
         if repair is not None:
-            tail = _followed(repair, tail) or tail
+            tail = followed(repair, tail) or tail
         disk_last_s = repair.last_s if repair else self.disk_last_s.get(pair)
         if disk_last_s is None:
             other = self.folder.describe_other_forms(pair)
@@ -308,7 +308,7 @@ class LiveTails:
     def _first(self, pair: str, host: Tail | None) -> Tail | None:
         on_disk = self._load(pair, host.last_s if host else None)
         self.disk_last_s[pair] = on_disk.last_s if on_disk else None
-        return _followed(on_disk, host)
+        return followed(on_disk, host)
 
     def _load(self, pair: str, last_s: int | None) -> Tail | None:
         since_s = None if last_s is None else last_s - self._keep * self.folder.timeframe_s
@@ -319,7 +319,8 @@ class LiveTails:
             return None
 
 
-def _followed(on_disk: Tail | None, host: Tail | None) -> Tail | None:
+def followed(on_disk: Tail | None, host: Tail | None) -> Tail | None:
+    """Return the folder's candles and, behind them, the host's newer ones; None without either."""
     if on_disk is None or host is None:
         return on_disk or host
     newer = host.after(on_disk.last_s)

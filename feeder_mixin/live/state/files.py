@@ -44,10 +44,11 @@ def write_private(path: Path, text: str, *, durable: bool = True) -> None:
         raise StateError(
             f"{path} is not written: its content can't be encoded as UTF-8: {error}"
         ) from error
-    _write(path, content, durable=durable)
+    write_bytes(path, content, durable=durable)
 
 
-def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write `content` as `write_private` writes a text; raises the same."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -81,7 +82,7 @@ def write_checked(path: Path, document: Mapping[str, object]) -> None:
     except (TypeError, ValueError) as error:
         raise StateError(f"{path} is not written: its content is not JSON: {error}") from error
     digest = hashlib.sha256(body).hexdigest().encode()
-    _write(path, b'{"sha256":"%b","document":%b%b' % (digest, body, _TAIL))
+    write_bytes(path, b'{"sha256":"%b","document":%b%b' % (digest, body, _TAIL))
 
 
 def read_checked(path: Path) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ up a candle. It knows nothing of what serves: it writes a model's file and answe
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Mapping
@@ -18,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from feeder_mixin.errors import CandleError
-from feeder_mixin.live.serve.candles import DataFolder, Tail
-from feeder_mixin.live.train.trainer import Trainer, make_trainer
+from feeder_mixin.live.serve.candles import DataFolder, Tail, followed
+from feeder_mixin.live.train.prepared import Prepared, read_prepared, write_prepared
+from feeder_mixin.live.train.trainer import Trainer, make_trainer, model_name
 from feeder_mixin.model.rows import DAY_S
 
 _NO_LOG: Final = logging.NullHandler()
@@ -78,25 +80,68 @@ class WorkerSetup:
         """Return the trainer and what it lacks; made by the first fit, whose answer an error is."""
         return make_trainer(self.folder, self.newer, self.model_dir, self.until_s)
 
-    def candles(self, pair: str, newer: Tail | None) -> pd.DataFrame:
-        """Return all candles of a pair; `newer` are the host's.
+    def prepare(self, fit: Fit, newer: Tail | None) -> Prepared:
+        """Return what a pair's parameters are fitted to; made where nothing fitting is kept.
+
+        Parameters
+        ----------
+        newer
+            The pair's candles at the host.
 
         Raises
         ------
         CandleError
-            When there are none, or the pair's file is damaged.
+            When there are no candles, or the pair's file is damaged.
+        ModelError
+            When too few labels ended in the training window.
         """
+        trainer, settings = self.trainer[0], self.folder.settings
+        path = trainer.store.prepared_path(fit.pair)
+        stamp = self.folder.stamp(fit.pair)  # before the file is read: what changes later shows
+        kept = read_prepared(path, fit.pair, settings.side)
+        if kept is not None:
+            made_from = self._made_from(fit, stamp, kept.last_on_disk_s, newer)
+            if kept.made_from == made_from:
+                return kept
+        candles, last_on_disk_s = self._candles(fit.pair, newer)
+        stop = candles.index.searchsorted(pd.Timestamp(fit.cut_s, unit="s", tz="UTC"))
+        n_window = int(settings.train_days * DAY_S / self.folder.timeframe_s)
+        closes = candles["close"].to_numpy()[max(0, stop - n_window) : stop]
+        prepared = Prepared(
+            self._made_from(fit, stamp, last_on_disk_s, newer),
+            last_on_disk_s,
+            trainer.data_hash(fit.pair, candles, fit.cut_s),
+            int(np.isnan(closes).sum()),
+            trainer.training_set(fit.pair, candles, fit.cut_s),
+        )
+        write_prepared(path, prepared)
+        return prepared
+
+    def _made_from(self, fit: Fit, stamp: str, last_on_disk_s: int, newer: Tail | None) -> str:
+        """Return what is equal where a pair's training set at a cut would be made the same again."""
+        trainer, settings = self.trainer[0], self.folder.settings
+        parts = [trainer.shared_name(fit.cut_s), settings.side, repr(settings.train_days)]
+        if fit.pair not in trainer.context:  # whose candles the shared models' name stands for
+            later = None if newer is None else newer.after(last_on_disk_s)
+            known = None if later is None else later.before(fit.cut_s)
+            rows = b"" if known is None else f"{known.first_s}".encode() + known.rows.tobytes()
+            parts += [stamp, hashlib.blake2b(rows, digest_size=12).hexdigest()]
+        return "|".join(parts)
+
+    def _candles(self, pair: str, newer: Tail | None) -> tuple[pd.DataFrame, int]:
+        """Return all candles of a pair, and the open of the newest one on disk, 0 without any."""
         trainer, _ = self.trainer
         if pair in trainer.context:
-            return trainer.context[pair]
+            return trainer.context[pair], 0
         trainer.forget(pair)  # its file may have changed since its last fit
-        joined = self.folder.load_joined(pair, newer)
+        on_disk = self.folder.load(pair)
+        joined = followed(on_disk, newer)
         if joined is None:
             other = self.folder.describe_other_forms(pair)
             raise CandleError(
                 f"{pair}: no candles in {self.folder.datadir} and none from the exchange{other}"
             )
-        return joined.frame()
+        return joined.frame(), 0 if on_disk is None else on_disk.last_s
 
 
 def run_fit(setup: WorkerSetup, fit: Fit, newer: Tail | None) -> Fitted:
@@ -106,9 +151,8 @@ def run_fit(setup: WorkerSetup, fit: Fit, newer: Tail | None) -> Fitted:
     logging.getLogger("feeder_mixin").propagate = False
     started = time.monotonic()
     trainer, lacks = setup.trainer
-    candles = setup.candles(fit.pair, newer)
-    name = trainer.fit(fit.pair, candles, fit.parameters, fit.cut_s)
-    folder = setup.folder
-    window = candles.iloc[-int(folder.settings.train_days * DAY_S / folder.timeframe_s) :]
-    n_missing = int(np.isnan(window["close"].to_numpy()).sum())
-    return Fitted(name, n_missing, lacks, time.monotonic() - started)
+    prepared = setup.prepare(fit, newer)
+    name = model_name(fit.pair, fit.cut_s, fit.parameters, prepared.data_hash)
+    if not trainer.is_there(name):
+        trainer.fit_to(prepared.learned_from, fit.parameters, fit.cut_s, name)
+    return Fitted(name, prepared.n_missing, lacks, time.monotonic() - started)

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 _FORMAT: Final = 6
 """Of the model files: raise it when their content changes."""
 
+_PREPARED: Final = ".training.npz"
+
 _UNREADABLE: Final = (KeyError, TypeError, ValueError, lgb.basic.LightGBMError)
 """What reading a document of another content raises."""
 
@@ -94,6 +96,11 @@ def pooled_name(shared_name: str, level: float) -> str:
     return f"{shared_name}-{level:g}"
 
 
+def file_slug(pair: str) -> str:
+    """Return a pair as freqtrade spells it in file names."""
+    return pair.replace("/", "_").replace(":", "_")
+
+
 class ModelStore:
     """The folder of model files; shared models are read once and handed to all pairs."""
 
@@ -106,6 +113,10 @@ class ModelStore:
     def path(self, name: str) -> Path:
         """Return where the model of that name is."""
         return self.folder / f"{name}.json"
+
+    def prepared_path(self, pair: str) -> Path:
+        """Return where a pair's training set is kept for the next parameters."""
+        return self.folder / f"{file_slug(pair)}{_PREPARED}"
 
     def save_scale(self, name: str, scale: LabelScale) -> None:
         """Keep the label scale of a cut."""
@@ -237,7 +248,7 @@ class ModelStore:
         return SharedModels(scale.cut_s, scale, pooled)
 
     def keep_only(self, models: Iterable[TrainedModel]) -> None:
-        """Delete the files of all other models, and free what they shared.
+        """Delete the files of all other models and pairs, and free what they shared.
 
         Pooled trees of levels that no model has any more stay as long as their scale: the next
         parameters may have them again.
@@ -248,6 +259,10 @@ class ModelStore:
         keep = shared | pooled | {model.name for model in models}
         for path in self.folder.glob("*.json"):
             if path.stem not in keep:
+                path.unlink(missing_ok=True)
+        prepared = {self.prepared_path(model.pair) for model in models}
+        for path in self.folder.glob(f"*{_PREPARED}"):
+            if path not in prepared:
                 path.unlink(missing_ok=True)
         self._scales = {name: scale for name, scale in self._scales.items() if name in shared}
         self._pooled = {name: trees for name, trees in self._pooled.items() if name in pooled}

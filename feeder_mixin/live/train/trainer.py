@@ -21,20 +21,25 @@ import pandas as pd
 
 from feeder_mixin.errors import ModelError
 from feeder_mixin.live.serve.candles import DataFolder, Tail
-from feeder_mixin.live.train.models import ModelStore, pooled_name
+from feeder_mixin.live.train.models import ModelStore, file_slug, pooled_name
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import FEATURE_HASH
 from feeder_mixin.model.quantile import (
     SharedModels,
     fit_pooled,
-    fit_safety_model,
-    pair_rows,
+    fit_to,
     pooled_dataset,
     pooled_weights,
     shared_context,
 )
 from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.model.scale import LabelScale, fit_scale
+from feeder_mixin.model.training_set import (
+    TrainingSet,
+    TrainingWindow,
+    make_training_set,
+    pair_rows,
+)
 from feeder_mixin.schema import PARAMETERS, hash48
 from feeder_mixin.settings import FeederSettings
 
@@ -80,10 +85,16 @@ class Trainer:
         self, pair: str, candles: pd.DataFrame, parameters: Mapping[str, float], cut_s: int
     ) -> str:
         """Return the name of a pair's model at a cut: the same for the same candles before it."""
-        values = hash48(*(f"{p.name}={parameters[p.name]!r}" for p in PARAMETERS))
+        return model_name(pair, cut_s, parameters, self.data_hash(pair, candles, cut_s))
+
+    def data_hash(self, pair: str, candles: pd.DataFrame, cut_s: int) -> str:
+        """Return what decides a pair's model at a cut beside the ten values, as 12 hex digits."""
         identity = self._identity({**self.context, pair: candles}, cut_s)
-        data = hash48(identity, self.settings.side, repr(self.settings.train_days))
-        return f"{_slug(pair)}-{cut_s}-{values:012x}-{data:012x}"
+        return f"{hash48(identity, self.settings.side, repr(self.settings.train_days)):012x}"
+
+    def shared_name(self, cut_s: int) -> str:
+        """Return the name of the context's models at a cut: the same for the same candles before it."""
+        return f"shared-{cut_s}-{hash48(self._identity(self.context, cut_s)):012x}"
 
     def fit(
         self,
@@ -100,34 +111,70 @@ class Trainer:
         candles
             All the pair's candles.
         table
-            `FeatureContext.build` of them, where the caller has it; without, only the rows that are
-            learned from are made, which gives the same model.
+            `FeatureContext.build` of them, where the caller has it.
 
         Raises
         ------
         ModelError
-            When no label ended in the training window.
+            When too few labels ended in the training window.
         StateError
             When the model can't be written.
         """
-        s, label = self.settings, self.settings.label(self.timeframe_s)
         name = self.name(pair, candles, parameters, cut_s)
-        if self._is_there(name):
-            return name
-        levels = pooled_weights(parameters["quantile_alpha"])
-        shared_name = self._fit_shared(cut_s, levels)
+        if not self.is_there(name):
+            learned_from = self.training_set(pair, candles, cut_s, table)
+            self.fit_to(learned_from, parameters, cut_s, name)
+        return name
+
+    def training_set(
+        self, pair: str, candles: pd.DataFrame, cut_s: int, table: pd.DataFrame | None = None
+    ) -> TrainingSet:
+        """Return what every parameter set of a pair is fitted to at a cut.
+
+        Without a `table`, only the rows that are learned from are made, which gives the same set.
+
+        Raises
+        ------
+        ModelError
+            When too few labels ended in the training window.
+        """
+        s, label = self.settings, self.settings.label(self.timeframe_s)
+        shared_scale = self._fit_scale(cut_s)
         outline = None
         if table is None:
             choose = partial(pair_rows, horizon=label.horizon, timeframe_s=label.timeframe_s)
             table, outline = self.market.build_for_fit(candles, choose)
-        scale = self.store.load_scale(shared_name).with_pair(pair, table, label)
+        scale = shared_scale.with_pair(pair, table, label)
+        window = TrainingWindow(cut_s, s.train_days)
+        return make_training_set(pair, table, scale, label, window, outline)
+
+    def fit_to(
+        self, learned_from: TrainingSet, parameters: Mapping[str, float], cut_s: int, name: str
+    ) -> None:
+        """Fit a parameter set to a training set of a cut, and write the model under its name.
+
+        Raises
+        ------
+        StateError
+            When the model can't be written.
+        """
+        scale = self._fit_scale(cut_s)
+        self._fit_pooled(scale, pooled_weights(parameters["quantile_alpha"]))
         shared = SharedModels(cut_s, scale, {})  # its pooled trees are no part of a fit
-        model, rows = fit_safety_model(
-            pair, table, label, parameters, shared, s.train_days, outline
-        )
-        share = self.context_share(cut_s)
-        self.store.save(name, shared_name, model, parameters, len(rows), share)
-        return name
+        model = fit_to(learned_from, parameters, shared)
+        share, n_rows = self.context_share(cut_s), len(learned_from.trees.rows)
+        self.store.save(name, self.shared_name(cut_s), model, parameters, n_rows, share)
+
+    def is_there(self, name: str) -> bool:
+        """Return whether a model's file is there and whole; damage is said."""
+        if not self.store.path(name).exists():
+            return False
+        try:
+            self.store.load(name)
+        except ModelError as error:
+            logger.warning("Model is fitted anew: %s", error)
+            return False
+        return True
 
     def forget(self, pair: str) -> None:
         """Forget the hashes of a pair's candles: others may come under its name."""
@@ -160,28 +207,27 @@ class Trainer:
         )
         return int(np.isfinite(frame["close"].to_numpy()[first:last]).sum())
 
-    def _fit_shared(self, cut_s: int, levels: Iterable[float]) -> str:
-        """Return the name of the context's models at a cut; fitted is what has no file.
-
-        One scale serves all pairs, and pooled trees are grown once for each level that some pair asks
-        for: a level costs half as much as the scale.
-        """
-        name = f"shared-{cut_s}-{hash48(self._identity(self.context, cut_s)):012x}"
-        label = self.settings.label(self.timeframe_s)
+    def _fit_scale(self, cut_s: int) -> LabelScale:
+        """Return the label scale of a cut as it serves, read back; fitted where it has no file."""
+        name = self.shared_name(cut_s)
         try:
-            scale = self.store.load_scale(name)
+            return self.store.load_scale(name)
         except ModelError:
+            label = self.settings.label(self.timeframe_s)
             self.store.save_scale(name, fit_scale(self._context_tables(), cut_s, label))
-            scale = self.store.load_scale(name)  # as it serves: read back
+            return self.store.load_scale(name)
+
+    def _fit_pooled(self, scale: LabelScale, levels: Iterable[float]) -> None:
+        """Fit the pooled trees of levels that have no file: a level costs half as much as the scale."""
+        name, horizon = self.shared_name(scale.cut_s), self.settings.horizon_candles
         for level in levels:
             level_name = pooled_name(name, level)
             try:
                 self.store.load_pooled(level_name)
             except ModelError:
                 dataset = self._pooled_dataset(name, scale)
-                trees = None if dataset is None else fit_pooled(dataset, level, label.horizon)
+                trees = None if dataset is None else fit_pooled(dataset, level, horizon)
                 self.store.save_pooled(level_name, trees)
-        return name
 
     def _pooled_dataset(self, name: str, scale: LabelScale) -> lgb.Dataset | None:
         """Return what the pooled trees of all levels learn from, made once for a scale."""
@@ -189,16 +235,6 @@ class Trainer:
             label = self.settings.label(self.timeframe_s)
             self._datasets = {name: pooled_dataset(self._context_tables(), scale, label)}
         return self._datasets[name]
-
-    def _is_there(self, name: str) -> bool:
-        if not self.store.path(name).exists():
-            return False
-        try:
-            self.store.load(name)
-        except ModelError as error:
-            logger.warning("Model is fitted anew: %s", error)
-            return False
-        return True
 
     def _context_tables(self) -> Mapping[str, pd.DataFrame]:
         if not self._context_rows:
@@ -278,6 +314,7 @@ def make_trainer(
     return Trainer(s, folder.timeframe_s, context, until, store, folder.listed_s), tuple(lacks)
 
 
-def _slug(pair: str) -> str:
-    """Return a pair as freqtrade spells it in file names."""
-    return pair.replace("/", "_").replace(":", "_")
+def model_name(pair: str, cut_s: int, parameters: Mapping[str, float], data_hash: str) -> str:
+    """Return the name of a model: pair, cut, ten values, and what else decides it."""
+    values = hash48(*(f"{p.name}={parameters[p.name]!r}" for p in PARAMETERS))
+    return f"{file_slug(pair)}-{cut_s}-{values:012x}-{data_hash}"

@@ -24,15 +24,14 @@ from feeder_mixin.model.folds import Layout, Window
 from feeder_mixin.model.metrics import pinball_losses
 from feeder_mixin.model.quantile import (
     SharedModels,
-    TrainingWindow,
     booster_params,
     combine,
     make_dataset,
-    training_rows,
     validation_scores,
 )
 from feeder_mixin.model.rows import open_seconds, select_rows, thinning
 from feeder_mixin.model.scale import LabelScale
+from feeder_mixin.model.training_set import TrainingWindow, training_rows
 from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.search.kept import Measured
 from feeder_mixin.tune.search.space import StudySettings, derive_seed
