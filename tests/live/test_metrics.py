@@ -86,6 +86,7 @@ def expected_of(status: dict) -> Samples:
         said[key("feeder_calibration_factor", **own)] = model.get("calibration")
         tolerance = facts.get("tolerance") or {}
         said[key("feeder_max_adverse_ratio", **own)] = tolerance.get("max_adverse_ratio")
+        said[key("feeder_unusual_ratio", **own)] = facts.get("unusual_share")
         exceedance = facts.get("exceedance") or {}
         said[key("feeder_exceedance_ratio", **own)] = exceedance.get("share")
         said[key("feeder_exceedance_nominal_ratio", **own)] = exceedance.get("nominal")

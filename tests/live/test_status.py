@@ -51,6 +51,7 @@ pairs = st.fixed_dictionaries(
         "last_candle": st.none() | times,
         "last_served": st.none() | times,
         "tolerance": st.none() | tolerances,
+        "unusual_share": st.none() | st.floats(0, 1),
     },
 )
 loads = st.fixed_dictionaries(

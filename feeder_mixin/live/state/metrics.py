@@ -220,6 +220,12 @@ METRICS: Final = (
         _of_pairs(_tolerance),
     ),
     Metric(
+        "feeder_unusual_ratio",
+        "share of the last day's candles that were out of the ordinary, so never safe",
+        _PAIR,
+        _of_pairs(lambda p: p.get("unusual_share")),
+    ),
+    Metric(
         "feeder_calibration_factor",
         "calibration factor of the pair's forecasts, 1 at the beginning",
         _PAIR,
