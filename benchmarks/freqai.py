@@ -1,9 +1,14 @@
-"""What tuning is worth to a FreqAI strategy: config's own values against tuned ones, on days that nobody saw.
+"""What tuning is worth to a FreqAI strategy, and what it costs. One name runs one part.
 
-Per cut and side: one study over all pairs on candles up to the cut, then models as FreqAI's training makes them
-(all rows of the window), judged on the 15 days behind it against the ATR rule. Prints one line a cell, and the means.
+cells   the config's own values against tuned ones: per cut and side one study over all pairs on candles up to the
+        cut, then models as FreqAI's training makes them (all rows of the window), judged on the 15 days behind it
+        against the ATR rule
+dual    the same for two targets of two levels: each target's loss against the config's
+cost    one pair: CPU of search and judging, peak memory
+naive   CPU of a trial against the loop that one would write first, on the same features and folds
+null    how often a running set is replaced where labels hold nothing to learn
 
-    python benchmarks/freqai.py --cuts 2025-11-01 2025-12-15 2026-02-01 --windows 30 90 150
+    python benchmarks/freqai.py cells --cuts 2025-11-01 2025-12-15 2026-02-01 --windows 30 90 150
 """
 
 from __future__ import annotations
@@ -14,193 +19,53 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # read by the libraries at import
 
 import argparse
-import json
 import logging
 import math
 import resource
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
+import lightgbm as lgb
 import numpy as np
+import optuna
 import pandas as pd
 import talib
 from common import DEFAULT_DATADIR, full, load_timeframe
+from freqai_site import (
+    ALPHA,
+    BASES,
+    HORIZON,
+    PLAN,
+    TEST_DAYS,
+    Inline,
+    Silence,
+    tune,
+    write_candles,
+    write_site,
+)
 
-from feeder_mixin.executors.base import Shared
 from feeder_mixin.freqai.dataset import Cut, utc
-from feeder_mixin.freqai.settings import FreqaiSettings, load_bot_settings
-from feeder_mixin.model.metrics import exceedance, skill
+from feeder_mixin.freqai.parameters import training_parameters
+from feeder_mixin.model.metrics import exceedance, pinball_loss, skill
+from feeder_mixin.stores.url import open_store
 from feeder_mixin.tune.freqai.folds import ScoredFold
 from feeder_mixin.tune.freqai.host import Host
 from feeder_mixin.tune.freqai.judge import fit_as_freqai
 from feeder_mixin.tune.freqai.work import FreqaiWork
+from feeder_mixin.tune.run import run as runs
 from feeder_mixin.tune.run.options import RunOptions
-from feeder_mixin.tune.run.work import Prepared
-from feeder_mixin.tune.search.kept import Cell, Measured
-from feeder_mixin.tune.search.space import start_sets
-from feeder_mixin.tune.search.study import SearchResult, Study, choose_sets
+from feeder_mixin.tune.search.space import WHOLE_SCHEMA, SearchSpace, derive_seed
 
-BASES: Final = ("BTC", "SOL", "DOGE", "ZEC")
 CUTS: Final = ("2025-11-01", "2025-12-15", "2026-02-01")
 STRATEGIES: Final = {"long": "FreqaiRiskLong", "short": "FreqaiRiskShort"}
-TIMEFRAMES: Final = ("5m", "15m", "1h")
-HORIZON, ALPHA, TEST_DAYS, RULE_DAYS, DAY_S = 30, 0.10, 15, 90, 86_400
-PLAN: Final = {"n_estimators": 200, "learning_rate": 0.05, "max_depth": 8, "num_leaves": 64}
-"""The config's own values: those of a plan in use."""
-
-
-def write_site(root: Path, bases: Sequence[str], trading: Mapping[str, Any]) -> Path:
-    """Write a FreqAI bot's config into a folder of its own, and return it."""
-    (root / "user_data").mkdir(parents=True)
-    config = {
-        "bot_name": "bench",
-        "strategy_path": str(Path(__file__).parent / "strategies"),
-        "freqai": {
-            "enabled": True,
-            "identifier": "bench",
-            "train_period_days": 30,
-            "backtest_period_days": TEST_DAYS,
-            "live_retrain_hours": 24,
-            "feature_parameters": {
-                "include_timeframes": list(TIMEFRAMES),
-                "include_corr_pairlist": [],
-                "label_period_candles": HORIZON,
-                "include_shifted_candles": 2,
-                "indicator_periods_candles": [10, 20, 50],
-                "weight_factor": 0,
-                "DI_threshold": 0,
-            },
-            "data_split_parameters": {"test_size": 0},
-            "model_training_parameters": PLAN,
-        },
-        "feeder": {"freqai_targets": {"&-excursion": {"quantile": ALPHA}}},
-        "exchange": {"name": "binance", "pair_whitelist": [full(base) for base in bases]},
-        **trading,
-    }
-    path = root / "config.json"
-    path.write_text(json.dumps(config), encoding="utf-8")
-    return path
-
-
-TRADING: Final[Mapping[str, Any]] = {
-    "trading_mode": "futures",
-    "margin_mode": "isolated",
-    "timeframe": "5m",
-    "stake_currency": "USDT",
-    "stake_amount": 100,
-    "max_open_trades": 4,
-    "dry_run": True,
-    "entry_pricing": {"price_side": "same"},
-    "exit_pricing": {"price_side": "same"},
-    "pairlists": [{"method": "StaticPairList"}],
-    "dataformat_ohlcv": "feather",
-}
-
-
-def write_candles(root: Path, datadir: Path, bases: Sequence[str], end: pd.Timestamp) -> Path:
-    """Write all timeframes' candles that are finished at a time, and return the data folder."""
-    (root / "futures").mkdir(parents=True)
-    for base in bases:
-        for timeframe in TIMEFRAMES:
-            frame = load_timeframe(datadir, full(base), timeframe).dropna()
-            step = pd.Timedelta(timeframe.replace("m", "min"))
-            kept = (
-                frame[pd.DatetimeIndex(frame.index) + step <= end].rename_axis("date").reset_index()
-            )
-            name = f"{base}_USDT_USDT-{timeframe}-futures.feather"
-            kept.to_feather(root / "futures" / name)
-    return root
-
-
-class Inline:
-    """An executor in this process: CPU time is all here."""
-
-    n_workers = 1
-
-    def __init__(self) -> None:
-        self._values: dict[str, object] = {}
-
-    def share(self, value: object) -> Shared:
-        """See `Executor`."""
-        shared = Shared(str(len(self._values)))
-        self._values[shared.name] = value
-        return shared
-
-    def value(self, argument: object) -> object:
-        """Return what stands behind an argument."""
-        return self._values[argument.name] if isinstance(argument, Shared) else argument
-
-    def release(self, shared: Shared) -> None:
-        """See `Executor`."""
-
-    def submit(
-        self, key: str, function: Callable[..., Any], *arguments: object, home: str = ""
-    ) -> None:
-        """See `Executor`; nothing is submitted here."""
-
-    def outcomes(
-        self, while_waiting: Callable[[], None] = lambda: None
-    ) -> Iterator[tuple[str, Any]]:
-        """See `Executor`."""
-        while_waiting()
-        yield from ()
-
-    def close(self) -> None:
-        """See `Executor`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """See `Executor`."""
-
-
-class Silence:
-    """A run's progress that nobody watches."""
-
-    def stage(self, *_: Any) -> None:
-        """See `Progress`."""
-
-    def finished(self, *_: Any) -> None:
-        """See `Progress`."""
-
-
-def measure_with(
-    prepared: Prepared, executor: Inline
-) -> Callable[[Sequence[Cell]], dict[Cell, Measured]]:
-    """Return what measures cells in this process."""
-
-    def measure(cells: Sequence[Cell]) -> dict[Cell, Measured]:
-        found: dict[Cell, Measured] = {}
-        groups: dict[tuple[str, int], list[Cell]] = {}
-        for cell in cells:
-            groups.setdefault((cell.pair, cell.draw), []).append(cell)
-        for (pair, draw), wanted in groups.items():
-            call = prepared.cells(pair, draw, wanted)
-            answer = call.function(*map(executor.value, call.arguments))
-            found |= dict(zip(wanted, answer.measured, strict=True))
-        return found
-
-    return measure
-
-
-def tune(work: FreqaiWork, pairs: Sequence[str], n_trials: int) -> SearchResult:
-    """Return what the search finds on the candles of a work."""
-    failures = work.load(pairs, Silence())
-    if failures:
-        raise SystemExit(str(failures))
-    executor = Inline()
-    prepared = work.prepare(executor, pairs, {}, Silence(), print)
-    folds = {pair: len(layout.folds) for pair, layout in prepared.layouts.items()}
-    measure = measure_with(prepared, executor)
-    study = Study(work.study, folds, start_sets(work.study, []), measure)
-    study.run(n_trials, lambda: False, lambda _trials: None)
-    return choose_sets(study, folds, measure)
+DUAL_TARGETS: Final = {"&-future_close": {"quantile": 0.75}, "&-min_low": {"quantile": 0.10}}
+RULE_DAYS, DAY_S = 90, 86_400
 
 
 @dataclass(frozen=True)
@@ -242,18 +107,30 @@ def atr_rule(datadir: Path, base: str, side: str, cut: pd.Timestamp) -> pd.Serie
     return pd.Series(constant * scale.to_numpy(), opens_s)
 
 
-def run_cut(
+# ------------------------------------------------------------------ cells
+
+
+def cells(options: argparse.Namespace) -> None:
+    """Print one line a cell, and the means."""
+    rows: list[dict[str, Any]] = []
+    for cut in options.cuts:
+        for side in options.sides:
+            with tempfile.TemporaryDirectory(prefix="freqai-") as folder:
+                rows += _run_cut(options, pd.Timestamp(cut, tz="UTC"), side, Path(folder))
+    table = pd.DataFrame(rows)
+    print(table.select_dtypes("number").mean().round(2).to_string())
+    better = (table["tuned 30d"] > table["config 30d"]).sum() if "tuned 30d" in table else math.nan
+    print(f"tuned better than the config's own values in {better} of {len(table)} cells")
+    _print_memory()
+
+
+def _run_cut(
     options: argparse.Namespace, cut: pd.Timestamp, side: str, root: Path
 ) -> list[dict[str, Any]]:
     """Tune before a cut, judge behind it; return one row a pair."""
-    config = write_site(root / "site", options.bases, TRADING)
+    settings = write_site(root / "site", options.bases)
     before = write_candles(root / "before", options.datadir, options.bases, cut)
-    whole = write_candles(
-        root / "whole", options.datadir, options.bases, pd.Timestamp.max.tz_localize("UTC")
-    )
-    settings = load_bot_settings(None, [config], root / "site" / "user_data")
-    if not isinstance(settings, FreqaiSettings):
-        raise SystemExit("the config is no FreqAI bot's")
+    whole = write_candles(root / "whole", options.datadir, options.bases)
     pairs = [full(base) for base in options.bases]
     started = time.process_time()
     work = FreqaiWork(settings, RunOptions(datadir=before, seed=options.seed), STRATEGIES[side])
@@ -285,12 +162,169 @@ def run_cut(
                     row[f"{name} {days}d exceed"] = 100 * judged.exceed
                     row[f"{name} {days}d CPU-s"] = time.process_time() - started
         row["tuning CPU-s"] = tuned_s / len(pairs)
-        print(
-            " ".join(f"{k}={v:.1f}" if isinstance(v, float) else f"{v}" for k, v in row.items()),
-            flush=True,
-        )
+        _print_row(row)
         rows.append(row)
     return rows
+
+
+# ------------------------------------------------------------------ dual
+
+
+def dual(options: argparse.Namespace) -> None:
+    """Print each target's loss against the config's, by cell, and the means."""
+    rows: list[dict[str, Any]] = []
+    for text in options.cuts:
+        cut = pd.Timestamp(text, tz="UTC")
+        with tempfile.TemporaryDirectory(prefix="freqai-") as folder:
+            root = Path(folder)
+            settings = write_site(root / "site", options.bases, DUAL_TARGETS)
+            before = write_candles(root / "before", options.datadir, options.bases, cut)
+            whole = write_candles(root / "whole", options.datadir, options.bases)
+            work = FreqaiWork(settings, RunOptions(datadir=before, seed=options.seed), "FreqaiDual")
+            started = time.process_time()
+            found = tune(work, [full(base) for base in options.bases], options.trials)
+            tuned_s = time.process_time() - started
+            print(f"{text}: {tuned_s:.0f} CPU-s, {shown(found.winner.parameters)}", flush=True)
+            host, cut_s = Host.load(settings, "FreqaiDual", whole), int(cut.timestamp())
+            for base in options.bases:
+                chosen = found.choices[full(base)].winner
+                with host.data(cut_s, cut_s + TEST_DAYS * DAY_S) as data:
+                    of_cut = data.pair(full(base)).cut(utc(cut_s), utc(cut_s + TEST_DAYS * DAY_S))
+                config = _target_losses(of_cut, None)
+                tuned = _target_losses(of_cut, chosen.parameters) if chosen.number else config
+                names = [target.name for target in of_cut.targets]
+                ratios = dict(zip(names, tuned / config, strict=True))
+                rows.append({"cut": text, "pair": base, **ratios})
+                _print_row(rows[-1])
+    print(pd.DataFrame(rows).select_dtypes("number").mean().round(4).to_string())
+
+
+def _target_losses(cut: Cut, tuned: Mapping[str, float] | None) -> np.ndarray:
+    """Return each target's mean loss behind a cut, by a model that FreqAI would have made."""
+    scored = ScoredFold.of(cut)
+    rows = np.searchsorted(cut.scored.opens_s, scored.opens_s)
+    return np.asarray(scored.losses(fit_as_freqai(cut, PLAN, tuned)[rows]).mean(axis=0))
+
+
+# ------------------------------------------------------------------ cost, naive
+
+
+def cost(options: argparse.Namespace) -> None:
+    """Print what tuning one pair takes."""
+    with tempfile.TemporaryDirectory(prefix="freqai-") as folder:
+        work = _one_pair(options, Path(folder))
+        pair = full(options.bases[0])
+        started = time.process_time()
+        tune(work, [pair], options.trials)
+        searched_s = time.process_time() - started
+        prepared = work.prepare(Inline(), [pair], {}, Silence(), print)
+        window = prepared.layouts[pair].test
+        with work.host.data(window.cut_s, window.end_s) as data:
+            cut = data.pair(pair).cut(utc(window.cut_s), utc(window.end_s))
+        for _ in range(2):  # the config's values, and the tuned ones
+            fit_as_freqai(cut, PLAN, None)
+    judged_s = time.process_time() - started - searched_s
+    print(
+        f"{pair}: {len(cut.names)} features, {options.trials} trials: search {searched_s:.0f}, two fits of all "
+        f"rows to judge {judged_s:.0f} CPU-s"
+    )
+    _print_memory()
+
+
+def naive(options: argparse.Namespace) -> None:
+    """Print the CPU seconds of a trial: ours with building its data, the naive loop's fits alone."""
+    with tempfile.TemporaryDirectory(prefix="freqai-") as folder:
+        work = _one_pair(options, Path(folder))
+        pair = full(options.bases[0])
+        started = time.process_time()
+        tune(work, [pair], options.trials)
+        ours_s = (time.process_time() - started) / options.trials
+        print(f"ours: {ours_s:.2f} CPU-s a trial, {options.trials} trials", flush=True)
+        prepared = work.prepare(Inline(), [pair], {}, Silence(), print)
+        folds = prepared.layouts[pair].folds
+        with work.host.data(folds[0].cut_s, folds[-1].end_s) as data:
+            dataset = data.pair(pair)
+            cuts = [dataset.cut(utc(fold.cut_s), utc(fold.end_s)) for fold in folds]
+    space = SearchSpace({}, WHOLE_SCHEMA)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=options.seed))
+    spent_s = []
+    for _ in range(options.naive_trials):
+        asked = study.ask(space.distributions)
+        started = time.process_time()
+        loss = _naive_loss(cuts, space.decode(asked.params))
+        spent_s.append(time.process_time() - started)
+        print(f"naive: {spent_s[-1]:.1f} CPU-s, loss {loss:.6f}", flush=True)
+    print(
+        f"naive: {np.mean(spent_s):.1f} CPU-s a trial, {np.mean(spent_s) / ours_s:.0f} times ours"
+    )
+
+
+def _naive_loss(cuts: list[Cut], parameters: Mapping[str, float]) -> float:
+    """Return the mean loss over all folds of a regressor on all rows, as one would write it first."""
+    losses = []
+    for cut in cuts:
+        values = training_parameters(PLAN, parameters)
+        model = lgb.LGBMRegressor(
+            **{**values, "objective": "quantile", "alpha": ALPHA, "n_jobs": 1, "verbosity": -1}
+        )
+        model.fit(cut.train.features, cut.train.labels[:, 0])
+        scored = ScoredFold.of(cut)
+        predicted = cut.in_label_units(model.predict(scored.features)[:, None])
+        losses.append(pinball_loss(scored.labels[:, 0], predicted[:, 0], ALPHA))
+    return float(np.mean(losses))
+
+
+def _one_pair(options: argparse.Namespace, root: Path) -> FreqaiWork:
+    bases, cut = options.bases[:1], pd.Timestamp(options.cuts[-1], tz="UTC")
+    settings = write_site(root / "site", bases)
+    before = write_candles(root / "before", options.datadir, bases, cut)
+    return FreqaiWork(settings, RunOptions(datadir=before, seed=options.seed), STRATEGIES["long"])
+
+
+# ------------------------------------------------------------------ null
+
+
+def null(options: argparse.Namespace) -> None:
+    """Print how often the running set is replaced on labels that are permuted in blocks.
+
+    The champion is what a first tuning finds on one permutation; each run is a whole tuning on another one,
+    with the store, the decision and the command's own steps. One pair, features of 5m alone: a third of the CPU.
+    """
+    base, cut = options.bases[0], pd.Timestamp(options.cuts[-1], tz="UTC")
+    runs.make_executor = lambda *_: Inline()
+    outcomes: Counter[str] = Counter()
+    champion = None
+    started = time.process_time()
+    with tempfile.TemporaryDirectory(prefix="freqai-") as folder:
+        datadir = write_candles(Path(folder) / "before", options.datadir, [base], cut)
+        for number in range(options.runs + 1):
+            root = Path(folder) / f"run{number}"
+            seed = derive_seed("null", options.seed, number)
+            settings = write_site(root, [base], timeframes=["5m"], null_seed=seed)
+            tried = RunOptions(
+                n_trials=options.trials,
+                datadir=datadir,
+                seed=number,
+                promote="auto" if champion else "always",
+            )
+            with open_store(f"sqlite:///{root}/store.sqlite", root=root) as store:
+                if champion is not None:
+                    store.write([champion])
+                work = FreqaiWork(settings, tried, "FreqaiNull")
+                summary = runs.run_work(work, tried, store, Silence())
+            (result,) = summary.results.values()
+            if champion is None:
+                champion = next(iter(summary.records.values()))
+                print(f"champion: {shown(champion.parameters)}", flush=True)
+                continue
+            outcomes[result.decided.outcome] += 1
+            print(number, dict(outcomes), f"{time.process_time() - started:.0f} CPU-s", flush=True)
+    share = outcomes["promoted"] / options.runs
+    bar = 0.05 + 2 * math.sqrt(0.05 * 0.95 / options.runs)
+    print(f"promoted {100 * share:.1f} % of {options.runs}, at most {100 * bar:.1f} %")
+
+
+# ------------------------------------------------------------------ what the parts share
 
 
 def shown(parameters: Mapping[str, float]) -> str:
@@ -298,33 +332,41 @@ def shown(parameters: Mapping[str, float]) -> str:
     return " ".join(f"{name}={value:.3g}" for name, value in parameters.items())
 
 
+def _print_row(row: Mapping[str, Any]) -> None:
+    told = (f"{k}={v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items())
+    print(*told, flush=True)
+
+
+def _print_memory() -> None:
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+PARTS: Final = {"cells": cells, "dual": dual, "cost": cost, "naive": naive, "null": null}
+
+
 def main() -> None:
-    """Print the table."""
+    """Run a part."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--datadir", type=Path, default=DEFAULT_DATADIR)
-    parser.add_argument("--cuts", nargs="+", default=list(CUTS))
-    parser.add_argument("--sides", nargs="+", default=list(STRATEGIES))
-    parser.add_argument("--bases", nargs="+", default=list(BASES))
+    parser.add_argument("--cuts", nargs="+", default=list(CUTS), help="cost, naive, null: the last")
+    parser.add_argument("--sides", nargs="+", default=list(STRATEGIES), help="of cells")
+    parser.add_argument(
+        "--bases", nargs="+", default=list(BASES), help="cost, naive, null: the first"
+    )
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument(
-        "--windows", nargs="+", type=int, default=[30], help="train_period_days to judge"
+        "--windows", nargs="+", type=int, default=[30], help="of cells: train_period_days to judge"
     )
+    parser.add_argument("--naive-trials", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=40, help="of null")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="freqtrade|sklearn|lightgbm")
     logging.disable(logging.WARNING)
-    rows: list[dict[str, Any]] = []
-    for cut in options.cuts:
-        for side in options.sides:
-            with tempfile.TemporaryDirectory(prefix="freqai-") as folder:
-                rows += run_cut(options, pd.Timestamp(cut, tz="UTC"), side, Path(folder))
-    table = pd.DataFrame(rows)
-    print(table.select_dtypes("number").mean().round(2).to_string())
-    better = (table["tuned 30d"] > table["config 30d"]).sum() if "tuned 30d" in table else math.nan
-    print(f"tuned better than the config's own values in {better} of {len(table)} cells")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    PARTS[options.part](options)
 
 
 if __name__ == "__main__":

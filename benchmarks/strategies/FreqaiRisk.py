@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import talib
 from freqtrade.strategy import IStrategy
@@ -99,3 +100,30 @@ class FreqaiRiskShort(FreqaiRiskLong):
         horizon = self.freqai_info["feature_parameters"]["label_period_candles"]
         highest = dataframe["high"].rolling(horizon).max().shift(-horizon)
         return 1 - highest / dataframe["close"]
+
+
+class FreqaiDual(FreqaiRiskLong):
+    """Predicts where price will be, and how low it falls on the way."""
+
+    def set_freqai_targets(
+        self, dataframe: pd.DataFrame, metadata: dict[str, Any], **_kwargs: Any
+    ) -> pd.DataFrame:
+        """Set both."""
+        horizon = self.freqai_info["feature_parameters"]["label_period_candles"]
+        close = dataframe["close"].shift(-horizon) / dataframe["close"] - 1
+        return dataframe.assign(**{"&-min_low": self.excursion(dataframe), "&-future_close": close})
+
+
+class FreqaiNull(FreqaiRiskLong):
+    """Predicts what nothing tells: the excursions of other times, in blocks of a horizon."""
+
+    def excursion(self, dataframe: pd.DataFrame) -> pd.Series:
+        """Return the excursions with their blocks in another order, by ``freqai.null_seed``."""
+        true = super().excursion(dataframe).to_numpy()
+        horizon = self.freqai_info["feature_parameters"]["label_period_candles"]
+        n_blocks = (len(true) - horizon) // horizon  # the last have no label yet
+        order = np.random.default_rng(self.freqai_info["null_seed"]).permutation(n_blocks)
+        n_moved = n_blocks * horizon
+        moved = true.copy()
+        moved[:n_moved] = true[:n_moved].reshape(n_blocks, horizon)[order].ravel()
+        return pd.Series(moved, dataframe.index)
