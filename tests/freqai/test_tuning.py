@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,16 @@ pytest.importorskip("datasieve", reason="FreqAI's packages: make setup EXTRAS=fr
 
 from feeder_mixin.freqai.parameters import config_parameters
 from feeder_mixin.freqai.targets import Target
-from feeder_mixin.schema import CANDIDATES, FREQAI_MODEL_TYPE, PARAMETER_BY_NAME, format_time_ns
+from feeder_mixin.schema import (
+    CANDIDATES,
+    FREQAI_MODEL_TYPE,
+    PARAMETER_BY_NAME,
+    default_parameters,
+    format_time_ns,
+)
 from feeder_mixin.tune.freqai.folds import target_losses
+from feeder_mixin.tune.freqai.work import FreqaiStudy
+from feeder_mixin.tune.search.space import start_sets
 from tests.candle_factory import candle_file, make_candles, write_candles
 from tests.freqai.conftest import BOT, PAIRS, TARGETS, freqai_block
 from tests.freqai.host import HOST_WARNINGS
@@ -25,6 +34,7 @@ SMALL = {"n_estimators": 30, "learning_rate": 0.4, "num_leaves": 64, "max_depth"
 """The config's own values: outside of the schema's ranges, and easily beaten."""
 
 STRATEGY = '''
+import pandas as pd
 import talib
 from tests.freqai.host import Strategy
 
@@ -41,6 +51,14 @@ class MyFreqai(Strategy):
 class NoTargets(Strategy):
     def set_freqai_targets(self, dataframe, metadata, **kwargs):
         return dataframe
+
+
+class EmptyLate(Strategy):
+    def feature_engineering_standard(self, dataframe, metadata, **kwargs):
+        """Have a feature that ends before the last days."""
+        is_early = dataframe["date"] < dataframe["date"].iloc[-1] - pd.Timedelta(days=8)
+        dataframe["%-late"] = is_early.astype(float).where(is_early)
+        return super().feature_engineering_standard(dataframe, metadata, **kwargs)
 
 
 class Classes(Strategy):
@@ -79,6 +97,14 @@ def optimize(site, feeder):
         return feeder("optimize", "--config", config, "--strategy", strategy, *options, *more)
 
     return run
+
+
+def test_search_tries_the_schemas_defaults_before_what_is_stored():
+    """Once, even where the store holds them, too; a config that has them is no repeat."""
+    ours, stored = default_parameters(), {**default_parameters(), "max_depth": 3}
+    study = FreqaiStudy(BOT, 0, start=config_parameters(SMALL))
+    assert start_sets(study, [stored, stored, ours]) == [study.start, ours, stored]
+    assert start_sets(replace(study, start=ours), [stored]) == [ours, stored]
 
 
 @pytest.mark.slow
@@ -188,6 +214,14 @@ def test_missing_candles_name_file_and_command(site, optimize, pair, timeframe, 
     assert file.name in err
     assert f"{whose} are features" in err
     assert f"--pairs {pair} --timeframes 5m 15m --days" in err
+
+
+@pytest.mark.slow
+def test_a_feature_without_a_value_at_a_cut_fails_its_pair_by_name(optimize):
+    """FreqAI would drop every row for it."""
+    code, _, err = optimize("--pairs", ETH, strategy="EmptyLate")
+    assert code == 2
+    assert "ETH/USDT:USDT failed: %-late has no value on any of" in err
 
 
 @pytest.mark.slow

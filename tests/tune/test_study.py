@@ -17,6 +17,7 @@ from feeder_mixin.tune.search.finalists import RedrawGain, choose_winner
 from feeder_mixin.tune.search.kept import Cell, Measured
 from feeder_mixin.tune.search.space import (
     MAX_WARM_STARTS,
+    ParameterSet,
     SearchSpace,
     StudySettings,
     Trial,
@@ -168,6 +169,39 @@ def test_start_sets_are_the_defaults_then_what_is_stored_most_frequent_first():
     assert sets == [default_parameters(), {**often, "quantile_alpha": 0.1}, once]
     many = [{**default_parameters(), "reg_alpha": n / 100} for n in range(1, 30)]
     assert len(start_sets(settings(), many)) == MAX_WARM_STARTS
+
+
+PROMISING = {**default_parameters(), "learning_rate": 0.02}
+
+
+class WithPromising(StudySettings):
+    """A study that knows a set which does well elsewhere."""
+
+    @property
+    def promising(self) -> Sequence[ParameterSet]:
+        """Return it."""
+        return (PROMISING,)
+
+
+def test_promising_set_is_tried_first_and_comes_to_the_end_of_the_race():
+    """Two unlucky cells end any other trial; start set and promising ones are measured everywhere."""
+    study_settings = WithPromising("f", LabelSpec("short", 30, 300), 0.01, 150, 0)
+    unlucky = shuffled_cells(study_settings, PAIRS)[:2]
+
+    def measure(cells: Sequence[Cell]) -> dict[Cell, Measured]:
+        def loss(cell: Cell) -> float:
+            if cell.key != key_of(PROMISING):
+                return 1.0
+            return 3.0 if (cell.pair, cell.fold) in unlucky else 0.9
+
+        return {cell: Measured(DAYS[:1], (loss(cell),), 57) for cell in cells}
+
+    starts = start_sets(study_settings, [{**default_parameters(), "max_depth": 3}])
+    assert starts[1] == PROMISING
+    study = Study(study_settings, PAIRS, starts, measure)
+    study.run(8, lambda: False, lambda _trials: None)
+    assert [trial.pruned for trial in study.trials] == [False, False, *[True] * 6]
+    assert max(study.kept[1].reported) == study.n_cells
 
 
 def test_start_sets_apply_fixes():

@@ -7,6 +7,7 @@ The schema says which values are valid; what is searched is narrower and a prope
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -132,6 +133,10 @@ class SearchSettings(Protocol):
         """Return trial 0, and the winner of near-ties; its values may lie outside of `searched`."""
 
     @property
+    def promising(self) -> Sequence[ParameterSet]:
+        """Return sets that are tried right behind the start set, because they do well elsewhere."""
+
+    @property
     def table_alpha(self) -> float:
         """Return the one quantile level of all sets."""
 
@@ -164,6 +169,11 @@ class StudySettings:
     def start(self) -> ParameterSet:
         """Return the defaults with the fixes applied: trial 0, and the winner of near-ties."""
         return {**default_parameters(), **self.fixes}
+
+    @property
+    def promising(self) -> Sequence[ParameterSet]:
+        """Return nothing: the start set is the best one known."""
+        return ()
 
     @property
     def table_alpha(self) -> float:
@@ -240,19 +250,29 @@ def _distribution(one: SearchedRange) -> optuna.distributions.BaseDistribution:
 def start_sets(
     settings: SearchSettings, stored: Sequence[Mapping[str, float]]
 ) -> list[ParameterSet]:
-    """Return what the first trials try: the start set, then the sets that the store holds.
+    """Return what the first trials try: the start set, promising ones, then those of the store.
 
-    All with the fixes and the study's level, without repeats, the most frequent first, at most
-    `MAX_WARM_STARTS`.
+    All but the start set with the fixes and the study's level, without repeats, what is stored by how
+    often, at most `MAX_WARM_STARTS`.
     """
+    often = [key for key, _ in Counter(_searched_keys(settings, stored)).most_common()]
+    others = dict.fromkeys((*promising_keys(settings), *often))
+    others.pop(key_of(settings.start), None)
+    return [settings.start, *map(set_of, others)][:MAX_WARM_STARTS]
+
+
+def promising_keys(settings: SearchSettings) -> list[tuple[float, ...]]:
+    """Return the values of the promising sets, with the fixes and the study's level."""
+    return _searched_keys(settings, settings.promising)
+
+
+def _searched_keys(
+    settings: SearchSettings, sets: Sequence[Mapping[str, float]]
+) -> list[tuple[float, ...]]:
     fixed = {**settings.fixes, ALPHA: settings.table_alpha}
-    sets = [{p.name: p.restore({**one, **fixed}[p.name]) for p in PARAMETERS} for one in stored]
-    counts: dict[tuple[float, ...], int] = {}
-    for one in sets:
-        counts[key_of(one)] = counts.get(key_of(one), 0) + 1
-    counts.pop(key_of(settings.start), None)
-    often = sorted(counts, key=lambda key: -counts[key])
-    return [settings.start, *(set_of(key) for key in often)][:MAX_WARM_STARTS]
+    return [
+        key_of({p.name: p.restore({**one, **fixed}[p.name]) for p in PARAMETERS}) for one in sets
+    ]
 
 
 def key_of(parameters: Mapping[str, float]) -> tuple[float, ...]:

@@ -39,6 +39,7 @@ from feeder_mixin.tune.search.space import (
     Trial,
     derive_seed,
     key_of,
+    promising_keys,
 )
 
 GENERATION: Final = 8
@@ -93,6 +94,7 @@ class Study:
         self._rungs = split_rungs(shuffled_cells(settings, folds))
         self._space = SearchSpace(settings.fixes, settings.searched)
         self._study = optuna.create_study(direction="minimize")
+        self._promising = set(promising_keys(settings))
         self._measured: dict[Cell, Measured] = {}
         self.kept: dict[int, KeptTrial] = {}
 
@@ -166,13 +168,19 @@ class Study:
             for one in running:
                 one.reported[n_cells] = self._value(one.parameters, cells)
             if rung < len(self._rungs) - 1:
-                # The start set stays, beside those: what it lacked of cells would be compared with it.
-                start = [one for one in running if one.number == 0]
-                better = [one for one in running if one.number and one.reported[n_cells] < 0.0]
+                # Beside those the start set stays: what it lacked of cells would be compared with it;
+                # and promising sets do, which two unlucky cells would end as any other.
+                stays = [one for one in running if self._stays(one)]
+                better = [one for one in running if one not in stays]
+                better = [one for one in better if one.reported[n_cells] < 0.0]
                 better.sort(key=lambda one: (one.reported[n_cells], one.number))
-                running = [*start, *better[: GOES_ON[rung]]]
+                running = [*stays, *better[: GOES_ON[rung]]]
         for one in racers:
             self._end(one, is_pruned=one not in running)
+
+    def _stays(self, one: _Racer) -> bool:
+        """Return whether a trial comes to the end of the race whatever its first cells say."""
+        return one.number == 0 or key_of(one.parameters) in self._promising
 
     def _ask(self, racers: Sequence[_Racer], cells: Sequence[tuple[str, int]]) -> None:
         wanted = [
