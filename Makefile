@@ -84,9 +84,8 @@ test-slow: $(READY)  ## slow tests: whole runs on real candles, kills, many seed
 test-services: $(READY)  ## tests that need a server (FEEDER_TEST_POSTGRES_URL, FEEDER_TEST_INFLUX_URL/_TOKEN/_ORG)
 	$(BIN)/pytest -q -m external_service $(ARGS)
 
-# A release of freqtrade needs about two minutes: mostly pip, which installs it anew.
 test-hosts: $(READY)  ## the wheel in environments with the oldest, the newest and two more supported freqtrade
-	$(BIN)/pytest -q -n 2 --dist loadgroup tests/hosts $(ARGS)
+	$(BIN)/pytest -q -n 2 tests/hosts $(ARGS)
 
 optimize: $(READY)  ## tune a feeder: make optimize FEEDER=feeder120b [ARGS="--n-trials 20"]
 	$(need_feeder)
@@ -137,6 +136,6 @@ release: $(READY)  ## changelog section, version, commit and tag, all local: mak
 	@$(BIN)/python tools/release.py $(VERSION)
 
 # The extras that `make setup` installs, by name: one that only a benchmark needs stays out.
-lock: $(READY)  ## add to requirements.lock what pyproject.toml wants (needs uv; newer versions: ARGS=--upgrade)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra docs --extra postgres --extra cluster $(ARGS) -o requirements.lock pyproject.toml
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra freqai --constraints requirements.lock $(ARGS) -o requirements-freqai.lock pyproject.toml
+lock: $(READY)  ## add to requirements.lock what pyproject.toml wants (newer versions: ARGS=--upgrade)
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra docs --extra postgres --extra cluster $(ARGS) -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra freqai --constraints requirements.lock $(ARGS) -o requirements-freqai.lock pyproject.toml

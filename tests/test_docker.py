@@ -87,9 +87,11 @@ def test_image_copies_what_is_there():
     context = (FOLDER / service("bot")["build"]["context"]).resolve()
     assert context == ROOT
     assert (context / service("bot")["build"]["dockerfile"]) == FOLDER / "Dockerfile"
-    for line in re.findall(r"^COPY --chown=\S+ (.+) \S+$", DOCKERFILE, re.MULTILINE):
-        for name in line.split():
-            assert (ROOT / name).exists(), name
+    lines = re.findall(r"^COPY --chown=\S+ (.+) \S+$", DOCKERFILE, re.MULTILINE)
+    copied = [ROOT / name for line in lines for name in line.split()]
+    assert [path for path in copied if not path.exists()] == []
+    for template in (ROOT / "feeder_mixin" / "templates").iterdir():
+        assert any(template.resolve().is_relative_to(path) for path in copied), template
 
 
 def test_bot_runs_freqtrades_trade_on_the_feeder_of_the_environment():

@@ -11,7 +11,6 @@ import json
 import shutil
 import subprocess
 import sys
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,22 +53,22 @@ class Host:
         path = self.folder / "venv" / "bin" / script
         return run_command([str(path), *arguments], self.folder).stdout
 
+    @property
+    def python(self) -> Path:
+        """Return the environment's interpreter."""
+        return self.folder / "venv" / "bin" / "python"
+
     def create(self) -> None:
         """Make the environment with its release of freqtrade, and nothing of ours."""
-        venv.create(self.folder / "venv", with_pip=True)
-        self.install("-r", Path(__file__).with_name(f"{self.release}.txt"))
-
-    def install(self, *what: object) -> None:
-        """Install as a user does; what is not imported is not compiled (half of the time)."""
-        python = self.folder / "venv" / "bin" / "python"
-        options = ("--quiet", "--disable-pip-version-check", "--no-compile")
-        done = subprocess.run(  # noqa: S603 - our own arguments
-            [str(python), "-m", "pip", "install", *options, *map(str, what)],
-            capture_output=True,
-            text=True,
-            check=False,
+        pins = Path(__file__).with_name(f"{self.release}.txt")
+        run_python(
+            "uv", "venv", "--quiet", "--seed", "--python", sys.executable, self.folder / "venv"
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        run_python("uv", "pip", "install", "--quiet", "--python", self.python, "-r", pins)
+
+    def install(self, wheel: Path) -> None:
+        """Install as a user does, by the environment's own pip; what is not imported is not compiled."""
+        self.run("python", "-m", "pip", "install", "--quiet", "--no-compile", wheel)
 
     def packages(self) -> dict[str, str]:
         """Return name -> version of what is installed."""
@@ -79,10 +78,9 @@ class Host:
     def freqtrade(self, command: str, *options: object) -> str:
         """Run freqtrade with the example config; return all it printed."""
         configs = ("--config", self.config, "--config", self.exchange.overlay)
-        python = self.folder / "venv" / "bin" / "python"
         result = run_command(
             [
-                *(str(python), "-m", "freqtrade", command, "--userdir", str(self.user_data)),
+                *(str(self.python), "-m", "freqtrade", command, "--userdir", str(self.user_data)),
                 *map(str, (*configs, *options)),
             ],
             self.folder,
@@ -105,14 +103,19 @@ class Host:
         return pd.concat([pd.read_feather(path).assign(pair=path.stem) for path in frames])
 
 
+def copy_sources(folder: Path) -> None:
+    """Copy what a wheel is built from: a build leaves files beside its sources."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("feeder_mixin", "user_data/strategies", "user_data/freqaimodels"):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignore)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+
+
 def build_wheel(folder: Path) -> Path:
     """Return the wheel of a copy of this repository, built from its sdist, both checked by twine."""
     source = folder / "source"
-    for name in ("feeder_mixin", "user_data/strategies"):
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignore)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    copy_sources(source)
     dist = folder / "dist"
     run_python("build", "--no-isolation", "--outdir", dist, source)
     run_python("twine", "check", "--strict", *dist.iterdir())

@@ -54,6 +54,12 @@ class MyFeeder(OptunaParamsMixin):
 """The strategy of the user's own, as docs/start/own-freqtrade.md shows it."""
 
 
+def name_release(release: str) -> str:
+    """Return a release as `-k` finds it, the first and the last by what they are."""
+    ends = {RELEASES[0]: "oldest-", RELEASES[-1]: "newest-"}
+    return ends.get(release, "") + release
+
+
 @pytest.fixture(scope="session")
 def exchange(tmp_path_factory) -> Iterator[Exchange]:
     """Give a replay exchange, for what freqtrade asks of one before a backtest."""
@@ -67,10 +73,7 @@ def wheel(tmp_path_factory) -> Path:
     return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in RELEASES],
-)
+@pytest.fixture(scope="module", params=RELEASES, ids=name_release)
 def bare_host(request, tmp_path_factory, exchange) -> Iterator[Host]:
     """Give an environment with one release of freqtrade and nothing of ours."""
     host = Host(request.param, tmp_path_factory.mktemp("host"), exchange)
@@ -105,7 +108,7 @@ def test_wheel_changes_no_version_of_what_is_installed(packages):
     assert {name: both for name, both in changed.items() if both[0] != both[1]} == {}
 
 
-def test_freqtrade_and_package_are_those_of_the_environment(host):
+def test_import_finds_freqtrade_and_package_in_the_environment(host):
     """Nothing comes from the clone."""
     code = "import feeder_mixin, freqtrade; print(feeder_mixin.__file__, freqtrade.__file__)"
     for path in host.run("python", "-c", code).split():
