@@ -1,8 +1,8 @@
 """The last good copy: the records that the store gave last, kept for a start without it.
 
-The loader writes and takes it; doctor, metrics and retention look at it. What must stay true: one reader for
-all, so that an unusable copy counts as a copy nowhere; one bad entry is dropped by the next
-write, and costs no other.
+`live.state.keeper` writes it after a load and `live.reload.loader` takes it; doctor, metrics and
+retention look at it. What must stay true: one reader for all, so that an unusable copy counts as a copy
+nowhere; one bad entry is dropped by the next write, and costs no other.
 """
 
 from __future__ import annotations
