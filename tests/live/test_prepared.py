@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feeder_mixin.errors import StateError
 from feeder_mixin.live.serve.candles import DataFolder, Tail, from_frame
+from feeder_mixin.live.train import _worker
 from feeder_mixin.live.train._worker import Fit, WorkerSetup, run_fit
 from feeder_mixin.live.train.models import ModelStore
 from feeder_mixin.live.train.prepared import read_prepared
@@ -185,3 +187,16 @@ def test_missing_candles_are_counted_before_the_cut(start, newer, cut_s):
     host = replace(newer, rows=rows)
     answers = [run_fit(start(), Fit(SOL, values, cut_s), host) for values in (VALUES, CHANGED)]
     assert [answer.n_missing for answer in answers] == [2, 2]
+
+
+def test_training_set_that_can_not_be_kept_costs_no_model(start, newer, cut_s, monkeypatch):
+    """A disk without room for the rows may have room for the model, which is what counts."""
+    expected = run_fit(start("others"), Fit(SOL, VALUES, cut_s), newer).name
+
+    def fail(*_arguments):
+        raise StateError("no space left on device")
+
+    monkeypatch.setattr(_worker, "write_prepared", fail)
+    setup = start()
+    assert run_fit(setup, Fit(SOL, VALUES, cut_s), newer).name == expected
+    assert file_of(setup, expected) == file_of(start("others"), expected)

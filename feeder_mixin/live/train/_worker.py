@@ -10,6 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from feeder_mixin.errors import CandleError
+from feeder_mixin.errors import CandleError, StateError
 from feeder_mixin.live.serve.candles import DataFolder, Tail, followed
 from feeder_mixin.live.train.prepared import Prepared, read_prepared, write_prepared
 from feeder_mixin.live.train.trainer import Trainer, make_trainer, model_name
@@ -114,7 +115,8 @@ class WorkerSetup:
             int(np.isnan(closes).sum()),
             trainer.training_set(fit.pair, candles, fit.cut_s),
         )
-        write_prepared(path, prepared)
+        with suppress(StateError):  # it only saves time; what the model's own file meets is said
+            write_prepared(path, prepared)
         return prepared
 
     def _made_from(self, fit: Fit, stamp: str, last_on_disk_s: int, newer: Tail | None) -> str:
