@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import groupby, islice
 from typing import Final
 
-from feeder_mixin.doctor.finding import Facts, Verdict
+from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
+from feeder_mixin.errors import SchemaError
 from feeder_mixin.live.reload.feeder_reader import TUNED_ON, other_features
-from feeder_mixin.schema import NANOSECONDS, format_time_ns, refusal
+from feeder_mixin.schema import NANOSECONDS, ParameterRecord, format_time_ns, refusal
 from feeder_mixin.settings import FREQAI_MODEL_TYPE
 from feeder_mixin.stores.base import MAX_AGE_DAYS, Note
 from feeder_mixin.stores.notes import group_notes, group_pairs, some
@@ -14,6 +18,12 @@ from feeder_mixin.stores.other_type import load_other_type
 
 STALE_DAYS: Final = MAX_AGE_DAYS / 2
 """Age from which a record is called stale: half of what it may have."""
+
+_HOSTS_DAYS: Final = 30.0
+"""Within this time a feeder may have been tuned on one host, or have moved to another once."""
+_HOSTS_PAIRS: Final = 4
+_HOSTS_POINTS: Final = 20
+"""How many pairs are asked for how many earlier records: a question to the store each."""
 
 _DAY_NS: Final = 86_400 * NANOSECONDS
 _SKEW_S: Final = 300.0
@@ -171,6 +181,44 @@ def check_tuned_for(facts: Facts) -> Verdict:
         f"tuned on other {' and '.join(kinds)}: {some(other)}; bots still use them",
         facts.command("optimize", "--reload"),
     )
+
+
+def check_hosts(facts: Facts) -> Verdict:
+    """Look for two hosts that tune one feeder: each replaces what the other found."""
+    since_ns = facts.now_ns - int(_HOSTS_DAYS * _DAY_NS)
+    # A rollback gives an old record a new time, on whichever host the command was given.
+    tuned = {
+        (record.time_ns, str(record.provenance["host"]))
+        for record in _newest_and_earlier(facts)
+        if record.time_ns >= since_ns
+        and "host" in record.provenance
+        and "rolled_back_from" not in record.provenance
+    }
+    turns = [host for host, _ in groupby(host for _, host in sorted(tuned))]
+    if not turns:
+        raise Skipped(f"no record of the last {_HOSTS_DAYS:g} days names the host that tuned it")
+    hosts = list(dict.fromkeys(turns))
+    if len(turns) > len(hosts):
+        last = {host: format_time_ns(time_ns)[:16] + "Z" for time_ns, host in sorted(tuned)}
+        by = some(f"{host} (last {last[host]})" for host in hosts)
+        return Verdict(
+            "warn",
+            f"tuned in turns on {len(hosts)} hosts: {by}; bots use whichever record is newer",
+            f"tune {facts.feeder_id} on one host only, or give each host's feeder a bot_name of its own",
+        )
+    return Verdict("pass", f"tuned on {', then on '.join(hosts)}")
+
+
+def _newest_and_earlier(facts: Facts) -> Iterator[ParameterRecord]:
+    """Give the newest record of every pair, and a few pairs' records before it."""
+    settings, records = facts.settings, facts.latest.records
+    yield from records.values()
+    for pair in islice(records, _HOSTS_PAIRS):
+        for point in facts.store.history(
+            settings.feeder_id, pair, _HOSTS_POINTS, model_type=settings.model_type
+        ):
+            with suppress(SchemaError):  # said by other checks
+                yield point.build_record(settings.feeder_id)
 
 
 def _of(notes: list[Note]) -> str:

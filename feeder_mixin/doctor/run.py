@@ -53,6 +53,7 @@ CHECKS: Final = (
     Check("future_records", records.check_future, "set the writer's clock and zone"),
     Check("record_age", records.check_age, "tune the pairs again"),
     Check("tuned_for", records.check_tuned_for, "tune the pairs again"),
+    Check("tuner_hosts", records.check_hosts, "see what the store answered"),
     Check("candles", host.check_candles, "fix dataformat_ohlcv or datadir in the config"),
     Check("clock", host.check_clock, "set this host's clock"),
     Check("outbox", host.check_outbox, "restore the file from a copy, or move it away"),

@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -22,12 +23,14 @@ from feeder_mixin.live.state.lock import PID_NAME, bot_lock
 from feeder_mixin.schema import NANOSECONDS, format_time_ns, hash48
 from feeder_mixin.stores import sql_inspection
 from feeder_mixin.stores.outbox import Outbox
+from feeder_mixin.stores.sql import SqlStore
 from tests.cli.patient import CONTEXT, DAY_NS, FEEDER, PAIRS, Patient, make_patient
 from tests.live.fake_bot import fake_bot
 
 NAMES = [check.name for check in run.CHECKS]
 HOUR_NS = 3_600 * NANOSECONDS
 FIRST = PAIRS[0]
+ROLLED_BACK_ON_B = {"host": "b", "rolled_back_from": "2026-01-01T00:00:00Z"}
 
 
 @pytest.fixture
@@ -733,3 +736,27 @@ def test_doctor_of_records_tuned_without_a_context_pair_that_has_no_candles_asks
     assert findings["tuned_for"]["state"] == "pass"
     assert f"no file for {CONTEXT[0]}" in str(findings["candles"])
     assert "see which pairs binance does not list" in str(findings["candles"])
+
+
+@pytest.mark.parametrize(
+    ("hosts", "state", "words"),
+    [
+        pytest.param("aaa", "pass", "tuned on a", id="one"),
+        pytest.param("aabb", "pass", "tuned on a, then on b", id="moved once"),
+        pytest.param("aba", "warn", "tuned in turns on 2 hosts: a (last ", id="in turns"),
+        pytest.param("aRa", "pass", "tuned on a", id="rolled back elsewhere"),
+    ],
+)
+def test_doctor_finds_two_hosts_that_tune_one_bot_name(project, doctor, hosts, state, words):
+    """Each replaces what the other found, and neither says so."""
+    patient = make_patient(project)
+    with SqlStore(patient.store_path) as store:
+        for pair in PAIRS:
+            store.delete(FEEDER, pair, [point.time_ns for point in store.history(FEEDER, pair)])
+        for hours, host in enumerate(hosts, start=1 - len(hosts)):
+            told = {"host": host} if host != "R" else ROLLED_BACK_ON_B
+            made = [patient.record(pair, patient.now_ns + hours * HOUR_NS) for pair in PAIRS]
+            store.write([replace(record, provenance=told) for record in made])
+    found = doctor()[1]["tuner_hosts"]
+    assert (found["state"], found["message"][: len(words)]) == (state, words)
+    assert bool(found["advice"]) == (state == "warn")
