@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from feeder_mixin.cli import init
 from feeder_mixin.settings import load_settings
+from tests.hosts.environment import copy_sources
+from tests.units import verify_units
 
 ROOT = Path(__file__).parents[2]
 STRATEGY = Path("strategies", "LightGBMSafetyFeederStrategy.py")
 MODEL = Path("freqaimodels", "OptunaLightGBMRegressor.py")
+TEMPLATES = ROOT / "feeder_mixin" / "templates"
+LINKS = sorted(path for path in TEMPLATES.iterdir() if path.name != "feeder_example.json")
 SOURCE = (ROOT / "user_data" / STRATEGY).read_bytes()
 
 
@@ -60,7 +64,8 @@ def test_init_example_is_a_config_that_freqtrade_takes(userdir, feeder):
     validate_config_consistency(config | of_the_strategy)
     assert config["dry_run"] is True
     assert config["strategy"] == STRATEGY.stem
-    assert config["db_url"] == "sqlite:///my data/feeder_example.trades.sqlite"
+    # From wherever the bot is started, its open trades are there.
+    assert config["db_url"] == f"sqlite:///{userdir}/feeder_example.trades.sqlite"
     assert config["api_server"]["enabled"] is False
     assert config["pairlists"] == [{"method": "StaticPairList"}]
 
@@ -114,31 +119,69 @@ def test_init_unwritable_folder_exits_1_by_name(userdir, feeder):
     assert str(userdir / STRATEGY) in err
 
 
-@pytest.mark.parametrize(
-    ("template", "file"), [("strategy.py.txt", STRATEGY), ("freqaimodel.py.txt", MODEL)]
-)
-def test_template_is_a_link_to_its_one_source(template, file):
+def test_init_writes_units_that_run_the_folders_own_feeders(userdir, feeder):
+    """The bot and a nightly tuning, from this environment, in this folder and nowhere else."""
+    _, out, _ = feeder("init", "--userdir", "my data")
+    scripts = Path(sys.executable).parent
+    places = f"--config '{userdir}/%i.json' --userdir '{userdir}'"
+    bot = (userdir / "systemd" / "feeder@.service").read_text(encoding="utf-8")
+    tuner = (userdir / "systemd" / "feeder-optimize@.service").read_text(encoding="utf-8")
+    assert f"trap '' USR1; exec {scripts}/freqtrade trade {places}\"\n" in bot
+    assert f"ExecStart={scripts}/feeder optimize --feeder %i {places} --reload\n" in tuner
+    for unit in (bot, tuner):
+        assert f"\nWorkingDirectory={userdir.parent}\n" in unit
+        assert f"\nReadWritePaths='{userdir}'\n" in unit
+        assert "/opt/" not in unit
+    assert len(out.partition("\nnext, ")[2].splitlines()) == 1 + 3
+    assert "cp 'my data/systemd'/* ~/.config/systemd/user && " in out
+    assert " feeder@feeder_example feeder-optimize@feeder_example.timer" in out
+
+
+@pytest.mark.parametrize("manager", ["--system", "--user"])
+def test_init_writes_units_that_systemd_takes_without_a_word(userdir, feeder, manager, tmp_path):
+    """A folder with a space in its name is one word to systemd and to the shell within."""
+    feeder("init", "--userdir", userdir)
+    (tmp_path / "run").mkdir(mode=0o700)
+    units = []
+    for unit in (userdir / "systemd").iterdir():
+        units.append(tmp_path / unit.name.replace("@.", "@feeder_example."))
+        units[-1].write_text(unit.read_text(encoding="utf-8"), encoding="utf-8")
+    assert verify_units(units, manager, tmp_path / "run") == ""
+
+
+def test_init_refuses_a_folder_that_no_unit_can_name(tmp_path, feeder):
+    """A half of a path would run something else."""
+    userdir = tmp_path / "50%"
+    userdir.mkdir()
+    code, _, err = feeder("init", "--userdir", userdir)
+    assert code == 2
+    assert "can't stand in a systemd unit" in err
+    assert list(userdir.iterdir()) == []
+
+
+def test_init_without_systemd_writes_the_rest(userdir, feeder, monkeypatch):
+    """Units are for Linux alone."""
+    monkeypatch.setattr(init, "_HAS_SYSTEMD", False)
+    code, out, _ = feeder("init", "--userdir", userdir)
+    assert code == 0
+    assert "systemctl" not in out
+    assert (userdir / STRATEGY).is_file()
+    assert not (userdir / "systemd").exists()
+
+
+@pytest.mark.parametrize("template", LINKS, ids=lambda path: path.name)
+def test_template_is_a_link_to_its_one_source(template):
     """Written once; a clone keeps the link."""
-    link = ROOT / "feeder_mixin" / "templates" / template
-    assert link.is_symlink()
-    assert not link.readlink().is_absolute()
-    assert link.resolve() == ROOT / "user_data" / file
+    assert template.is_symlink()
+    assert not template.readlink().is_absolute()
+    assert template.resolve().is_relative_to(ROOT)
+    assert template.is_file()
 
 
 def test_wheel_carries_both_files_and_init_works_from_it(tmp_path):
     """Whoever installs the package has no repository."""
     source = tmp_path / "source"
-    shutil.copytree(
-        ROOT / "feeder_mixin",
-        source / "feeder_mixin",
-        symlinks=True,
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    for file in (STRATEGY, MODEL):
-        (source / "user_data" / file).parent.mkdir(parents=True)
-        shutil.copy(ROOT / "user_data" / file, source / "user_data" / file)
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, source / name)
+    copy_sources(source)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "--wheel-dir", tmp_path, source], check=True, capture_output=True)  # noqa: S603
     (wheel,) = tmp_path.glob("*.whl")

@@ -106,7 +106,8 @@ class Host:
 def copy_sources(folder: Path) -> None:
     """Copy what a wheel is built from: a build leaves files beside its sources."""
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("feeder_mixin", "user_data/strategies", "user_data/freqaimodels"):
+    linked = ("user_data/strategies", "user_data/freqaimodels", "config/systemd")
+    for name in ("feeder_mixin", *linked):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
