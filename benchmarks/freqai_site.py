@@ -32,13 +32,15 @@ def write_site(
     root: Path,
     bases: Sequence[str],
     targets: Mapping[str, object] = EXCURSION,
-    timeframes: Sequence[str] = TIMEFRAMES,
+    features: Mapping[str, object] | None = None,
     **freqai: object,
 ) -> FreqaiSettings:
     """Write a FreqAI bot's config into a folder of its own, and return what it decides.
 
     Parameters
     ----------
+    features
+        Keys of its ``feature_parameters`` that are others.
     freqai
         Further keys of its block.
     """
@@ -53,13 +55,14 @@ def write_site(
             "backtest_period_days": TEST_DAYS,
             "live_retrain_hours": 24,
             "feature_parameters": {
-                "include_timeframes": list(timeframes),
+                "include_timeframes": list(TIMEFRAMES),
                 "include_corr_pairlist": [],
                 "label_period_candles": HORIZON,
                 "include_shifted_candles": 2,
                 "indicator_periods_candles": [10, 20, 50],
                 "weight_factor": 0,
                 "DI_threshold": 0,
+                **(features or {}),
             },
             "data_split_parameters": {"test_size": 0},
             "model_training_parameters": PLAN,
