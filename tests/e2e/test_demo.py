@@ -29,7 +29,7 @@ from feeder_mixin.rehearsal.demo.workplace import (
 )
 from tests.waiting import wait_until
 
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 RUN = "from feeder_mixin.cli.main import run; run()"
 SLEEP = [sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(60)"]
 _STUBBORN = """
