@@ -101,6 +101,17 @@ def test_every_block_of_commands_names_its_tests_or_why_there_is_none(page):
             said = "".join(map(text_of, tests))
             for verb in COMMANDS.keys() & set(re.findall(r"\bfeeder ([a-z-]+) ", commands)):
                 assert verb in said, f"feeder {verb}: {what}"
+            for verb in re.findall(r"\bfreqtrade ([a-z-]+) ", commands):
+                assert verb in said or f"{verb}(" in said, f"freqtrade {verb}: {what}"
+
+
+@every_page
+def test_commands_stand_in_blocks_that_are_looked_at(page):
+    """A block in another spelling would be pasted unseen by the tests here."""
+    fences = re.findall(r"^( *)```(\w*)", text_of(page), re.MULTILINE)
+    for indent, language in fences:
+        assert language not in {"sh", "shell", "console", "zsh"}, language
+        assert not (indent and language == "bash"), "indented"
 
 
 @every_page
