@@ -45,7 +45,7 @@ MADE_AT_WORK = (
 """How paths begin that no clone has: made by a command, or the reader's own."""
 _MARK = r"(?:\n<!-- (tested|not run): (.+?) -->)?"
 BLOCK = re.compile(rf"^```bash\n(.*?)^```\n{_MARK}", re.DOTALL | re.MULTILINE)
-TABLE = re.compile(rf"^\|[^\n]*\| command \|\n((?:^\|.*\n)+){_MARK}", re.MULTILINE)
+TABLE = re.compile(rf"^\|(?:.*\| command| target \|.*) \|\n((?:^\|.*\n)+){_MARK}", re.MULTILINE)
 
 
 def text_of(page: Path) -> str:
