@@ -158,7 +158,7 @@ def days_back(n: int, end: int = 0) -> str:
 
 
 def run_command(
-    command: Sequence[str], root: Path, **environment: str
+    command: Sequence[str], root: Path, patience_s: float = COMMAND_PATIENCE_S, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a project to its end; it must succeed."""
     result = subprocess.run(  # noqa: S603 - our own arguments
@@ -169,7 +169,7 @@ def run_command(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=COMMAND_PATIENCE_S,
+        timeout=patience_s,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

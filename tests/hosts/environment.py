@@ -18,7 +18,7 @@ from typing import Final
 import pandas as pd
 
 from tests.e2e.bot import ROOT, Exchange
-from tests.e2e.project import RECORDING, run_command
+from tests.e2e.project import COMMAND_PATIENCE_S, RECORDING, run_command
 
 RELEASES: Final = sorted(
     (path.stem for path in Path(__file__).parent.glob("*.txt")),
@@ -47,11 +47,11 @@ class Host:
         """Return the example config that `feeder init` wrote."""
         return self.user_data / "feeder_example.json"
 
-    def run(self, *command: object) -> str:
+    def run(self, *command: object, patience_s: float = COMMAND_PATIENCE_S) -> str:
         """Run a command of the environment; return what it printed."""
         script, *arguments = map(str, command)
         path = self.folder / "venv" / "bin" / script
-        return run_command([str(path), *arguments], self.folder).stdout
+        return run_command([str(path), *arguments], self.folder, patience_s).stdout
 
     @property
     def python(self) -> Path:

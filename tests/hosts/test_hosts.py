@@ -30,6 +30,9 @@ DAYS: Final = 30
 TIMERANGE: Final = "20260601-20260603"
 """Fixed, so that a release can be compared with what another one predicted, any day."""
 
+DEMO_PATIENCE_S: Final = 900
+"""It waits for candles, 150 s on a quiet machine; two at once beside other work took over 300 s."""
+
 STORED_COLUMN: Final = Path(__file__).with_name("safety_q.csv")
 """What the newest release predicted, every second hour (``FEEDER_TEST_HOSTS_RECORD=1`` writes it)."""
 
@@ -166,4 +169,4 @@ def test_strategy_of_the_users_own_is_a_feeder_in_ten_lines(host):
 
 def test_demo_trades_and_reloads_without_a_clone(host):
     """Tune, trade, tune again, SIGUSR1: the whole loop, and it fails unless the swap was seen."""
-    assert "generation 1 -> 2" in host.run("feeder", "demo")
+    assert "generation 1 -> 2" in host.run("feeder", "demo", patience_s=DEMO_PATIENCE_S)
