@@ -9,6 +9,8 @@ import pytest
 
 from feeder_mixin.cli.main import main
 from feeder_mixin.market.candles import load_candles
+from feeder_mixin.rehearsal.exchange import server
+from feeder_mixin.rehearsal.exchange.market import ReplayMarket
 
 
 def test_command_serves_a_generated_market_and_stops_cleanly(run_exchange, tmp_path):
@@ -69,7 +71,7 @@ def test_spot_feeder_ends_with_2_and_says_what_is_played(tmp_path, capsys):
     assert "spot1 has trading_mode 'spot': the replay exchange has" in capsys.readouterr().err
 
 
-def test_freqai_bot_gets_its_correlated_pairs_and_timeframes(run_exchange, tmp_path):
+def test_freqai_bot_gets_its_correlated_pairs_and_timeframes(tmp_path, monkeypatch):
     """Named by its config alone; a tuning finds all candles that its features read."""
     features = {"include_timeframes": ["5m", "15m"], "include_corr_pairlist": ["BTC/USDT:USDT"]}
     config = {
@@ -80,13 +82,14 @@ def test_freqai_bot_gets_its_correlated_pairs_and_timeframes(run_exchange, tmp_p
     }
     path, folder = tmp_path / "mine.json", tmp_path / "data" / "binance"
     path.write_text(json.dumps(config))
-    options = ("--config", path, "--generate-days", 2, "--write-datadir", folder)
-    with run_exchange(*options) as url, urllib.request.urlopen(url) as answer:  # noqa: S310
-        assert json.load(answer)["pairs"] == ["BTC/USDT:USDT", "ETH/USDT:USDT"]
+    served: list[ReplayMarket] = []
+    monkeypatch.setattr(server, "serve", lambda market, *_, **__: served.append(market))
+    options = ["--config", str(path), "--generate-days", "2", "--write-datadir", str(folder)]
+    assert main(["replay-exchange", *options]) == 0
+    assert list(served[0].series) == ["BTC/USDT:USDT", "ETH/USDT:USDT"]
     written = {path.name for path in folder.glob("futures/*-futures.feather")}
-    assert written == {
-        f"{b}_USDT_USDT-{t}-futures.feather" for b in ("BTC", "ETH") for t in ("5m", "15m")
-    }
+    pairs_and_timeframes = [(base, step) for base in ("BTC", "ETH") for step in ("5m", "15m")]
+    assert written == {f"{b}_USDT_USDT-{t}-futures.feather" for b, t in pairs_and_timeframes}
 
 
 @pytest.mark.parametrize("option", ["--write-datadir", "--write-config"])
