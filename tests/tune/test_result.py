@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import get_args
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +48,13 @@ def decisions(draw) -> Decision:
     )
 
 
+def short(result: PairResult) -> PairResult:
+    """Return a result with four candles and four cells in its tables: whole ones are 100 kB of JSON."""
+    chart = builder.make_chart(np.random.default_rng(0), side="short", n=4)
+    cells = builder.make_risk().cells[:4]
+    return replace(result, chart=chart, risk=replace(builder.make_risk(), cells=cells))
+
+
 def scores() -> st.SearchStrategy[Score]:
     """Draw a score of which any figure but the skill may be unknown."""
     return st.builds(lambda skill, rest: Score(skill, *rest), finite, st.tuples(*[maybe] * 10))
@@ -68,7 +76,7 @@ def results(draw) -> PairResult:
     importances = draw(st.dictionaries(names, finite, max_size=3))
     made = replace(made, study=replace(made.study, importances=importances))
     return builder.with_scores(
-        made,
+        short(made),
         draw(st.dictionaries(names, scores(), max_size=4)),
         tuned_gain=draw(finite),
         tuned_gain_se=draw(maybe),
@@ -151,7 +159,7 @@ def paths(document: object, path: tuple = ()) -> list[tuple]:
     return found
 
 
-DOCUMENT = json.loads(kept(builder.make_result().to_json()))
+DOCUMENT = json.loads(kept(short(builder.make_result()).to_json()))
 FREE = {"provenance"}
 """Its fields may hold anything."""
 FIELDS = [path for path in paths(DOCUMENT) if path[0] not in FREE or len(path) == 1]
