@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -205,17 +209,37 @@ def test_importing_the_package_pulls_in_no_library():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
 
 
-def test_import_does_without_the_signals_that_windows_lacks():
+def test_import_does_without_the_signals_that_windows_lacks(monkeypatch):
     """Bot and commands are imported there; `feeder.check_store_minutes` does what SIGUSR1 does elsewhere."""
-    code = (
-        "import signal\n"
-        "import freqtrade.strategy\n"  # asyncio and others first: theirs is not ours
-        "for name in ('SIGUSR1', 'SIGHUP', 'SIGKILL', 'pthread_sigmask'): delattr(signal, name)\n"
-        "import feeder_mixin.mixin, feeder_mixin.live.bot, feeder_mixin.cli.main\n"
-        "from feeder_mixin.live.reload.watcher import SignalWatcher\n"
-        "watcher = SignalWatcher(print); watcher.install(); watcher.start(); watcher.stop()\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603
+    names = ("feeder_mixin.mixin", "feeder_mixin.live.bot", "feeder_mixin.cli.main")
+    for name in names:  # and with them asyncio and others: theirs is not ours
+        importlib.import_module(name)
+    with fresh_modules():
+        for name in ("SIGUSR1", "SIGHUP", "SIGKILL", "pthread_sigmask"):
+            monkeypatch.delattr(signal, name)
+        for name in names:
+            importlib.import_module(name)
+        watcher = importlib.import_module("feeder_mixin.live.reload.watcher")
+        assert watcher.RELOAD_SIGNAL is None
+        answering = watcher.SignalWatcher(print)
+        answering.install()
+        answering.start()
+        answering.stop()
+
+
+@contextmanager
+def fresh_modules() -> Iterator[None]:
+    """Import this package anew in the block; afterwards its modules are those of before."""
+    prefix = "feeder_mixin"
+    before = {n: m for n, m in sys.modules.items() if n.partition(".")[0] == prefix}
+    for name in before:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        for name in [n for n in sys.modules if n.partition(".")[0] == prefix]:
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def test_public_names_are_those_of_their_modules():
