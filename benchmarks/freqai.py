@@ -53,6 +53,7 @@ from freqai_site import (
 from feeder_mixin.freqai.dataset import Cut, utc
 from feeder_mixin.freqai.parameters import training_parameters
 from feeder_mixin.model.metrics import exceedance, pinball_loss, skill
+from feeder_mixin.schema import PARAMETERS
 from feeder_mixin.stores.url import open_store
 from feeder_mixin.tune.freqai.folds import ScoredFold
 from feeder_mixin.tune.freqai.host import Host
@@ -60,7 +61,7 @@ from feeder_mixin.tune.freqai.judge import fit_as_freqai
 from feeder_mixin.tune.freqai.work import FreqaiWork
 from feeder_mixin.tune.run import run as runs
 from feeder_mixin.tune.run.options import RunOptions
-from feeder_mixin.tune.search.space import WHOLE_SCHEMA, SearchSpace, derive_seed
+from feeder_mixin.tune.search.space import derive_seed
 
 CUTS: Final = ("2025-11-01", "2025-12-15", "2026-02-01")
 STRATEGIES: Final = {"long": "FreqaiRiskLong", "short": "FreqaiRiskShort"}
@@ -247,16 +248,28 @@ def naive(options: argparse.Namespace) -> None:
         with work.host.data(folds[0].cut_s, folds[-1].end_s) as data:
             dataset = data.pair(pair)
             cuts = [dataset.cut(utc(fold.cut_s), utc(fold.end_s)) for fold in folds]
-    space = SearchSpace({}, WHOLE_SCHEMA)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=options.seed))
     spent_s = []
     for _ in range(options.trials):
-        asked = study.ask(space.distributions)
+        drawn = _draw(study.ask())
         started = time.process_time()
-        loss = _naive_loss(cuts, space.decode(asked.params))
+        loss = _naive_loss(cuts, drawn)
         spent_s.append(time.process_time() - started)
-        print(f"{spent_s[-1]:.1f} CPU-s on {len(cuts)} folds, loss {loss:.6f}", flush=True)
+        print(
+            f"{spent_s[-1]:.1f} CPU-s on {len(cuts)} folds, loss {loss:.6f}, {shown(drawn)}",
+            flush=True,
+        )
     print(f"{np.mean(spent_s):.1f} CPU-s a trial")
+
+
+def _draw(trial: optuna.Trial) -> dict[str, float]:
+    """Return a set of the schema's ranges, each parameter as it is drawn."""
+    return {
+        one.name: trial.suggest_int(one.name, int(one.low), int(one.high))
+        if one.is_integer
+        else trial.suggest_float(one.name, one.low, one.high, log=one.is_log)
+        for one in PARAMETERS
+    }
 
 
 def _naive_loss(cuts: list[Cut], parameters: Mapping[str, float]) -> float:
