@@ -36,6 +36,7 @@ NOT_ASKED = dict.fromkeys(
         "future_records",
         "record_age",
         "tuned_for",
+        "tuner_hosts",
         "parameters",
         "models",
         "served",
