@@ -105,9 +105,10 @@ def test_init_prints_paths_that_can_be_pasted(project, feeder):
     userdir.mkdir(parents=True)
     code, out, _ = feeder("init", "--userdir", userdir)
     assert code == 0
-    tune, trade = (shlex.split(line) for line in out.splitlines() if line.startswith("  "))
+    tune, trade, *units = (shlex.split(line) for line in out.splitlines() if line.startswith("  "))
     assert make_parser().parse_args(tune[1:]).userdir == userdir
     assert trade[-1] == str(userdir)
+    assert all(f"{userdir}/systemd/*" in install for install in units)  # none without systemd
 
 
 @pytest.mark.parametrize("command", ["show", "history", "export"])
