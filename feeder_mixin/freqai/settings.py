@@ -130,28 +130,39 @@ def build_freqai_settings(
     identifier = freqai.get("identifier")
     if not isinstance(identifier, str) or not identifier:
         raise SettingsError(f"{path}: freqai.identifier={identifier!r}, expected a text")
-    training = freqai.get("model_training_parameters") or {}
-    if not isinstance(training, dict):
-        raise SettingsError(
-            f"{path}: freqai.model_training_parameters={training!r}, expected an object"
-        )
     targets = block.get("freqai_targets") or {}
-    features = freqai.get("feature_parameters") or {}
-    if not isinstance(features, dict):
-        raise SettingsError(f"{path}: freqai.feature_parameters={features!r}, expected an object")
+    features = _object(freqai, "feature_parameters", path)
     settings = FreqaiSettings(
         feeder_id=_freqai_id(config, identifier, path),
         identifier=identifier,
         targets=tuple(Target(name, spec.get("quantile")) for name, spec in targets.items()),
-        model_training_parameters=training,
-        correlated=tuple(features.get("include_corr_pairlist") or ()),
-        timeframes=tuple(features.get("include_timeframes") or ()),
+        model_training_parameters=_object(freqai, "model_training_parameters", path),
+        correlated=_texts(features, "include_corr_pairlist", path),
+        timeframes=_texts(features, "include_timeframes", path),
         strategy=str(config["strategy"]) if config.get("strategy") else None,
         **read_common(config, path, user_data_dir, config_paths),
         **{key: value for key, value in block.items() if key != "freqai_targets"},
     )
     settings.config_parameters  # noqa: B018  (its error at start, not in the first training)
     return settings
+
+
+def _object(freqai: Mapping[str, Any], key: str, path: Path | str) -> Mapping[str, Any]:
+    """Return an object of the ``freqai`` block, an empty one where it is missing."""
+    value = freqai.get(key) or {}
+    if not isinstance(value, dict):
+        raise SettingsError(f"{path}: freqai.{key}={value!r}, expected an object")
+    return value
+
+
+def _texts(features: Mapping[str, Any], key: str, path: Path | str) -> tuple[str, ...]:
+    """Return a list of ``freqai.feature_parameters``, an empty one where it is missing."""
+    value = features.get(key) or []
+    if not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        raise SettingsError(
+            f"{path}: freqai.feature_parameters.{key}={value!r}, expected a list of texts"
+        )
+    return tuple(value)
 
 
 def build_bot_settings(

@@ -96,6 +96,16 @@ def test_config_with_a_side_is_a_feeder_whatever_freqai_says():
             r"feature_parameters=\['5m'\], expected an object",
             id="features_that_are_a_list",
         ),
+        pytest.param(
+            {"freqai": freqai_block(feature_parameters={"include_timeframes": "5m"})},
+            "feature_parameters.include_timeframes='5m', expected a list of texts",
+            id="timeframes_that_are_a_text",
+        ),
+        pytest.param(
+            {"freqai": freqai_block(feature_parameters={"include_corr_pairlist": [1]})},
+            r"feature_parameters.include_corr_pairlist=\[1\], expected a list of texts",
+            id="correlated_pairs_that_are_numbers",
+        ),
     ],
 )
 def test_wrong_config_is_one_error_with_key_and_value(changes, message):
