@@ -37,4 +37,9 @@ def rule_ratios(table: pd.DataFrame, label: LabelSpec, cut_s: int) -> NDArray[np
 
 def atr_rule_constant(table: pd.DataFrame, label: LabelSpec, cut_s: int, alpha: float) -> float:
     """Return c of ``q = c * ATR14/close``: the alpha-quantile of `rule_ratios`."""
-    return float(np.quantile(rule_ratios(table, label, cut_s), alpha))
+    return rule_constant(rule_ratios(table, label, cut_s), alpha)
+
+
+def rule_constant(ratios: NDArray[np.float64], alpha: float) -> float:
+    """Return the rule's c at a level, from `rule_ratios`."""
+    return float(np.quantile(ratios, alpha))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels, tree_features
+from feeder_mixin.model.baseline import rule_constant
 from feeder_mixin.model.ordinary import OrdinaryRange
 from feeder_mixin.model.rows import (
     keep_multiples,
@@ -396,6 +397,6 @@ def fit_to(
         alpha,
         shared,
         regressor.booster_,
-        float(np.quantile(learned_from.rule_ratios, alpha)),
+        rule_constant(learned_from.rule_ratios, alpha),
         learned_from.ordinary,
     )
