@@ -153,16 +153,10 @@ class FreqaiWork:
     def _download_command(self, pair: str) -> str:
         days = self._options.days_back + self.host.train_days + 5  # for what features look back
         files = [part for path in self.settings.config_paths for part in ("--config", str(path))]
+        timeframes = self.settings.market_timeframes
         words = [
             *("freqtrade", "download-data", *files, "--datadir", str(self._datadir)),
-            *(
-                "--pairs",
-                pair,
-                "--timeframes",
-                *self.settings.market_timeframes,
-                "--days",
-                f"{days:.0f}",
-            ),
+            *("--pairs", pair, "--timeframes", *timeframes, "--days", f"{days:.0f}"),
         ]
         return shlex.join(words)
 
