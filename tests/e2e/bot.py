@@ -388,7 +388,7 @@ def make_trading_project(root: Path, exchange: Exchange) -> TradingProject:
 
 def lasting_facts(status: Status) -> dict[str, dict[str, object]]:
     """Return pair -> what a status says of it, without what every candle moves."""
-    moving = {"last_candle", "last_served", "exceedance", "model"}
+    moving = {"last_candle", "last_served", "unusual_share", "exceedance", "model"}
     return {
         pair: {
             **{key: value for key, value in facts.items() if key not in moving},
