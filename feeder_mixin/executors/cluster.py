@@ -3,7 +3,9 @@
 Workers need this package and nothing else. A task travels as bytes, with the versions that the
 command has: what another version made would be another result. Shared values are tasks of their own
 that Dask keeps in memory, so it brings each to every worker that needs it, and makes it anew when the
-workers that had it are gone.
+workers that had it are gone. Each worker that has had one keeps it by a further task, which is of that
+worker alone: of several copies of a value Dask drops all but one as soon as no task waits for them
+(``ReduceReplicas``, every 2 s), and what a worker had computed from a copy is gone with it.
 
 Which worker does what is decided here, as with processes: Dask would send a pair's next task to any
 worker, and leaves a task that prefers a worker alone for ever once all workers were lost (2026.8). What
@@ -19,7 +21,7 @@ import pickle
 import queue
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -30,6 +32,7 @@ from feeder_mixin.executors._cluster_worker import (
     arrive,
     check_versions,
     do_tasks,
+    keep,
     versions_here,
 )
 from feeder_mixin.executors._queue import Task, TaskQueue
@@ -112,6 +115,7 @@ class ClusterExecutor:
         self._name, self._n_names = f"feeder-{uuid.uuid4().hex}", 0
         self._shared: dict[str, object] = {}
         self._arrived: dict[str, Future[Any]] = {}
+        self._kept: defaultdict[str, dict[str, Future[Any]]] = defaultdict(dict)  # name -> worker
         self._waiting: TaskQueue[str] = TaskQueue()
         self._in_hand: dict[str, _Bundle] = {}
         self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
@@ -143,6 +147,8 @@ class ClusterExecutor:
         del self._shared[shared.name]
         if (future := self._arrived.pop(shared.name, None)) is not None:
             future.release()
+        for kept in self._kept.pop(shared.name, {}).values():
+            kept.release()
 
     def submit(
         self, key: str, function: Callable[..., Any], *arguments: object, home: str = ""
@@ -184,16 +190,20 @@ class ClusterExecutor:
     def _send_bundle(self, tasks: Sequence[Task], worker: str) -> None:
         names = list(dict.fromkeys(name for task in tasks for name in task.shared_names))
         packed = [pickle.dumps((task.function, task.arguments)) for task in tasks]
-        values = [self._arrival(name) for name in names]
+        values = [self._kept_by(worker, name) for name in names]
         future = self._submit(do_tasks, self._versions, packed, names, *values, worker=worker)
         self._in_hand[future.key] = _Bundle(tasks, worker, future)
         future.add_done_callback(self._ended.put)
 
-    def _arrival(self, name: str) -> Future[Any]:
+    def _kept_by(self, worker: str, name: str) -> Future[Any]:
+        """Return a shared value as a worker keeps it until it is released."""
         if name not in self._arrived:
             packed = pickle.dumps(self._shared[name])
             self._arrived[name] = self._submit(arrive, self._versions, packed)
-        return self._arrived[name]
+        kept = self._kept[name]
+        if worker not in kept:
+            kept[worker] = self._submit(keep, self._arrived[name], worker=worker)
+        return kept[worker]
 
     def _submit(
         self, function: Callable[..., Any], *arguments: object, worker: str | None = None
@@ -283,6 +293,9 @@ class ClusterExecutor:
         self._threads = threads
         for worker in gone:
             self._waiting.forget(worker)
+            for kept in self._kept.values():
+                if (future := kept.pop(worker, None)) is not None:
+                    future.release()
         for bundle in [one for one in self._in_hand.values() if one.worker in gone]:
             del self._in_hand[bundle.future.key]
             bundle.future.release()
@@ -343,6 +356,7 @@ class ClusterExecutor:
         futures = [bundle.future for bundle in self._in_hand.values()]
         self._in_hand.clear()
         self._arrived.clear()
+        self._kept.clear()
         self._waiting.clear()
         with contextlib.suppress(Exception):  # the scheduler may be gone, or forget them by itself
             if futures and self._client.status == "running":

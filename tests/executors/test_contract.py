@@ -87,6 +87,18 @@ def test_shared_value_travels_to_a_worker_once(executor, tmp_path):
     )
 
 
+def test_shared_value_stays_with_each_worker_while_none_needs_it(executor, tmp_path):
+    """What a worker computed from it may be kept on it; Dask drops idle copies every 2 s."""
+    big = executor.share(work.Big(tmp_path))
+    for turn in range(2):
+        pids = {pid for _, pid in run_tasks(executor, work.use, dict.fromkeys("abcd", (big, 0.3)))}
+        assert len(pids) == 2
+        if turn == 0:
+            list(run_tasks(executor, work.sleep, {"a": (5.0,)}))
+    executor.release(big)
+    assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir()) == sorted(map(str, pids))
+
+
 def test_tasks_of_a_home_stay_with_its_worker(executor):
     """What an earlier task of a pair prepared is still in memory there."""
     for pair in ("BTC", "ETH"):
