@@ -45,7 +45,7 @@ $(READY): requirements.lock pyproject.toml $(EXTRA_LOCKS)
 	@$(PYTHON) -c "$$SET_UP_ALONE" $(VENV) $(MAKE) --silent --no-print-directory SET_UP_LOCKED=1 $@
 else
 $(READY): requirements.lock pyproject.toml $(EXTRA_LOCKS)
-	@echo "Setting up $(VENV) (once, one to three minutes)"
+	@echo "Setting up $(VENV) (once, one to four minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@for lock in $(EXTRA_LOCKS); do $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $$lock || exit; done

@@ -100,6 +100,7 @@ CandleOpen = Annotated[int, Ge(0), Le(LATEST_TIME_NS // NANOSECONDS)]
 """Seconds since the epoch, before 2262: later ones overflow where they are told or compared."""
 Amount = Annotated[float, Ge(0), Le(sys.float_info.max)]
 """A finite number, not below 0."""
+Finite = Annotated[float, Ge(-sys.float_info.max), Le(sys.float_info.max)]
 Factor = Annotated[float, Gt(0), Le(sys.float_info.max)]
 Time = Annotated[str, Accepted(is_time, "a time such as 2026-11-28T07:12:35.000000000Z")]
 """RFC 3339 in UTC."""

@@ -42,7 +42,7 @@ from feeder_mixin.schema import NANOSECONDS, parse_time_ns
 from feeder_mixin.settings import BotSettings
 from feeder_mixin.stores.notes import group_pairs, some
 
-_TABLE_WIDTH: Final = 160
+_TABLE_WIDTH: Final = 200
 """Least width of the table: on a narrower terminal lines wrap instead of losing digits."""
 
 
@@ -258,12 +258,12 @@ def _print_reasons(console: Console, what: str, reasons: Mapping[str, str | None
 def _short_table(pairs: Mapping[str, PairStatus]) -> Table:
     """Return what fits 80 columns: where each pair stands; `--pairs` has the rest."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("pair", "source", "model", "trained until", "last served"):
+    for name in ("pair", "source", "model", "last served"):
         table.add_column(name, no_wrap=True)
+    table.add_column("q", justify="right", no_wrap=True)
+    table.add_column("safe", no_wrap=True)
     for pair, facts in pairs.items():
-        model = facts["model"]
-        times = (_minute(model["trained_until"]), _minute(facts["last_served"]))
-        table.add_row(pair, facts["source"], model["state"], *times)
+        table.add_row(pair, facts["source"], facts["model"]["state"], *_newest_texts(facts))
     return table
 
 
@@ -277,6 +277,8 @@ def _pair_table(pairs: Mapping[str, PairStatus]) -> Table:
     table.add_column("factor", justify="right", no_wrap=True)
     table.add_column("tolerance", justify="right", no_wrap=True)
     table.add_column("last served", no_wrap=True)
+    table.add_column("q", justify="right", no_wrap=True)
+    table.add_column("safe", no_wrap=True)
     for pair, facts in pairs.items():
         model = facts["model"]
         table.add_row(
@@ -291,9 +293,19 @@ def _pair_table(pairs: Mapping[str, PairStatus]) -> Table:
             _rows_text(model),
             f"{model['calibration']:.3f}",
             _tolerance_text(facts),
-            _minute(facts["last_served"]),
+            *_newest_texts(facts),
         )
     return table
+
+
+def _newest_texts(facts: PairStatus) -> tuple[str, str, str]:
+    """Return open, q and safe of the newest predicted candle; a FreqAI bot has neither q nor safe."""
+    q, is_safe = facts.get("last_q"), facts.get("last_safe")
+    return (
+        _minute(facts["last_served"]),
+        "-" if q is None else f"{percent(q, 2)} %",
+        "-" if is_safe is None else ("yes" if is_safe else "no"),
+    )
 
 
 def _tolerance_text(facts: PairStatus) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Final
 
-from feeder_mixin.cli import bot_commands as live
 from feeder_mixin.cli import (
+    bot_commands,
     completion,
     demo,
     diff,
@@ -24,10 +24,10 @@ from feeder_mixin.cli import (
     risk,
     rollback,
     show,
+    store_admin,
     studies,
     transfer,
 )
-from feeder_mixin.cli import store_admin as stores
 from feeder_mixin.cli.common import make_console, set_up_logging
 from feeder_mixin.cli.streams import fill_closed_descriptors, safe_streams
 from feeder_mixin.errors import CandleError, FeederError, SettingsError
@@ -43,12 +43,12 @@ GROUPS = (
     show,
     diff,
     rollback,
-    live,
+    bot_commands,
     doctor,
     metrics,
     transfer,
     prune,
-    stores,
+    store_admin,
     init,
     replay,
     demo,

@@ -61,7 +61,7 @@ class TaskQueue(Generic[Worker]):
     def take_for(self, worker: Worker) -> Task | None:
         """Return an idle worker's next task: of a home here, of none, else another worker's.
 
-        From now on the worker is the home of the task's home.
+        From now on tasks of the same home go to this worker.
         """
         for queue in (self._at[worker], self._homeless, *self._at.values()):
             if queue:

@@ -7,7 +7,7 @@ workers that had it are gone. Each worker that has had one keeps it by a further
 worker alone: of several copies of a value Dask drops all but one as soon as no task waits for them
 (``ReduceReplicas``, every 2 s), and what a worker had computed from a copy is gone with it.
 
-Which worker does what is decided here, as with processes: Dask would send a pair's next task to any
+Which worker does what is decided by `TaskQueue`, as with processes: Dask would send a pair's next task to any
 worker, and leaves a task that prefers a worker alone for ever once all workers were lost (2026.8). What
 Dask does for one task costs 6 CPU-ms in all processes together, so quick tasks go out in bundles.
 """

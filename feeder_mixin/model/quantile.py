@@ -328,7 +328,7 @@ class SafetyModel:
     ordinary: OrdinaryRange
 
     def predict(self, table: pd.DataFrame) -> NDArray[np.float64]:
-        """Return ``safety_q`` of every row: the excursion's quantile, a ratio, negative = adverse.
+        """Return the excursion's quantile of every row before calibration: a ratio, negative = adverse.
 
         Parameters
         ----------

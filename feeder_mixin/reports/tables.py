@@ -272,13 +272,12 @@ def _changes(parameters: Mapping[str, float], defaults: Mapping[str, float]) -> 
 
 
 def on_bounds(sets: Iterable[Mapping[str, float]]) -> dict[str, int]:
-    """Return parameter -> how many sets other than the defaults stand on an end of its range."""
+    """Return parameter -> how many sets moved it from its default to an end of its range."""
     counts: dict[str, int] = defaultdict(int)
     for parameters in sets:
-        if not is_default_set(parameters):
-            for name, value in parameters.items():
-                parameter = PARAMETER_BY_NAME[name]
-                counts[name] += value in {parameter.low, parameter.high}
+        for name, value in parameters.items():
+            parameter = PARAMETER_BY_NAME[name]
+            counts[name] += value != parameter.default and value in {parameter.low, parameter.high}
     return {name: count for name, count in counts.items() if count}
 
 

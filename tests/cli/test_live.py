@@ -66,6 +66,22 @@ def test_status_of_a_running_bot_shows_every_pair(userdir, feeder):
     assert "default" in out
 
 
+def test_status_shows_the_newest_prediction_of_every_pair_and_cuts_nothing(userdir, feeder):
+    """Where a newcomer looks first: the forecast, whether it is safe, and of which candle."""
+    with fake_bot(userdir) as bot:
+        status = make_status(pid=bot.pid)
+        first, second, last = PAIRS
+        status["pairs"][first] |= {"last_served": "2026-11-29T03:00:00.000000000Z"}
+        del status["pairs"][second]["last_q"], status["pairs"][second]["last_safe"]  # an older bot
+        write_status(make_settings(userdir).status_path, status)
+        _, out, _ = feeder("status", "--feeder", "feeder120b")
+    rows = [line.split() for line in out.splitlines()]
+    ends = {pair: next(row for row in rows if row[:1] == [pair]) for pair in PAIRS}
+    assert ends[first][-4:] == ["2026-11-29T03:00Z", "-0.81", "%", "yes"]
+    assert ends[second][-2:] == ends[last][-2:] == ["-", "-"]
+    assert "…" not in out
+
+
 def test_status_json_carries_the_file_as_it_is(userdir, feeder):
     """One document, with what the file can't know beside it."""
     with fake_bot(userdir) as bot:

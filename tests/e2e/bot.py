@@ -388,10 +388,10 @@ def make_trading_project(root: Path, exchange: Exchange) -> TradingProject:
 
 def lasting_facts(status: Status) -> dict[str, dict[str, object]]:
     """Return pair -> what a status says of it, without what every candle moves."""
-    moving = {"last_candle", "last_served", "unusual_share", "exceedance", "model"}
+    served = {"last_candle", "last_served", "last_q", "last_safe", "unusual_share", "exceedance"}
     return {
         pair: {
-            **{key: value for key, value in facts.items() if key not in moving},
+            **{key: value for key, value in facts.items() if key not in served},
             "model": {k: v for k, v in facts["model"].items() if k != "calibration"},
         }
         for pair, facts in status["pairs"].items()

@@ -20,6 +20,7 @@ import pytest
 from feeder_mixin.cli.main import main
 from feeder_mixin.live.serve.calibration import Calibration, ThetaTrack
 from feeder_mixin.live.state.status import Status
+from feeder_mixin.schema import format_time_ns
 from tests.e2e.bot import (
     PAIRS,
     RUNNING,
@@ -284,6 +285,18 @@ def test_sigterm_ends_the_bot_cleanly(story):
     assert code == 1
     assert not answer["alive"]
     assert "Traceback" not in story.log
+
+
+def test_status_has_the_newest_prediction_that_the_frame_has(story):
+    """Value for value: what `feeder status` shows is what the strategy got."""
+    for pair, facts in story.moments["last"].status["pairs"].items():
+        (row,) = (
+            frame.last
+            for frame in story.frames[pair]
+            if format_time_ns(frame.open_s * 10**9) == facts["last_served"]
+        )
+        assert facts["last_q"] == row["safety_q"]
+        assert facts["last_safe"] == bool(row["safe"])
 
 
 def test_restart_on_an_unchanged_store_serves_the_same_models_at_once(story):

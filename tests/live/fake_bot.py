@@ -48,6 +48,8 @@ def make_pair(version_ns: int | None = None) -> PairStatus:
         "passed_over": None,
         "last_candle": format_time_ns(time.time_ns()),
         "last_served": None if version is None else format_time_ns(time.time_ns()),
+        "last_q": None if version is None else -0.00812,
+        "last_safe": None if version is None else True,
         "tolerance": {
             "max_adverse_ratio": 0.01,
             "origin": "fallback" if version is None else "config",

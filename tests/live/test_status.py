@@ -50,6 +50,8 @@ pairs = st.fixed_dictionaries(
         "passed_over": st.none() | st.text(),
         "last_candle": st.none() | times,
         "last_served": st.none() | times,
+        "last_q": st.none() | st.floats(-1, 0),
+        "last_safe": st.none() | st.booleans(),
         "tolerance": st.none() | tolerances,
         "unusual_share": st.none() | st.floats(0, 1),
     },
@@ -124,6 +126,8 @@ def test_status_file_is_private_and_has_the_fixed_keys(tmp_path):
         "passed_over",
         "last_candle",
         "last_served",
+        "last_q",
+        "last_safe",
         "tolerance",
     ]
     assert list(pair["model"]) == [

@@ -27,7 +27,7 @@ from feeder_mixin.tune.search.space import (
     start_sets,
 )
 from feeder_mixin.tune.search.study import (
-    GENERATION,
+    BATCH,
     MOST_PAIRS,
     RUNGS,
     Study,
@@ -241,7 +241,7 @@ def test_race_ends_most_trials_after_few_cells():
     cells = Counter(cell.key for cell in market.asked if cell.draw == 0)
     assert set(cells.values()) <= {*RUNGS, study.n_cells}
     n_whole = sum(n == study.n_cells for n in cells.values())
-    assert n_whole <= 1 + 80 / GENERATION
+    assert n_whole <= 1 + 80 / BATCH
     assert sum(n == RUNGS[0] for n in cells.values()) > 0.7 * 80
     assert cells[key_of(default_parameters())] == study.n_cells
 
@@ -312,7 +312,7 @@ def test_study_out_of_time_ends_with_whole_generations():
     market = Market(wants_boost, noise=0.02)
     study = Study(settings(), PAIRS, start_sets(settings(), []), market)
     study.run(100, lambda: True, lambda _trials: None)
-    assert len(study.trials) == GENERATION
+    assert len(study.trials) == BATCH
     assert choose_sets(study, PAIRS, market).choices.keys() == PAIRS.keys()
 
 

@@ -92,17 +92,17 @@ class FrameForecasts:
     is_ordinary: NDArray[np.bool_]
     is_new: NDArray[np.bool_]
 
-    def columns(self, q: NDArray[np.float64], is_allowed: NDArray[np.bool_]) -> SafetyColumns:
+    def columns(self, q: NDArray[np.float64], is_blacked_out: NDArray[np.bool_]) -> SafetyColumns:
         """Return what the host's frame gets.
 
         Parameters
         ----------
         q : shape (n_rows,)
             The calibrated quantiles. Those of candles served before are what they were.
-        is_allowed
-            See `model.decision.called_safe`; of new candles alone.
+        is_blacked_out : shape (n_rows,)
+            Whether a blackout lies on the candle; that of candles served before does not count.
         """
-        is_allowed = is_allowed & self.is_trusted & self.is_ordinary
+        is_allowed = ~is_blacked_out & self.is_trusted & self.is_ordinary
         safe = np.where(self.is_new, called_safe(q, self.tolerance, is_allowed), self.was_safe)
         return SafetyColumns(
             self.opens_s,
@@ -149,6 +149,12 @@ class SafetyColumns:
     def is_unusual(self) -> NDArray[np.bool_]:
         """Return which candles have a prediction and are out of the ordinary."""
         return np.isfinite(self.q) & ~self.is_ordinary
+
+    @property
+    def newest_predicted(self) -> int | None:
+        """Return the place of the newest candle with a prediction; None without any."""
+        predicted = np.flatnonzero(np.isfinite(self.q))
+        return int(predicted[-1]) if len(predicted) else None
 
     def unusual_share(self, last_s: int) -> float | None:
         """Return the share of the last seconds' predicted candles that are unusual; None without any."""

@@ -2,8 +2,8 @@
 
 A candle's ``safety_q`` is the value of the model in force at that candle times the calibration factor
 in force there, and is never recomputed by a later model. What runs here runs on the bot's main
-thread once per pair and candle, and waits for nothing: no store, no file (but a pair's first), no
-training.
+thread once per pair and candle, and waits for no store and no training. It reads files only for a
+pair's first candle, and when the market's features are made anew (`_advance_context`).
 """
 
 from __future__ import annotations
@@ -101,27 +101,26 @@ class Predictor:
     ) -> SafetyColumns:
         opens_s = pd.DatetimeIndex(frame["date"]).as_unit("s").asi8
         known = self._columns.get(pair)
-        served = empty_columns(opens_s) if known is None else known.reindexed(opens_s)
+        earlier = empty_columns(opens_s) if known is None else known.reindexed(opens_s)
         context = self._advance_context(int(opens_s[-1]), len(frame))
         tail = self._take(pair, frame)
         if tail is None or context is None or not snapshot.servings:
-            return served
-        is_new = self._is_new(pair, served) & (opens_s >= snapshot.servings[0].first_candle_s)
+            return earlier
+        is_new = self._is_new(pair, earlier) & (opens_s >= snapshot.servings[0].first_candle_s)
         raw = self._forecast(opens_s[is_new], context, tail, snapshot)
-        forecasts = served.joined(raw)
+        forecasts = earlier.joined(raw)
         # Also where nothing is new: the labels of candles that were served go on ending.
         q = self.calibration.serve(pair, forecasts, tail)
         self._say_unusual(pair, raw, int(opens_s[-1]))
-        is_allowed = ~blackouts.cover(opens_s, self._folder.timeframe_s)
-        return forecasts.columns(q, is_allowed)
+        return forecasts.columns(q, blackouts.cover(opens_s, self._folder.timeframe_s))
 
-    def _is_new(self, pair: str, served: SafetyColumns) -> NDArray[np.bool_]:
+    def _is_new(self, pair: str, earlier: SafetyColumns) -> NDArray[np.bool_]:
         """Return which candles of a frame are to be predicted: later ones, and once those missed."""
         known = self._columns.get(pair)
         if known is None or pair in self._repaired:
             self._repaired.discard(pair)
-            return np.isnan(served.q)
-        return np.asarray(served.opens_s > known.opens_s[-1])
+            return np.isnan(earlier.q)
+        return np.asarray(earlier.opens_s > known.opens_s[-1])
 
     def _forecast(
         self, opens_s: NDArray[np.int64], context: ContextTail, tail: Tail, snapshot: PairSnapshot

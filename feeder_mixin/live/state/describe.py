@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feeder_mixin.live.reload.counts import ReloadCounts
+from feeder_mixin.live.serve.columns import SafetyColumns
 from feeder_mixin.live.serve.exceedance import Exceedance, realised_exceedance
 from feeder_mixin.live.serve.predictor import Predictor
 from feeder_mixin.live.serve.snapshot import (
@@ -96,16 +96,17 @@ class StatusBuilder:
         loaded = pair.loaded
         served = self._predictor.served(loaded.pair)
         exceedance = self._exceedances.get(loaded.pair)
+        last_served, last_q, last_safe = _newest(served)
         return PairStatus(
             source=loaded.source,
             version=time_text(loaded.version),
             parameters=dict(loaded.parameters),
             rejected=loaded.rejected,
             passed_over=loaded.passed_over,
-            last_candle=None if served is None else _open_text(served.opens_s),
-            last_served=None
-            if served is None
-            else _open_text(served.opens_s[np.isfinite(served.q)]),
+            last_candle=None if served is None else _open_text(served.opens_s[-1]),
+            last_served=last_served,
+            last_q=last_q,
+            last_safe=last_safe,
             model=self._model(pair),
             tolerance=self._tolerance(pair),
             unusual_share=None if served is None else served.unusual_share(DAY_S),
@@ -181,9 +182,16 @@ def _blackouts(settings: BotSettings, blackouts: Blackouts) -> BlackoutStatus | 
     )
 
 
-def _open_text(opens_s: NDArray[np.int64]) -> str | None:
-    """Return the last of ascending opens; None without any."""
-    return time_text(int(opens_s[-1]) * NANOSECONDS) if len(opens_s) else None
+def _newest(served: SafetyColumns | None) -> tuple[str | None, float | None, bool | None]:
+    """Return open, q and safe of the newest candle with a prediction; None without any."""
+    at = None if served is None else served.newest_predicted
+    if served is None or at is None:
+        return None, None, None
+    return _open_text(served.opens_s[at]), float(served.q[at]), bool(served.safe[at])
+
+
+def _open_text(open_s: np.int64) -> str:
+    return format_time_ns(int(open_s) * NANOSECONDS)
 
 
 def time_text(time_ns: int | None) -> str | None:

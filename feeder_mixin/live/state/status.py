@@ -24,6 +24,7 @@ from feeder_mixin.documents import (
     Amount,
     Count,
     Factor,
+    Finite,
     TenNumbers,
     Time,
     checked,
@@ -120,7 +121,9 @@ class PairStatus(TypedDict):
     got a prediction: a pair that the host dropped stands still there. `tolerance` is that of the record
     whose model serves, without a model that of the record loaded; null for a FreqAI bot. `unusual_share`
     is the share of the last day's predicted candles that were out of the ordinary, null without any.
-    Both are absent in what an earlier version wrote.
+    `last_q` is the prediction of `last_served`, calibrated (a ratio, negative = against the position),
+    `last_safe` whether that candle is safe; null without any, and for a FreqAI bot. These four are absent
+    in what an earlier version wrote.
     """
 
     source: Source
@@ -133,6 +136,8 @@ class PairStatus(TypedDict):
     passed_over: str | None
     last_candle: Time | None
     last_served: Time | None
+    last_q: NotRequired[Finite | None]
+    last_safe: NotRequired[bool | None]
     tolerance: NotRequired[ToleranceStatus | None]
     unusual_share: NotRequired[Amount | None]
 

@@ -235,6 +235,7 @@ class WalkForward:
         opens_s, folder = open_seconds(walk.table), self.folder
         tolerance = walk.loaded.tolerance(folder.settings).ratio
         blacked_out = self._load().blackouts.cover(opens_s, folder.timeframe_s)
+        # No model is too old here: one is fitted at every cut.
         is_allowed = ~blacked_out & is_ordinary & walk.loaded.beats_rule
         return SafetyColumns(
             opens_s,

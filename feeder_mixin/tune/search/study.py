@@ -6,9 +6,9 @@ better. Loss, not skill: skill over the ATR rule would drift to the lowest level
 the level falls (8.4 % at 0.05, 6.8 at 0.10, 4.9 at 0.20, with the same model).
 
 Cells are measured in a fixed shuffled order, one fold of each pair, then another of each, in rungs of
-`RUNGS` cells and last all of them: behind each the best few of a generation go on, where they are
+`RUNGS` cells and last all of them: behind each the best few of a batch go on, where they are
 better than the start set. So most trials end after two cells, and one in eight at most sees every
-fold. Trials are proposed `GENERATION` at a time, whatever the number of workers: what is proposed and
+fold. Trials are proposed `BATCH` at a time, whatever the number of workers: what is proposed and
 who goes on depends on nothing but settings, candles and start sets.
 
 What holds back: the best of the race are compared with the start set on redraws, over all pairs
@@ -42,11 +42,11 @@ from feeder_mixin.tune.search.space import (
     promising_keys,
 )
 
-GENERATION: Final = 8
+BATCH: Final = 8
 """Trials that are proposed before any of them is measured, so that workers have enough to do."""
 
 STARTUP_TRIALS: Final = 16
-"""Random trials before TPE begins: two generations."""
+"""Random trials before TPE begins: two batches."""
 
 MOST_PAIRS: Final = 48
 """Pairs that trials race over; finalists meet all. A trial's error falls little beyond: pairs share
@@ -61,7 +61,7 @@ sets (four and six pairs, 5m, 6 and 30 candles) the best two of eight by so many
 """
 
 GOES_ON: Final = (2, 1, 1)
-"""Trials of a generation that go on at most behind each of `RUNGS`: what a study costs is bounded."""
+"""Trials of a batch that go on at most behind each of `RUNGS`: what a study costs is bounded."""
 
 
 class Study:
@@ -122,22 +122,22 @@ class Study:
         out_of_time: Callable[[], bool],
         told: Callable[[Mapping[int, KeptTrial]], None],
     ) -> None:
-        """Make trials until there are `n_trials`, or time is up; the first generation is made anyway.
+        """Make trials until there are `n_trials`, or time is up; the first batch is made anyway.
 
         Parameters
         ----------
         told
-            Called with the trials of each generation as it ends: number -> trial.
+            Called with the trials of each batch as it ends: number -> trial.
         """
-        for first in range(0, n_trials, GENERATION):
+        for first in range(0, n_trials, BATCH):
             if first and out_of_time():
                 return
-            generation = self._generation(range(first, first + GENERATION))
+            batch = self._propose(range(first, first + BATCH))
             # All are proposed, so that more trials, asked for later, are those of one longer search.
-            self._race([one for one in generation if one.number < n_trials])
+            self._race([one for one in batch if one.number < n_trials])
             told({number: self.kept[number] for number in self.kept if number >= first})
 
-    def _generation(self, numbers: range) -> list[_Racer]:
+    def _propose(self, numbers: range) -> list[_Racer]:
         s, racers = self._settings, []
         for number in numbers:
             seed = derive_seed(s.seed, s.feeder_id, "study", number)
