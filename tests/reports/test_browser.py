@@ -25,6 +25,12 @@ EMPTY_PLOTS = (
     " && (!p.querySelector('svg.main-svg') || !p.querySelector('.trace, .scatterlayer > *')))"
     ".map(p => p.getAttribute('aria-label'))"
 )
+ONE_DRAWN = """
+(() => {
+  [...document.querySelectorAll('.plot')].find(p => p.offsetParent)?.scrollIntoView();
+  return document.querySelector('.ytick text') !== null;
+})()
+"""
 OVERLAPPING_LABELS = """
 [...document.querySelectorAll('.plot')].filter(p => p.offsetParent).flatMap(plot => ['x', 'y'].flatMap(axis => {
   const boxes = [...plot.querySelectorAll(`.${axis}tick text`)].map(t => t.getBoundingClientRect());
@@ -93,8 +99,7 @@ def test_colours_change_with_the_readers_scheme_without_loading_anew(page, brows
     """At dusk the page follows: text of a figure is never dark on dark."""
 
     async def visit(tab):
-        await tab.open(page, 360)
-        await tab.draw_all()
+        await tab.open(page, 360, until=ONE_DRAWN)
         ink = "getComputedStyle(document.querySelector('.ytick text')).fill"
         by_day = await tab.evaluate(ink)
         night = {"name": "prefers-color-scheme", "value": "dark"}
@@ -134,6 +139,7 @@ FIND = """
 """
 
 
+@pytest.mark.slow
 def test_page_of_163_pairs_answers_at_once_and_finds_a_pair(browse, tmp_path):
     """The reader gets the verdict, a few rows of each list, and any pair by typing its name."""
     path = tmp_path / "report.html"
@@ -161,6 +167,7 @@ def test_page_of_163_pairs_answers_at_once_and_finds_a_pair(browse, tmp_path):
     browse(visit)
 
 
+@pytest.mark.slow
 def test_picture_of_the_page_is_light_enough_for_the_readme(browse, tmp_path):
     """`make picture` makes a WebP that every clone can carry."""
     path = tmp_path / "report.html"
