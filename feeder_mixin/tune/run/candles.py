@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import pyarrow as pa
 
 from feeder_mixin.errors import CandleError, MissingCandlesError
 from feeder_mixin.market.candles import load_candles
@@ -20,6 +24,11 @@ from feeder_mixin.tune.run.options import STALE_DAYS, Progress, RunOptions
 logger = logging.getLogger(__name__)
 
 _CONTEXT_LAG_DAYS: Final = 1.0
+
+_M_MMAP_THRESHOLD: Final = -3
+"""Of glibc's ``mallopt``."""
+
+_LARGE_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,7 @@ def load_run_candles(
     settings: FeederSettings, options: RunOptions, pairs: Sequence[str], progress: Progress
 ) -> tuple[dict[str, RunCandles], dict[str, CandleError]]:
     """Return pair -> candles of pairs and context, and pair -> why a pair of the run has none."""
+    return_freed_arrays()
     wanted = [*pairs, *(p for p in settings.context_pairs if p not in pairs)]
     loaded: dict[str, RunCandles] = {}
     failures: dict[str, CandleError] = {}
@@ -77,6 +87,18 @@ def load_run_candles(
         logger.warning("Candles of %d pairs are missing; get them with: %s", len(missing), command)
     _say_stale(settings, pairs, loaded)
     return loaded, failures
+
+
+def return_freed_arrays() -> None:
+    """Let this process give freed arrays back to the system at once; where it can't be told to, do nothing.
+
+    Candles are loaded, packed and freed pair by pair. After the first freed array glibc keeps such sizes on its
+    heap, and Arrow's allocator keeps them, too; the packed candles, 0.5 MB a pair, then lie among them. Memory
+    of the command with the candles of 20, 60, 100 pairs (2026-11): 402, 418, 455 MB; without 445, 528, 548.
+    """
+    pa.set_memory_pool(pa.system_memory_pool())
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # no glibc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def _say_stale(
