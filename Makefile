@@ -53,11 +53,12 @@ $(READY): requirements.lock pyproject.toml $(EXTRA_LOCKS)
 	@touch $(VENV)/.ready $@
 endif
 
-# Compiled files are kept whatever the shell says: without them each worker compiles all tests anew.
+# Compiled files are kept whatever the shell says: without them each worker compiles all tests anew. Three workers
+# on two cores: tests that wait for a candle or a process leave the core to another.
 test test-hosts coverage: export PYTHONDONTWRITEBYTECODE =
 
-test: $(READY)  ## fast tests, about five and a half minutes on two cores
-	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
+test: $(READY)  ## fast tests, about five minutes on two cores
+	$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not slow" $(ARGS)
 
 check: format lint types docs test  ## what CI runs: format, lint, types, documentation, tests and doctests
 
@@ -75,7 +76,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 coverage: $(READY)  ## what the fast tests run, line by line: a report, not a bar
-	$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow" --cov --cov-report=term --cov-report=html $(ARGS)
+	$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not slow" --cov --cov-report=term --cov-report=html $(ARGS)
 	@echo "Line by line: build/coverage/html/index.html"
 
 test-slow: $(READY)  ## slow tests: whole runs on real candles, kills, many seeds and examples

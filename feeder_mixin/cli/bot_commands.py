@@ -407,7 +407,7 @@ def print_outcome(outcome: ReloadOutcome) -> None:
     console.print(
         f"{outcome.feeder_id}: generation {outcome.before['generation']} -> "
         f"{outcome.after['generation']}, {', '.join(parts)}, "
-        f"{count(len(outcome.changed), 'pair')} changed",
+        f"{count(len(outcome.changed), 'pair')} with a new record",
         markup=False,
     )
     _print_reasons(console, "rejected", outcome.rejected)

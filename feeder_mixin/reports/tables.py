@@ -149,7 +149,7 @@ def start_of(result: PairResult) -> Mapping[str, float]:
 def _winner_text(result: PairResult) -> str:
     start = CALLED[result.evidence.start]
     if result.parameters == start_of(result):
-        return f"{start} won the search"
+        return f"the search found nothing better than its start set, {start}"
     comparison = result.evidence.comparison
     gain, error = comparison.tuned_gain, comparison.tuned_gain_se
     verb = "beat" if gain >= 0 else "lost to"
@@ -239,7 +239,8 @@ def level_lines(results: Mapping[str, PairResult]) -> list[str]:
     now = present_risk(results)
     if now is not None and now.n_called:
         lines.append(
-            f"Called safe at the tolerances in force: {percent(now.called_share)} % of candles, of which "
+            "Called safe in the whole walk-forward (folds and test window), at the tolerances in force: "
+            f"{percent(now.called_share)} % of candles, of which "
             f"{percent(now.unsafe_share)} % turned unsafe (ATR rule at as many: {percent(now.rule_share)} %)"
         )
     return lines

@@ -233,7 +233,8 @@ def test_reload_prints_generation_accepted_and_unanswered(userdir, feeder):
         assert code == 0
         assert not err
         assert (
-            "generation 1 -> 2, 2 accepted, 0 rejected, 1 without a record, 1 pair changed" in out
+            "generation 1 -> 2, 2 accepted, 0 rejected, 1 without a record, 1 pair with a new record"
+            in out
         )
         assert f"no record for {PAIRS[2]}, it runs on default" in out
         assert "generation 2 -> 3" in feeder("reload", "--feeder", "feeder120b")[1]

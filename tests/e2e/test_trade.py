@@ -126,6 +126,11 @@ def story(tmp_path_factory, exchange) -> Story:
 
         bot.wait_for_candle(max(s[-1]["first_candle_s"] for s in project.schedule().values()) + 1)
         moments["last"] = look(bot)
+        bot.wait_for_status(
+            lambda s: all(facts["last_served"] for facts in s["pairs"].values()),
+            "a prediction of every pair in the status",
+        )
+        moments["served"] = look(bot)
         exit_code = bot.stop()
         ask("status after", "status")
         frames = {pair: bot.frames(pair) for pair in PAIRS}
@@ -289,12 +294,10 @@ def test_sigterm_ends_the_bot_cleanly(story):
 
 def test_status_has_the_newest_prediction_that_the_frame_has(story):
     """Value for value: what `feeder status` shows is what the strategy got."""
-    for pair, facts in story.moments["last"].status["pairs"].items():
-        (row,) = (
-            frame.last
-            for frame in story.frames[pair]
-            if format_time_ns(frame.open_s * 10**9) == facts["last_served"]
-        )
+    for pair, facts in story.moments["served"].status["pairs"].items():
+        frame = story.frames[pair][-1]
+        served = [format_time_ns(int(open_s) * 10**9) for open_s in frame.opens_s]
+        row = frame.table.iloc[served.index(facts["last_served"])]
         assert facts["last_q"] == row["safety_q"]
         assert facts["last_safe"] == bool(row["safe"])
 

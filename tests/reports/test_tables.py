@@ -89,7 +89,7 @@ def test_closing_table_shows_every_contender_and_a_dash_for_an_absent_rate():
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        pytest.param(result(), "the defaults won", id="defaults"),
+        pytest.param(result(), "nothing better than its start set, the defaults", id="defaults"),
         pytest.param(result(num_leaves=20), "beat the defaults", id="won"),
         pytest.param(result(tuned=0.03, num_leaves=20), "lost to the defaults", id="lost"),
         pytest.param(result(tuned=-0.01, num_leaves=20), "worse than the ATR rule", id="below"),
