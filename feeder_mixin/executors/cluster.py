@@ -58,6 +58,10 @@ _MOST_IN_BUNDLE: Final = 100
 _SAY_EVERY_S: Final = 10.0
 _LOOK_EVERY_S: Final = 2.0
 _POLL_S: Final = 0.5
+_ANSWER_S: Final = 5.0
+_NOT_FAILED: Final = ("finished", "pending", "lost")
+"""A task whose answer was lost with its worker is to be done again, so Dask calls it pending or lost."""
+
 _CLOSE_S: Final = 3.0
 
 
@@ -119,6 +123,7 @@ class ClusterExecutor:
         self._waiting: TaskQueue[str] = TaskQueue()
         self._in_hand: dict[str, _Bundle] = {}
         self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._late: list[Future[Any]] = []  # ended, but their answers did not arrive
         self._mean_s = math.inf
         self._threads: dict[str, int] = {}
         self._next_look_s = self._said_s = -math.inf
@@ -222,7 +227,7 @@ class ClusterExecutor:
 
     def _wait(self) -> list[Future[Any]]:
         """Return the futures that have ended; after a while without one, none."""
-        ended = []
+        ended, self._late = self._late, []
         with contextlib.suppress(queue.Empty):
             ended.append(self._ended.get(timeout=_POLL_S))
             while True:
@@ -232,12 +237,11 @@ class ClusterExecutor:
     def _take(self, ended: Sequence[Future[Any]]) -> Iterator[tuple[str, Any]]:
         """Yield keys and outcomes of tasks that have ended; Dask is asked once for all of them."""
         ended = [future for future in ended if future.key in self._in_hand]  # not of a lost worker
-        finished = [future for future in ended if future.status == "finished"]
-        answers: dict[Future[Any], Any] = {}
-        if finished:  # asked for nothing, it would still wait for a lost scheduler
-            with self._errors():
-                answers = dict(zip(finished, self._client.gather(finished), strict=True))
+        answers = self._answers([future for future in ended if future.status == "finished"])
         for future in ended:
+            if future not in answers and future.status in _NOT_FAILED:
+                self._late.append(future)
+                continue
             bundle = self._in_hand.pop(future.key)
             if future not in answers:
                 yield from self._failures(bundle)
@@ -246,6 +250,28 @@ class ClusterExecutor:
             self._mean_s = max(took_s / len(bundle.tasks), 1e-6)  # a clock may stand still
             for task, outcome in zip(bundle.tasks, outcomes, strict=True):
                 yield task.key, pickle.loads(outcome)  # noqa: S301  (of a worker of this version)
+
+    def _answers(self, finished: Sequence[Future[Any]]) -> dict[Future[Any], Any]:
+        """Return what finished tasks gave; nothing where that does not arrive in time.
+
+        An answer stays on its worker until it is asked for. When the worker dies before, Dask waits for
+        that worker to do the task again: for ever. `_look` then finds the worker gone.
+        """
+        if not finished:  # asked for nothing, Dask would still wait for a lost scheduler
+            return {}
+
+        wanted = {future.key: future for future in finished}
+
+        async def gather() -> dict[str, Any]:
+            # None of those that fail meanwhile; else the wait, when it is broken off, leaves errors behind.
+            return dict(await self._client.gather(wanted, errors="skip", asynchronous=True))
+
+        with self._errors():
+            try:
+                answers = self._client.sync(gather, callback_timeout=_ANSWER_S)
+            except TimeoutError:
+                return {}
+        return {one: answers[one.key] for one in finished if answers[one.key] is not None}
 
     def _failures(self, bundle: _Bundle) -> Iterator[tuple[str, WorkerError]]:
         """Yield the failures of tasks that are given up; raise what concerns all tasks."""

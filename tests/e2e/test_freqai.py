@@ -378,3 +378,55 @@ def test_backtesting_takes_the_stores_records_and_no_cache_answers_for_others(tm
     before, after, again = results
     assert before != after
     assert before == again
+
+
+def test_hyperopt_of_thresholds_is_on_models_of_the_stores_records(tmp_path, exchange):
+    """Models are trained once, from the records; epochs search the strategy's own threshold."""
+    project = make_project(tmp_path / "project", exchange)
+    write(project, CHANGED, num_leaves=17)
+    path = project.root / "user_data" / "strategies" / "SmallFreqai.py"
+    path.write_text(searched(path.read_text(encoding="utf-8")), encoding="utf-8")
+    configs = ("--config", project.config, "--config", project.exchange.overlay)
+    command = [
+        *(BIN / "freqtrade", "hyperopt", "--userdir", project.root / "user_data", *configs),
+        *("--timerange", days_back(2, 1), *OPTIONS, "--spaces", "buy", "--epochs", 3, "-j", 1),
+        *("--hyperopt-loss", "ShortTradeDurHyperOptLoss", "--disable-param-export"),
+        *("--random-state", 5),
+    ]
+    done = subprocess.run(  # noqa: S603 - our own arguments
+        [str(word) for word in command],
+        cwd=project.root,
+        env=make_environment(),
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_PATIENCE_S,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "Traceback" not in said
+    assert "Loaded Optuna params for 1 pairs" in said
+    assert any(CHANGED in line and "source=store" in line for line in said.splitlines())
+    assert "Best result" in said
+    newest = max((project.root / "user_data" / "hyperopt_results").glob("*.fthypt"))
+    epochs = [json.loads(line) for line in newest.read_text().splitlines()]
+    assert len(epochs) == 3
+    assert all(epoch["results_metrics"]["total_trades"] > 0 for epoch in epochs)
+
+
+def searched(strategy: str) -> str:
+    """Return a strategy that enters where the prediction is above a threshold of its own."""
+    return (
+        strategy.replace("import IStrategy", "import IntParameter, IStrategy")
+        .replace(
+            "    def feature_engineering_expand_all",
+            '    low_bp = IntParameter(-500, -50, default=-100, space="buy")\n\n'
+            "    def feature_engineering_expand_all",
+        )
+        .replace(
+            "    def populate_entry_trend(self, dataframe, metadata):\n",
+            "    def populate_entry_trend(self, dataframe, metadata):\n"
+            '        is_mild = dataframe["&-min_low"] > self.low_bp.value / 10_000\n'
+            '        dataframe.loc[is_mild, "enter_long"] = 1\n',
+        )
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -125,6 +126,24 @@ def test_worker_out_of_memory_fails_that_task_by_name_and_no_other(cluster: Dask
 
 
 @pytest.mark.slow
+def test_answer_that_is_lost_with_its_worker_is_made_again(cluster: DaskCluster):
+    """`kill -9` between the end of a task and the journey of its answer."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        if not killed:  # the task has ended, nobody asked for its answer yet
+            killed.extend(process.pid for process in cluster.worker_processes())
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    cluster.start_worker()
+    with ClusterExecutor(cluster.address) as executor:
+        list(run_tasks(executor, work.double, {"first": (1,)}))
+        executor.submit("a", work.double, 21)
+        assert dict(executor.outcomes(kill)) == {"a": 42}
+    assert killed
+
+
 def test_lost_scheduler_ends_the_wait(cluster: DaskCluster):
     """Within seconds, with what to do."""
     cluster.start_worker()

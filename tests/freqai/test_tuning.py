@@ -23,6 +23,7 @@ from feeder_mixin.tune.freqai.folds import target_losses
 from feeder_mixin.tune.freqai.work import FreqaiStudy
 from feeder_mixin.tune.search.space import start_sets
 from tests.candle_factory import candle_file, make_candles, write_candles
+from tests.executors.dask_cluster import running_cluster
 from tests.freqai.conftest import BOT, PAIRS, TARGETS, freqai_block
 from tests.freqai.host import HOST_WARNINGS
 from tests.inline_executor import InlineExecutor
@@ -105,6 +106,20 @@ def test_search_tries_the_schemas_defaults_before_what_is_stored():
     study = FreqaiStudy(BOT, 0, start=config_parameters(SMALL))
     assert start_sets(study, [stored, stored, ours]) == [study.start, ours, stored]
     assert start_sets(replace(study, start=ours), [stored]) == [ours, stored]
+
+
+@pytest.mark.slow
+def test_a_cluster_judges_as_this_machine_does(optimize, tmp_path):
+    """The strategy is loaded on the workers; no number depends on where it ran."""
+    told = []
+    with running_cluster(tmp_path / "cluster") as cluster:
+        for where in ((), ("--scheduler", cluster.address)):
+            code, out, err = optimize("--pairs", ETH, "--promote", "never", "--json", *where)
+            assert code == 0, err
+            told.append(json.loads(out)[0])
+    here, there = (one["pairs"][ETH] for one in told)
+    assert there["test_window"] == here["test_window"]
+    assert there["parameters"] == here["parameters"]
 
 
 @pytest.mark.slow
