@@ -119,7 +119,8 @@ class ClusterExecutor:
         self._name, self._n_names = f"feeder-{uuid.uuid4().hex}", 0
         self._shared: dict[str, object] = {}
         self._arrived: dict[str, Future[Any]] = {}
-        self._kept: defaultdict[str, dict[str, Future[Any]]] = defaultdict(dict)  # name -> worker
+        # Name -> worker -> the future of the shared value that is of this worker alone.
+        self._kept: defaultdict[str, dict[str, Future[Any]]] = defaultdict(dict)
         self._waiting: TaskQueue[str] = TaskQueue()
         self._in_hand: dict[str, _Bundle] = {}
         self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
