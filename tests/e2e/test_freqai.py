@@ -222,6 +222,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, exchange: Exchange) -> Story
                 "metrics": ("metrics",),
             }.items()
         }
+        bot.wait_until(lambda: predicted_twice(bot), "two predicted candles of every pair")
         frames = {pair: bot.frames(pair) for pair in PAIRS}
         log, exit_code = bot.log, bot.stop()
         left = bot.left
@@ -230,6 +231,14 @@ def story(tmp_path_factory: pytest.TempPathFactory, exchange: Exchange) -> Story
         bot.wait_for_candle(time.time())
         log_again = bot.log
     return Story(records, moments, answers, frames, log, log_again, exit_code, left)
+
+
+def predicted_twice(bot: Bot) -> bool:
+    """Return whether every pair has predictions of two candles: a quick story is over after one."""
+    return all(
+        len({frame.open_s for frame in bot.frames(pair) if frame.last["do_predict"] == 1}) > 1
+        for pair in PAIRS
+    )
 
 
 def parameters_of(story: Story, moment: str, pair: str) -> dict[str, Any]:
