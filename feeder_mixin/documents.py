@@ -8,7 +8,6 @@ takes 0.17 CPU-seconds that ``feeder --help`` must not pay; in the bot, freqtrad
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +33,7 @@ _EXPECTED: Final = {
     "string_type": "a text",
     "int_type": "a whole number",
     "float_type": "a number",
+    "bool_type": "true or false",
     "dict_type": "a JSON object",
 }
 """Kind of problem, as pydantic calls it -> what was expected, in the words of our messages."""
@@ -98,10 +98,9 @@ Numbers = Annotated[Mapping[str, float], _Unconverted()]
 Count = Annotated[int, Ge(0)]
 CandleOpen = Annotated[int, Ge(0), Le(LATEST_TIME_NS // NANOSECONDS)]
 """Seconds since the epoch, before 2262: later ones overflow where they are told or compared."""
-Amount = Annotated[float, Ge(0), Le(sys.float_info.max)]
-"""A finite number, not below 0."""
-Finite = Annotated[float, Ge(-sys.float_info.max), Le(sys.float_info.max)]
-Factor = Annotated[float, Gt(0), Le(sys.float_info.max)]
+Finite = Annotated[float, Accepted(math.isfinite, "a finite number")]
+Amount = Annotated[Finite, Ge(0)]
+Factor = Annotated[Finite, Gt(0)]
 Time = Annotated[str, Accepted(is_time, "a time such as 2026-11-28T07:12:35.000000000Z")]
 """RFC 3339 in UTC."""
 TenNumbers = Annotated[

@@ -22,6 +22,7 @@ class Outer(TypedDict):
     count: Count
     at: Time
     name: str
+    is_safe: bool
     parameters: ParameterValues
     inner: dict[str, Inner]
 
@@ -30,6 +31,7 @@ GOOD = {
     "count": 3,
     "at": "2026-11-28T07:12:35.000000000Z",
     "name": "x",
+    "is_safe": True,
     "parameters": default_parameters(),
     "inner": {"BTC": {"share": 0.5}, "ETH": {"share": None}},
 }
@@ -53,7 +55,15 @@ def test_document_of_the_right_shape_comes_back_as_it_is():
         ({"parameters": {}}, "parameters={}, expected the ten parameters"),
         ({"inner": []}, r"inner=\[\], expected a JSON object"),
         ({"inner": {"BTC": {}}}, "inner.BTC.share is missing"),
-        ({"inner": {"BTC": {"share": float("inf")}}}, "inner.BTC.share=inf, expected"),
+        (
+            {"inner": {"BTC": {"share": float("inf")}}},
+            "inner.BTC.share=inf, expected a finite number",
+        ),
+        (
+            {"inner": {"BTC": {"share": float("nan")}}},
+            "inner.BTC.share=nan, expected a finite number",
+        ),
+        ({"is_safe": 1}, "is_safe=1, expected true or false"),
     ],
 )
 def test_document_of_another_shape_is_refused_with_key_value_and_expectation(change, problem):
