@@ -184,8 +184,7 @@ def _blackouts(settings: BotSettings, blackouts: Blackouts) -> BlackoutStatus | 
 
 def _newest(served: SafetyColumns | None) -> tuple[str | None, float | None, bool | None]:
     """Return open, q and safe of the newest candle with a prediction; None without any."""
-    at = None if served is None else served.newest_predicted
-    if served is None or at is None:
+    if served is None or (at := served.newest_predicted) is None:
         return None, None, None
     return _open_text(served.opens_s[at]), float(served.q[at]), bool(served.safe[at])
 
