@@ -144,6 +144,7 @@ def test_answer_that_is_lost_with_its_worker_is_made_again(cluster: DaskCluster)
     assert killed
 
 
+@pytest.mark.slow
 def test_lost_scheduler_ends_the_wait(cluster: DaskCluster):
     """Within seconds, with what to do."""
     cluster.start_worker()

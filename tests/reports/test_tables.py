@@ -145,6 +145,8 @@ def test_on_bounds_counts_tuned_winners_only():
     moved = {**defaults, "learning_rate": 0.1}
     assert on_bounds([defaults, moved, {**moved, "max_depth": 5}])["learning_rate"] == 2
     assert on_bounds([defaults]) == {}
+    # Nor is a default beside a value that was fixed.
+    assert on_bounds([{**defaults, "num_leaves": 31}]) == {}
 
 
 def test_identical_pairs_are_grouped_and_named():

@@ -307,7 +307,7 @@ def test_study_that_goes_on_asks_for_the_same_cells_again():
     assert first.asked == again.asked
 
 
-def test_study_out_of_time_ends_with_whole_generations():
+def test_study_out_of_time_ends_with_whole_batches():
     """The first is made whatever the limit; what is there is compared."""
     market = Market(wants_boost, noise=0.02)
     study = Study(settings(), PAIRS, start_sets(settings(), []), market)
@@ -328,7 +328,7 @@ def test_pair_that_fails_on_the_way_is_left_out_and_the_others_go_on(fails_from)
     assert found.choices.keys() == left.keys()
 
 
-def test_study_tells_its_trials_by_generation():
+def test_study_tells_its_trials_by_batch():
     """What the journal gets for reports: each trial once, with its rungs."""
     told: list[list[int]] = []
     study = Study(settings(), PAIRS, start_sets(settings(), []), Market(wants_boost))
