@@ -76,10 +76,10 @@ def test_amend_keeps_a_decision_beside_the_result_of_a_finished_run_only(path):
     """The next command must know what this one decided; an open run has nothing to amend."""
     with Journal(path) as journal:
         run = begin(journal)
-        journal.amend(run.run_id, DECIDED)
+        journal.amend(run.run_id, DECIDED.decided)
         assert begin(journal).result is None
         journal.finish(run.run_id, RESULT)
-        journal.amend(run.run_id, DECIDED)
+        journal.amend(run.run_id, DECIDED.decided)
         assert begin(journal).result == DECIDED
 
 

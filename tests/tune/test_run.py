@@ -11,11 +11,13 @@ import pytest
 
 from feeder_mixin.errors import SettingsError, StoreUnavailableError
 from feeder_mixin.model import quantile
+from feeder_mixin.reports.tables import present_risk
 from feeder_mixin.schema import CANDIDATES, default_parameters, hash48
 from feeder_mixin.settings import FeederSettings, load_settings
 from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.stores.sql import SqlStore
 from feeder_mixin.tune.judge.decision import Mode
+from feeder_mixin.tune.judge.risk import TOLERANCE_FACTORS
 from feeder_mixin.tune.run import _tasks
 from feeder_mixin.tune.run.journal import Journal
 from feeder_mixin.tune.run.options import RunOptions, RunSummary, check_options
@@ -190,16 +192,27 @@ def test_run_results_carry_what_reports_read(project):
             assert set(table.losses) == set(result.scores)
             assert {len(losses) for losses in table.losses.values()} == {len(table.days)}
         assert len(comparison.walk.days) > len(comparison.test.days)
-        assert len({len(column) for column in asdict(result.chart).values()}) == 1
         assert result.evidence.n_independent > 10
 
 
-def test_run_results_are_in_the_journal_as_they_were_told(project):
-    """What the next command and the report read is what this one ended with."""
+def test_run_results_are_in_the_journal_as_they_were_told_and_with_their_curves(project):
+    """What the next command and the report read is what this one ended with, and what it did not hold."""
     _, settings, _, summary = project
     with Journal(settings.journal_path) as journal:
-        newest = journal.newest_results()
-    assert {pair: result for pair, (_, result) in newest.results.items()} == summary.results
+        kept = {pair: one for pair, (_, one) in journal.newest_results().results.items()}
+    assert {pair: one.without_curves for pair, one in kept.items()} == summary.results
+    for result in kept.values():
+        assert len({len(column) for column in asdict(result.chart).values()}) == 1
+        assert {cell.factor for cell in result.risk.cells} == set(TOLERANCE_FACTORS)
+
+
+def test_risk_at_the_tolerances_in_force_needs_no_curves(project):
+    """The closing words say of a run what the report says of its journal."""
+    _, settings, _, summary = project
+    with Journal(settings.journal_path) as journal:
+        kept = {pair: one for pair, (_, one) in journal.newest_results().results.items()}
+    assert present_risk(kept) is not None
+    assert present_risk(summary.results) == present_risk(kept)
 
 
 def test_run_never_writes_candidates_only(project, inline):

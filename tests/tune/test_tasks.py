@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feeder_mixin.errors import CandleError, ModelError
+from feeder_mixin.errors import CandleError, ModelError, TuningError
 from feeder_mixin.model import metrics, quantile, scale
 from feeder_mixin.model.tolerance import measure_tolerance
 from feeder_mixin.schema import default_parameters, hash48
 from feeder_mixin.settings import LabelSpec
 from feeder_mixin.tune.run import _tasks as tasks
-from feeder_mixin.tune.run._market import Market, PairCandles
+from feeder_mixin.tune.run._market import CandleFile, Market, PairCandles
 from feeder_mixin.tune.run.work import Found
 from feeder_mixin.tune.search.kept import SEARCHED_DRAW
 from feeder_mixin.tune.search.space import StudySettings, key_of
 from tests.candle_factory import halted, make_candles
+from tests.faults.server import no_space
 from tests.reports import builder
 
 PAIR, CONTEXT, OUTSIDE = "BTC/USDT:USDT", "ETH/USDT:USDT", "XRP/USDT:USDT"
@@ -147,6 +148,23 @@ def test_task_that_arrives_elsewhere_gives_the_same(market, models, candles, lay
     assert tasks.plan_pair(there[0], OUTSIDE, there[1], 180.0) == plan
     answer = tasks.measure_cells(there[0], None, there[2], *there[3])
     assert answer.measured == here.measured
+
+
+def test_candles_in_the_file_are_those_that_were_put_there(candles):
+    """In any order, here and behind a journey; the command holds none of them in memory."""
+    file = CandleFile()
+    kept = {pair: PairCandles(frame, file) for pair, frame in candles.items()}
+    for pair in reversed(kept):
+        pd.testing.assert_frame_equal(kept[pair].frame, candles[pair])
+        there = pickle.loads(pickle.dumps(kept[pair]))  # noqa: S301 - made above
+        pd.testing.assert_frame_equal(there.frame, candles[pair])
+
+
+def test_temporary_folder_without_room_is_named_with_what_to_do(candles):
+    """The run ends with one sentence, not with a traceback or with damaged candles."""
+    file = CandleFile()
+    with no_space(), pytest.raises(TuningError, match=r"temporary file: .*large.*TMPDIR=FOLDER"):
+        PairCandles(candles[PAIR], file)
 
 
 def test_cells_are_the_same_whatever_else_is_asked_for_beside_them(market, models, layout):

@@ -8,7 +8,7 @@ here, because every command reads these types.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 from feeder_mixin.documents import Numbers
@@ -202,6 +202,11 @@ class RiskTable:
     tolerance: float
     cells: tuple[RiskCell, ...]
 
+    @property
+    def at_own_tolerance(self) -> RiskTable:
+        """Return the table of the pair's own tolerance alone."""
+        return replace(self, cells=tuple(one for one in self.cells if one.factor == 1.0))
+
     def to_json(self) -> dict[str, Any]:
         """Return the form that the journal keeps."""
         return asdict(self)
@@ -384,6 +389,11 @@ class PairResult:
     def scores(self) -> Mapping[str, Score]:
         """Return contender, the ATR rule among them -> its score on the test window."""
         return self.evidence.comparison.scores
+
+    @property
+    def without_curves(self) -> PairResult:
+        """Return the result without chart and other tolerances than the pair's own: 0.1 of 0.4 MB."""
+        return replace(self, chart=None, risk=self.risk and self.risk.at_own_tolerance)
 
     @property
     def decided(self) -> Decision:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, partial
 
 import pandas as pd
 
+from feeder_mixin.errors import TuningError
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.packed import pack_candles, unpack_candles
 from feeder_mixin.model.quantile import shared_context
@@ -16,23 +21,72 @@ from feeder_mixin.tune.search.cells import PreparedPair
 from feeder_mixin.tune.search.study import MOST_PAIRS
 
 
-class PairCandles:
-    """The candles of a pair, packed: the command holds those of all pairs, workers those of many."""
+class CandleFile:
+    """An unnamed file in the system's temporary folder; it goes with the process that made it.
 
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self._packed = pack_candles(frame)
+    The command sends the candles of every pair several times, to whichever worker is free. They take 0.5 MB a
+    pair: in memory, those of thousands of pairs would be what breaks it first.
+
+    Raises
+    ------
+    TuningError
+        When the folder has no room, also by `keep`.
+    """
+
+    def __init__(self) -> None:
+        with _no_room():
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (open as long as candles are read)
+        weakref.finalize(self, self._file.close)
+
+    def keep(self, packed: bytes) -> Callable[[], bytes]:
+        """Write bytes, and return what reads them."""
+        with _no_room():
+            position = self._file.seek(0, io.SEEK_END)
+            left = memoryview(packed)
+            while left:  # where the folder is about to be full, a part is written, then none
+                left = left[self._file.write(left) :]
+        return partial(self._read, position, len(packed))
+
+    def _read(self, position: int, length: int) -> bytes:
+        self._file.seek(position)
+        return self._file.read(length)
+
+
+@contextmanager
+def _no_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TuningError(
+            f"candles can't be kept in a temporary file: {error}. Free space in the temporary folder, or "
+            "name another one in the environment: TMPDIR=FOLDER"
+        ) from error
+
+
+class PairCandles:
+    """The candles of a pair, packed for their way to workers.
+
+    Parameters
+    ----------
+    file
+        Where they lie meanwhile; without one, in memory.
+    """
+
+    def __init__(self, frame: pd.DataFrame, file: CandleFile | None = None) -> None:
+        packed = pack_candles(frame)
+        self._read = partial(bytes, packed) if file is None else file.keep(packed)
 
     def __getstate__(self) -> bytes:
         """Travel packed."""
-        return self._packed
+        return self._read()
 
     def __setstate__(self, packed: bytes) -> None:
-        self._packed = packed
+        self._read = partial(bytes, packed)
 
     @property
     def frame(self) -> pd.DataFrame:
         """Return the candles as they were given."""
-        return unpack_candles(self._packed)
+        return unpack_candles(self._read())
 
 
 class Market:

@@ -18,7 +18,7 @@ from feeder_mixin.market.history import download_command
 from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.settings import FeederSettings
 from feeder_mixin.stores.notes import some
-from feeder_mixin.tune.run._market import PairCandles
+from feeder_mixin.tune.run._market import CandleFile, PairCandles
 from feeder_mixin.tune.run.options import STALE_DAYS, Progress, RunOptions
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def load_run_candles(
     loaded: dict[str, RunCandles] = {}
     failures: dict[str, CandleError] = {}
     missing: list[str] = []
+    file = CandleFile()
     for number, pair in enumerate(wanted):
         progress.stage("loading candles", number, len(wanted))
         try:
@@ -67,7 +68,7 @@ def load_run_candles(
                 settings.candle_type,
                 settings.data_format,
             )
-            packed = PairCandles(found.frame)
+            packed = PairCandles(found.frame, file)
             loaded[pair] = RunCandles(packed, found.content_hash(), found.last_s)
         except CandleError as problem:
             error = problem

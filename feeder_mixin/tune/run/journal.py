@@ -322,12 +322,13 @@ class Journal:
                 (_dump(result.to_json()), run_id),
             )
 
-    def amend(self, run_id: int, result: PairResult) -> None:
-        """Keep a finished run's result with what was decided on it."""
+    def amend(self, run_id: int, decision: Decision) -> None:
+        """Keep what was decided on a finished run's result."""
         with self._errors():
             self._db.execute(
-                "UPDATE runs SET result = ? WHERE id = ? AND state = 'finished'",
-                (_dump(result.to_json()), run_id),
+                "UPDATE runs SET result = json_set(result, '$.decision', json(?))"
+                " WHERE id = ? AND state = 'finished'",
+                (_dump(decision.to_json()), run_id),
             )
 
     def reopen(self, run_id: int) -> Run:

@@ -87,7 +87,7 @@ class RunSummary:
     Attributes
     ----------
     results
-        Pair -> what tuning it found, with its decision.
+        Pair -> what tuning it found, with its decision; `PairResult.without_curves`.
     records, candidates
         Pair -> what was written for bots to read, and what was refused, as it entered the outbox.
     failures

@@ -402,7 +402,8 @@ class _Runner:
             show()
 
     def _accept(self, pair: str, result: PairResult) -> None:
-        self._summary.results[pair] = result
+        # The journal has the whole: in memory, all pairs' charts and curves would be most of what a pair costs.
+        self._summary.results[pair] = result.without_curves
         self._progress.finished(pair, result, None)
 
     def _write(self, journal: Journal) -> None:
@@ -420,7 +421,7 @@ class _Runner:
         for pair, decision in decisions.items():
             result = results[pair] = replace(results[pair], decision=decision)
             # In the journal before it is in the outbox: the next command must know what this wrote.
-            journal.amend(self._runs[pair].run_id, result)
+            journal.amend(self._runs[pair].run_id, decision)
             if decision.written is not None:
                 record = build_record(self._settings.feeder_id, result, decision, decision.written)
                 self._summary.records[pair] = self._outbox.put(record)
