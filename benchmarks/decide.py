@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels
 from feeder_mixin.model.calibration import calibrate
+from feeder_mixin.model.decision import called_safe
 from feeder_mixin.model.folds import Layout, Window, plan_layout
 from feeder_mixin.model.quantile import (
     POOLED_ALPHAS,
@@ -124,6 +125,7 @@ def predict(
             parameters = {**default_parameters(), "quantile_alpha": level}
             model, _ = fit_safety_model(pair, table, label, parameters, shared, common.TRAIN_DAYS)
             told[f"q{100 * level:02.0f}"] = model.predict(rows)
+            told["is_ordinary"] = model.ordinary.contains(rows)
             if level == TABLE_ALPHA:
                 told["rule"] = model.rule_constant * rows["atr_ratio"].to_numpy(np.float64)
         parts.append(told)
@@ -183,25 +185,27 @@ def risk_of(walk: pd.DataFrame) -> RiskTable:
         rule=walk["rule"].to_numpy(),
         opens_s=walk["open_s"].to_numpy(),
         tolerance=walk["tolerance"].to_numpy(),
-        is_ordinary=np.ones(len(walk), bool),
-        is_allowed=np.ones(len(walk), bool),
+        is_ordinary=walk["is_ordinary"].to_numpy(),
+        is_allowed=walk["is_ordinary"].to_numpy(),
     )
     return count_risk(ServedForecasts(TABLE_ALPHA, (), rows, rows, 0.0, 0))
 
 
-def at_level(after: pd.DataFrame, level: float) -> NDArray[np.float64]:
-    """Return what models at a level would have served: between the fitted ones, calibrated alike."""
+def called_at(after: pd.DataFrame, level: float) -> NDArray[np.bool_]:
+    """Return what models at a level would have called safe: between the fitted ones, calibrated alike."""
     weights = pooled_weights(level)
     raw = sum(weight * after[f"q{100 * fitted:02.0f}"] for fitted, weight in weights.items())
-    served: NDArray[np.float64] = (raw * after["factor"]).to_numpy()
-    return served
+    served = (raw * after["factor"]).to_numpy()
+    return called_safe(served, after["tolerance"].to_numpy(), after["is_ordinary"].to_numpy())
 
 
 def print_tolerances(served: pd.DataFrame) -> None:
     """Print how the 15 days after the cuts stand to each pair's own tolerance, at level 0.10."""
     after = served[served["is_after"]]
     after = after.assign(
-        safe=after["y"] >= -after["tolerance"], called=after["served"] >= -after["tolerance"]
+        safe=after["y"] >= -after["tolerance"],
+        called=(after["served"] >= -after["tolerance"]) & after["is_ordinary"],
+        rule=after["rule"].where(after["is_ordinary"], -np.inf),
     )
     cells = after.groupby(["cut", "pair", "side"])
     away = (cells["safe"].mean() - SAFE_SHARE).abs()
@@ -236,7 +240,7 @@ def print_risks(served: pd.DataFrame, asked: Sequence[float]) -> None:
             levels[cut, side, share] = choose_level(tables, share)
     after = served[served["is_after"]]
     unsafe = (after["y"] < -after["tolerance"]).to_numpy()
-    fixed = {level: at_level(after, level) >= -after["tolerance"].to_numpy() for level in LEVELS}
+    fixed = {level: called_at(after, level) for level in LEVELS}
     calls = {}
     for share in asked:
         called = np.zeros(len(after), bool)

@@ -3,9 +3,10 @@
     python benchmarks/gate.py --cache forecasts.parquet
 
 Forecasts are those of `benchmarks/decide.py`: the 15 days after each of seven cuts, by models of the cut,
-level 0.10, each pair's own tolerance. The strategy is the one that comes along; nothing but the gate
-differs, stops follow our quantile in all three. The ATR rule's gate lets as many of a pair's signals
-pass as ours, those that it ranks safest with hindsight over all windows.
+level 0.10, each pair's own tolerance; only ordinary candles are safe. The strategy is the one that
+comes along; nothing but the gate differs, stops follow our quantile in all three. The ATR rule's gate
+lets as many of a pair's signals pass as ours, those that it ranks safest with hindsight over all
+windows.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Gated({STRATEGY}):
         self.rule = (at["rule"] / at["tolerance"]).to_numpy()
         q, tolerance = at["served"].to_numpy(), at["tolerance"].to_numpy()
         alpha = np.where(np.isfinite(q), 0.1, np.nan)
-        return SafetyColumns(opens_s, q, q >= -tolerance, np.isfinite(q).astype(int), alpha, tolerance)
+        safe = (q >= -tolerance) & at["is_ordinary"].eq(True).to_numpy()  # NaN without forecast
+        return SafetyColumns(opens_s, q, safe, np.isfinite(q).astype(int), alpha, tolerance)
 
     def populate_entry_trend(self, dataframe, metadata):
         gate, ours = os.environ["GATE"], dataframe["safe"].to_numpy() == 1

@@ -183,7 +183,7 @@ METRICS: Final = (
     Metric("max_adverse_ratio", "ratio", "tolerance used for the safety metrics"),
     Metric("auto_tolerance", "ratio", 'tolerance of the pair\'s own, in force under "auto"'),
     Metric("unsafe_share", "share", "unsafe among called safe, walk-forward, all pairs together"),
-    Metric("unsafe_share_upper", "share", "upper end of its 95 % interval, by day blocks"),
+    Metric("unsafe_share_upper", "share", "what it stays within, with 95 % confidence"),
     Metric("unusual_share", "share", "test candles out of the ordinary: never called safe"),
 )
 

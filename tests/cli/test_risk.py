@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from feeder_mixin.settings import load_settings
+from feeder_mixin.tune.judge.risk import LEVELS, TOLERANCE_FACTORS
 from feeder_mixin.tune.run.journal import Journal
 from tests.cli.conftest import FEEDER
 from tests.reports import builder
@@ -60,10 +61,10 @@ def test_risk_json_has_every_level_and_tolerance_in_shares(project, feeder):
     assert code == 0
     assert told["tolerances"] == {PAIRS[0]: 0.02, PAIRS[1]: 0.01}
     assert (told["quantile_alpha"], told["chosen"], told["backtest"]) == (0.1, None, None)
-    assert len(told["curve"]) == 16 * 5
+    assert len(told["curve"]) == len(LEVELS) * len(TOLERANCE_FACTORS)
     (now,) = [point for point in told["curve"] if point["is_present"]]
     assert (now["level"], now["tolerance_factor"]) == (0.1, 1.0)
-    assert 0 < now["unsafe_share"] < now["unsafe_share_upper"] < 1
+    assert 0 < now["unsafe_share"] <= now["unsafe_share_upper"] < 1
     assert now["called_safe"] == pytest.approx(now["called_safe_share"] * 2 * 40 * 96)
     assert now["entries_a_day"] is None
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from feeder_mixin.documents import built
 from feeder_mixin.tune.judge.evaluate import Forecast, ServedForecasts
@@ -16,7 +17,9 @@ from feeder_mixin.tune.judge.risk import (
     LEVELS,
     MIN_DAYS,
     ONE_SIDED_95,
+    RATIO_SPREAD,
     TOLERANCE_FACTORS,
+    SafeCalls,
     at_settings,
     choose_level,
     count_risk,
@@ -95,7 +98,58 @@ def test_pairs_are_pooled_by_day_and_their_error_is_that_of_days():
     draws = random.integers(0, len(called), (4_000, len(called)))
     shares = unsafe[draws].sum(axis=1) / called[draws].sum(axis=1)
     assert one.error == pytest.approx(shares.std(), rel=0.1)
-    assert one.upper == pytest.approx(one.unsafe_share + ONE_SIDED_95 * one.error)
+
+
+def test_honest_forecasts_expect_what_turns_unsafe():
+    """Counted over candles by hand, and as many as there are."""
+    walk = make_walk(n_days=400)
+    table, rows = count_risk(walk), walk.everything
+    ratios = rows.excursion / rows.q
+    for cell in table.cells:
+        if cell.level != 0.10:
+            continue
+        limit = cell.factor * rows.tolerance
+        called = (rows.q >= -limit) & rows.is_allowed
+        chances = [np.mean(ratios > one) for one in (limit / -rows.q)[called][:500]]
+        by_hand = np.sum(chances) * called.sum() / len(chances)
+        assert cell.expected == pytest.approx(by_hand, rel=0.2)
+        assert abs(cell.expected - sum(cell.unsafe)) < 3 * math.sqrt(cell.expected)
+
+
+def calls(n_unsafe: int, expected: float, error: float) -> SafeCalls:
+    """Return a thousand candles called safe of which some turned unsafe."""
+    return SafeCalls(0.10, 1.0, 2_000, 90, 1_000, n_unsafe, expected, error, 0)
+
+
+@pytest.mark.parametrize(
+    ("n_unsafe", "expected", "error"),
+    [(50, 50, 0.01), (30, 50, 0.004), (45, 40, 0.03), (49, 50, 1.0)],
+)
+def test_upper_share_is_that_of_evidence_and_expectation_together(n_unsafe, expected, error):
+    """The 95 % quantile of prior times likelihood of the log of found / expected, on a grid."""
+    one = calls(n_unsafe, expected, error)
+    ratio = np.linspace(-3, 3, 600_001)
+    found = math.log(n_unsafe / expected)
+    density = stats.norm.pdf(ratio, 0.0, RATIO_SPREAD) * stats.norm.pdf(
+        found, ratio, error / (n_unsafe / 1_000)
+    )
+    at = np.searchsorted(np.cumsum(density) / density.sum(), stats.norm.cdf(ONE_SIDED_95))
+    assert one.upper == pytest.approx(expected / 1_000 * math.exp(ratio[at]), rel=1e-3)
+
+
+def test_upper_share_is_never_less_than_what_was_found_nor_nothing():
+    """A walk that was worse than expected is no proof of less; one without an unsafe candle proves no 0."""
+    assert calls(80, 40.0, 0.02).upper == calls(80, 40.0, 0.02).unsafe_share == 0.08
+    assert 0.04 < calls(0, 40.0, 0.0).upper < 0.05
+    assert math.isinf(calls(20, 40.0, math.inf).upper)
+    assert math.isinf(calls(20, 0.0, 0.01).upper)
+
+
+def test_upper_share_falls_with_more_evidence_of_less():
+    """More days that say the same prove more."""
+    uppers = [calls(30, 50.0, error).upper for error in (0.02, 0.01, 0.005, 0.0001)]
+    assert uppers == sorted(uppers, reverse=True)
+    assert uppers[-1] == pytest.approx(0.03, rel=0.02)
 
 
 @pytest.mark.parametrize("asked", [0.05, 0.08, 0.10])

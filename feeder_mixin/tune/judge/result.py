@@ -16,7 +16,7 @@ from feeder_mixin.settings import MODEL_TYPE, ModelType
 from feeder_mixin.tune.judge.contenders import ATR_RULE, CONFIG, DEFAULTS, TUNED, Contender
 from feeder_mixin.tune.judge.decision import Decision
 
-RESULT_VERSION: Final[Literal[5]] = 5
+RESULT_VERSION: Final[Literal[6]] = 6
 """Of the JSON form of a result. One of another form is never gone on with, nor read."""
 
 
@@ -174,6 +174,8 @@ class RiskCell:
         The tolerance, in units of the pair's own.
     called, unsafe
         Candles called safe on each day of the table, and those of them that turned unsafe.
+    expected
+        How many of them calibrated forecasts expect to turn unsafe.
     rule_unsafe
         Unsafe ones among as many candles that the ATR rule ranks safest.
     """
@@ -182,6 +184,7 @@ class RiskCell:
     factor: float
     called: tuple[int, ...]
     unsafe: tuple[int, ...]
+    expected: float
     rule_unsafe: int
 
 
@@ -373,7 +376,7 @@ class PairResult:
     chosen_level: ChosenLevel | None = None
     decision: Decision | None = None
     model_type: ModelType = MODEL_TYPE
-    version: Literal[5] = RESULT_VERSION
+    version: Literal[6] = RESULT_VERSION
 
     @property
     def parameters(self) -> Mapping[str, float]:

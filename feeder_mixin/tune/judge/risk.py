@@ -22,13 +22,25 @@ from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.tune.judge.evaluate import ServedForecasts
 from feeder_mixin.tune.judge.result import ChosenLevel, RiskCell, RiskTable
 
-LEVELS: Final = tuple(round(0.05 + 0.01 * step, 2) for step in range(16))
-"""Quantile levels that can be chosen: the schema's range."""
+LEVELS: Final = (
+    *(round(0.05 + 0.005 * step, 3) for step in range(10)),
+    *(round(0.10 + 0.01 * step, 2) for step in range(11)),
+)
+"""Quantile levels that can be chosen: the schema's range, in steps of a tenth or less of themselves."""
 
 TOLERANCE_FACTORS: Final = (0.5, 0.75, 1.0, 1.5, 2.0)
 """Tolerances that are counted, in units of the pair's own."""
 
 ONE_SIDED_95: Final = 1.645
+
+RATIO_SPREAD: Final = 0.10
+"""How far a feeder's share of unsafe candles lies, in the long run, from what its forecasts expect: standard
+deviation of the log of found / expected.
+
+2026-11, ten pairs, both sides, seven cuts, level 0.05: in the 90 days before a cut SHORT feeders had 1.10 to 1.74
+times what was expected, in the 15 days after it 0.55 to 2.14 times, whatever it was before (LONG: 0.99 to 1.14,
+then 0.25 to 1.44). What is found in quiet days that end is no property of the feeder.
+"""
 
 MIN_DAYS: Final = 10
 """Days with a candle called safe below which a share proves nothing."""
@@ -44,6 +56,8 @@ class SafeCalls:
         Candles of all pairs, and the days that they lie on.
     n_called, n_unsafe
         Candles called safe, and those of them that turned unsafe.
+    expected
+        How many of them calibrated forecasts expect to turn unsafe.
     error
         Standard error of the share of those, by blocks of a day; infinite where nothing is proven.
     rule_unsafe
@@ -56,6 +70,7 @@ class SafeCalls:
     n_days: int
     n_called: int
     n_unsafe: int
+    expected: float
     error: float
     rule_unsafe: int
 
@@ -76,9 +91,22 @@ class SafeCalls:
 
     @property
     def upper(self) -> float:
-        """Return what the share stays within, with 95 % confidence; infinite where nothing is proven."""
+        """Return what the share stays within, with 95 % confidence; infinite where nothing is proven.
+
+        The share found is drawn to the one that is expected, by normal distributions of the log of their ratio:
+        around 0 with `RATIO_SPREAD` before anything was counted, and with the error of the days counted. Never
+        less than what was found.
+        """
         share = self.unsafe_share
-        return math.inf if share is None else share + ONE_SIDED_95 * self.error
+        if share is None or not math.isfinite(self.error) or not self.expected:
+            return math.inf
+        expected = self.expected / self.n_called
+        if not share:  # nothing to take a logarithm of
+            return expected * math.exp(ONE_SIDED_95 * RATIO_SPREAD)
+        error = self.error / share
+        weight = RATIO_SPREAD**2 / (RATIO_SPREAD**2 + error**2)
+        drawn = weight * math.log(share / expected) + ONE_SIDED_95 * math.sqrt(weight) * error
+        return max(share, expected * math.exp(drawn))
 
     @property
     def calls_a_day(self) -> float:
@@ -114,6 +142,10 @@ def count_risk(walk: ServedForecasts) -> RiskTable:
     cells = []
     for factor in TOLERANCE_FACTORS:
         unsafe = excursion < -factor * tolerance
+        # Of the walk's excursions, the share that is as much worse than the forecast as here makes unsafe.
+        chance = 1.0 - np.searchsorted(
+            worse, factor * tolerance / np.maximum(-q, 1e-9), "right"
+        ) / len(worse)
         # Of the n safest by the rule, how many are unsafe.
         rule_unsafe = np.concatenate([[0], np.cumsum(unsafe[by_rule])])
         for level in levels:
@@ -124,6 +156,7 @@ def count_risk(walk: ServedForecasts) -> RiskTable:
                     factor,
                     called=_by_day(called, day, len(days)),
                     unsafe=_by_day(called & unsafe, day, len(days)),
+                    expected=float(chance[called].sum()),
                     rule_unsafe=int(rule_unsafe[int(called.sum())]),
                 )
             )
@@ -169,6 +202,7 @@ def _pooled(level: float, factor: float, parts: Sequence[tuple[RiskTable, RiskCe
         n_days=len(called),
         n_called=int(by_day[0].sum()),
         n_unsafe=int(by_day[1].sum()),
+        expected=sum(cell.expected for _, cell in parts),
         error=_share_error(*by_day),
         rule_unsafe=sum(cell.rule_unsafe for _, cell in parts),
     )
@@ -191,8 +225,8 @@ def at_settings(risks: Iterable[SafeCalls], alpha: float) -> SafeCalls | None:
 def choose_level(tables: Mapping[str, RiskTable], asked: float) -> ChosenLevel:
     """Return the largest level whose share of unsafe candles stays within what was asked.
 
-    With 95 % confidence by days, at each pair's tolerance in force, all pairs together. The least level
-    where none does.
+    With 95 % confidence (`SafeCalls.upper`), at each pair's tolerance in force, all pairs together. The
+    least level where none does.
     """
     known = [one for one in pool_risk(tables.values()) if one.factor == 1.0 and one.level in LEVELS]
     fitting = [one for one in known if one.upper <= asked]
