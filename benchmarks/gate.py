@@ -55,8 +55,9 @@ class Gated({STRATEGY}):
         self.rule = (at["rule"] / at["tolerance"]).to_numpy()
         q, tolerance = at["served"].to_numpy(), at["tolerance"].to_numpy()
         alpha = np.where(np.isfinite(q), 0.1, np.nan)
-        safe = (q >= -tolerance) & at["is_ordinary"].eq(True).to_numpy()  # NaN without forecast
-        return SafetyColumns(opens_s, q, safe, np.isfinite(q).astype(int), alpha, tolerance)
+        is_ordinary = at["is_ordinary"].eq(True).to_numpy()  # NaN without forecast
+        safe, generation = (q >= -tolerance) & is_ordinary, np.isfinite(q).astype(int)
+        return SafetyColumns(opens_s, q, safe, generation, alpha, tolerance, is_ordinary)
 
     def populate_entry_trend(self, dataframe, metadata):
         gate, ours = os.environ["GATE"], dataframe["safe"].to_numpy() == 1

@@ -84,7 +84,7 @@ class Recorder(OptunaParamsMixin):
         slug = metadata["pair"].split("/")[0]
         open_s = int(dataframe["date"].iloc[-1].timestamp())
         path = folder / f"{slug}-{open_s}-{os.getpid()}-{time.time_ns()}.feather"
-        columns = ["date", "safety_q", "safe", "params_generation"]
+        columns = ["date", "safety_q", "safe", "params_generation", "max_adverse_ratio"]
         dataframe[columns].to_feather(path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
         names = sorted(thread.name for thread in threading.enumerate())

@@ -36,7 +36,8 @@ from tests.e2e.project import Rest, install_strategy, make_rest
 pytestmark = pytest.mark.slow
 
 CONSUMER = "ExampleConsumerStrategy"
-COLUMNS = ("safety_q", "safe", "params_generation")
+COLUMNS = ("safety_q", "safe", "params_generation", "max_adverse_ratio")
+TOLERANCES = {PAIRS[0]: 0.004, "default": 0.02}
 NAME = "feeder75a"
 """The producer's name in the example's config."""
 
@@ -168,7 +169,8 @@ def story(
     """Play it: both start, the feeder reloads, goes away, comes back."""
     rest = make_rest()
     feeder = seasoned.copy(tmp_path_factory.mktemp("feeder") / "project")
-    feeder.edit_config(api_server=rest.config)
+    block = json.loads(feeder.config.read_text())["feeder"]
+    feeder.edit_config(api_server=rest.config, feeder={**block, "max_adverse_ratio": TOLERANCES})
     root = tmp_path_factory.mktemp("consumer") / "project"
     frames: dict[str, dict[str, pd.DataFrame]] = {}
     analysed: list[dict[str, list[Frame]]] = []
@@ -210,6 +212,7 @@ def test_consumer_has_the_feeders_columns_to_the_last_digit_sent(story, step):
         for column in COLUMNS:
             difference = (both[column] - both[f"{column}_said"]).abs().max()
             assert difference <= 10.0**-WIRE_DECIMALS, (pair, column)
+        assert set(told["max_adverse_ratio"]) == {TOLERANCES.get(pair, TOLERANCES["default"])}
 
 
 def test_consumer_sees_the_generation_change_after_a_reload_of_the_feeder(story):
