@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Final
 
@@ -95,8 +96,9 @@ class _ParserByJob(argparse.ArgumentParser):
         return formatter.format_help()
 
 
+@cache
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser with every sub-command."""
+    """Return the parser with every sub-command; one serves all commands of a process."""
     parser = _ParserByJob(
         prog="feeder",
         description="Tune, store and inspect the parameters of freqtrade feeders.",
