@@ -1,5 +1,7 @@
 """Fixtures of all tests; pyproject turns warnings into errors."""
 
+from __future__ import annotations
+
 import os
 
 # Before numpy is imported. Its threads and those of other pytest workers spin while they wait for
@@ -12,14 +14,17 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
 
-from feeder_mixin.market.candles import load_candles
-from tests import candle_factory
 from tests.strategies import FAST_EXAMPLES
+
+# Nothing here that imports freqtrade or pandas: the process that hands out the tests, and starts the
+# workers only afterwards, needs neither.
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_DATADIR = REPOSITORY.parent / "shared" / "data" / "binance"
@@ -62,7 +67,8 @@ def _restore_logging() -> Iterator[None]:
     yield
     for log, handlers, level, propagate in before:
         log.handlers[:], log.propagate = handlers, propagate
-        log.setLevel(level)
+        if log.level != level:  # setting it makes hundreds of loggers forget what is enabled
+            log.setLevel(level)
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +110,8 @@ def datadir() -> Path:
 @pytest.fixture(scope="session")
 def real_candles(datadir: Path) -> Callable[[str], pd.DataFrame]:
     """Give a function that loads a pair's real candles, each file once."""
+    from feeder_mixin.market.candles import load_candles
+
     loaded: dict[tuple[str, str], pd.DataFrame] = {}
 
     def load(pair: str, timeframe: str = "5m") -> pd.DataFrame:
@@ -118,14 +126,17 @@ def real_candles(datadir: Path) -> Callable[[str], pd.DataFrame]:
 @pytest.fixture
 def make_candles() -> Callable[..., pd.DataFrame]:
     """Give `candle_factory.make_candles`."""
-    return candle_factory.make_candles
+    from tests.candle_factory import make_candles
+
+    return make_candles
 
 
 @pytest.fixture
 def made_datadir(tmp_path: Path) -> Callable[[Mapping[str, pd.DataFrame]], Path]:
     """Give a function that writes pair -> candles into a data folder and returns it."""
+    from tests.candle_factory import write_candles
 
     def write(candles: Mapping[str, pd.DataFrame], timeframe: str = "5m") -> Path:
-        return candle_factory.write_candles(tmp_path / "data" / "binance", candles, timeframe)
+        return write_candles(tmp_path / "data" / "binance", candles, timeframe)
 
     return write
