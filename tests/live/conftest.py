@@ -210,6 +210,18 @@ def _small_shared_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _small_own_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit a fifth of a pair's own trees, for the same reason."""
+    whole = quantile.lightgbm_params
+
+    def few(parameters: Mapping[str, float], seed: int) -> quantile.Params:
+        params = whole(parameters, seed)
+        return {**params, "n_estimators": params["n_estimators"] // 5}
+
+    monkeypatch.setattr(quantile, "lightgbm_params", few)
+
+
+@pytest.fixture(autouse=True)
 def _few_calibration_days(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calibrate backtests over two days: each costs a fit."""
     monkeypatch.setattr(walkforward, "CALIBRATION_DAYS", 2)
