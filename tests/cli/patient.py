@@ -6,6 +6,7 @@ The test's own process acts as the bot: it has the lock, catches SIGUSR1 and wro
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sqlite3
 import time
@@ -130,8 +131,10 @@ def make_patient(root: Path) -> Patient:
     records = [patient.record(pair, now_ns - DAY_NS - i) for i, pair in enumerate(PAIRS)]
     with SqlStore(patient.store_path) as store:
         store.write(records)
-    for pair in CONTEXT:
-        patient.write_candles(pair, now_ns)
+    first, *others = CONTEXT
+    patient.write_candles(first, now_ns)
+    for pair in others:  # the same candles
+        shutil.copyfile(patient.candle_file(first), patient.candle_file(pair))
     save_last_good(patient.settings, records)
     status["pairs"] = {record.pair: make_pair(record.time_ns) for record in records}
     write_status(patient.settings.status_path, status)
