@@ -125,8 +125,8 @@ def predict(
             parameters = {**default_parameters(), "quantile_alpha": level}
             model, _ = fit_safety_model(pair, table, label, parameters, shared, common.TRAIN_DAYS)
             told[f"q{100 * level:02.0f}"] = model.predict(rows)
-            told["is_ordinary"] = model.ordinary.contains(rows)
             if level == TABLE_ALPHA:
+                told["is_ordinary"] = model.ordinary.contains(rows)
                 told["rule"] = model.rule_constant * rows["atr_ratio"].to_numpy(np.float64)
         parts.append(told)
     found = pd.concat(parts, ignore_index=True)
@@ -204,7 +204,7 @@ def print_tolerances(served: pd.DataFrame) -> None:
     after = served[served["is_after"]]
     after = after.assign(
         safe=after["y"] >= -after["tolerance"],
-        called=(after["served"] >= -after["tolerance"]) & after["is_ordinary"],
+        called=called_safe(*(after[c].to_numpy() for c in ("served", "tolerance", "is_ordinary"))),
         rule=after["rule"].where(after["is_ordinary"], -np.inf),
     )
     cells = after.groupby(["cut", "pair", "side"])

@@ -42,6 +42,7 @@ from pathlib import Path
 import numpy as np
 
 from feeder_mixin.live.serve.columns import SafetyColumns
+from feeder_mixin.model.decision import called_safe
 
 
 class Gated({STRATEGY}):
@@ -56,7 +57,7 @@ class Gated({STRATEGY}):
         q, tolerance = at["served"].to_numpy(), at["tolerance"].to_numpy()
         alpha = np.where(np.isfinite(q), 0.1, np.nan)
         is_ordinary = at["is_ordinary"].eq(True).to_numpy()  # NaN without forecast
-        safe, generation = (q >= -tolerance) & is_ordinary, np.isfinite(q).astype(int)
+        safe, generation = called_safe(q, tolerance, is_ordinary), np.isfinite(q).astype(int)
         return SafetyColumns(opens_s, q, safe, generation, alpha, tolerance, is_ordinary)
 
     def populate_entry_trend(self, dataframe, metadata):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from feeder_mixin.settings import load_settings
-from feeder_mixin.tune.judge.risk import LEVELS, TOLERANCE_FACTORS
+from feeder_mixin.tune.judge.risk import LEVELS, TOLERANCE_FACTORS, at_settings, pool_risk
 from feeder_mixin.tune.run.journal import Journal
 from tests.cli.conftest import FEEDER
 from tests.reports import builder
@@ -64,7 +64,9 @@ def test_risk_json_has_every_level_and_tolerance_in_shares(project, feeder):
     assert len(told["curve"]) == len(LEVELS) * len(TOLERANCE_FACTORS)
     (now,) = [point for point in told["curve"] if point["is_present"]]
     assert (now["level"], now["tolerance_factor"]) == (0.1, 1.0)
-    assert 0 < now["unsafe_share"] <= now["unsafe_share_upper"] < 1
+    counted = at_settings(pool_risk([wider, builder.make_risk()]), 0.1)
+    assert 0 < now["unsafe_share"] == counted.unsafe_share
+    assert now["unsafe_share_upper"] == counted.upper < 1
     assert now["called_safe"] == pytest.approx(now["called_safe_share"] * 2 * 40 * 96)
     assert now["entries_a_day"] is None
 

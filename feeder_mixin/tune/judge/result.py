@@ -396,7 +396,8 @@ class PairResult:
     @property
     def without_curves(self) -> PairResult:
         """Return the result without chart and other tolerances than the pair's own: 0.1 of 0.4 MB."""
-        return replace(self, chart=None, risk=self.risk and self.risk.at_own_tolerance)
+        risk = None if self.risk is None else self.risk.at_own_tolerance
+        return replace(self, chart=None, risk=risk)
 
     @property
     def decided(self) -> Decision:

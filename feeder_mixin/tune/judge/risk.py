@@ -34,10 +34,11 @@ TOLERANCE_FACTORS: Final = (0.5, 0.75, 1.0, 1.5, 2.0)
 ONE_SIDED_95: Final = 1.645
 
 RATIO_SPREAD: Final = 0.10
-"""How far a feeder's share of unsafe candles lies, in the long run, from what its forecasts expect: standard
-deviation of the log of found / expected.
+"""How far a feeder's share of unsafe candles is taken to lie, in the long run, from what its forecasts expect:
+standard deviation of the log of found / expected.
 
-2026-11, ten pairs, both sides, seven cuts, level 0.05: in the 90 days before a cut SHORT feeders had 1.10 to 1.74
+Chosen, among 0.08 to 1, as the one that calls most safe of those that keep to what was asked in five cuts of
+seven or more (docs/understand/tried.md). Why at all, 2026-11, ten pairs, both sides, seven cuts, level 0.05: in the 90 days before a cut SHORT feeders had 1.10 to 1.74
 times what was expected, in the 15 days after it 0.55 to 2.14 times, whatever it was before (LONG: 0.99 to 1.14,
 then 0.25 to 1.44). What is found in quiet days that end is no property of the feeder.
 """
