@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -235,12 +236,14 @@ def bucket_name(feeder_id: str) -> str:
     return f"OPTUNA_{check_feeder_id(feeder_id).upper()}"
 
 
+@lru_cache(maxsize=64)
 def hash48(*parts: str) -> int:
     """Return a 48-bit integer that identifies `parts`; exact in a float, unlike 64 bits."""
     digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
     return int.from_bytes(digest[:6], "big")
 
 
+@lru_cache(maxsize=1024)  # the same few times, of every pair and in every status
 def format_time_ns(time_ns: int) -> str:
     """Return nanoseconds since the epoch as RFC 3339 in UTC with nine decimals.
 

@@ -35,7 +35,7 @@ from feeder_mixin.schema import (
 from feeder_mixin.settings import MODEL_TYPE, MODEL_TYPES, ModelType
 from feeder_mixin.stores.base import Latest, ParameterStore, StoredPoint
 from feeder_mixin.stores.notes import some
-from feeder_mixin.stores.sql import TABLES, SqlStore
+from feeder_mixin.stores.sql import TABLES, SqlStore, as_dicts
 
 
 def _make_delivered(name: str) -> sa.Table:
@@ -289,7 +289,7 @@ class Outbox:
                 delivered = _DELIVERED[measurement]
                 if sa.inspect(connection).has_table(delivered.name):
                     query = query.where(~sa.exists().where(*_same_key(table, delivered)))
-                for row in connection.execute(query).mappings():
+                for row in as_dicts(connection.execute(query)):
                     point = self.file.read_point(row)
                     waiting.append(_Waiting(measurement, row["feeder_id"], point))
         return sorted(waiting, key=lambda w: (w.point.time_ns, w.feeder_id, w.point.pair))

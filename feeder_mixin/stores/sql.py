@@ -176,8 +176,7 @@ class SqlStore(ParameterStore):
             names = tuple(c.name for c in columns)
             query = _latest_query(measurement, names, model_type, pairs is not None)
             values = {"feeder_id": feeder_id, "now": now, "pairs": list(pairs or ())}
-            rows = connection.execute(query, values).mappings()
-            points = [self.read_point(row) for row in rows]
+            points = [self.read_point(row) for row in as_dicts(connection.execute(query, values))]
         return select_latest(
             feeder_id, points, now=now, max_age_days=max_age_days, model_type=model_type
         )
@@ -205,7 +204,7 @@ class SqlStore(ParameterStore):
                 .order_by(table.c.time_ns.desc())
                 .limit(limit)
             )
-            return [self.read_point(row) for row in connection.execute(query).mappings()]
+            return [self.read_point(row) for row in as_dicts(connection.execute(query))]
 
     def delete(
         self,
@@ -276,7 +275,7 @@ class SqlStore(ParameterStore):
             )
         return [column for column in TABLES[measurement].columns if column.name in present]
 
-    def read_point(self, row: sa.RowMapping) -> StoredPoint:
+    def read_point(self, row: Mapping[str, Any]) -> StoredPoint:
         """Return a row as a raw point; a foreign value in a field stays what it is.
 
         SQLite keeps text in a float column. It is handed on, so that the record is rejected with
@@ -302,11 +301,11 @@ class SqlStore(ParameterStore):
         if connection is None:
             raise StoreError(f"{self.description}: the file vanished after writing")
         key = [table.c[name] == getattr(record, name) for name in _KEY]
-        row = connection.execute(sa.select(table).where(*key)).mappings().one_or_none()
-        if row is None:
+        rows = as_dicts(connection.execute(sa.select(table).where(*key)))
+        if not rows:
             self._check_other_type(connection, table, record)
             raise StoreError(f"{self.description}: {describe_key(record)} was not stored")
-        if not self.read_point(row).holds(record):
+        if not self.read_point(rows[0]).holds(record):
             raise StoreConflictError(
                 f"{self.description}: {describe_key(record)} is already stored with other content "
                 "(is a second writer at work?)"
@@ -440,6 +439,12 @@ def _create_postgresql_engine(url: sa.URL, timeout_s: float) -> sa.Engine:
         connection.commit()
 
     return engine
+
+
+def as_dicts(rows: sa.CursorResult[Any]) -> list[dict[str, Any]]:
+    """Return rows by column; SQLAlchemy's own mappings take twice as long to read."""
+    names = tuple(rows.keys())
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _row_values(record: ParameterRecord) -> dict[str, object]:

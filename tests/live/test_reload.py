@@ -388,19 +388,35 @@ def status(live: LiveFeeder) -> dict:
     return read_status(live.settings.status_path)
 
 
-def test_request_under_way_is_in_the_status_file_before_the_store_is_asked(live, monkeypatch):
-    """Who asks for a reload while one is loading must not take that one's end for his answer."""
+def test_request_is_in_the_status_file_while_a_slow_store_is_waited_for(live, monkeypatch):
+    """Who looks at a bot that hangs at its store must see that it was asked."""
     seen = []
     load = reloader.load_parameters
 
     def slow(*arguments):
-        seen.append(status(live)["reload"])
+        def asked() -> bool:
+            now = status(live)["reload"]
+            return (now["requested"], now["completed"]) == (1, 0)
+
+        seen.append(wait_until(asked, "the request in the status"))
         return load(*arguments)
 
     monkeypatch.setattr(reloader, "load_parameters", slow)
     live.reload()
-    assert [(s["requested"], s["completed"]) for s in seen] == [(1, 0)]
+    assert seen == [True]
     assert (status(live)["reload"]["requested"], status(live)["reload"]["completed"]) == (1, 1)
+
+
+def test_status_is_written_once_by_a_reload_whose_store_answers_at_once(live, monkeypatch):
+    """It takes half as long as the load of a hundred pairs, and the main thread waits for it."""
+    monkeypatch.setattr(reloader, "SLOW_S", 60.0)
+    written = []
+    keep = keeper.keep_status
+    monkeypatch.setattr(
+        keeper, "keep_status", lambda *arguments: written.append(1) or keep(*arguments)
+    )
+    live.reload()
+    assert len(written) == 1
 
 
 def test_signal_during_the_first_load_is_answered_after_it(

@@ -8,7 +8,7 @@ nowhere; one bad entry is dropped by the next write, and costs no other.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -45,26 +45,29 @@ def save_last_good(settings: BotSettings, records: Sequence[ParameterRecord]) ->
     StateError
         When the file can't be written.
     """
-    kept = _usable_entries(settings)
-    for record in records:
-        kept[record.pair] = {
+    given = {
+        record.pair: {
             "saved_ns": time.time_ns(),
             "time_ns": record.time_ns,
             "fields": record.fields,
             "provenance": record.provenance_json,
             "model_type": record.model_type,
         }
-    write_checked(settings.last_good_path, {"records": kept})
+        for record in records
+    }
+    write_checked(settings.last_good_path, {"records": _usable_entries(settings, given) | given})
 
 
-def _usable_entries(settings: BotSettings) -> dict[str, Any]:
-    """Return the copy's readable entries; whoever loads the copy reports the others."""
+def _usable_entries(settings: BotSettings, replaced: Container[str]) -> dict[str, Any]:
+    """Return the copy's readable entries of other pairs; whoever loads the copy reports the others."""
     try:
         copy = _read(settings)
     except StateError:
         return {}
     usable: dict[str, Any] = {}
     for pair, entry in (copy or {}).items():
+        if pair in replaced:
+            continue
         with suppress(StateError):
             _read_entry(settings, pair, entry)
             usable[pair] = entry
