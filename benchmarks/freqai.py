@@ -50,7 +50,7 @@ from freqai_site import (
     write_site,
 )
 
-from feeder_mixin.freqai.dataset import Cut, utc
+from feeder_mixin.freqai.dataset import Cut, moment_of
 from feeder_mixin.freqai.parameters import training_parameters
 from feeder_mixin.model.metrics import exceedance, pinball_loss, skill
 from feeder_mixin.schema import PARAMETERS
@@ -156,7 +156,9 @@ def _run_cut(
         with host.data(cut_s - more_s, cut_s + TEST_DAYS * DAY_S) as data:
             dataset = data.pair(full(base))
             for days in options.windows:
-                data_of_cut = dataset.cut(utc(cut_s), utc(cut_s + TEST_DAYS * DAY_S), days)
+                data_of_cut = dataset.cut(
+                    moment_of(cut_s), moment_of(cut_s + TEST_DAYS * DAY_S), days
+                )
                 chosen = found.choices[full(base)].winner
                 sets = {"tuned": chosen.parameters if chosen.number else None}
                 if days == host.train_days:
@@ -195,7 +197,9 @@ def dual(options: argparse.Namespace) -> None:
             for base in options.bases:
                 chosen = found.choices[full(base)].winner
                 with host.data(cut_s, cut_s + TEST_DAYS * DAY_S) as data:
-                    of_cut = data.pair(full(base)).cut(utc(cut_s), utc(cut_s + TEST_DAYS * DAY_S))
+                    of_cut = data.pair(full(base)).cut(
+                        moment_of(cut_s), moment_of(cut_s + TEST_DAYS * DAY_S)
+                    )
                 config = _target_losses(of_cut, None)
                 tuned = _target_losses(of_cut, chosen.parameters) if chosen.number else config
                 names = [target.name for target in of_cut.targets]
@@ -226,7 +230,7 @@ def cost(options: argparse.Namespace) -> None:
         prepared = work.prepare(Inline(), [pair], {}, Silence(), print)
         window = prepared.layouts[pair].test
         with work.host.data(window.cut_s, window.end_s) as data:
-            cut = data.pair(pair).cut(utc(window.cut_s), utc(window.end_s))
+            cut = data.pair(pair).cut(moment_of(window.cut_s), moment_of(window.end_s))
         for _ in range(2):  # the config's values, and the tuned ones
             fit_as_freqai(cut, PLAN, None)
     judged_s = time.process_time() - started - searched_s
@@ -247,7 +251,7 @@ def naive(options: argparse.Namespace) -> None:
         folds = prepared.layouts[pair].folds
         with work.host.data(folds[0].cut_s, folds[-1].end_s) as data:
             dataset = data.pair(pair)
-            cuts = [dataset.cut(utc(fold.cut_s), utc(fold.end_s)) for fold in folds]
+            cuts = [dataset.cut(moment_of(fold.cut_s), moment_of(fold.end_s)) for fold in folds]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=options.seed))
     spent_s = []
     for _ in range(options.trials):

@@ -14,7 +14,7 @@ from common import full, load_timeframe
 from feeder_mixin.executors.base import Shared
 from feeder_mixin.freqai.settings import FreqaiSettings, load_bot_settings
 from feeder_mixin.tune.freqai.work import FreqaiWork
-from feeder_mixin.tune.run.work import Prepared
+from feeder_mixin.tune.run.work import PlannedPairs
 from feeder_mixin.tune.search.kept import Cell, Measured
 from feeder_mixin.tune.search.space import start_sets
 from feeder_mixin.tune.search.study import SearchResult, Study, choose_sets
@@ -174,7 +174,7 @@ class Silence:
 
 
 def measure_with(
-    prepared: Prepared, executor: Inline
+    prepared: PlannedPairs, executor: Inline
 ) -> Callable[[Sequence[Cell]], dict[Cell, Measured]]:
     """Return what measures cells in this process."""
 

@@ -86,7 +86,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        from feeder_mixin.live.reload.loader import check_store
+        from feeder_mixin.live.reload.loader import check_store_url
         from feeder_mixin.market.blackouts import load_blackouts
 
         self._live: LiveFeeder | None = None
@@ -97,7 +97,7 @@ class OptunaParamsMixin(IStrategy):  # type: ignore[misc]
             return
         try:
             self.feeder = settings_of(config)
-            check_store(self.feeder, os.environ)
+            check_store_url(self.feeder, os.environ)
             load_blackouts(self.feeder)
             if RunMode(config.get("runmode", RunMode.OTHER)) in TRADE_MODES:
                 self._check_alone()

@@ -173,6 +173,18 @@ def test_no_module_imports_itself_by_way_of_others():
         pytest.fail(" -> ".join(circle.args[1]))
 
 
+def test_no_two_modules_have_a_class_or_function_of_one_name():
+    """What is found by its name is found in one place; all command groups have `add_parsers`."""
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            is_named = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            if is_named and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module_name(path))
+    places.pop("add_parsers")
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_private_module_is_imported_only_by_its_own_folder(path):
     """What begins with an underscore may change without a look beyond the folder."""

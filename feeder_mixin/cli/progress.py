@@ -64,12 +64,12 @@ class Pace:
         return (now - self._since_s) / (done - self._done) * (total - done)
 
 
-def time_text(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Return a duration as a clock shows it.
 
     Examples
     --------
-    >>> time_text(15), time_text(3605)
+    >>> duration_text(15), duration_text(3605)
     ('0:15', '1:00:05')
     """
     minutes, rest = divmod(round(seconds), 60)
@@ -114,7 +114,7 @@ def _tell(note: str, n_failed: int, left_s: float | None) -> str:
     """Return failures, what a stage says of itself, and time left in a few words."""
     parts = [f"{n_failed} failed"] if n_failed else []
     parts += [note] if note else []
-    parts += [f"ETA {time_text(left_s)}"] if left_s else []
+    parts += [f"ETA {duration_text(left_s)}"] if left_s else []
     return ", ".join(parts)
 
 

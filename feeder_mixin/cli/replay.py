@@ -132,7 +132,7 @@ def run_replay(arguments: argparse.Namespace) -> int:
     from feeder_mixin.rehearsal.exchange.faults import Faults, parse_fault
     from feeder_mixin.rehearsal.exchange.market import iso
     from feeder_mixin.rehearsal.exchange.overlay import freqtrade_overlay
-    from feeder_mixin.rehearsal.exchange.server import check_host, serve
+    from feeder_mixin.rehearsal.exchange.server import check_host, serve_market
 
     check_host(arguments.host)
     if not 0 <= arguments.port <= _PORT_MAX:
@@ -163,7 +163,7 @@ def run_replay(arguments: argparse.Namespace) -> int:
         out.print(f"Replay exchange ready at {url}", markup=False)
         out.file.flush()
 
-    serve(market, arguments.host, arguments.port, faults=Faults(faults), ready=ready)
+    serve_market(market, arguments.host, arguments.port, faults=Faults(faults), ready=ready)
     out.print("Replay exchange stopped", markup=False)
     return 0
 

@@ -23,7 +23,7 @@ from feeder_mixin.live.state.files import write_private
 from feeder_mixin.settings import BotSettings, FeederSettings
 
 if TYPE_CHECKING:
-    from feeder_mixin.reports.documents import FeederReport, Stored, TunedPair
+    from feeder_mixin.reports.documents import FeederReport, StoreContent, TunedPair
     from feeder_mixin.tune.run.options import RunSummary
     from feeder_mixin.tune.search.kept import KeptTrial
 
@@ -144,7 +144,7 @@ def report_after_tuning(settings: BotSettings, chosen: ChosenStore, summary: Run
 def _collect(
     settings: BotSettings, chosen: ChosenStore, summary: RunSummary | None
 ) -> FeederReport:
-    from feeder_mixin.reports.documents import FeederReport, Stored, merge_results
+    from feeder_mixin.reports.documents import FeederReport, StoreContent, merge_results
 
     tuned: dict[str, TunedPair] = {}
     trials: Mapping[int, KeptTrial] = {}
@@ -160,7 +160,7 @@ def _collect(
     except StoreError as error:
         if not tuned:
             raise
-        stored = Stored(str(chosen), error=str(error))
+        stored = StoreContent(str(chosen), error=str(error))
     results = merge_results(settings.pairs, tuned, stored)
     if not results:
         why = f" ({journal_error})" if journal_error else ""
@@ -212,8 +212,8 @@ def _read_journal(
     )
 
 
-def _read_store(settings: BotSettings, chosen: ChosenStore) -> Stored:
-    from feeder_mixin.reports.documents import Stored
+def _read_store(settings: BotSettings, chosen: ChosenStore) -> StoreContent:
+    from feeder_mixin.reports.documents import StoreContent
     from feeder_mixin.stores.notes import describe_unused
     from feeder_mixin.stores.outbox import Outbox
 
@@ -228,4 +228,4 @@ def _read_store(settings: BotSettings, chosen: ChosenStore) -> Stored:
         pair: len(store.history(feeder_id, pair, _COUNTED, model_type=model_type))
         for pair in settings.pairs
     }
-    return Stored(str(chosen), latest.records, counts, notes, n_waiting)
+    return StoreContent(str(chosen), latest.records, counts, notes, n_waiting)

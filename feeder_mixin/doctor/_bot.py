@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from feeder_mixin.commands import trade_command
-from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
+from feeder_mixin.doctor.finding import CheckAnswer, Facts, Skipped
 from feeder_mixin.live.reload.client import catches_sigusr1
 from feeder_mixin.live.state.lock import bot_started_s, running_bot_pid
 from feeder_mixin.live.state.stand_in import newest_status_path
@@ -32,27 +32,27 @@ _LISTENS: Final = "0A"
 """State of a listening socket in ``/proc/net/tcp``."""
 
 
-def check_bot(facts: Facts) -> Verdict:
+def check_bot(facts: Facts) -> CheckAnswer:
     """Look for a process that has the feeder's bot lock."""
     settings = facts.settings
     facts.pid = running_bot_pid(settings)
     if facts.pid is None:
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"no bot runs on {settings.state_dir}",
             f"start it: {trade_command(settings)}",
         )
-    return Verdict("pass", f"running, pid {facts.pid}")
+    return CheckAnswer("pass", f"running, pid {facts.pid}")
 
 
-def check_status_file(facts: Facts) -> Verdict:
+def check_status_file(facts: Facts) -> CheckAnswer:
     """Read the status file: it must be the bot's own, and this feeder's."""
     settings, pid = facts.settings, _running_pid(facts)
     path = newest_status_path(settings)
     if path.exists():
         status = read_status(path)
         if status["feeder_id"] != settings.feeder_id:
-            return Verdict(
+            return CheckAnswer(
                 "fail",
                 f"{path} is of feeder {status['feeder_id']!r}",
                 "restart the bot; give every feeder a bot_name and state folder of its own",
@@ -61,8 +61,8 @@ def check_status_file(facts: Facts) -> Verdict:
             facts.status = status
             said = f"generation {status['generation']}, written by pid {pid}"
             if path == settings.status_path:
-                return Verdict("pass", said)
-            return Verdict(
+                return CheckAnswer("pass", said)
+            return CheckAnswer(
                 "warn",
                 f"{said} to {path}: it can't write {settings.state_dir}",
                 "free disk space, or make that folder writable for the user who runs the bot; without "
@@ -73,69 +73,69 @@ def check_status_file(facts: Facts) -> Verdict:
         said = f"the bot (pid {pid}) has not written {path} yet"
     runs_s = facts.now_ns / NANOSECONDS - bot_started_s(settings, pid)
     if runs_s > _START_S:
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"{said}, though it started {runs_s / 60:.0f} min ago",
             "see the bot's log: the state folder can't be written, or the start hangs",
         )
-    return Verdict("warn", f"{said}: it is starting", "wait, then run doctor again")
+    return CheckAnswer("warn", f"{said}: it is starting", "wait, then run doctor again")
 
 
-def check_handler(facts: Facts) -> Verdict:
+def check_handler(facts: Facts) -> CheckAnswer:
     """Look whether the bot catches SIGUSR1, which ends a process that does not."""
     pid = _running_pid(facts)
     if not PROC.exists():
-        return Verdict(
+        return CheckAnswer(
             "warn",
             "this system has no /proc: whether the bot catches SIGUSR1 is not known",
             f"find out with: {facts.command('reload')}",
         )
     if not catches_sigusr1(pid):
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"pid {pid} does not catch SIGUSR1: the signal would kill it",
             "if it has just started, run doctor again; else restart it with a strategy that has the "
             "OptunaParamsMixin",
         )
-    return Verdict("pass", "SIGUSR1 is caught (SigCgt)")
+    return CheckAnswer("pass", "SIGUSR1 is caught (SigCgt)")
 
 
-def check_reload(facts: Facts) -> Verdict:
+def check_reload(facts: Facts) -> CheckAnswer:
     """Look at what came of the last reload."""
     reload = facts.status["reload"]
     if reload["last_error"] is not None:
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"the last load failed, the bot keeps its parameters: {reload['last_error']}",
             f"fix what the error names, then {facts.command('reload')}",
         )
     counts = f"{reload['requested']} requested, {reload['completed']} completed"
     if _is_pending(facts):
-        return Verdict("warn", f"{counts}: one is under way", "wait, then run doctor again")
-    return Verdict("pass", counts)
+        return CheckAnswer("warn", f"{counts}: one is under way", "wait, then run doctor again")
+    return CheckAnswer("pass", counts)
 
 
-def check_blackouts(facts: Facts) -> Verdict:
+def check_blackouts(facts: Facts) -> CheckAnswer:
     """Read the file of ``feeder.blackouts``, and compare it with what the bot has read."""
     settings = facts.feeder
     if settings.blackouts is None:
-        return Verdict("pass", "feeder.blackouts is not set")
+        return CheckAnswer("pass", "feeder.blackouts is not set")
     blackouts = load_blackouts(settings)
     n_windows = len(blackouts.windows)
     said = f"{n_windows} window{'' if n_windows == 1 else 's'} in {settings.blackouts_path}"
     upcoming = blackouts.next_at(facts.now_ns / NANOSECONDS)
     if upcoming is None:
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"{said}, none of them to come",
             "add the next times to the file, or take feeder.blackouts out of the config",
         )
     said += f", next {upcoming}"
     if _has_other_blackouts(facts, blackouts):
-        return Verdict(
+        return CheckAnswer(
             "warn", f"{said}; the bot runs on others", f"have it read: {facts.command('reload')}"
         )
-    return Verdict("pass", said)
+    return CheckAnswer("pass", said)
 
 
 def _has_other_blackouts(facts: Facts, blackouts: Blackouts) -> bool:
@@ -147,7 +147,7 @@ def _has_other_blackouts(facts: Facts, blackouts: Blackouts) -> bool:
     return known is None or known["windows"] != len(blackouts.windows)
 
 
-def check_parameters(facts: Facts) -> Verdict:
+def check_parameters(facts: Facts) -> CheckAnswer:
     """Compare what every pair has loaded with the store's newest record."""
     feeder_id, pairs = facts.settings.feeder_id, facts.status["pairs"]
     unknown = [pair for pair in facts.settings.pairs if pair not in pairs]
@@ -161,7 +161,7 @@ def check_parameters(facts: Facts) -> Verdict:
             elif loaded_ns > record.time_ns:
                 newer.append(text)
     if unknown:
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"the bot does not know {some(unknown)}: its config was different when it started",
             "restart the bot, or /reload_config; if the bot has several config files, give doctor all of "
@@ -170,19 +170,19 @@ def check_parameters(facts: Facts) -> Verdict:
     if older:
         return _older(facts, f"older than the store's newest record: {some(older)}")
     if newer:
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"newer than what this store holds: {some(newer)}",
             "the bot reads another store: run doctor with the bot's FEEDER_STORE_URL",
         )
     if not facts.usable:
-        return Verdict("pass", "the store has no record that the bot could have loaded")
-    return Verdict(
+        return CheckAnswer("pass", "the store has no record that the bot could have loaded")
+    return CheckAnswer(
         "pass", f"{len(facts.usable)} pairs have loaded the store's newest record ({feeder_id})"
     )
 
 
-def check_models(facts: Facts) -> Verdict:
+def check_models(facts: Facts) -> CheckAnswer:
     """Compare what every pair's serving model was trained from with the store's newest record."""
     pairs = {p: f for p, f in facts.status["pairs"].items() if p in facts.settings.pairs}
     found: dict[str, list[str]] = defaultdict(list)
@@ -194,7 +194,7 @@ def check_models(facts: Facts) -> Verdict:
             errors[pair] = known["model"]["error"] or ""
     if old := found["old"]:
         hours = facts.feeder.model_max_age_hours
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"model older than feeder.model_max_age_hours={hours:g}, so never safe: {some(old)}",
             f"{facts.command('status')} says why no newer one is trained",
@@ -202,15 +202,15 @@ def check_models(facts: Facts) -> Verdict:
     if errors:
         # Reasons are long and mostly the same: all names come before them.
         failed = "; ".join(f"{some(names)} ({why})" for names, why in group_pairs(errors))
-        return Verdict("fail", f"training failed: {failed}", "see the bot's log and candles")
+        return CheckAnswer("fail", f"training failed: {failed}", "see the bot's log and candles")
     if none := found["none"]:
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"no model, so never safe, and none is being trained: {some(none)}",
             "see the bot's log: candles are missing, or its training has ended",
         )
     if short := found["short"]:
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"model on under half of the expected rows, or of the context's candles: {some(short)}",
             "download older candles (freqtrade download-data --prepend); the bot retrains when "
@@ -219,10 +219,14 @@ def check_models(facts: Facts) -> Verdict:
     if older := found["older"]:
         return _older(facts, f"served by a model of an older record: {some(older)}")
     if training := found["training"]:
-        return Verdict("warn", f"being trained: {some(training)}", "wait, then run doctor again")
+        return CheckAnswer(
+            "warn", f"being trained: {some(training)}", "wait, then run doctor again"
+        )
     if stale := found["stale"]:
-        return Verdict("warn", f"due for training: {some(stale)}", "wait, then run doctor again")
-    return Verdict("pass", f"{len(pairs)} pairs are served by a model of their newest record")
+        return CheckAnswer(
+            "warn", f"due for training: {some(stale)}", "wait, then run doctor again"
+        )
+    return CheckAnswer("pass", f"{len(pairs)} pairs are served by a model of their newest record")
 
 
 def _model_state(facts: Facts, pair: str, known: PairStatus) -> tuple[str, str]:
@@ -261,7 +265,7 @@ def _is_short(model: ModelStatus) -> bool:
     return rows < SHORT_SHARE * expected or share < SHORT_SHARE
 
 
-def check_served(facts: Facts) -> Verdict:
+def check_served(facts: Facts) -> CheckAnswer:
     """Look when the host last asked about every pair: one that it dropped keeps its model."""
     pairs = {p: f for p, f in facts.status["pairs"].items() if p in facts.settings.pairs}
     patience_s = max(_SERVED_CANDLES * facts.timeframe_s, _SERVED_LEAST_S)
@@ -274,14 +278,14 @@ def check_served(facts: Facts) -> Verdict:
         if age_s > patience_s + facts.timeframe_s:
             late.append(f"{pair} ({f'last candle {last[:16]}Z' if last else 'never analysed'})")
     if not late:
-        return Verdict("pass", f"freqtrade analyses all {len(pairs)} pairs")
+        return CheckAnswer("pass", f"freqtrade analyses all {len(pairs)} pairs")
     if len(late) == len(pairs):
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"freqtrade analyses no pair: {some(late)}",
             "start trading (/start), or see the bot's log: the exchange may send no candles",
         )
-    return Verdict(
+    return CheckAnswer(
         "fail",
         f"freqtrade no longer analyses these pairs, so they get no prediction: {some(late)}",
         "delisted, or removed by exchange.pair_blacklist or a pairlist filter: see the bot's log, and "
@@ -289,28 +293,28 @@ def check_served(facts: Facts) -> Verdict:
     )
 
 
-def check_api_port(facts: Facts) -> Verdict:
+def check_api_port(facts: Facts) -> CheckAnswer:
     """Look whether the config's API port is free, or held by the feeder's own bot."""
     api = facts.config.get("api_server") or {}
     if not api.get("enabled"):
-        return Verdict("pass", "api_server is not enabled: no port is needed")
+        return CheckAnswer("pass", "api_server is not enabled: no port is needed")
     host, port = str(api.get("listen_ip_address") or "127.0.0.1"), api.get("listen_port")
     if not isinstance(port, int) or not 0 < port < 65_536:
-        return Verdict(
+        return CheckAnswer(
             "fail", f"api_server.listen_port={port!r}, expected 1 to 65535", "fix the config"
         )
     where, pid = f"port {port} on {host}", facts.pid
     problem = _bind_problem(host, port)
     if problem is None and pid is None:
-        return Verdict("pass", f"{where} is free")
+        return CheckAnswer("pass", f"{where} is free")
     if problem is None:
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"the bot (pid {pid}) runs, but nothing listens on {where}",
             "the config is newer than the bot (restart it), or the bot is still starting",
         )
     if problem != errno.EADDRINUSE:
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"{where} can't be used: {os.strerror(problem)}",
             "use an address of this host and a port above 1023 in api_server",
@@ -318,18 +322,18 @@ def check_api_port(facts: Facts) -> Verdict:
     return _held_by(where, port, pid)
 
 
-def _held_by(where: str, port: int, pid: int | None) -> Verdict:
+def _held_by(where: str, port: int, pid: int | None) -> CheckAnswer:
     if pid is not None:
         inodes = _socket_inodes(pid)
         if inodes is None:
-            return Verdict(
+            return CheckAnswer(
                 "warn",
                 f"{where} is in use; whether by the bot (pid {pid}) can't be seen from here",
                 "run doctor as the user who runs the bot, on a system with /proc",
             )
         if inodes & _listening_inodes(port):
-            return Verdict("pass", f"{where} is in use by the bot itself")
-    return Verdict(
+            return CheckAnswer("pass", f"{where} is in use by the bot itself")
+    return CheckAnswer(
         "fail",
         f"{where} is in use by another process: freqtrade would hang at start without an error",
         "stop that process, or set another api_server.listen_port",
@@ -386,19 +390,19 @@ def _is_pending(facts: Facts) -> bool:
     return reload["requested"] > reload["completed"]
 
 
-def _older(facts: Facts, what: str) -> Verdict:
+def _older(facts: Facts, what: str) -> CheckAnswer:
     """Return the verdict on a bot that lags behind the store."""
     if _is_pending(facts):
-        return Verdict("warn", f"{what}; a reload is under way", "wait, then run doctor again")
+        return CheckAnswer("warn", f"{what}; a reload is under way", "wait, then run doctor again")
     minutes = facts.settings.check_store_minutes
     if minutes is not None:
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"{what}; the bot asks the store every {minutes:g} minutes",
             f"wait, then run doctor again, or {facts.command('reload')}; if that does not help, the bot "
             "reads another store (FEEDER_STORE_URL of its own environment)",
         )
-    return Verdict(
+    return CheckAnswer(
         "fail",
         f"{what}; no reload is pending",
         f"{facts.command('reload')}, or set feeder.check_store_minutes where the optimizer is on another "

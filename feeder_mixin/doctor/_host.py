@@ -6,7 +6,7 @@ from typing import Final
 
 import pandas as pd
 
-from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
+from feeder_mixin.doctor.finding import CheckAnswer, Facts, Skipped
 from feeder_mixin.errors import CandleError, MissingCandlesError, OldCandlesError
 from feeder_mixin.live.state.last_good import read_last_good
 from feeder_mixin.market.candles import load_candles
@@ -24,7 +24,7 @@ _OFF_S: Final = 5.0
 _FAR_OFF_S: Final = 60.0
 
 
-def check_candles(facts: Facts) -> Verdict:
+def check_candles(facts: Facts) -> CheckAnswer:
     """Read the newest candles of pairs and context pairs on disk."""
     settings = facts.feeder
     datadir = facts.folder.datadir
@@ -61,7 +61,7 @@ def check_candles(facts: Facts) -> Verdict:
     parts += [f"{len(old)} end over {_FRESH_DAYS:g} days ago: {old[0]}"] if old else []
     if not parts:
         oldest = min(newest, key=lambda pair: newest[pair])
-        return Verdict(
+        return CheckAnswer(
             "pass",
             f"{len(newest)} pairs in {datadir}, the least recent is {oldest}, up to "
             f"{open_text(newest[oldest])}",
@@ -73,7 +73,7 @@ def check_candles(facts: Facts) -> Verdict:
         else ""
     )
     first = "move damaged files away; " if damaged else ""
-    return Verdict(
+    return CheckAnswer(
         "fail" if damaged else "warn",
         "; ".join(parts),
         f"{first}to download what is missing and see which pairs {settings.exchange} does not list: "
@@ -81,7 +81,7 @@ def check_candles(facts: Facts) -> Verdict:
     )
 
 
-def check_clock(facts: Facts) -> Verdict:
+def check_clock(facts: Facts) -> CheckAnswer:
     """Compare this host's clock with the store's server, else with the candles."""
     advice = "set this host's clock (NTP; timedatectl shows whether it is on)"
     try:
@@ -89,24 +89,24 @@ def check_clock(facts: Facts) -> Verdict:
     except Skipped:
         ahead_s = facts.newest_candle_s - facts.now_ns / NANOSECONDS
         if ahead_s > 0:
-            return Verdict(
+            return CheckAnswer(
                 "fail", f"this clock is behind: the newest candle is {ahead_s:.0f} s ahead", advice
             )
-        return Verdict(
+        return CheckAnswer(
             "pass", "no candle opens in the future; there is no server clock to compare with"
         )
     side = "behind" if offset_s > 0 else "ahead of"
     if abs(offset_s) <= _OFF_S:
-        return Verdict("pass", f"within {_OFF_S:g} s of the store's server")
+        return CheckAnswer("pass", f"within {_OFF_S:g} s of the store's server")
     state = "fail" if abs(offset_s) > _FAR_OFF_S else "warn"
-    return Verdict(
+    return CheckAnswer(
         "fail" if state == "fail" else "warn",
         f"{abs(offset_s):.0f} s {side} the store's server: records get wrong times",
         f"{advice}, or the server's",
     )
 
 
-def check_outbox(facts: Facts) -> Verdict:
+def check_outbox(facts: Facts) -> CheckAnswer:
     """Count the results that wait for the store."""
     from feeder_mixin.stores.outbox import Outbox
 
@@ -116,15 +116,15 @@ def check_outbox(facts: Facts) -> Verdict:
     finally:
         outbox.close()
     if waiting:
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"{waiting} result{'' if waiting == 1 else 's'} not delivered to the store yet",
             facts.command("flush"),
         )
-    return Verdict("pass", "no result waits")
+    return CheckAnswer("pass", "no result waits")
 
 
-def check_last_good(facts: Facts) -> Verdict:
+def check_last_good(facts: Facts) -> CheckAnswer:
     """Read the copy that a bot starts on when the store is down."""
     settings = facts.settings
     copies = read_last_good(settings)
@@ -135,12 +135,12 @@ def check_last_good(facts: Facts) -> Verdict:
     limit = settings.last_good_max_days
     if limit is not None and oldest_days > limit:
         refused = [pair for pair, age in ages.items() if age > limit]
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"over feeder.last_good_max_days={limit:g}, so a bot would refuse it: {some(refused)} "
             f"(oldest {oldest_days:.1f} days)",
             f"renew it while the store answers: {facts.command('reload')}",
         )
-    return Verdict(
+    return CheckAnswer(
         "pass", f"{len(copies)} records, loaded from the store {oldest_days:.1f} days ago or less"
     )

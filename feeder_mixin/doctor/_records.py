@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import groupby, islice
 from typing import Final
 
-from feeder_mixin.doctor.finding import Facts, Verdict
+from feeder_mixin.doctor.finding import CheckAnswer, Facts
 from feeder_mixin.errors import SchemaError
 from feeder_mixin.live.reload.feeder_reader import TUNED_ON, other_features
 from feeder_mixin.schema import NANOSECONDS, ParameterRecord, format_time_ns, refusal
@@ -35,7 +35,7 @@ _ZONE_SLACK_S: Final = 600.0
 _CLOCK_SLACK_S: Final = 60.0
 
 
-def check_valid(facts: Facts) -> Verdict:
+def check_valid(facts: Facts) -> CheckAnswer:
     """Look whether the newest complete record of every pair can serve this feeder."""
     settings = facts.settings
     latest = facts.store.latest(
@@ -53,51 +53,51 @@ def check_valid(facts: Facts) -> Verdict:
     refused |= load_other_type(facts.store, settings, settings.pairs, latest)
     if refused:
         reasons = "; ".join(reason for _, reason in group_pairs(refused)[:2])
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"a bot rejects the newest record of {some(refused)}: {reasons}",
             f"stop its writer, and tune again: {facts.command('optimize', '--pairs', *refused)}",
         )
-    return Verdict("pass", f"{len(usable)} of {len(settings.pairs)} pairs have a valid record")
+    return CheckAnswer("pass", f"{len(usable)} of {len(settings.pairs)} pairs have a valid record")
 
 
-def check_missing(facts: Facts) -> Verdict:
+def check_missing(facts: Facts) -> CheckAnswer:
     """Look for pairs that the store knows nothing of."""
     settings, latest = facts.settings, facts.latest
     known = latest.records.keys() | latest.rejected.keys() | latest.expired.keys()
     missing = [pair for pair in settings.pairs if pair not in known]
     if not missing:
-        return Verdict("pass", "every pair has a record")
+        return CheckAnswer("pass", "every pair has a record")
     where = "in this store for" if len(missing) == len(settings.pairs) else ""
     is_freqai = settings.model_type == FREQAI_MODEL_TYPE
     instead = "the config's own values" if is_freqai else "the defaults"
     make_one = facts.command("optimize")
-    return Verdict(
+    return CheckAnswer(
         "warn",
         f"no record {where or 'for'} {some(missing)}: a bot would start on {instead}",
         f"{make_one}; if that was done, this is another store (FEEDER_STORE_URL, feeder.store_url)",
     )
 
 
-def check_complete(facts: Facts) -> Verdict:
+def check_complete(facts: Facts) -> CheckAnswer:
     """Look for half-written records that are newer than what serves."""
     notes = [note for note in facts.latest.notes if note.field != "time"]
     if not notes:
-        return Verdict("pass", "no pair's newest point lacks a parameter")
+        return CheckAnswer("pass", "no pair's newest point lacks a parameter")
     unserved = facts.latest.incomplete
     after = f"; {some(unserved)} has no complete record" if unserved else ""
-    return Verdict(
+    return CheckAnswer(
         "fail" if unserved else "warn",
         f"passed over: {'; '.join(group_notes(notes)[:2])}{after}",
         "a writer died half-way, or writes other field names: tune the pair again, see check `fields`",
     )
 
 
-def check_future(facts: Facts) -> Verdict:
+def check_future(facts: Facts) -> CheckAnswer:
     """Look for points dated in the future, by a wrong clock or a time without zone."""
     notes = [note for note in facts.latest.notes if note.field == "time"]
     if not notes:
-        return Verdict("pass", "no point is dated in the future")
+        return CheckAnswer("pass", "no point is dated in the future")
     first = max(notes, key=lambda note: note.time_ns)
     ahead_s = (first.time_ns - facts.now_ns) / NANOSECONDS
     message = (
@@ -105,8 +105,8 @@ def check_future(facts: Facts) -> Verdict:
         f"{format_time_ns(first.time_ns)}, {_ahead_text(ahead_s)}"
     )
     if ahead_s <= _SKEW_S:
-        return Verdict("warn", message, "set the clocks of this host and the writer (NTP)")
-    return Verdict(
+        return CheckAnswer("warn", message, "set the clocks of this host and the writer (NTP)")
+    return CheckAnswer(
         "fail", message, "make the writer use UTC, set its clock, and write the record again"
     )
 
@@ -132,11 +132,11 @@ def _ahead_text(ahead_s: float) -> str:
     return f"{text}: a wrong clock"
 
 
-def check_age(facts: Facts) -> Verdict:
+def check_age(facts: Facts) -> CheckAnswer:
     """Look for records that expire, or have."""
     latest, advice = facts.latest, facts.command("optimize", "--reload")
     if latest.expired:
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"expired (over {MAX_AGE_DAYS:g} days old): {some(latest.expired)}; a bot that starts uses "
             "the defaults for them",
@@ -144,19 +144,19 @@ def check_age(facts: Facts) -> Verdict:
         )
     ages = {p: (facts.now_ns - r.time_ns) / _DAY_NS for p, r in latest.records.items()}
     if not ages:
-        return Verdict("pass", "there is no record that could be too old")
+        return CheckAnswer("pass", "there is no record that could be too old")
     stale = [pair for pair, days in ages.items() if days > STALE_DAYS]
     if stale:
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"over {STALE_DAYS:g} days old: {some(stale)} (oldest {max(ages.values()):.0f}; expired "
             f"at {MAX_AGE_DAYS:g})",
             advice,
         )
-    return Verdict("pass", f"the oldest record is {max(ages.values()):.1f} days old")
+    return CheckAnswer("pass", f"the oldest record is {max(ages.values()):.1f} days old")
 
 
-def check_tuned_for(facts: Facts) -> Verdict:
+def check_tuned_for(facts: Facts) -> CheckAnswer:
     """Look for records tuned on other features or context pairs than this version and config have."""
     settings = facts.feeder
     # A context pair without candles here is said where candles are looked at: no tuning mends it.
@@ -169,21 +169,23 @@ def check_tuned_for(facts: Facts) -> Verdict:
     if not other:
         sideless = [pair for pair, record in facts.usable.items() if "side" not in record.metrics]
         if sideless:
-            return Verdict(
+            return CheckAnswer(
                 "warn",
                 f"no side in the record of {some(sideless)}: taken as {settings.side}",
                 facts.command("optimize", "--reload"),
             )
-        return Verdict("pass", "tuned on this feeder's side, market, features and context pairs")
+        return CheckAnswer(
+            "pass", "tuned on this feeder's side, market, features and context pairs"
+        )
     kinds = [t for name, t in TUNED_ON.items() if any(name in found for found in other.values())]
-    return Verdict(
+    return CheckAnswer(
         "warn",
         f"tuned on other {' and '.join(kinds)}: {some(other)}; bots still use them",
         facts.command("optimize", "--reload"),
     )
 
 
-def check_hosts(facts: Facts) -> Verdict:
+def check_hosts(facts: Facts) -> CheckAnswer:
     """Look for two hosts that tune one feeder: each replaces what the other found."""
     since_ns = facts.now_ns - int(_HOSTS_DAYS * _DAY_NS)
     # A rollback gives an old record a new time, on whichever host the command was given.
@@ -196,19 +198,19 @@ def check_hosts(facts: Facts) -> Verdict:
     }
     turns = [host for host, _ in groupby(host for _, host in sorted(tuned))]
     if not turns:
-        return Verdict(
+        return CheckAnswer(
             "pass", f"no record of the last {_HOSTS_DAYS:g} days names the host that tuned it"
         )
     hosts = list(dict.fromkeys(turns))
     if len(turns) > len(hosts):
         last = {host: format_time_ns(time_ns)[:16] + "Z" for time_ns, host in sorted(tuned)}
         by = some(f"{host} (last {last[host]})" for host in hosts)
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"tuned in turns on {len(hosts)} hosts: {by}; bots use whichever record is newer",
             f"tune {facts.feeder_id} on one host only, or give each host's feeder a bot_name of its own",
         )
-    return Verdict("pass", f"tuned on {', then on '.join(hosts)}")
+    return CheckAnswer("pass", f"tuned on {', then on '.join(hosts)}")
 
 
 def _newest_and_earlier(facts: Facts) -> Iterator[ParameterRecord]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Set
 from typing import Final
 
-from feeder_mixin.doctor.finding import Facts, Skipped, Verdict
+from feeder_mixin.doctor.finding import CheckAnswer, Facts, Skipped
 from feeder_mixin.errors import SettingsError, StoreCorruptError, StoreError, StoreUnavailableError
 from feeder_mixin.freqai.settings import load_bot_settings
 from feeder_mixin.live.reload.loader import STORE_TIMEOUT_S
@@ -34,7 +34,7 @@ from feeder_mixin.stores.url import (
 _DAY_S: Final = 86_400
 
 
-def check_config(facts: Facts) -> Verdict:
+def check_config(facts: Facts) -> CheckAnswer:
     """Read the config: feeder id, side and all the rest."""
     settings = load_bot_settings(facts.feeder_id, facts.config_paths, facts.user_data_dir)
     timeframe_s = timeframe_seconds(settings.timeframe)
@@ -46,23 +46,23 @@ def check_config(facts: Facts) -> Verdict:
         f"{settings.timeframe}, {settings.exchange}, user_data {settings.user_data_dir}"
     )
     if settings.blacklisted:
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"{said}; exchange.pair_blacklist covers {some(settings.blacklisted)}: the bot leaves them out",
             "take them out of pair_blacklist or of pair_whitelist",
         )
     if isinstance(settings, FeederSettings) and "context_pairs" not in facts.config["feeder"]:
         context = ", ".join(f'"{pair}"' for pair in settings.context_pairs)
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"{said}; feeder.context_pairs is not set, so it follows pair_whitelist: a new pair there "
             "may retrain all models",
             f'add to the feeder block: "context_pairs": [{context}]',
         )
-    return Verdict("pass", said)
+    return CheckAnswer("pass", said)
 
 
-def check_store(facts: Facts) -> Verdict:
+def check_store(facts: Facts) -> CheckAnswer:
     """Say which store is used, and who chose it."""
     settings = facts.settings
     url, origin = choose_store_url(facts.store_option, facts.environ, settings)
@@ -71,31 +71,31 @@ def check_store(facts: Facts) -> Verdict:
     facts.store_url = url
     shown = f"{masked_store_url(url)} (from {origin})"
     if origin == "--store":
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"{shown}: a bot does not read --store",
             "run without --store to check the bots' store; the checks below are about this one",
         )
-    return Verdict("pass", shown)
+    return CheckAnswer("pass", shown)
 
 
-def check_token(facts: Facts) -> Verdict:
+def check_token(facts: Facts) -> CheckAnswer:
     """Look for the token of an InfluxDB store; a file that others can read is refused."""
     url = facts.store_url
     if not needs_token(url):
         facts.token = None
-        return Verdict("pass", "this kind of store needs no token")
+        return CheckAnswer("pass", "this kind of store needs no token")
     token = load_token(facts.environ)
     if token is None:
         raise SettingsError(f"neither {TOKEN_VARIABLE} nor {TOKEN_FILE_VARIABLE} is set")
     facts.token = token
     name = facts.environ.get(TOKEN_FILE_VARIABLE)
     if not name:
-        return Verdict("pass", f"from {TOKEN_VARIABLE}")
-    return Verdict("pass", f"from the file {name}, which only its owner can read")
+        return CheckAnswer("pass", f"from {TOKEN_VARIABLE}")
+    return CheckAnswer("pass", f"from the file {name}, which only its owner can read")
 
 
-def check_server(facts: Facts) -> Verdict:
+def check_server(facts: Facts) -> CheckAnswer:
     """Ask the store for no more than a sign of life and its time."""
     from feeder_mixin.stores.sql import SqlStore
 
@@ -110,7 +110,7 @@ def check_server(facts: Facts) -> Verdict:
     )
     facts.opened.callback(store.close)
     if isinstance(store, SqlStore) and store.file_is_missing:
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"{store.description} does not exist: no record was ever written there",
             f"make it: {facts.command('optimize')}; or name the right store in "
@@ -121,7 +121,7 @@ def check_server(facts: Facts) -> Verdict:
     if server_s is not None:
         facts.clock_offset_s = server_s - (before + time.time()) / 2
     facts.server = store
-    return Verdict("pass", f"{store.description} answers")
+    return CheckAnswer("pass", f"{store.description} answers")
 
 
 def _ask_time_s(store: ParameterStore) -> float | None:
@@ -139,7 +139,7 @@ def _ask_time_s(store: ParameterStore) -> float | None:
     return None
 
 
-def check_bucket(facts: Facts) -> Verdict:
+def check_bucket(facts: Facts) -> CheckAnswer:
     """Look for the feeder's place in the store."""
     from feeder_mixin.stores import sql_inspection
     from feeder_mixin.stores.influx import InfluxStore
@@ -149,40 +149,40 @@ def check_bucket(facts: Facts) -> Verdict:
     match store:
         case InfluxStore():
             facts.may_write = store.may_write(feeder_id)
-            return Verdict("pass", f"bucket {bucket_name(feeder_id)} is there")
+            return CheckAnswer("pass", f"bucket {bucket_name(feeder_id)} is there")
         case SqlStore():
             facts.may_write = sql_inspection.may_write(store)
             if not sql_inspection.has_table(store):
-                return Verdict(
+                return CheckAnswer(
                     "warn",
                     f"table {MEASUREMENT} is not there: no record was ever written",
                     f"make it: {facts.command('optimize')}",
                 )
-            return Verdict("pass", f"table {MEASUREMENT} is there (no bucket needed)")
+            return CheckAnswer("pass", f"table {MEASUREMENT} is there (no bucket needed)")
     raise Skipped(f"no such check for {store.description}")
 
 
-def check_retention(facts: Facts) -> Verdict:
+def check_retention(facts: Facts) -> CheckAnswer:
     """Look whether the feeder's place drops records before they expire anyway."""
     from feeder_mixin.stores.influx import InfluxStore
 
     store, feeder_id = facts.server, facts.settings.feeder_id
     if not isinstance(store, InfluxStore):
-        return Verdict("pass", "this kind of store deletes nothing by itself")
+        return CheckAnswer("pass", "this kind of store deletes nothing by itself")
     bucket = store.find_bucket(feeder_id)
     if bucket is None:
         raise Skipped(f"the token has no right to see bucket {bucket_name(feeder_id)}")
     if bucket.keeps_s is not None and bucket.keeps_s < MAX_AGE_DAYS * _DAY_S:
-        return Verdict(
+        return CheckAnswer(
             "warn",
             f"bucket {bucket.name} deletes points older than {bucket.keeps_text}, records too: "
             f"bots use a record for {MAX_AGE_DAYS:g} days",
             f"influx bucket update --id {bucket.id} --retention 0",
         )
-    return Verdict("pass", f"bucket {bucket.name} keeps points {bucket.keeps_text}")
+    return CheckAnswer("pass", f"bucket {bucket.name} keeps points {bucket.keeps_text}")
 
 
-def check_read_right(facts: Facts) -> Verdict:
+def check_read_right(facts: Facts) -> CheckAnswer:
     """Read, which is all that a bot needs of its token."""
     store, feeder_id, pairs = facts.server, facts.settings.feeder_id, facts.settings.pairs
     may_write = facts.may_write  # asked first: it tells a missing bucket from a missing right
@@ -192,27 +192,27 @@ def check_read_right(facts: Facts) -> Verdict:
         raise
     except StoreError as error:
         also = "write, but not read" if may_write else "neither read nor write"
-        return Verdict(
+        return CheckAnswer(
             "fail",
             f"records of {feeder_id} can't be read (the token or user may {also} there): {error}",
             "give it the right to read the feeder's bucket or table; a bot needs no more",
         )
     facts.store = store
-    return Verdict("pass", "records can be read")
+    return CheckAnswer("pass", "records can be read")
 
 
-def check_write_right(facts: Facts) -> Verdict:
+def check_write_right(facts: Facts) -> CheckAnswer:
     """Say whether records may be written; nothing is written to find out."""
     if facts.may_write:
-        return Verdict("pass", "records can be written, too")
-    return Verdict(
+        return CheckAnswer("pass", "records can be written, too")
+    return CheckAnswer(
         "warn",
         "this token or user can't write records: enough for a bot, not for the optimizer",
         "where the optimizer runs, use a token or user that may read and write; else ignore this",
     )
 
 
-def check_fields(facts: Facts) -> Verdict:
+def check_fields(facts: Facts) -> CheckAnswer:
     """Compare field names and types as stored with the schema's."""
     from feeder_mixin.stores import sql_inspection
     from feeder_mixin.stores.influx import InfluxStore
@@ -232,7 +232,7 @@ def check_fields(facts: Facts) -> Verdict:
 _FLOAT: Final = "float"
 
 
-def judge_fields(types: Mapping[str, Set[str]]) -> Verdict:
+def judge_fields(types: Mapping[str, Set[str]]) -> CheckAnswer:
     """Return what to say of field name -> types of its values as stored."""
     stored = {name: kinds for name, kinds in types.items() if kinds and name != PROVENANCE_FIELD}
     if not stored:
@@ -251,8 +251,8 @@ def judge_fields(types: Mapping[str, Set[str]]) -> Verdict:
     parts += [f"more than one type: {some(mixed)}"] if mixed else []
     parts += [f"foreign names: {some(foreign)}"] if foreign else []
     if not parts:
-        return Verdict("pass", f"{len(ours)} fields, named as in the schema, all float")
-    return Verdict(
+        return CheckAnswer("pass", f"{len(ours)} fields, named as in the schema, all float")
+    return CheckAnswer(
         "fail" if absent or wrong else "warn",
         "; ".join(parts),
         "another program or version writes here: stop it (a field's type is fixed by the first write "

@@ -1,6 +1,6 @@
 """What a check says, and the facts that checks hand on to each other.
 
-A check is a function that takes `Facts` and returns a `Verdict`. It fills the facts it found out;
+A check is a function that takes `Facts` and returns a `CheckAnswer`. It fills the facts it found out;
 a later check that reads one nobody filled is skipped with the fact's own reason. So no check asks a
 second time what an earlier one could not find out.
 """
@@ -49,7 +49,7 @@ class Finding:
         return asdict(self)
 
 
-class Verdict(NamedTuple):
+class CheckAnswer(NamedTuple):
     """A finding without the names of feeder and check."""
 
     state: State

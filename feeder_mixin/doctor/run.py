@@ -15,7 +15,7 @@ from feeder_mixin.doctor import _bot as bot
 from feeder_mixin.doctor import _host as host
 from feeder_mixin.doctor import _records as records
 from feeder_mixin.doctor import _stored as stored
-from feeder_mixin.doctor.finding import Facts, Finding, Skipped, Verdict
+from feeder_mixin.doctor.finding import CheckAnswer, Facts, Finding, Skipped
 from feeder_mixin.errors import FeederError
 from feeder_mixin.stores.url import STORE_URL_VARIABLE, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
 
@@ -29,7 +29,7 @@ class Check(NamedTuple):
     """A check's name, how it is made, and what to do when it ends in an error of ours."""
 
     name: str
-    make: Callable[[Facts], Verdict]
+    make: Callable[[Facts], CheckAnswer]
     advice: str
 
 
@@ -86,11 +86,11 @@ def _find(facts: Facts, check: Check) -> Finding:
     try:
         verdict = check.make(facts)
     except Skipped as reason:
-        verdict = Verdict("skipped", f"skipped: {reason}")
+        verdict = CheckAnswer("skipped", f"skipped: {reason}")
     except FeederError as error:
-        verdict = Verdict("fail", str(error), check.advice)
+        verdict = CheckAnswer("fail", str(error), check.advice)
     except Exception as error:  # noqa: BLE001  (the other checks are still to be made)
-        verdict = Verdict(
+        verdict = CheckAnswer(
             "fail",
             f"the check itself failed with {type(error).__name__}: {error}",
             "a bug in feeder doctor, or a state that it does not know: please report it",
@@ -111,7 +111,7 @@ def examine_together(everyone: Sequence[Facts]) -> list[Finding]:
             others = [other for other in everyone if other is not facts and _is_known(other)]
             verdict = _judge_shared(facts, others)
         except Skipped as reason:
-            verdict = Verdict("skipped", f"skipped: {reason}")
+            verdict = CheckAnswer("skipped", f"skipped: {reason}")
         findings.append(Finding(facts.feeder_id, "neighbours", *verdict))
     return findings
 
@@ -123,19 +123,21 @@ def _is_known(facts: Facts) -> bool:
         return False
 
 
-def _judge_shared(facts: Facts, others: Sequence[Facts]) -> Verdict:
+def _judge_shared(facts: Facts, others: Sequence[Facts]) -> CheckAnswer:
     port, trades = _port(facts), _trades(facts)
     same_port = [o.feeder_id for o in others if port is not None and _port(o) == port]
     same_trades = [o.feeder_id for o in others if _trades(o) == trades]
     parts = [f"API port {port} is also used by {', '.join(same_port)}"] if same_port else []
     parts += [f"db_url is also used by {', '.join(same_trades)}"] if same_trades else []
     if parts:
-        return Verdict(
+        return CheckAnswer(
             "fail",
             "; ".join(parts),
             "give each feeder's config its own api_server.listen_port and db_url",
         )
-    return Verdict("pass", f"API port and db_url differ from those of {len(others)} other feeders")
+    return CheckAnswer(
+        "pass", f"API port and db_url differ from those of {len(others)} other feeders"
+    )
 
 
 def _port(facts: Facts) -> object:

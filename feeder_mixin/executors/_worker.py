@@ -46,7 +46,7 @@ def signals_for_parent() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(pipe: Connection) -> None:
+def run_worker(pipe: Connection) -> None:
     """Do tasks until the parent closes the pipe.
 
     Each comes as two pickles, what is to be held (names to drop, name -> value to add) and the

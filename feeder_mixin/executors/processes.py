@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from feeder_mixin.errors import WorkerError
 from feeder_mixin.executors._queue import Task, TaskQueue
-from feeder_mixin.executors._worker import serve, signals_for_parent
+from feeder_mixin.executors._worker import run_worker, signals_for_parent
 from feeder_mixin.executors.base import Shared
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class _Worker:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs,), daemon=True)
+        self._process = context.Process(target=run_worker, args=(theirs,), daemon=True)
         with signals_for_parent():
             self._process.start()
         theirs.close()  # the worker's copy is the only one, so that its death closes the pipe

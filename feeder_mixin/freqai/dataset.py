@@ -385,6 +385,6 @@ def _seconds(dates: pd.Series[Any]) -> NDArray[np.int64]:
     return pd.DatetimeIndex(dates).as_unit("s").asi8
 
 
-def utc(seconds: float) -> datetime:
+def moment_of(seconds: float) -> datetime:
     """Return a time as cuts are given."""
     return datetime.fromtimestamp(seconds, UTC)

@@ -34,7 +34,7 @@ from feeder_mixin.freqai.stored import StoredParameters, check_result_cache, sep
 from feeder_mixin.freqai.targets import Target, TunedOn, match_targets
 from feeder_mixin.freqai.trained import TrainedWith
 from feeder_mixin.freqai.turns import TrainingTurns
-from feeder_mixin.live.reload.loader import LoadedPair, check_store
+from feeder_mixin.live.reload.loader import LoadedPair, check_store_url
 from feeder_mixin.settings import as_written
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class OptunaLightGBMRegressor(BaseRegressionModel):  # type: ignore[misc]
             self._settings: FreqaiSettings = build_freqai_settings(
                 found.merged, found.shown, found.user_data_dir(None), found.paths
             )
-            check_store(self._settings, os.environ)
+            check_store_url(self._settings, os.environ)
             if mode == RunMode.BACKTEST:
                 check_result_cache(config)
             stored = None if is_bot else self._load_stored(config, mode)

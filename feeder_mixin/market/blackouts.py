@@ -41,7 +41,7 @@ _N_NEEDED: Final = 3
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Window:
+class Blackout:
     """A stretch of time in which nothing is safe, in seconds since the epoch, both ends included."""
 
     start_s: float
@@ -58,7 +58,7 @@ class Window:
 class Blackouts:
     """The windows of one file, sorted; immutable once read."""
 
-    windows: tuple[Window, ...] = ()
+    windows: tuple[Blackout, ...] = ()
     _starts_s: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     _ends_s: NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
@@ -84,7 +84,7 @@ class Blackouts:
         n_ended = np.searchsorted(self._ends_s, closes_s, "left")
         return np.asarray(n_begun > n_ended)
 
-    def next_at(self, now_s: float) -> Window | None:
+    def next_at(self, now_s: float) -> Blackout | None:
         """Return the window in force, else the next one; None when all are past."""
         return next((window for window in self.windows if window.end_s >= now_s), None)
 
@@ -117,7 +117,7 @@ def read_blackouts(path: Path) -> Blackouts:
     return Blackouts(tuple(_parse(path, text)))
 
 
-def _parse(path: Path, text: str) -> Iterator[Window]:
+def _parse(path: Path, text: str) -> Iterator[Blackout]:
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     has_header = False
     try:
@@ -148,7 +148,7 @@ def _check_header(place: str, fields: Sequence[str]) -> None:
         raise SettingsError(f"{place}: {','.join(fields)!r}, expected the header {_header()}")
 
 
-def _window(place: str, fields: Sequence[str]) -> Window:
+def _window(place: str, fields: Sequence[str]) -> Blackout:
     if not _N_NEEDED <= len(fields) <= len(HEADER):
         raise SettingsError(f"{place}: {len(fields)} values, expected {_header()}")
     time_s = _time_s(place, fields[0])
@@ -156,7 +156,7 @@ def _window(place: str, fields: Sequence[str]) -> Window:
     name = fields[_N_NEEDED] if len(fields) > _N_NEEDED else ""
     if len(name) > _LONGEST_NAME or not name.isprintable():
         raise SettingsError(f"{place}: name={name!r}, expected at most {_LONGEST_NAME} letters")
-    return Window(time_s - 60 * before, time_s + 60 * after, name)
+    return Blackout(time_s - 60 * before, time_s + 60 * after, name)
 
 
 def _time_s(place: str, text: str) -> float:

@@ -148,7 +148,7 @@ def load_candles(
             raise OldCandlesError(
                 f"{pair}: {path} holds no candle since {since}, the last is {newest}"
             )
-    return check_candles(pair, raw, timeframe, source=str(path), now_s=now_s)
+    return checked_candles(pair, raw, timeframe, source=str(path), now_s=now_s)
 
 
 def _from(since: pd.Timestamp | None) -> TimeRange | None:
@@ -200,7 +200,7 @@ def _check_dates_have_zone(pair: str, path: Path) -> None:
         )
 
 
-def check_candles(
+def checked_candles(
     pair: str, raw: pd.DataFrame, timeframe: str, *, source: str, now_s: float | None = None
 ) -> Candles:
     """Return raw candles on a regular grid, or raise `CandleError` for what can't be trusted.

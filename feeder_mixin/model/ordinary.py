@@ -58,7 +58,7 @@ MEASURES: Final = (
 )
 
 
-def measure(table: pd.DataFrame) -> Array:
+def ordinary_measures(table: pd.DataFrame) -> Array:
     """Return `MEASURES` of rows of `market.features.build_table`, shape (len(MEASURES), n_rows)."""
     candle_range, atr14, move, volume, usual_volume, quiet = column_values(table, _COLUMNS)
     return np.stack([candle_range - atr14, move - atr14, usual_volume - volume, quiet])
@@ -73,12 +73,12 @@ class OrdinaryRange:
     def contains(self, table: pd.DataFrame) -> NDArray[np.bool_]:
         """Return which rows of a table are ordinary, shape (n_rows,)."""
         bounds = np.array([self.bounds[one.name] for one in MEASURES])
-        return np.asarray((measure(table) <= bounds[:, None]).all(axis=0))
+        return np.asarray((ordinary_measures(table) <= bounds[:, None]).all(axis=0))
 
     def describe(self, row: pd.DataFrame) -> str:
         """Return what of a table's single row is out of the ordinary; empty where nothing is."""
         parts = []
-        for one, value in zip(MEASURES, measure(row)[:, 0].tolist(), strict=True):
+        for one, value in zip(MEASURES, ordinary_measures(row)[:, 0].tolist(), strict=True):
             bound = self.bounds[one.name]
             if value > bound:
                 shown = (math.exp(value), math.exp(bound)) if one.is_log else (value, bound)
@@ -88,6 +88,6 @@ class OrdinaryRange:
 
 def fit_ordinary(rows: pd.DataFrame) -> OrdinaryRange:
     """Return the range of the rows that a model learns from."""
-    median, tail = np.quantile(measure(rows), [0.5, 1 - TAIL], axis=1)
+    median, tail = np.quantile(ordinary_measures(rows), [0.5, 1 - TAIL], axis=1)
     bounds = median + REACH * (tail - median)
     return OrdinaryRange({one.name: float(b) for one, b in zip(MEASURES, bounds, strict=True)})

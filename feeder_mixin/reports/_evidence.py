@@ -13,11 +13,11 @@ from feeder_mixin.reports import _figures as figures
 from feeder_mixin.reports._palette import MARKS
 from feeder_mixin.reports._parts import (
     MOST_DRAWN,
-    Cell,
     Figure,
     Row,
     Section,
     Table,
+    TableCell,
     drawn_text,
     first_pairs,
     in_words,
@@ -147,9 +147,9 @@ def exceedance_section(report: FeederReport) -> Section:
     )
 
 
-def _exceedance(share: float | None, bounds: tuple[float, float] | None) -> Cell:
+def _exceedance(share: float | None, bounds: tuple[float, float] | None) -> TableCell:
     is_out = share is not None and bounds is not None and not bounds[0] <= share <= bounds[1]
-    return Cell(percent(share), is_out)
+    return TableCell(percent(share), is_out)
 
 
 def value_section(report: FeederReport) -> Section:
@@ -164,7 +164,7 @@ def value_section(report: FeederReport) -> Section:
             f"{value.n_safe:,}",
             _share(value.unsafe_model, value.n_safe),
             _share(value.unsafe_rule, value.n_safe),
-            Cell(
+            TableCell(
                 "-" if value.fewer is None else signed(-value.fewer, 0),
                 value.fewer is not None and value.fewer < 0,
             ),
@@ -246,7 +246,7 @@ def _decision_row(label: str, decision: Decision) -> Row:
         with_error(decision.gain, decision.gain_se, 2),
         with_error(decision.skill, decision.skill_se),
         _written(decision),
-        Cell("yes") if decision.beats_rule else Cell("no", is_bad=True),
+        TableCell("yes") if decision.beats_rule else TableCell("no", is_bad=True),
     ]
 
 
@@ -308,13 +308,13 @@ def calibration_section(report: FeederReport) -> Section:
     )
 
 
-def _p_values(score: Score | None) -> tuple[Cell, Cell]:
+def _p_values(score: Score | None) -> tuple[TableCell, TableCell]:
     if score is None:
-        return Cell("-"), Cell("-")
+        return TableCell("-"), TableCell("-")
     return _p_value(score.kupiec_p), _p_value(score.christoffersen_p)
 
 
-def _p_value(value: float | None) -> Cell:
+def _p_value(value: float | None) -> TableCell:
     if value is None:
-        return Cell("-")
-    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", value < REJECTED_P)
+        return TableCell("-")
+    return TableCell("< 0.001" if value < 0.001 else f"{value:.3f}", value < REJECTED_P)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from feeder_mixin.reports._parts import Cell, Row, Section, Table, labels_of
+from feeder_mixin.reports._parts import Row, Section, Table, TableCell, labels_of
 from feeder_mixin.reports._problems import MOST_NAMES
 from feeder_mixin.reports.documents import (
     FeederReport,
     KnownPair,
     TunedPair,
     short_names,
-    utc,
+    utc_text,
 )
 from feeder_mixin.schema import NANOSECONDS
 from feeder_mixin.stores.notes import some
@@ -32,7 +32,7 @@ def provenance_section(report: FeederReport) -> Section:
                 "-" if days is None else f"{days:.0f}",
                 _number(metrics.get("training_samples")),
                 _number(metrics.get("optimization_trials")),
-                utc(result.time_ns / NANOSECONDS),
+                utc_text(result.time_ns / NANOSECONDS),
             ]
         )
     head = ["pair", "first candle", "last candle", "days", "rows", "trials", "tuned at, UTC"]
@@ -87,7 +87,7 @@ def _facts(report: FeederReport, labels: Mapping[str, str]) -> list[Row]:
 
 
 def _day(seconds: float | None) -> str:
-    return "-" if seconds is None else utc(seconds, with_time=False)
+    return "-" if seconds is None else utc_text(seconds, with_time=False)
 
 
 def _number(value: float | None) -> str:
@@ -125,7 +125,9 @@ def store_section(report: FeederReport) -> Section:
         rows.append(
             [
                 labels[pair],
-                Cell("none", True) if record is None else utc(record.time_ns / NANOSECONDS),
+                TableCell("none", True)
+                if record is None
+                else utc_text(record.time_ns / NANOSECONDS),
                 "-" if record is None else _origin(record.time_ns, result),
                 "-" if record is None else f"{record.parameters['quantile_alpha']:g}",
                 "-" if record is None else f"{record.parameters['n_estimators']:g}",

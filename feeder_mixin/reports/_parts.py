@@ -21,14 +21,14 @@ from feeder_mixin.stores.notes import some
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """One cell of a table; `is_bad` marks what a reader should look at."""
 
     text: str
     is_bad: bool = False
 
 
-Row = list[Cell | str]
+Row = list[TableCell | str]
 
 
 MOST_SHOWN: Final = 24
@@ -53,9 +53,9 @@ class Table(NamedTuple):
     is_by_pair: bool = True
 
     @property
-    def cells(self) -> list[list[Cell]]:
-        """Return the rows with every cell as a `Cell`."""
-        return [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in self.rows]
+    def cells(self) -> list[list[TableCell]]:
+        """Return the rows with every cell as a `TableCell`."""
+        return [[c if isinstance(c, TableCell) else TableCell(c) for c in row] for row in self.rows]
 
 
 class Figure(NamedTuple):
@@ -174,5 +174,5 @@ def in_words(what: str, rows: Iterable[Row], columns: Sequence[str]) -> str:
     return f"{what}. " + "; ".join(told)
 
 
-def _text(cell: Cell | str) -> str:
-    return cell.text if isinstance(cell, Cell) else cell
+def _text(cell: TableCell | str) -> str:
+    return cell.text if isinstance(cell, TableCell) else cell

@@ -126,12 +126,12 @@ def _headline(pooled: tuple[float, float] | None, yardstick: str) -> str:
     return f"Not better than {yardstick} beyond noise"
 
 
-def outcome_text(outcomes: Mapping[str, int]) -> str:
+def outcome_counts_text(outcomes: Mapping[str, int]) -> str:
     """Return counts by outcome as words.
 
     Examples
     --------
-    >>> outcome_text({"kept": 2, "promoted": 1})
+    >>> outcome_counts_text({"kept": 2, "promoted": 1})
     '1 promoted, 2 kept'
     """
     ordered = [name for name in (*OUTCOME_MEANINGS, UNDECIDED) if name in outcomes]

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from feeder_mixin.reports._problems import describe_problems, failure_lines
-from feeder_mixin.reports._verdict import outcome_text
+from feeder_mixin.reports._verdict import outcome_counts_text
 from feeder_mixin.reports.documents import TunedPair
 from feeder_mixin.reports.records import percent
 from feeder_mixin.reports.tables import (
@@ -33,7 +33,7 @@ def summary_lines(summary: RunSummary) -> list[str]:
     """Return how many pairs ended how, every failure's reason, and what all pairs show together."""
     outcomes = _count_outcomes(summary.results)
     n_pairs = len(summary.results) + len(summary.failures)
-    parts = [outcome_text(outcomes)] if outcomes else []
+    parts = [outcome_counts_text(outcomes)] if outcomes else []
     parts += [f"{len(summary.failures)} failed"] if summary.failures else []
     waiting = f"; {len(summary.undelivered)} of the records wait" if summary.undelivered else ""
     noun = "pair" if n_pairs == 1 else "pairs"
@@ -66,7 +66,7 @@ def _count_outcomes(results: Mapping[str, PairResult]) -> dict[str, int]:
 
 def rest_lines(left: Mapping[str, PairResult]) -> list[str]:
     """Return how the pairs ended that are not told one by one; empty without any."""
-    return [f"and {len(left)} more: {outcome_text(_count_outcomes(left))}"] if left else []
+    return [f"and {len(left)} more: {outcome_counts_text(_count_outcomes(left))}"] if left else []
 
 
 def problem_lines(results: Mapping[str, PairResult]) -> list[str]:

@@ -172,7 +172,7 @@ KnownPair = TunedPair | StoredPair
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoreContent:
     """What the parameter store holds for a feeder now.
 
     Attributes
@@ -220,7 +220,7 @@ class FeederReport:
     pairs: tuple[str, ...]
     made_at: datetime
     results: Mapping[str, KnownPair]
-    stored: Stored
+    stored: StoreContent
     journal_error: str | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
     trials: Mapping[int, KeptTrial] = field(default_factory=dict)
@@ -248,7 +248,7 @@ class FeederReport:
 
 
 def merge_results(
-    pairs: Iterable[str], tuned: Mapping[str, TunedPair], stored: Stored
+    pairs: Iterable[str], tuned: Mapping[str, TunedPair], stored: StoreContent
 ) -> dict[str, KnownPair]:
     """Return pair -> what is known of it: its run in the journal, else its stored record.
 
@@ -295,12 +295,12 @@ def short_names(pairs: Sequence[str]) -> dict[str, str]:
     return {pair: pair.partition("/")[0] for pair in pairs}
 
 
-def utc(seconds: float, *, with_time: bool = True) -> str:
+def utc_text(seconds: float, *, with_time: bool = True) -> str:
     """Return seconds since the epoch as UTC, to the minute or the day.
 
     Examples
     --------
-    >>> utc(1_767_225_600), utc(1_767_225_600, with_time=False)
+    >>> utc_text(1_767_225_600), utc_text(1_767_225_600, with_time=False)
     ('2026-01-01 00:00', '2026-01-01')
     """
     moment = datetime.fromtimestamp(seconds, UTC)

@@ -28,7 +28,7 @@ from feeder_mixin.reports import _tuning as tuning
 from feeder_mixin.reports._figures import ALL_PAIRS
 from feeder_mixin.reports._palette import COLOURS
 from feeder_mixin.reports._parts import MOST_SHOWN, Section, packed, signed
-from feeder_mixin.reports._verdict import Verdict, make_verdict, outcome_text
+from feeder_mixin.reports._verdict import Verdict, make_verdict, outcome_counts_text
 from feeder_mixin.reports.documents import FeederReport, KnownPair, StoredPair, TunedPair
 from feeder_mixin.reports.records import percent
 
@@ -86,7 +86,7 @@ def render_page(report: FeederReport, chart_pairs: Sequence[str] = ()) -> Page:
     html = environment.get_template(_TEMPLATE).render(
         report=report,
         verdict=verdict,
-        outcomes=outcome_text(verdict.outcomes),
+        outcomes=outcome_counts_text(verdict.outcomes),
         cards=cards(verdict, report),
         sections=sections,
         colours=COLOURS,

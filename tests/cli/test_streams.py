@@ -152,7 +152,7 @@ def places(tmp_path, monkeypatch, prepared):
     shown = {"feeder_id": "feeder120b", "missing": ["nothing"]}
     monkeypatch.setattr("feeder_mixin.reports.page.report_document", lambda *_: shown)
     monkeypatch.setattr("feeder_mixin.cli.bot_commands.reload_bot", reload_bot)
-    monkeypatch.setattr("feeder_mixin.rehearsal.exchange.server.serve", serve)
+    monkeypatch.setattr("feeder_mixin.rehearsal.exchange.server.serve_market", serve)
     monkeypatch.setattr(
         "feeder_mixin.rehearsal.demo.story.Story.run", lambda _: done.append("told") or {}
     )

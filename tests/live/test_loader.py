@@ -18,7 +18,7 @@ from feeder_mixin.live.reload import loader
 from feeder_mixin.live.reload.feeder_reader import FeederReader
 from feeder_mixin.live.reload.loader import (
     Loaded,
-    check_store,
+    check_store_url,
     load_last_good,
     load_parameters,
     records_at,
@@ -707,14 +707,14 @@ def test_wrong_store_url_is_a_settings_error_before_anything_runs(tmp_path):
     """The bot checks its store's URL and token at start, without connecting."""
     settings = market_settings(tmp_path / "user_data", store_url="mysql://host/db")
     with pytest.raises(SettingsError, match="store URL of unknown kind 'mysql'"):
-        check_store(settings, {})
+        check_store_url(settings, {})
 
 
 def test_token_comes_from_the_environment_that_is_handed_over(settings, down, monkeypatch):
     """URL and token are looked up in one place: here, not in the process's environment."""
     monkeypatch.delenv("FEEDER_STORE_TOKEN")
     assert load(settings, down).error
-    check_store(settings, down)
+    check_store_url(settings, down)
 
 
 def test_store_url_of_the_config_is_below_that_of_the_environment(tmp_path, lines):

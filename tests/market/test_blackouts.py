@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeder_mixin.errors import SettingsError
-from feeder_mixin.market.blackouts import NO_BLACKOUTS, Blackouts, Window, load_blackouts
+from feeder_mixin.market.blackouts import NO_BLACKOUTS, Blackout, Blackouts, load_blackouts
 from feeder_mixin.market.blackouts import read_blackouts as read
 from tests.builders import make_settings
 
@@ -51,7 +51,7 @@ def test_candle_is_blacked_out_by_its_close_both_ends_included(written):
 
 
 windows = st.builds(
-    lambda start_s, length_s: Window(start_s, start_s + length_s),
+    lambda start_s, length_s: Blackout(start_s, start_s + length_s),
     st.integers(0, 20_000),
     st.integers(0, 9_000),
 )
@@ -76,9 +76,9 @@ def test_file_as_traders_write_it_is_read(written):
     found = read(written(text))
     fomc_s = pd.Timestamp("2027-01-27 19:00Z").timestamp()
     assert found.windows == (
-        Window(NOON_S - 60, NOON_S + 30, ""),
-        Window(NOON_S, NOON_S, ""),
-        Window(fomc_s - 9_000, fomc_s + 3_600, "FOMC, press"),
+        Blackout(NOON_S - 60, NOON_S + 30, ""),
+        Blackout(NOON_S, NOON_S, ""),
+        Blackout(fomc_s - 9_000, fomc_s + 3_600, "FOMC, press"),
     )
     assert str(found.windows[-1]) == "2027-01-27T16:30Z to 2027-01-27T20:00Z (FOMC, press)"
 

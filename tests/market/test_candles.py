@@ -12,7 +12,7 @@ from feeder_mixin.errors import CandleError, MissingCandlesError, SettingsError
 from feeder_mixin.market.candles import (
     CLOCK_SLACK_S,
     Candles,
-    check_candles,
+    checked_candles,
     load_candles,
     timeframe_seconds,
 )
@@ -116,9 +116,9 @@ def test_load_candles_that_open_in_the_future_is_refused_by_how_much(made_datadi
 def test_candles_within_the_clock_slack_are_taken(candles):
     """A clock that is a little off costs nothing; one second more than the slack does."""
     last_s = DAY_OF_CANDLES_END_S - 300
-    check_candles(PAIR, raw(candles), "5m", source="x", now_s=last_s - CLOCK_SLACK_S)
+    checked_candles(PAIR, raw(candles), "5m", source="x", now_s=last_s - CLOCK_SLACK_S)
     with pytest.raises(CandleError, match=r"the last at .* 1\.0 h ahead"):
-        check_candles(PAIR, raw(candles), "5m", source="x", now_s=last_s - CLOCK_SLACK_S - 1)
+        checked_candles(PAIR, raw(candles), "5m", source="x", now_s=last_s - CLOCK_SLACK_S - 1)
 
 
 def test_load_candles_of_missing_file_names_the_file_and_what_a_folder_is(tmp_path):
@@ -281,20 +281,20 @@ def test_load_candles_since_after_the_last_is_refused(made_datadir, candles):
         load(datadir, since=candles.index[-1] + pd.Timedelta("5min"))
 
 
-def test_check_candles_in_another_zone_gives_utc(candles):
+def test_candles_in_another_zone_gives_utc(candles):
     """Dates with any zone are the same instants in UTC."""
     tokyo = raw(candles.tz_convert("Asia/Tokyo"))
-    checked = check_candles(PAIR, tokyo, "5m", source="test")
+    checked = checked_candles(PAIR, tokyo, "5m", source="test")
     assert str(checked.frame.index.tz) == "UTC"
     pd.testing.assert_frame_equal(checked.frame, candles, check_freq=False, check_names=False)
 
 
-def test_check_candles_without_a_date_is_refused(candles):
+def test_candles_without_a_date_is_refused(candles):
     """A candle without date can't be placed."""
     frame = raw(candles)
     frame.loc[3, "date"] = pd.NaT
     with pytest.raises(CandleError, match=f"{PAIR}: 1 candles without date in here"):
-        check_candles(PAIR, frame, "5m", source="here")
+        checked_candles(PAIR, frame, "5m", source="here")
 
 
 @pytest.mark.parametrize("column", ["open", "high", "low", "close", "volume"])

@@ -8,7 +8,7 @@ import pytest
 
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import QUIET_WINDOW, build_table, own_features
-from feeder_mixin.model.ordinary import MEASURES, OrdinaryRange, fit_ordinary, measure
+from feeder_mixin.model.ordinary import MEASURES, OrdinaryRange, fit_ordinary, ordinary_measures
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from tests.candle_factory import make_candles
 
@@ -113,7 +113,7 @@ def test_bound_lies_half_again_as_far_as_the_last_hundredth(market):
     _, table, _, _ = market
     learned = table.iloc[:4_000:10]
     bounds = fit_ordinary(learned).bounds
-    for one, values in zip(MEASURES, measure(learned), strict=True):
+    for one, values in zip(MEASURES, ordinary_measures(learned), strict=True):
         median, tail = np.quantile(values, 0.5), np.quantile(values, 0.99)
         assert bounds[one.name] == pytest.approx(median + 1.5 * (tail - median))
 
@@ -122,7 +122,7 @@ def test_row_at_its_bound_is_ordinary(market):
     """The border belongs to the ordinary."""
     _, table, _, _ = market
     row = table.iloc[-1:]
-    at = {one.name: float(v) for one, v in zip(MEASURES, measure(row)[:, 0], strict=True)}
+    at = {one.name: float(v) for one, v in zip(MEASURES, ordinary_measures(row)[:, 0], strict=True)}
     assert OrdinaryRange(at).contains(row).all()
     below = {name: value - 1e-9 for name, value in at.items()}
     assert not OrdinaryRange(below).contains(row).any()

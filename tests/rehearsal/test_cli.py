@@ -83,7 +83,7 @@ def test_freqai_bot_gets_its_correlated_pairs_and_timeframes(tmp_path, monkeypat
     path, folder = tmp_path / "mine.json", tmp_path / "data" / "binance"
     path.write_text(json.dumps(config))
     served: list[ReplayMarket] = []
-    monkeypatch.setattr(server, "serve", lambda market, *_, **__: served.append(market))
+    monkeypatch.setattr(server, "serve_market", lambda market, *_, **__: served.append(market))
     options = ["--config", str(path), "--generate-days", "2", "--write-datadir", str(folder)]
     assert main(["replay-exchange", *options]) == 0
     assert list(served[0].series) == ["BTC/USDT:USDT", "ETH/USDT:USDT"]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from feeder_mixin.errors import CandleError, MissingCandlesError, SettingsError
-from feeder_mixin.market.candles import check_candles, load_candles
+from feeder_mixin.market.candles import checked_candles, load_candles
 from feeder_mixin.rehearsal.exchange._series import CLOSE, DAY_MS, OPEN, VOLUME, WEEK_MS
 from feeder_mixin.rehearsal.exchange.disk import MARKER, write_datadir
 from feeder_mixin.rehearsal.exchange.market import HOUR_MS, MINUTE_MS, ReplayMarket
@@ -188,7 +188,7 @@ def test_generated_candles_are_valid(clock, timeframe):
     """They pass the checks of real candles, and the history asked for is there."""
     market = ReplayMarket.generated(days=3, timeframe=timeframe, clock=clock)
     for pair, series in market.series.items():
-        check_candles(pair, as_frame(series), timeframe, source="generated")
+        checked_candles(pair, as_frame(series), timeframe, source="generated")
         assert series.opens_ms[0] <= NOW_S * 1000 - 3 * DAY_MS
         assert series.end_ms >= NOW_S * 1000 + DAY_MS
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from feeder_mixin.reports.documents import FeederReport, Stored, StoredPair, TunedPair
+from feeder_mixin.reports.documents import FeederReport, StoreContent, StoredPair, TunedPair
 from feeder_mixin.schema import NANOSECONDS, PARAMETERS, ParameterRecord, default_parameters
 from feeder_mixin.tune.judge.contenders import ATR_RULE, DEFAULTS, RUNNING, TUNED
 from feeder_mixin.tune.judge.decision import Decision, Outcome
@@ -320,7 +320,7 @@ def make_report(
 ) -> FeederReport:
     """Return a report of `results`, by default ten pairs that were tuned here."""
     results = make_results(side=side) if results is None else results
-    stored = Stored(
+    stored = StoreContent(
         "sqlite user_data/feeder_params.sqlite (from default)",
         {
             pair: known.record if isinstance(known, StoredPair) else make_record(known)

@@ -16,7 +16,7 @@ import plotly.offline
 import pytest
 
 from feeder_mixin.reports._palette import COLOURS
-from feeder_mixin.reports.documents import Stored, TunedPair
+from feeder_mixin.reports.documents import StoreContent, TunedPair
 from feeder_mixin.reports.page import packed_library, render_page, report_document
 from tests.many_pairs import make_many_tuned
 from tests.reports import builder
@@ -142,7 +142,7 @@ def test_hostile_names_are_shown_and_never_run():
     facts = {**result.provenance, "host": "<img src=x onerror=alert(1)>"}
     known = TunedPair(replace(result, provenance=facts))
     report = builder.make_report({HOSTILE: known})
-    stored = Stored("<b>store</b>", report.stored.records, {HOSTILE: 1}, ["<i>note</i>"])
+    stored = StoreContent("<b>store</b>", report.stored.records, {HOSTILE: 1}, ["<i>note</i>"])
     hostile = builder.make_report(report.results, stored=stored, feeder_id="<u>f</u>")
     html = render_page(hostile).html
     harmless = outline(
@@ -202,7 +202,7 @@ def test_result_without_a_decision_is_shown_and_said():
 
 def test_store_that_can_not_be_read_is_said_and_the_rest_is_shown():
     """The journal alone makes the page."""
-    stored = Stored("postgresql db", error="connection refused")
+    stored = StoreContent("postgresql db", error="connection refused")
     page = render_page(builder.make_report(stored=stored))
     assert any("connection refused" in line for line in page.missing)
     assert "Better than the ATR rule" in page.html

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from feeder_mixin.model.metrics import exceedance_interval
-from feeder_mixin.reports._verdict import make_verdict, outcome_text
+from feeder_mixin.reports._verdict import make_verdict, outcome_counts_text
 from feeder_mixin.reports.documents import StoredPair, TunedPair
 from feeder_mixin.tune.judge.result import DecisionValue
 from tests.reports import builder
@@ -111,7 +111,7 @@ def test_warning_of_a_stored_record_asks_its_metric():
     assert any("beats_rule 0" in line for line in verdict.warnings)
 
 
-def test_outcome_text_names_every_outcome_once_and_unknown_ones_as_they_are():
+def test_outcome_counts_text_names_every_outcome_once_and_unknown_ones_as_they_are():
     """A later version's outcome is shown, not dropped."""
-    text = outcome_text({"kept": 2, "expired_replaced": 1, "promoted": 3, "renamed": 1})
+    text = outcome_counts_text({"kept": 2, "expired_replaced": 1, "promoted": 3, "renamed": 1})
     assert text == "3 promoted, 2 kept, 1 expired and replaced, 1 renamed"

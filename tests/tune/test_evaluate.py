@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feeder_mixin.market.blackouts import Blackouts, Window
+from feeder_mixin.market.blackouts import Blackout, Blackouts
 from feeder_mixin.market.context import FeatureContext
 from feeder_mixin.market.features import labels
 from feeder_mixin.model import metrics as definitions
@@ -195,7 +195,7 @@ def test_safety_metrics_call_nothing_safe_in_a_blackout(prepared):
     _, table, layout, shared = prepared
     plain = Evaluator(PAIR, SETTINGS, table, shared)
     opens_s = plain.walk(layout, CHANGED).test.opens_s
-    window = Window(opens_s[100] + 300, opens_s[299] + 300)
+    window = Blackout(opens_s[100] + 300, opens_s[299] + 300)
     settings = replace(SETTINGS, max_adverse_ratio=0.9, blackouts=Blackouts((window,)))
     evaluator = Evaluator(PAIR, settings, table, shared)
     walk = evaluator.walk(layout, CHANGED)

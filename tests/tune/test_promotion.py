@@ -9,7 +9,7 @@ import pytest
 
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.tune.judge.decision import Champion
-from feeder_mixin.tune.judge.promotion import build_record, decide
+from feeder_mixin.tune.judge.promotion import decide, record_of
 from feeder_mixin.tune.judge.result import (
     Comparison,
     DayTable,
@@ -312,11 +312,11 @@ def test_decide_after_an_interruption_puts_the_champion_back_where_it_was_replac
     assert decision.candidate
 
 
-def test_build_record_of_the_tuned_set_carries_evidence_and_reason():
+def test_record_of_the_tuned_set_carries_evidence_and_reason():
     """Metrics as floats; who was decided against is in the provenance."""
     result = make_result(gain=0.05)
     decision = decide_one(result.evidence)
-    record = build_record("f", result, decision, "tuned")
+    record = record_of("f", result, decision, "tuned")
     assert dict(record.parameters) == CHALLENGER
     assert record.time_ns == result.time_ns
     assert record.metrics["gain"] == decision.gain
@@ -335,10 +335,10 @@ def test_build_record_of_the_tuned_set_carries_evidence_and_reason():
     ("contender", "parameters"),
     [pytest.param("running", RUNS, id="running"), pytest.param("defaults", DEFAULT, id="defaults")],
 )
-def test_build_record_of_others_carries_their_own_metrics_and_no_gain(contender, parameters):
+def test_record_of_others_carries_their_own_metrics_and_no_gain(contender, parameters):
     """A gain is the challenger's; the champion written again has none."""
     result = make_result(skill=-0.1)
-    record = build_record("f", result, decide_one(result.evidence), contender)
+    record = record_of("f", result, decide_one(result.evidence), contender)
     assert dict(record.parameters) == parameters
     assert record.metrics["beats_rule"] == 0.0
     assert "gain" not in record.metrics

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from feeder_mixin.schema import FREQAI_MODEL_TYPE
-from feeder_mixin.tune.judge.promotion import build_record
+from feeder_mixin.tune.judge.promotion import record_of
 from feeder_mixin.tune.judge.result import DayTable, Evidence, MeasuredSet, TargetScores
 from tests.reports import builder
 from tests.tune.test_promotion import CHALLENGER, CHAMPION, METRICS, RUNS, decide_one, make_evidence
@@ -49,7 +49,7 @@ def test_a_clear_win_over_the_configs_own_values_is_a_first_record():
     assert decision.beats_rule is None
     assert decision.exceedance_interval is None
     result = replace(builder.make_result(evidence=evidence), model_type=FREQAI_MODEL_TYPE)
-    record = build_record("bot", result, decision, "tuned")
+    record = record_of("bot", result, decision, "tuned")
     assert record.model_type == FREQAI_MODEL_TYPE
     assert "beats_rule" not in record.metrics
 

@@ -390,7 +390,7 @@ def _say_stand_in(settings: BotSettings, copies: Mapping[str, LoadedPair], now_n
         )
 
 
-def check_store(settings: BotSettings, environ: Mapping[str, str]) -> None:
+def check_store_url(settings: BotSettings, environ: Mapping[str, str]) -> None:
     """Raise `SettingsError` when the store's URL or token can't be used; does not connect."""
     url, _ = choose_store_url(None, environ, settings)
     open_store(url, root=settings.root, feeder_ids=[settings.feeder_id], environ=environ).close()

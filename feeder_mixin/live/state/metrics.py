@@ -48,7 +48,7 @@ _Samples = Iterable[tuple[tuple[str, ...], float | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class PrometheusMetric:
     """A metric's name as it is queried, what it means, its labels beside ``feeder_id``, its values."""
 
     name: str
@@ -120,130 +120,130 @@ def _exceedance(key: Literal["share", "nominal", "candles"]) -> Callable[[BotFac
 _PAIR: Final = ("pair",)
 
 METRICS: Final = (
-    Metric(
+    PrometheusMetric(
         "feeder_up", "1 when a bot of the feeder runs, else 0", (), _of_bot(lambda b: b.is_running)
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_status_timestamp_seconds",
         "when the status file was written, about once a candle",
         (),
         _of_bot(lambda b: b.status_written_s),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_generation",
         "generation of the parameters in force, 1 at start",
         (),
         _of_status(lambda s: s["generation"]),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_loads_total",
         "loads from the store since the bot's start, by outcome: succeeded, failed",
         ("outcome",),
         _loads,
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_last_load_ok",
         "1 when the last load succeeded, else 0",
         (),
         _of_status(lambda s: s["reload"]["last_error"] is None),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_last_successful_load_timestamp_seconds",
         "when the store last answered this process",
         (),
         _of_status(lambda s: _seconds(cast("str | None", _load(s, "last_success_at")))),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_last_load_duration_seconds",
         "time from request to swap in the last successful load",
         (),
         _of_status(lambda s: cast("float | None", _load(s, "last_duration_s"))),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_pairs",
         "pairs by source of their parameters: store, last_good, default",
         ("source",),
         _sources,
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_last_good_timestamp_seconds",
         "when the store gave the oldest of the last good copies",
         (),
         _of_bot(lambda b: b.last_good_s),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_pair_rejected",
         "1 when the store's newest record of the pair was refused, else 0",
         _PAIR,
         _of_pairs(lambda p: p["rejected"] is not None),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_parameters_timestamp_seconds",
         "when the record that the pair runs on was stored; absent on defaults",
         _PAIR,
         _of_pairs(lambda p: _seconds(p["version"])),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_model_state",
         "1 for the state that the pair's model is in: none, training, ready, stale; else 0",
         ("pair", "state"),
         _model_states,
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_model_trained_until_timestamp_seconds",
         "end of the serving model's training data; absent without a model",
         _PAIR,
         _of_pairs(lambda p: _seconds(p["model"]["trained_until"])),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_model_rows",
         "rows that the serving model was trained on; absent without a model",
         _PAIR,
         _of_pairs(lambda p: p["model"]["rows"]),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_model_expected_rows",
         "rows that it would have with no candle missing since the pair's listing",
         _PAIR,
         _of_pairs(lambda p: p["model"]["expected_rows"]),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_last_served_timestamp_seconds",
         "open of the newest candle with a prediction; stops when freqtrade drops the pair",
         _PAIR,
         _of_pairs(lambda p: _seconds(p["last_served"])),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_max_adverse_ratio",
         "tolerance of the pair: how far price may go against a position on a safe candle",
         _PAIR,
         _of_pairs(_tolerance),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_unusual_ratio",
         "share of the last day's candles that were out of the ordinary, so never safe",
         _PAIR,
         _of_pairs(lambda p: p.get("unusual_share")),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_calibration_factor",
         "calibration factor of the pair's forecasts, 1 at the beginning",
         _PAIR,
         _of_pairs(lambda p: p["model"]["calibration"]),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_exceedance_ratio",
         "share of the last day's candles whose excursion exceeded the forecast",
         _PAIR,
         _exceedance("share"),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_exceedance_nominal_ratio",
         "quantile level of those forecasts: the share should be near it",
         _PAIR,
         _exceedance("nominal"),
     ),
-    Metric(
+    PrometheusMetric(
         "feeder_exceedance_candles",
         "candles counted: predicted, horizon over; at most a day or freqtrade's frame",
         _PAIR,

@@ -21,7 +21,7 @@ import pandas as pd
 
 from feeder_mixin.errors import CandleError, StateError
 from feeder_mixin.live.serve.candles import DataFolder, Tail, followed
-from feeder_mixin.live.train.prepared import Prepared, read_prepared, write_prepared
+from feeder_mixin.live.train.prepared import KeptTrainingSet, read_prepared, write_prepared
 from feeder_mixin.live.train.trainer import Trainer, make_trainer, model_name
 from feeder_mixin.model.rows import DAY_S
 
@@ -81,7 +81,7 @@ class WorkerSetup:
         """Return the trainer and what it lacks; made by the first fit, whose answer an error is."""
         return make_trainer(self.folder, self.newer, self.model_dir, self.until_s)
 
-    def prepare(self, fit: Fit, newer: Tail | None) -> Prepared:
+    def prepare(self, fit: Fit, newer: Tail | None) -> KeptTrainingSet:
         """Return what a pair's parameters are fitted to; made where nothing fitting is kept.
 
         Parameters
@@ -108,7 +108,7 @@ class WorkerSetup:
         stop = candles.index.searchsorted(pd.Timestamp(fit.cut_s, unit="s", tz="UTC"))
         n_window = int(settings.train_days * DAY_S / self.folder.timeframe_s)
         closes = candles["close"].to_numpy()[max(0, stop - n_window) : stop]
-        prepared = Prepared(
+        prepared = KeptTrainingSet(
             self._made_from(fit, stamp, last_on_disk_s, newer),
             last_on_disk_s,
             trainer.data_hash(fit.pair, candles, fit.cut_s),

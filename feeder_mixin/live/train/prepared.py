@@ -28,7 +28,7 @@ _ROWS: Final = ("x", "z", "weight", "rows")
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class KeptTrainingSet:
     """A training set, and what tells whether it would be made the same again.
 
     Attributes
@@ -50,7 +50,7 @@ class Prepared:
     learned_from: TrainingSet
 
 
-def write_prepared(path: Path, prepared: Prepared) -> None:
+def write_prepared(path: Path, prepared: KeptTrainingSet) -> None:
     """Keep a training set.
 
     Raises
@@ -73,7 +73,7 @@ def write_prepared(path: Path, prepared: Prepared) -> None:
     write_bytes(path, content.getvalue(), durable=False)
 
 
-def read_prepared(path: Path, pair: str, side: Side) -> Prepared | None:
+def read_prepared(path: Path, pair: str, side: Side) -> KeptTrainingSet | None:
     """Return what is kept of a pair and side; None where there is nothing usable."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
@@ -90,4 +90,4 @@ def read_prepared(path: Path, pair: str, side: Side) -> Prepared | None:
             )
     except _UNREADABLE:
         return None
-    return Prepared(made_from, last_on_disk_s, data_hash, n_missing, learned_from)
+    return KeptTrainingSet(made_from, last_on_disk_s, data_hash, n_missing, learned_from)

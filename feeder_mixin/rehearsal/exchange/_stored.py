@@ -19,7 +19,7 @@ from feeder_mixin.rehearsal.exchange._series import Series
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
+class StoredSeries:
     """One pair as stored, not moved yet; None where the folder has no file."""
 
     series: Series
@@ -48,16 +48,16 @@ def stored_pairs(datadir: Path, timeframe: str, data_format: str) -> list[str]:
 
 def load_stored(
     datadir: Path, pair: str, timeframe: str, data_format: str, *, with_hourly: bool
-) -> Stored:
+) -> StoredSeries:
     """Return a pair's checked candles and, `with_hourly`, the mark prices and funding beside them."""
     series = _series(load_candles(datadir, pair, timeframe, "futures", data_format), timeframe)
     if not with_hourly:
-        return Stored(series, None, None)
+        return StoredSeries(series, None, None)
     try:
         mark = _series(load_candles(datadir, pair, "1h", "mark", data_format), "1h")
     except MissingCandlesError:
         mark = None
-    return Stored(series, mark, _load_funding(datadir, pair, data_format))
+    return StoredSeries(series, mark, _load_funding(datadir, pair, data_format))
 
 
 def _series(candles: Candles, timeframe: str) -> Series:

@@ -38,7 +38,7 @@ from feeder_mixin.rehearsal.exchange._series import (
     resample,
     visible,
 )
-from feeder_mixin.rehearsal.exchange._stored import Stored, load_stored, stored_pairs
+from feeder_mixin.rehearsal.exchange._stored import StoredSeries, load_stored, stored_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -172,11 +172,11 @@ class ReplayMarket:
         n = math.ceil((days * DAY_MS + WEEK_MS + DAY_MS) / served_ms)
         candles = generate_candles(list(dict.fromkeys(pairs)), step_ms, n, seed)
         stored = {
-            pair: Stored(series, None, generate_funding(pair, seed, START_MS + n * step_ms))
+            pair: StoredSeries(series, None, generate_funding(pair, seed, START_MS + n * step_ms))
             for pair, series in candles.items()
         }
         if as_1m:
-            stored = {pair: Stored(one.series, None, None) for pair, one in stored.items()}
+            stored = {pair: StoredSeries(one.series, None, None) for pair, one in stored.items()}
         name = f"a generated market (seed {seed}, no real prices)"
         logger.warning("Market is generated: these are no real prices seed=%d", seed)
         return _build(stored, timeframe, as_1m, weeks, clock, name, is_generated=True)
@@ -245,7 +245,7 @@ def _count_decimals(prices: NDArray[np.float64]) -> int:
 
 
 def _build(
-    stored: Mapping[str, Stored],
+    stored: Mapping[str, StoredSeries],
     timeframe: str,
     as_1m: bool,
     weeks: int | None,
@@ -286,10 +286,10 @@ def _covers(mark: Series, series: Series) -> bool:
     return mark.end_ms > series.end_ms - HOUR_MS
 
 
-def _as_minutes(stored: Stored) -> Stored:
+def _as_minutes(stored: StoredSeries) -> StoredSeries:
     series = stored.series
     opens_ms = START_MS + (series.opens_ms - START_MS) // series.step_ms * MINUTE_MS
-    return Stored(Series(MINUTE_MS, opens_ms, series.rows), None, None)
+    return StoredSeries(Series(MINUTE_MS, opens_ms, series.rows), None, None)
 
 
 def _shifted(series: Series, shift_ms: int) -> Series:

@@ -1,6 +1,6 @@
 """The replay exchange's HTTP side: routes, faults, counts, start and stop.
 
-The command line runs `serve` in a process of its own; tests may use `serving`, a thread. The
+The command line runs `serve_market` in a process of its own; tests may use `serving`, a thread. The
 control endpoints begin with ``/replay`` and are never faulted.
 """
 
@@ -161,7 +161,7 @@ async def _run(
         await runner.cleanup()
 
 
-def serve(
+def serve_market(
     market: ReplayMarket,
     host: str = "127.0.0.1",
     port: int = 0,

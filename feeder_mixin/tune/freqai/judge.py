@@ -51,7 +51,7 @@ _THREADS = ("n_jobs", "num_threads", "num_thread", "nthread", "nthreads")
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeTask:
+class FreqaiJudgeTask:
     """What a worker needs to judge a pair, beside the strategy's site.
 
     Attributes
@@ -112,7 +112,7 @@ def _frames(cut: Cut, rows: Rows, part: str) -> dict[str, Any]:
 
 
 def judge(
-    cut: Cut, task: JudgeTask, block: Mapping[str, object], config: Mapping[str, float]
+    cut: Cut, task: FreqaiJudgeTask, block: Mapping[str, object], config: Mapping[str, float]
 ) -> PairResult:
     """Compare what the search gives a pair with the other contenders, and return what came of it.
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from feeder_mixin.errors import ModelError
-from feeder_mixin.freqai.dataset import Cut, utc
+from feeder_mixin.freqai.dataset import Cut, moment_of
 from feeder_mixin.model.folds import Layout, Window
 from feeder_mixin.tune.freqai.folds import FreqaiFold
 from feeder_mixin.tune.freqai.host import Host
-from feeder_mixin.tune.freqai.judge import JudgeTask, judge
+from feeder_mixin.tune.freqai.judge import FreqaiJudgeTask, judge
 from feeder_mixin.tune.judge.result import PairResult
 from feeder_mixin.tune.run.work import CellsAnswer, named
 from feeder_mixin.tune.search.space import derive_seed, key_of, set_of
@@ -27,7 +27,7 @@ _MOST_KEPT: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class CellsTask:
+class FreqaiCellsTask:
     """Some cells of one pair, all of one draw.
 
     Attributes
@@ -57,7 +57,7 @@ class Site:
         """Travel without what was computed."""
         return Site, (self.host,)
 
-    def folds(self, task: CellsTask) -> list[FreqaiFold]:
+    def folds(self, task: FreqaiCellsTask) -> list[FreqaiFold]:
         """Return a pair's folds, those of the last pairs without building them again."""
         key = task.pair, task.seed
         kept = self._folds.pop(key, None)
@@ -68,7 +68,7 @@ class Site:
         self._folds[key] = kept
         return kept
 
-    def _build(self, task: CellsTask) -> list[FreqaiFold]:
+    def _build(self, task: FreqaiCellsTask) -> list[FreqaiFold]:
         host, folds = self.host, task.layout.folds
         settings = host.settings
         start = key_of(settings.config_parameters)
@@ -77,7 +77,7 @@ class Site:
             dataset = data.pair(task.pair)
             return [
                 FreqaiFold(
-                    dataset.cut(utc(fold.cut_s), utc(fold.end_s)),
+                    dataset.cut(moment_of(fold.cut_s), moment_of(fold.end_s)),
                     settings.model_training_parameters,
                     start,
                     host.horizon,
@@ -90,10 +90,10 @@ class Site:
         """Return the data of one window's model."""
         more_s = max(0, (train_days or 0) - self.host.train_days) * 86_400
         with self.host.data(window.cut_s - more_s, window.end_s) as data:
-            return data.pair(pair).cut(utc(window.cut_s), utc(window.end_s), train_days)
+            return data.pair(pair).cut(moment_of(window.cut_s), moment_of(window.end_s), train_days)
 
 
-def measure_cells(site: Site, task: CellsTask) -> CellsAnswer:
+def measure_freqai_cells(site: Site, task: FreqaiCellsTask) -> CellsAnswer:
     """Return the losses of some cells of a pair, in the order in which they are wanted."""
     started = time.monotonic()
     with named(task.pair):
@@ -102,7 +102,7 @@ def measure_cells(site: Site, task: CellsTask) -> CellsAnswer:
     return CellsAnswer(found, time.monotonic() - started)
 
 
-def judge_pair(site: Site, task: JudgeTask) -> PairResult:
+def judge_freqai_pair(site: Site, task: FreqaiJudgeTask) -> PairResult:
     """Compare what the search gives a pair with the other contenders, and return what came of it."""
     settings = site.host.settings
     with named(task.pair):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feeder_mixin.errors import CandleError, FeederError
 from feeder_mixin.executors.base import Executor, run_tasks
-from feeder_mixin.freqai.dataset import utc
+from feeder_mixin.freqai.dataset import moment_of
 from feeder_mixin.model.folds import Layout
 from feeder_mixin.model.rows import DAY_S
 from feeder_mixin.tune.freqai.folds import FreqaiFold
@@ -57,7 +57,7 @@ def measure_windows(site: Site, task: WindowsTask) -> dict[int, dict[int, float]
         for window in folds:
             unit: NDArray[np.float64] | None = None
             for days in task.windows:
-                cut = dataset.cut(utc(window.cut_s), utc(window.end_s), days)
+                cut = dataset.cut(moment_of(window.cut_s), moment_of(window.end_s), days)
                 block = settings.model_training_parameters
                 fold = FreqaiFold(cut, block, start, host.horizon, seed, n_draws=1)
                 unit = fold.unit(SEARCHED_DRAW) if unit is None else unit

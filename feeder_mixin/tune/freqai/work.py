@@ -24,7 +24,7 @@ from feeder_mixin.settings import LabelSpec
 from feeder_mixin.stores.notes import some
 from feeder_mixin.tune.freqai import tasks
 from feeder_mixin.tune.freqai.host import Host
-from feeder_mixin.tune.freqai.judge import JudgeTask
+from feeder_mixin.tune.freqai.judge import FreqaiJudgeTask
 from feeder_mixin.tune.run.feeder import warn_few_days
 from feeder_mixin.tune.run.options import Progress, RunOptions
 from feeder_mixin.tune.run.work import Call, Fail, Found
@@ -271,7 +271,7 @@ class FreqaiWork:
 
 @dataclass(frozen=True, slots=True)
 class PreparedFreqai:
-    """A FreqAI bot's pairs, planned (`tune.run.work.Prepared`)."""
+    """A FreqAI bot's pairs, planned (`tune.run.work.PlannedPairs`)."""
 
     work: FreqaiWork
     site: Shared
@@ -280,12 +280,12 @@ class PreparedFreqai:
     def cells(self, pair: str, draw: int, cells: Sequence[Cell]) -> Call:
         """Return the task that measures cells of one pair and draw."""
         wanted = [(cell.fold, cell.key) for cell in cells]
-        task = tasks.CellsTask(pair, self.layouts[pair], self.work.study.seed, draw, wanted)
-        return Call(tasks.measure_cells, (self.site, task))
+        task = tasks.FreqaiCellsTask(pair, self.layouts[pair], self.work.study.seed, draw, wanted)
+        return Call(tasks.measure_freqai_cells, (self.site, task))
 
     def judge(self, pair: str, found: Found) -> Call:
         """Return the task that judges a pair."""
-        task = JudgeTask(
+        task = FreqaiJudgeTask(
             pair=pair,
             layout=self.layouts[pair],
             label=self.work.label,
@@ -293,7 +293,7 @@ class PreparedFreqai:
             facts=self.work.facts(pair),
             provenance={**found.provenance, **self.work.provenance},
         )
-        return Call(tasks.judge_pair, (self.site, task))
+        return Call(tasks.judge_freqai_pair, (self.site, task))
 
     def free(self, pair: str) -> None:
         """Free nothing: a task brings no candles, its worker reads them."""

@@ -410,7 +410,7 @@ def _renew(verdict: _Verdict, champion: Champion) -> _Verdict:
     return replace(verdict, written=RUNNING, reason=f"{verdict.reason}; {why}")
 
 
-def build_record(
+def record_of(
     feeder_id: str, result: PairResult, decision: Decision, contender: Contender
 ) -> ParameterRecord:
     """Return a contender's parameters with its metrics and what was decided, as a store keeps them."""

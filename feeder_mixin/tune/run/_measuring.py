@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from feeder_mixin.executors.base import Executor, run_in_turn
 from feeder_mixin.tune.run.journal import Journal
-from feeder_mixin.tune.run.work import CellsAnswer, Fail, Prepared
+from feeder_mixin.tune.run.work import CellsAnswer, Fail, PlannedPairs
 from feeder_mixin.tune.search.kept import CELLS, SEARCHED_DRAW, Cell, KeptCell, Measured
 
 
@@ -38,7 +38,7 @@ class Measuring:
     def __init__(
         self,
         executor: Executor,
-        prepared: Prepared,
+        prepared: PlannedPairs,
         *,
         journal: Journal,
         run_id: int,

@@ -157,7 +157,7 @@ class FeederWork:
 
 @dataclass(frozen=True, slots=True)
 class PreparedFeeder:
-    """A feeder's pairs, planned, with what their tasks share (`work.Prepared`).
+    """A feeder's pairs, planned, with what their tasks share (`work.PlannedPairs`).
 
     Attributes
     ----------

@@ -33,7 +33,7 @@ from feeder_mixin.stores.outbox import Outbox
 from feeder_mixin.tune.judge.contenders import TUNED
 from feeder_mixin.tune.judge.decision import Champion, Decision
 from feeder_mixin.tune.judge.evaluate import finite
-from feeder_mixin.tune.judge.promotion import build_record, decide
+from feeder_mixin.tune.judge.promotion import decide, record_of
 from feeder_mixin.tune.judge.result import (
     RESULT_VERSION,
     ChosenLevel,
@@ -49,7 +49,7 @@ from feeder_mixin.tune.run.feeder import FeederWork
 from feeder_mixin.tune.run.journal import FEEDER, Journal, Run, WarmStart
 from feeder_mixin.tune.run.lock import feeder_lock
 from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary, check_options
-from feeder_mixin.tune.run.work import CountsRisk, Found, Prepared, Work
+from feeder_mixin.tune.run.work import CountsRisk, Found, PlannedPairs, Work
 from feeder_mixin.tune.search.finalists import OwnChoice
 from feeder_mixin.tune.search.kept import RISKS, TRIALS, KeptRisk, KeptTrial
 from feeder_mixin.tune.search.space import ALPHA, key_of, start_sets
@@ -214,7 +214,7 @@ class _Runner:
         self._judge(executor, prepared, found, journal)
 
     def _search(
-        self, measuring: Measuring, prepared: Prepared, journal: Journal
+        self, measuring: Measuring, prepared: PlannedPairs, journal: Journal
     ) -> tuple[SearchResult, StudyFacts]:
         """Return the feeder's set, what serves each pair, and how the study went."""
         options, started = self._options, time.monotonic()
@@ -261,7 +261,7 @@ class _Runner:
     def _choose_level(
         self,
         executor: Executor,
-        prepared: Prepared,
+        prepared: PlannedPairs,
         choices: Mapping[str, OwnChoice],
         journal: Journal,
     ) -> ChosenLevel | None:
@@ -360,7 +360,9 @@ class _Runner:
                 "Pairs were finished by the interrupted run pairs=%s", some(self._summary.results)
             )
 
-    def _provenance(self, prepared: Prepared, pair: str, facts: StudyFacts) -> dict[str, object]:
+    def _provenance(
+        self, prepared: PlannedPairs, pair: str, facts: StudyFacts
+    ) -> dict[str, object]:
         """Return what a record says of its making, whatever was tuned."""
         settings, options = self._settings, self._options
         return {
@@ -378,7 +380,7 @@ class _Runner:
     def _judge(
         self,
         executor: Executor,
-        prepared: Prepared,
+        prepared: PlannedPairs,
         found: Mapping[str, Found],
         journal: Journal,
     ) -> None:
@@ -423,10 +425,10 @@ class _Runner:
             # In the journal before it is in the outbox: the next command must know what this wrote.
             journal.amend(self._runs[pair].run_id, decision)
             if decision.written is not None:
-                record = build_record(self._settings.feeder_id, result, decision, decision.written)
+                record = record_of(self._settings.feeder_id, result, decision, decision.written)
                 self._summary.records[pair] = self._outbox.put(record)
             if decision.candidate:
-                record = build_record(self._settings.feeder_id, result, decision, TUNED)
+                record = record_of(self._settings.feeder_id, result, decision, TUNED)
                 self._summary.candidates[pair] = self._outbox.put(record, CANDIDATES)
 
     def _write_interrupted(self, journal: Journal) -> None:

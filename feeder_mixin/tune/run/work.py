@@ -82,7 +82,7 @@ def named(pair: str) -> Iterator[None]:
         raise type(error)(f"{pair}: {error}") from error
 
 
-class Prepared(Protocol):
+class PlannedPairs(Protocol):
     """Pairs whose folds are planned, and the tasks on them."""
 
     @property
@@ -101,7 +101,7 @@ class Prepared(Protocol):
 
 @runtime_checkable
 class CountsRisk(Protocol):
-    """Prepared pairs whose level can be chosen by a risk (`BotSettings.asked_unsafe_share`)."""
+    """Planned pairs whose level can be chosen by a risk (`BotSettings.asked_unsafe_share`)."""
 
     def risk(self, pair: str, tuned: ParameterSet) -> Call:
         """Return the task that counts what is called safe with a set, by level: a `RiskTable`."""
@@ -134,7 +134,7 @@ class Work(Protocol):
         champions: Mapping[str, Mapping[str, float]],
         progress: Progress,
         failed: Fail,
-    ) -> Prepared:
+    ) -> PlannedPairs:
         """Plan the folds of pairs, and make what their tasks share.
 
         Parameters
