@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,12 +162,13 @@ def test_searched_are_all_parameters_but_the_level():
     }
 
 
-def test_start_sets_are_the_defaults_then_what_is_stored_most_frequent_first():
-    """Trial 0 is always the defaults; a record equal to them is no second trial."""
+def test_start_sets_are_the_defaults_more_trees_then_what_is_stored_most_frequent_first():
+    """Trial 0 is always the defaults, trial 1 the set that short horizons want; a record equal to them is no second trial."""
     often = {**default_parameters(), "learning_rate": 0.02, "quantile_alpha": 0.15}
     once = {**default_parameters(), "learning_rate": 0.03}
     sets = start_sets(settings(), [once, often, default_parameters(), often])
-    assert sets == [default_parameters(), {**often, "quantile_alpha": 0.1}, once]
+    more = {**default_parameters(), "n_estimators": 200.0}
+    assert sets == [default_parameters(), more, {**often, "quantile_alpha": 0.1}, once]
     many = [{**default_parameters(), "reg_alpha": n / 100} for n in range(1, 30)]
     assert len(start_sets(settings(), many)) == MAX_WARM_STARTS
 
@@ -207,7 +209,9 @@ def test_promising_set_is_tried_first_and_comes_to_the_end_of_the_race():
 def test_start_sets_apply_fixes():
     """A fixed value holds in every trial."""
     sets = start_sets(settings(max_depth=7), [{**default_parameters(), "max_depth": 3}])
-    assert [s["max_depth"] for s in sets] == [7]
+    assert [(s["max_depth"], s["n_estimators"]) for s in sets] == [(7, 100), (7, 200)]
+    sets = start_sets(settings(n_estimators=300), [])
+    assert [s["n_estimators"] for s in sets] == [300]
 
 
 def test_stored_set_outside_of_the_searched_range_is_tried_as_it_is():
@@ -216,12 +220,12 @@ def test_stored_set_outside_of_the_searched_range_is_tried_as_it_is():
     market = Market(lambda _pair, parameters: -0.01 if parameters["num_leaves"] == 60 else 0.0)
     study = Study(settings(), PAIRS, start_sets(settings(), [wild]), market)
     study.run(8, lambda: False, lambda _trials: None)
-    assert study.trials[1].parameters == wild
-    assert not study.trials[1].pruned
+    assert study.trials[2].parameters == wild
+    assert not study.trials[2].pruned
 
 
 @pytest.mark.parametrize("n_pairs", [1, 4, 48, 163])
-def test_race_begins_with_many_pairs_and_sees_every_fold_of_at_most_48(n_pairs):
+def test_race_begins_with_many_pairs_and_sees_every_fold_of_at_most_32(n_pairs):
     """The first cells are of different pairs; none is there twice."""
     folds = {f"P{number}": 4 + number % 3 for number in range(n_pairs)}
     cells = shuffled_cells(settings(), folds)
@@ -235,13 +239,13 @@ def test_race_begins_with_many_pairs_and_sees_every_fold_of_at_most_48(n_pairs):
 
 
 def test_race_ends_most_trials_after_few_cells():
-    """Every trial is measured on the first rung, the start set and few others on all cells."""
+    """Every trial is measured on the first rung; the first two and few others on all cells."""
     market = Market(wants_boost, noise=0.02)
     study, _ = search(market, 80)
     cells = Counter(cell.key for cell in market.asked if cell.draw == 0)
     assert set(cells.values()) <= {*RUNGS, study.n_cells}
     n_whole = sum(n == study.n_cells for n in cells.values())
-    assert n_whole <= 1 + 80 / BATCH
+    assert n_whole <= 2 + 80 / BATCH
     assert sum(n == RUNGS[0] for n in cells.values()) > 0.7 * 80
     assert cells[key_of(default_parameters())] == study.n_cells
 
@@ -257,13 +261,41 @@ def test_study_finds_what_all_pairs_gain_from():
 
 @pytest.mark.parametrize("n_seeds", [5, pytest.param(40, marks=pytest.mark.slow)])
 def test_study_of_nothing_but_noise_ends_at_the_start_set(n_seeds):
-    """The best of many trials looks better than it is; on redraws it is not."""
+    """The best of many trials looks better than it is; on redraws it is not.
+
+    Of the named set one in twenty wins by chance, of the found ones fewer.
+    """
     found = [search(Market(lambda *_: 0.0, noise=0.02), 24, seed)[1] for seed in range(n_seeds)]
-    assert sum(one.winner.number != 0 for one in found) <= n_seeds / 20
+    by_chance = n_seeds * 0.075
+    assert sum(one.winner.number != 0 for one in found) <= by_chance + 2 * by_chance**0.5
     left = [choice.winner is not one.winner for one in found for choice in one.choices.values()]
     # Two standard errors on one side are one pair in forty, give and take chance.
     expected = len(left) / 40
     assert sum(left) <= expected + 2 * expected**0.5
+
+
+def test_finalists_are_those_whose_gain_is_certain_not_those_with_the_largest():
+    """A set near the start set gains a little every day; the others more, and less the day after."""
+    more = {**default_parameters(), "n_estimators": 200.0}
+
+    def measure(cells: Sequence[Cell]) -> dict[Cell, Measured]:
+        def losses(cell: Cell, days: Sequence[int]) -> tuple[float, ...]:
+            if cell.key == key_of(default_parameters()):
+                return (1.0,) * len(days)
+            if cell.key == key_of(more):
+                return (0.992,) * len(days)
+            return tuple(0.988 + 0.1 * (-1) ** day for day in days)
+
+        days = {cell: tuple(day + 15 * cell.fold for day in DAYS) for cell in cells}
+        return {cell: Measured(days[cell], losses(cell, days[cell]), 57) for cell in cells}
+
+    study = Study(settings(), PAIRS, start_sets(settings(), []), measure)
+    study.run(24, lambda: False, lambda _trials: None)
+    ended = [trial for trial in study.trials if not trial.pruned and trial.value < 0.0]
+    assert sum(trial.value < -0.010 for trial in ended) > 2
+    found = choose_sets(study, PAIRS, measure)
+    assert found.evidence[0].trial.parameters == more
+    assert found.winner.parameters == more
 
 
 def test_pair_leaves_the_feeders_set_only_for_what_its_own_days_prefer():
@@ -344,6 +376,11 @@ def test_study_tells_its_trials_by_batch():
         pytest.param([RedrawGain(trial(1), -0.01, 0.001)], 0, id="worse"),
         pytest.param([RedrawGain(trial(1), 0.005, 0.003)], 0, id="within noise"),
         pytest.param([RedrawGain(trial(1), 0.007, 0.003)], 1, id="beyond noise"),
+        pytest.param(
+            [RedrawGain(replace(trial(1), is_promising=True), 0.005, 0.003)],
+            1,
+            id="as much is enough for one that was named before the search",
+        ),
         pytest.param(
             [
                 RedrawGain(trial(1, n_estimators=400), 0.010, 0.003),

@@ -85,6 +85,13 @@ def _of_schema(name: str) -> SearchedRange:
     return SearchedRange(one.low, one.high, is_log=one.is_log, is_integer=one.is_integer)
 
 
+MORE_TREES: Final = 2.0
+"""Times the start set's trees, in the set of the built-in recipe that is tried right behind it.
+
+2026-11, ten pairs, three cuts, 5m and 6 candles: they gain 0.05 points of skill. A set that differs from
+the start set in nothing else errs on the same candles, so its gain is told from noise by fewer days.
+"""
+
 WHOLE_SCHEMA: Final = Searched(
     {
         _RATE: _of_schema(_RATE),
@@ -172,8 +179,8 @@ class StudySettings:
 
     @property
     def promising(self) -> Sequence[ParameterSet]:
-        """Return nothing: the start set is the best one known."""
-        return ()
+        """Return the start set with more trees: what short horizons want, and easy to tell from noise."""
+        return ({**self.start, _TREES: MORE_TREES * self.start[_TREES]},)
 
     @property
     def table_alpha(self) -> float:
@@ -188,12 +195,21 @@ class StudySettings:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One finished or pruned trial; `value` is its loss against the start set's, below 0 is better."""
+    """One finished or pruned trial.
+
+    Attributes
+    ----------
+    value
+        Its loss against the start set's; below 0 is better.
+    is_promising
+        Whether it was named before the search (`SearchSettings.promising`), not found by it.
+    """
 
     number: int
     parameters: ParameterSet
     value: float
     pruned: bool
+    is_promising: bool = False
 
 
 class SearchSpace:

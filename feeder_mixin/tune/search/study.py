@@ -17,6 +17,7 @@ What holds back: the best of the race are compared with the start set on redraws
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,14 +25,24 @@ from typing import Final
 
 import optuna
 
+from feeder_mixin.tune.pooling import Estimate, pool
 from feeder_mixin.tune.search.finalists import (
     N_FINALISTS,
     OwnChoice,
     RedrawGain,
     Redraws,
     choose_winner,
+    promise,
+    saved_by_day,
 )
-from feeder_mixin.tune.search.kept import SEARCHED_DRAW, Cell, KeptTrial, Measure, Measured
+from feeder_mixin.tune.search.kept import (
+    SEARCHED_DRAW,
+    Cell,
+    KeptTrial,
+    Measure,
+    Measured,
+    day_sums,
+)
 from feeder_mixin.tune.search.space import (
     ParameterSet,
     SearchSettings,
@@ -48,7 +59,7 @@ BATCH: Final = 8
 STARTUP_TRIALS: Final = 16
 """Random trials before TPE begins: two batches."""
 
-MOST_PAIRS: Final = 48
+MOST_PAIRS: Final = 32
 """Pairs that trials race over; finalists meet all. A trial's error falls little beyond: pairs share
 their days. And workers keep the folds of so many pairs in memory."""
 
@@ -102,7 +113,13 @@ class Study:
     def trials(self) -> list[Trial]:
         """Return the trials that have ended, by their numbers."""
         return [
-            Trial(number, dict(one.parameters), one.value, one.pruned)
+            Trial(
+                number,
+                dict(one.parameters),
+                one.value,
+                one.pruned,
+                is_promising=key_of(one.parameters) in self._promising,
+            )
             for number, one in self.kept.items()
         ]
 
@@ -190,23 +207,23 @@ class Study:
         ]
         self._measured |= self._measure([cell for cell in wanted if cell not in self._measured])
 
-    def _means(
+    def _by_pair(
         self, parameters: ParameterSet, cells: Sequence[tuple[str, int]]
-    ) -> dict[str, list[float]]:
-        """Return pair -> mean losses of a set on those of the cells that were measured."""
-        key, means = key_of(parameters), defaultdict[str, list[float]](list)
+    ) -> dict[str, list[Measured]]:
+        """Return pair -> what a set gave on those of the cells that were measured."""
+        key, found = key_of(parameters), defaultdict[str, list[Measured]](list)
         for pair, fold in cells:
             measured = self._measured.get(Cell(pair, SEARCHED_DRAW, fold, key))
             if measured is not None:
-                means[pair].append(measured.mean)
-        return means
+                found[pair].append(measured)
+        return found
 
     def _value(self, parameters: ParameterSet, cells: Sequence[tuple[str, int]]) -> float:
         """Return the mean over pairs of the loss against the start set's, as a ratio minus one."""
-        reference = self._means(self._starts[0], cells)
+        reference = self._by_pair(self._starts[0], cells)
         ratios = [
-            sum(own) / sum(reference[pair])
-            for pair, own in self._means(parameters, cells).items()
+            sum(one.mean for one in own) / sum(one.mean for one in reference[pair])
+            for pair, own in self._by_pair(parameters, cells).items()
             # Shorter where the pair failed meanwhile: it says nothing any more.
             if len(own) == len(reference[pair])
         ]
@@ -228,6 +245,17 @@ class Study:
             pruned=is_pruned,
             reported=dict(one.reported),
         )
+
+    def gain(self, trial: Trial) -> Estimate:
+        """Return the loss that a trial saves against the start set on all cells of the race, with its error by day."""
+        cells = [cell for rung in self._rungs for cell in rung]
+        own, start = (self._by_pair(p, cells) for p in (trial.parameters, self._starts[0]))
+        losses = {
+            pair: saved_by_day(day_sums(own[pair]), day_sums(measured))
+            for pair, measured in start.items()
+            if len(own[pair]) == len(measured)  # shorter where the pair failed meanwhile
+        }
+        return pool(losses).together if losses else Estimate(0.0, math.inf, 0)
 
     def importances(self) -> dict[str, float]:
         """Return Optuna's importance of each searched coordinate, empty with too few trials.
@@ -324,13 +352,11 @@ def choose_sets(study: Study, folds: Mapping[str, int], measure: Measure) -> Sea
         Pair -> how many folds it has; all pairs, also those that trials did not race over.
     """
     start, *others = study.trials
-    best: dict[tuple[float, ...], Trial] = {}
-    for trial in sorted(others, key=lambda t: (t.value, t.number)):
-        # Below 0: better than the start set on the search's draw. Worse ones can't win the redraws.
-        if not trial.pruned and trial.value < 0.0:
-            best.setdefault(key_of(trial.parameters), trial)
-    best.pop(key_of(start.parameters), None)
-    finalists = list(best.values())[:N_FINALISTS]
+    # Below 0: better than the start set on the search's draw. Worse ones can't win the redraws.
+    better = {key_of(t.parameters): t for t in others[::-1] if not t.pruned and t.value < 0.0}
+    better.pop(key_of(start.parameters), None)
+    finalists = sorted(better.values(), key=lambda t: (-promise(t, study.gain(t)), t.number))
+    finalists = finalists[:N_FINALISTS]
     redraws = Redraws(folds, measure)
     evidence = redraws.compare(finalists, start)
     winner = choose_winner(evidence, start)
