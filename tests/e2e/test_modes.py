@@ -589,7 +589,9 @@ def test_live_predictions_equal_a_backtest_of_the_same_candles(story):
         is_older = both["date"].isin(early.loc[early["params_generation"] == 1, "date"])
         assert (~is_older).sum() >= 5, pair
         assert distance[~is_older].max() < 1e-9, pair
-        equal_safe = (both["safe"] == 1) == (expected >= -0.01)
+        equal_ordinary = both["ordinary"] == both["ordinary_backtest"]
+        assert equal_ordinary[~is_older].all(), pair
+        equal_safe = (both["safe"] == 1) == ((expected >= -0.01) & (both["ordinary"] == 1))
         assert equal_safe[~is_older].all(), pair
         # The older record gives other values, or this comparison could not fail.
         assert is_older.sum() >= 2, pair
