@@ -84,23 +84,23 @@ def examine(facts: Facts) -> list[Finding]:
 def _find(facts: Facts, check: Check) -> Finding:
     """Return what a check found; an error in it is a finding, too."""
     try:
-        verdict = check.make(facts)
+        answer = check.make(facts)
     except Skipped as reason:
-        verdict = CheckAnswer("skipped", f"skipped: {reason}")
+        answer = CheckAnswer("skipped", f"skipped: {reason}")
     except FeederError as error:
-        verdict = CheckAnswer("fail", str(error), check.advice)
+        answer = CheckAnswer("fail", str(error), check.advice)
     except Exception as error:  # noqa: BLE001  (the other checks are still to be made)
-        verdict = CheckAnswer(
+        answer = CheckAnswer(
             "fail",
             f"the check itself failed with {type(error).__name__}: {error}",
             "a bug in feeder doctor, or a state that it does not know: please report it",
         )
     secrets = _secrets(facts)
     message, advice = (
-        _clean(verdict.message, secrets),
-        _clean(verdict.advice, secrets, _LONG_ADVICE),
+        _clean(answer.message, secrets),
+        _clean(answer.advice, secrets, _LONG_ADVICE),
     )
-    return Finding(facts.feeder_id, check.name, verdict.state, message, advice)
+    return Finding(facts.feeder_id, check.name, answer.state, message, advice)
 
 
 def examine_together(everyone: Sequence[Facts]) -> list[Finding]:
@@ -109,10 +109,10 @@ def examine_together(everyone: Sequence[Facts]) -> list[Finding]:
     for facts in everyone if len(everyone) > 1 else ():
         try:
             others = [other for other in everyone if other is not facts and _is_known(other)]
-            verdict = _judge_shared(facts, others)
+            answer = _judge_shared(facts, others)
         except Skipped as reason:
-            verdict = CheckAnswer("skipped", f"skipped: {reason}")
-        findings.append(Finding(facts.feeder_id, "neighbours", *verdict))
+            answer = CheckAnswer("skipped", f"skipped: {reason}")
+        findings.append(Finding(facts.feeder_id, "neighbours", *answer))
     return findings
 
 

@@ -117,9 +117,9 @@ class Reloader:
         self._counts.count_request()
         slow = threading.Timer(SLOW_S, self._keeper.keep_status)
         slow.daemon = True
-        slow.start()
         error, took_s = None, 0.0
         try:
+            slow.start()
             took_s = self._load_anew(began)
         except FeederError as problem:
             error = f"{type(problem).__name__}: {problem}"

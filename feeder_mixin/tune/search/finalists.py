@@ -16,7 +16,7 @@ from scipy import stats
 
 from feeder_mixin.model.metrics import ratio_with_error
 from feeder_mixin.tune.pooling import LEVEL, DayLosses, Estimate, Pooled, pool
-from feeder_mixin.tune.search.kept import Cell, Measure, day_sums
+from feeder_mixin.tune.search.kept import Cell, Measure, Measured
 from feeder_mixin.tune.search.space import Trial, key_of
 
 N_FINALISTS: Final = 2
@@ -129,7 +129,7 @@ class Redraws:
 
     def __init__(self, folds: Mapping[str, int], measure: Measure) -> None:
         self._folds, self._measure = folds, measure
-        self._losses: dict[tuple[str, int, int], dict[int, float]] = {}
+        self._measured: dict[tuple[str, int, int], list[Measured]] = {}
 
     def compare(self, candidates: Sequence[Trial], start: Trial) -> list[RedrawGain]:
         """Return the evidence for each candidate against the start set, over all pairs together.
@@ -210,12 +210,12 @@ class Redraws:
             ]
             for pair in pairs
             for trial in trials
-            if (pair, draw, trial.number) not in self._losses
+            if (pair, draw, trial.number) not in self._measured
         }
         measured = self._measure([cell for cells in wanted.values() for cell in cells])
         for (pair, number), cells in wanted.items():
             if all(cell in measured for cell in cells):
-                self._losses[pair, draw, number] = day_sums(measured[cell] for cell in cells)
+                self._measured[pair, draw, number] = [measured[cell] for cell in cells]
 
     def _pooled(self, trial: Trial, reference: Trial) -> Pooled | None:
         losses = {pair: self._day_losses(pair, trial, reference) for pair in self._folds}
@@ -228,24 +228,30 @@ class Redraws:
         Summed over redraws before the ratio: a redraw is the same days once more, not new evidence,
         so the error stays that of the days.
         """
-        own: dict[int, float] = {}
-        other: dict[int, float] = {}
+        own, other = list[Measured](), list[Measured]()
         for draw in range(1, REDRAWS + 1):
-            drawn = self._losses.get((pair, draw, trial.number))
-            against = self._losses.get((pair, draw, reference.number))
-            if drawn is None or against is None:
-                continue
-            for day, loss in against.items():
-                other[day] = other.get(day, 0.0) + loss
-                own[day] = own.get(day, 0.0) + drawn[day]
+            of_trial = self._measured.get((pair, draw, trial.number))
+            of_reference = self._measured.get((pair, draw, reference.number))
+            if of_trial is not None and of_reference is not None:
+                own += of_trial
+                other += of_reference
         return saved_by_day(own, other) if other else None
 
 
-def saved_by_day(own: Mapping[int, float], other: Mapping[int, float]) -> DayLosses:
-    """Return what a set saves a pair against another one, from the losses of both: day -> loss."""
-    days = sorted(other)
-    unit = np.array([other[day] for day in days])
-    return DayLosses(np.array(days), unit - np.array([own[day] for day in days]), unit)
+def saved_by_day(own: Iterable[Measured], other: Iterable[Measured]) -> DayLosses:
+    """Return what a set saves a pair against another one, from the same cells of both."""
+    of_own, of_other = _day_sums(own), _day_sums(other)
+    days = sorted(of_other)
+    unit = np.array([of_other[day] for day in days])
+    return DayLosses(np.array(days), unit - np.array([of_own[day] for day in days]), unit)
+
+
+def _day_sums(cells: Iterable[Measured]) -> dict[int, float]:
+    sums: dict[int, float] = {}
+    for one in cells:
+        for day, loss in zip(one.days, one.sums, strict=True):
+            sums[day] = sums.get(day, 0.0) + loss
+    return sums
 
 
 def win_errors(trial: Trial) -> float:

@@ -6,7 +6,7 @@ the same cells again, finds them there, and ends where the undisturbed one would
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -80,15 +80,6 @@ class Measured:
     def mean(self) -> float:
         """Return the mean loss of a row."""
         return sum(self.sums) / self.n_rows
-
-
-def day_sums(cells: Iterable[Measured]) -> dict[int, float]:
-    """Return day -> loss summed over cells."""
-    sums: dict[int, float] = {}
-    for one in cells:
-        for day, loss in zip(one.days, one.sums, strict=True):
-            sums[day] = sums.get(day, 0.0) + loss
-    return sums
 
 
 @dataclass(frozen=True, slots=True)

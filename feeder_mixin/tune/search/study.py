@@ -41,7 +41,6 @@ from feeder_mixin.tune.search.kept import (
     KeptTrial,
     Measure,
     Measured,
-    day_sums,
 )
 from feeder_mixin.tune.search.space import (
     ParameterSet,
@@ -102,7 +101,8 @@ class Study:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._settings, self._starts, self._measure = settings, starts, measure
-        self._rungs = split_rungs(shuffled_cells(settings, folds))
+        self._cells = shuffled_cells(settings, folds)
+        self._rungs = split_rungs(self._cells)
         self._space = SearchSpace(settings.fixes, settings.searched)
         self._study = optuna.create_study(direction="minimize")
         self._promising = set(promising_keys(settings))
@@ -126,12 +126,12 @@ class Study:
     @property
     def raced(self) -> set[str]:
         """Return the pairs that trials race over."""
-        return {pair for rung in self._rungs for pair, _ in rung}
+        return {pair for pair, _ in self._cells}
 
     @property
     def n_cells(self) -> int:
         """Return how many cells a trial is measured on that comes to the end of the race."""
-        return sum(map(len, self._rungs))
+        return len(self._cells)
 
     def run(
         self,
@@ -176,7 +176,7 @@ class Study:
         """Measure trials rung by rung, and tell the study how they ended."""
         if racers[0].number == 0:
             # To the end of the race at once: all others are compared with it.
-            self._ask(racers[:1], [cell for rung in self._rungs for cell in rung])
+            self._ask(racers[:1], self._cells)
         running, cells = list(racers), list[tuple[str, int]]()
         for rung, added in enumerate(self._rungs):
             cells += added
@@ -248,10 +248,9 @@ class Study:
 
     def gain(self, trial: Trial) -> Estimate:
         """Return the loss that a trial saves against the start set on all cells of the race, with its error by day."""
-        cells = [cell for rung in self._rungs for cell in rung]
-        own, start = (self._by_pair(p, cells) for p in (trial.parameters, self._starts[0]))
+        own, start = (self._by_pair(p, self._cells) for p in (trial.parameters, self._starts[0]))
         losses = {
-            pair: saved_by_day(day_sums(own[pair]), day_sums(measured))
+            pair: saved_by_day(own[pair], measured)
             for pair, measured in start.items()
             if len(own[pair]) == len(measured)  # shorter where the pair failed meanwhile
         }
@@ -353,7 +352,10 @@ def choose_sets(study: Study, folds: Mapping[str, int], measure: Measure) -> Sea
     """
     start, *others = study.trials
     # Below 0: better than the start set on the search's draw. Worse ones can't win the redraws.
-    better = {key_of(t.parameters): t for t in others[::-1] if not t.pruned and t.value < 0.0}
+    better: dict[tuple[float, ...], Trial] = {}
+    for trial in others:
+        if not trial.pruned and trial.value < 0.0:
+            better.setdefault(key_of(trial.parameters), trial)
     better.pop(key_of(start.parameters), None)
     finalists = sorted(better.values(), key=lambda t: (-promise(t, study.gain(t)), t.number))
     finalists = finalists[:N_FINALISTS]
