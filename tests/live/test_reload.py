@@ -419,6 +419,21 @@ def test_status_is_written_once_by_a_reload_whose_store_answers_at_once(live, mo
     assert len(written) == 1
 
 
+def test_reload_without_a_thread_to_spare_fails_and_the_bot_keeps_its_parameters(live, monkeypatch):
+    """It is told as any other failure; the watcher lives on."""
+
+    def start(_timer):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(reloader.threading.Timer, "start", start)
+    generation = live.snapshot.generation
+    live.reload()
+    told = status(live)["reload"]
+    assert told["last_error"] == "RuntimeError: can't start new thread"
+    assert (told["requested"], told["completed"]) == (1, 1)
+    assert live.snapshot.generation == generation
+
+
 def test_signal_during_the_first_load_is_answered_after_it(
     world, tmp_path, write_store, monkeypatch
 ):
