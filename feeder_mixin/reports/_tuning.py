@@ -18,10 +18,11 @@ from feeder_mixin.reports._parts import (
 from feeder_mixin.reports._problems import MOST_NAMES
 from feeder_mixin.reports.documents import FeederReport, TunedPair, short_names
 from feeder_mixin.reports.records import percent
-from feeder_mixin.reports.tables import importances_text, on_bounds, windows_text
+from feeder_mixin.reports.tables import finalist_text, importances_text, on_bounds, start_of
 from feeder_mixin.schema import PARAMETERS, is_default_set
 from feeder_mixin.settings import Side
 from feeder_mixin.stores.notes import some
+from feeder_mixin.tune.pooling import windows_text
 
 
 def history_section(report: FeederReport) -> Section:
@@ -32,8 +33,11 @@ def history_section(report: FeederReport) -> Section:
     if study is None or not report.trials:
         return Section("search", title, missing=["No study is kept on this machine."])
     found = "the start set won" if study.winner == 0 else f"trial {study.winner} won"
+    start = start_of(next(iter(report.tuned.values())).result)
     finalists = "; ".join(
-        f"trial {one.trial}: {with_error(one.gain, one.error, 2)} %" for one in study.redrawn
+        f"{finalist_text(one, start)}: {with_error(one.gain, one.error, 2)} %, "
+        f"windows to know {windows_text(one.windows_needed)}"
+        for one in study.redrawn
     )
     text = [
         (

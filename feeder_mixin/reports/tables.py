@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
@@ -28,6 +27,7 @@ from feeder_mixin.tune.judge.contenders import (
 from feeder_mixin.tune.judge.decision import Decision, Outcome
 from feeder_mixin.tune.judge.result import PairResult, Redrawn
 from feeder_mixin.tune.judge.risk import SafeCalls, at_settings, pool_risk
+from feeder_mixin.tune.pooling import windows_text
 
 
 def yardstick(results: Mapping[str, PairResult]) -> str:
@@ -167,22 +167,6 @@ def importances_text(importances: Mapping[str, float]) -> str:
     return shares or "too few trials to say"
 
 
-_MOST_WINDOWS: Final = 1000
-
-
-def windows_text(windows: float | None) -> str:
-    """Return how many windows of 15 days would tell a gain from noise, in few figures.
-
-    Examples
-    --------
-    >>> windows_text(3.2), windows_text(5e6), windows_text(None)
-    ('4', 'over 1000', '-')
-    """
-    if windows is None:
-        return "-"
-    return f"over {_MOST_WINDOWS}" if windows > _MOST_WINDOWS else str(math.ceil(windows))
-
-
 def study_lines(results: Mapping[str, PairResult]) -> list[str]:
     """Return what the feeder's study found, which pairs leave its set, and what it would take to know."""
     if not results:
@@ -196,10 +180,14 @@ def study_lines(results: Mapping[str, PairResult]) -> list[str]:
     elif best is None:
         line = f"{what}the start set won, no trial was better than it"
     else:
+        named = finalist_text(best, start_of(next(iter(results.values()))))
         line = (
-            f"{what}the start set won; the best other one, trial {best.trial}, saves {_saved(best)} of "
-            "loss, which is not beyond noise"
+            f"{what}the start set won; the best other one, {named}, saves {_saved(best)} of loss, "
+            "which is not beyond noise"
         )
+        if best.gain > 0.0 and best.windows_needed is not None:
+            takes = windows_text(best.windows_needed)
+            line += f": to tell such a gain from noise takes {takes} windows of 15 days"
     own = {pair: result for pair, result in results.items() if not result.evidence.is_feeders}
     lines = [line]
     if study.winner:
@@ -222,6 +210,12 @@ def study_lines(results: Mapping[str, PairResult]) -> list[str]:
                 f"would need {middle} windows of 15 days or more"
             )
     return lines
+
+
+def finalist_text(one: Redrawn, start: Mapping[str, float]) -> str:
+    """Return a trial's number, and where its set differs from the start set."""
+    changed = "" if one.parameters is None else f" ({_changes(one.parameters, start)})"
+    return f"trial {one.trial}{changed}"
 
 
 def level_lines(results: Mapping[str, PairResult]) -> list[str]:

@@ -21,6 +21,7 @@ Effect Sizes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -43,6 +44,9 @@ halted market, or a broken model."""
 
 MIN_WITNESSES: Final = 2
 """Fewer other pairs can't tell how alike pairs are: each pair then stands for itself."""
+
+WINDOW_DAYS: Final = 15.0
+"""What a window is where evidence is told in windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Estimate:
 
     @property
     def is_above_zero(self) -> bool:
-        """Return whether the gain is above zero beyond noise, by Student's t at `LEVEL`."""
+        """Return whether the gain is above zero beyond noise."""
         return self._is_beyond(self.value)
 
     @property
@@ -82,10 +86,50 @@ class Estimate:
         """Return whether it is a loss beyond noise."""
         return self._is_beyond(-self.value)
 
+    def windows_needed(self, errors: float) -> float | None:
+        """Return how many windows of 15 days would tell such a value from noise; None without one.
+
+        Its error falls with the root of the days.
+
+        Parameters
+        ----------
+        errors
+            Standard errors that it must be away from zero.
+
+        Examples
+        --------
+        >>> Estimate(0.01, 0.01, 15).windows_needed(errors=2.0)
+        4.0
+        """
+        if not np.isfinite(errors * self.error) or self.value == 0.0:
+            return None
+        return (errors * self.error / self.value) ** 2 * self.n_days / WINDOW_DAYS
+
+    @property
+    def errors_needed(self) -> float:
+        """Return the standard errors that are beyond noise, by Student's t at `LEVEL`."""
+        return float(stats.t.ppf(1 - LEVEL, self.n_days - 1)) if self.n_days > 1 else math.inf
+
     def _is_beyond(self, value: float) -> bool:
         if self.n_days < 2 or not np.isfinite(self.error):
             return False
-        return value > float(stats.t.ppf(1 - LEVEL, self.n_days - 1)) * self.error
+        return value > self.errors_needed * self.error
+
+
+_MOST_WINDOWS: Final = 1000
+
+
+def windows_text(windows: float | None) -> str:
+    """Return how many windows of 15 days would tell a gain from noise, in few figures.
+
+    Examples
+    --------
+    >>> windows_text(3.2), windows_text(5e6), windows_text(None)
+    ('4', 'over 1000', '-')
+    """
+    if windows is None:
+        return "-"
+    return f"over {_MOST_WINDOWS}" if windows > _MOST_WINDOWS else str(math.ceil(windows))
 
 
 @dataclass(frozen=True, slots=True)

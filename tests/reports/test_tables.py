@@ -201,12 +201,17 @@ def test_study_lines_say_what_the_feeders_set_changed_and_won():
 
 def test_study_lines_of_a_study_without_a_winner_say_how_near_it_came():
     """Nothing is to be found at 5m and 30 candles: that is said, with the evidence."""
-    redrawn = (Redrawn(9, 0.0004, 0.0005),)
+    tried = default_parameters() | {"n_estimators": 200.0}
+    redrawn = (Redrawn(9, 0.0004, 0.0005, tried, windows_needed=31.2),)
     (line,) = study_lines({"A": studied(0, redrawn=redrawn)})
-    assert line.startswith(
-        "Study of 20 trials over 10 pairs: the start set won; the best other one, trial 9"
+    assert line == (
+        "Study of 20 trials over 10 pairs: the start set won; the best other one, trial 9 (n_estimators "
+        "100 -> 200), saves 0.04 % (SE 0.05) of loss, which is not beyond noise: to tell such a gain from "
+        "noise takes 32 windows of 15 days"
     )
-    assert line.endswith("saves 0.04 % (SE 0.05) of loss, which is not beyond noise")
+    of_earlier_version = (Redrawn(9, 0.0004, 0.0005),)
+    (line,) = study_lines({"A": studied(0, redrawn=of_earlier_version)})
+    assert line.endswith("trial 9, saves 0.04 % (SE 0.05) of loss, which is not beyond noise")
     assert "no trial was better" in study_lines({"A": studied(0, redrawn=())})[0]
 
 

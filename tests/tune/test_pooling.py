@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeder_mixin.tune.pooling import LARGEST_APART, LEVEL, DayLosses, pool
+from feeder_mixin.tune.pooling import LARGEST_APART, LEVEL, DayLosses, Estimate, pool
 from tests.oracles import pooling as oracle
 from tests.strategies import examples
 
@@ -214,6 +214,28 @@ def test_pool_true_gains_are_found_more_often_together():
     four = share_above_zero(200, n_pairs=4, gains=gain, common=0.2)
     assert four > 0.55
     assert four > alone + 0.15
+
+
+def test_windows_needed_are_those_that_tell_such_a_gain_half_of_the_time():
+    """So many windows more of the same: what is true is told from noise in every second run."""
+    gain, bound = 0.008, 2.0
+    found = [pool(make_losses(seed, 1, n_days=60, gains=gain)).together for seed in range(100)]
+    error = float(np.median([one.error for one in found]))
+    windows = Estimate(gain, error, 60).windows_needed(bound)
+    assert windows is not None
+    told = 0
+    for seed in range(200):
+        one = pool(make_losses(seed, 1, n_days=round(15 * windows), gains=gain)).together
+        told += one.value > bound * one.error
+    assert 70 <= told <= 130
+
+
+@pytest.mark.parametrize(("value", "error", "n_days"), [(0.0, 0.1, 15), (0.1, float("inf"), 1)])
+def test_windows_needed_are_unknown_without_a_gain_or_its_noise(value, error, n_days):
+    """No number of windows tells what is not there."""
+    one = Estimate(value, error, n_days)
+    assert one.windows_needed(2.0) is None
+    assert one.windows_needed(one.errors_needed) is None
 
 
 @given(SEEDS, st.floats(1.0, 1e90), st.sampled_from((-1.0, 1.0)), st.floats(1e-12, 1e12))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.tune.judge.decision import Champion
@@ -101,6 +104,16 @@ def test_decide_refused_challenger_goes_to_the_candidates_and_nothing_is_written
     decision = decide_one(evidence)
     assert (decision.outcome, decision.written, decision.candidate) == ("refused", None, True)
     assert word in decision.reason
+
+
+def test_decide_gain_within_noise_says_how_many_windows_would_tell():
+    """Who waits wants to know for how long; of a loss there is nothing to wait for."""
+    reason = decide_one(make_evidence(gain=0.01, noise=0.05, seed=2)).reason
+    told = re.search(r"is not beyond noise: to tell takes (\d+) windows of 15 days$", reason)
+    assert told is not None, reason
+    gain, error = map(float, re.findall(r"([+.\d]+) points of skill \(SE ([.\d]+)\)", reason)[0])
+    assert int(told[1]) == math.ceil((stats.t.ppf(0.95, 14) * error / gain) ** 2)
+    assert decide_one(make_evidence(gain=-0.05)).reason.endswith("is not beyond noise")
 
 
 def test_decide_exceedance_is_held_to_the_level_that_would_be_served():

@@ -369,26 +369,26 @@ def test_study_tells_its_trials_by_batch():
     ("evidence", "winner"),
     [
         pytest.param([], 0, id="no candidate"),
-        pytest.param([RedrawGain(trial(1), -0.01, 0.001)], 0, id="worse"),
-        pytest.param([RedrawGain(trial(1), 0.005, 0.003)], 0, id="within noise"),
-        pytest.param([RedrawGain(trial(1), 0.007, 0.003)], 1, id="beyond noise"),
+        pytest.param([RedrawGain(trial(1), -0.01, 0.001, 75)], 0, id="worse"),
+        pytest.param([RedrawGain(trial(1), 0.005, 0.003, 75)], 0, id="within noise"),
+        pytest.param([RedrawGain(trial(1), 0.007, 0.003, 75)], 1, id="beyond noise"),
         pytest.param(
-            [RedrawGain(replace(trial(1), is_promising=True), 0.005, 0.003)],
+            [RedrawGain(replace(trial(1), is_promising=True), 0.005, 0.003, 75)],
             1,
             id="as much is enough for one that was named before the search",
         ),
         pytest.param(
             [
-                RedrawGain(trial(1, n_estimators=400), 0.010, 0.003),
-                RedrawGain(trial(2, n_estimators=200), 0.009, 0.003),
+                RedrawGain(trial(1, n_estimators=400), 0.010, 0.003, 75),
+                RedrawGain(trial(2, n_estimators=200), 0.009, 0.003, 75),
             ],
             2,
             id="near-tie goes to the smaller model",
         ),
         pytest.param(
             [
-                RedrawGain(trial(1, n_estimators=400), 0.020, 0.003),
-                RedrawGain(trial(2, n_estimators=200), 0.009, 0.003),
+                RedrawGain(trial(1, n_estimators=400), 0.020, 0.003, 75),
+                RedrawGain(trial(2, n_estimators=200), 0.009, 0.003, 75),
             ],
             1,
             id="clearly better wins whatever its size",

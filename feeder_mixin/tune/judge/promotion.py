@@ -26,7 +26,7 @@ from feeder_mixin.tune.judge.contenders import CALLED, CONFIG, DEFAULTS, RUNNING
 from feeder_mixin.tune.judge.decision import Champion, Decision, Mode, Outcome
 from feeder_mixin.tune.judge.evaluate import finite
 from feeder_mixin.tune.judge.result import DayTable, Evidence, PairResult
-from feeder_mixin.tune.pooling import MIN_WITNESSES, DayLosses, Estimate, Pooled, pool
+from feeder_mixin.tune.pooling import MIN_WITNESSES, DayLosses, Estimate, Pooled, pool, windows_text
 from feeder_mixin.tune.search.space import ALPHA, key_of
 
 
@@ -346,7 +346,8 @@ def _objection(challenge: _Challenge, incumbent: Contender) -> str | None:
     whom = CALLED[incumbent]
     if not challenge.gain.is_above_zero:
         over = _over(challenge)
-        return f"{_points(challenge.gain)} against {whom}{over} is not beyond noise"
+        gain = f"{_points(challenge.gain)} against {whom}{over}"
+        return f"{gain} is not beyond noise{_needed(challenge.gain)}"
     off = next((one for one in challenge.exceedances if one.is_off), None)
     if off is not None:
         (low, high), of = off.interval, f" of {off.name}" if off.name else ""
@@ -360,6 +361,14 @@ def _objection(challenge: _Challenge, incumbent: Contender) -> str | None:
             f"the feeder's set won {_points(challenge.together)}{_over(challenge)}"
         )
     return None
+
+
+def _needed(gain: Estimate) -> str:
+    """Return how much evidence would tell such a gain from noise, where there is one."""
+    windows = gain.windows_needed(gain.errors_needed)
+    if gain.value <= 0.0 or windows is None:
+        return ""
+    return f": to tell takes {windows_text(windows)} windows of 15 days"
 
 
 def _won(challenge: _Challenge, incumbent: Contender) -> str:

@@ -258,11 +258,23 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Redrawn:
-    """How a trial of the study compared with the start set on the redraws, all pairs together."""
+    """How a trial of the study compared with the start set on the redraws, all pairs together.
+
+    Attributes
+    ----------
+    gain, error
+        Relative loss saved, and its standard error.
+    parameters
+        The trial's set; None in results of an earlier version.
+    windows_needed
+        Windows of 15 days that would tell `gain` from noise.
+    """
 
     trial: int
     gain: float
     error: float | None
+    parameters: Numbers | None = None
+    windows_needed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ from feeder_mixin.tune.run.journal import FEEDER, Journal, Run, WarmStart
 from feeder_mixin.tune.run.lock import feeder_lock
 from feeder_mixin.tune.run.options import Progress, RunOptions, RunSummary, check_options
 from feeder_mixin.tune.run.work import CountsRisk, Found, PlannedPairs, Work
-from feeder_mixin.tune.search.finalists import OwnChoice
+from feeder_mixin.tune.search.finalists import OwnChoice, RedrawGain
 from feeder_mixin.tune.search.kept import RISKS, TRIALS, KeptRisk, KeptTrial
 from feeder_mixin.tune.search.space import ALPHA, key_of, start_sets
 from feeder_mixin.tune.search.study import SearchResult, Study, choose_sets
@@ -251,9 +251,7 @@ class _Runner:
             n_pruned=sum(trial.pruned for trial in study.trials),
             n_cells=n_cells,
             importances=study.importances(),
-            redrawn=tuple(
-                Redrawn(one.trial.number, one.gain, finite(one.error)) for one in found.evidence
-            ),
+            redrawn=tuple(_redrawn(one) for one in found.evidence),
             took_s=time.monotonic() - started,
         )
         return found, facts
@@ -457,6 +455,16 @@ class _Runner:
         waiting = self._outbox.newest_waiting(self._settings.feeder_id)
         records = self._summary.records.values()
         self._summary.undelivered = frozenset(r.pair for r in records if r == waiting.get(r.pair))
+
+
+def _redrawn(one: RedrawGain) -> Redrawn:
+    return Redrawn(
+        trial=one.trial.number,
+        gain=one.gain,
+        error=finite(one.error),
+        parameters=dict(one.trial.parameters),
+        windows_needed=one.windows_needed,
+    )
 
 
 def _own_evidence(choice: OwnChoice) -> OwnEvidence:

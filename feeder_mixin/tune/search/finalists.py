@@ -39,9 +39,6 @@ PROMISING_ERRORS: Final = 1.64
 At 5m and 6 candles more trees for all pairs are ahead by about so much, and gain on the days behind the cut.
 """
 
-WINDOW_DAYS: Final = 15.0
-"""What a window is where evidence is told in windows."""
-
 
 @dataclass(frozen=True, slots=True)
 class RedrawGain:
@@ -51,16 +48,24 @@ class RedrawGain:
     ----------
     gain, error
         Relative loss saved against the start set, and its standard error by blocks of a day.
+    days
+        Days of the redraws.
     """
 
     trial: Trial
     gain: float
     error: float
+    days: int
 
     @property
     def beats_start(self) -> bool:
         """Return whether the gain is beyond noise."""
         return self.gain > win_errors(self.trial) * self.error
+
+    @property
+    def windows_needed(self) -> float | None:
+        """Return how many windows of 15 days would tell such a gain from noise; None without one."""
+        return Estimate(self.gain, self.error, self.days).windows_needed(win_errors(self.trial))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +98,7 @@ class OwnChoice:
     @property
     def windows_needed(self) -> float | None:
         """Return how many windows of 15 days would tell such a gain from noise; None without one."""
-        if self.other is None or not np.isfinite(self.error) or self.gain == 0.0:
-            return None
-        return (WIN_ERRORS * self.error / self.gain) ** 2 * self.days / WINDOW_DAYS
+        return Estimate(self.gain, self.error, self.days).windows_needed(WIN_ERRORS)
 
 
 def choose_winner(evidence: Sequence[RedrawGain], start: Trial) -> Trial:
@@ -144,8 +147,8 @@ class Redraws:
             self._draw(draw, self._folds, [start, *left])
             for trial in left:
                 pooled = self._pooled(trial, start)
-                together = pooled.together if pooled else Estimate(0.0, float("inf"), 0)
-                found[trial.number] = RedrawGain(trial, together.value, together.error)
+                one = pooled.together if pooled else Estimate(0.0, float("inf"), 0)
+                found[trial.number] = RedrawGain(trial, one.value, one.error, one.n_days)
             left = [
                 trial
                 for trial in left
