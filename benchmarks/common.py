@@ -24,6 +24,10 @@ from feeder_mixin.model.folds import Layout, plan_layout
 from feeder_mixin.model.quantile import SharedModels, fit_shared
 from feeder_mixin.model.rows import open_seconds
 from feeder_mixin.settings import LabelSpec, Side
+from feeder_mixin.tune.judge.comparison import compare
+from feeder_mixin.tune.judge.contenders import DEFAULTS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
+from feeder_mixin.tune.judge.result import Evidence, MeasuredSet
 from feeder_mixin.tune.search.cells import PreparedPair, measure
 from feeder_mixin.tune.search.kept import Cell, Measured
 from feeder_mixin.tune.search.space import StudySettings, set_of, start_sets
@@ -190,6 +194,29 @@ def tune(
     study = Study(settings, folds, start_sets(settings, []), measure_all)
     study.run(n_trials, lambda: time.monotonic() - since > budget_s, lambda _trials: None)
     return choose_sets(study, folds, measure_all), time.process_time() - started
+
+
+def evidence_of(setup: Setup, settings: StudySettings, found: SearchResult) -> Evidence:
+    """Return what promotion is shown of a pair's set, with the defaults as what runs."""
+    pair, start = full(setup.base), settings.start
+    choice = found.choices[pair]
+    evaluator = Evaluator(pair, settings, setup.table, setup.shared)
+    sets: dict[Contender, dict[str, float]] = {
+        DEFAULTS: start,
+        RUNNING: start,
+        TUNED: choice.winner.parameters,
+    }
+    measured = {
+        name: MeasuredSet(values, record_metrics(evaluator, evaluator.walk(setup.layout, values)))
+        for name, values in sets.items()
+    }
+    n_rows = len(evaluator.walk(setup.layout, choice.winner.parameters).test.q)
+    return Evidence(
+        measured,
+        compare(evaluator, setup.layout, sets, start["quantile_alpha"]),
+        n_independent=n_rows / settings.label.horizon,
+        is_feeders=choice.winner is found.winner,
+    )
 
 
 def _prepare(setup: Setup, settings: StudySettings) -> PreparedPair:

@@ -30,6 +30,7 @@ from common import (  # isort: skip - sets thread counts before numpy is importe
     HORIZON,
     TIMEFRAME_S,
     Setup,
+    evidence_of,
     full,
     permuted,
     prepare,
@@ -43,12 +44,9 @@ from common import label_of
 from feeder_mixin.model.quantile import fit_shared, shared_rows
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
-from feeder_mixin.tune.judge.comparison import compare
-from feeder_mixin.tune.judge.contenders import DEFAULTS, RUNNING, TUNED, Contender
+from feeder_mixin.tune.judge.contenders import DEFAULTS
 from feeder_mixin.tune.judge.decision import Champion
-from feeder_mixin.tune.judge.evaluate import Evaluator, record_metrics
 from feeder_mixin.tune.judge.promotion import decide
-from feeder_mixin.tune.judge.result import Evidence, MeasuredSet
 from feeder_mixin.tune.search.space import derive_seed
 
 ALPHA = default_parameters()["quantile_alpha"]
@@ -85,15 +83,11 @@ def retune_both(
 
 def retune(setups: list[Setup], side: Side, n_trials: int, seed: int) -> dict[str, float | str]:
     """Return what one re-tuning of a feeder came to: promoted when any of its pairs was."""
-    found, _ = tune(setups, settings_of(side, seed), n_trials)
-    champion = default_parameters()
-    evidence = {}
-    for setup in setups:
-        choice = found.choices[full(setup.base)]
-        evidence[full(setup.base)] = _evidence(
-            setup, side, choice.winner.parameters, is_feeders=choice.winner is found.winner
-        )
-    decisions = decide(evidence, dict.fromkeys(evidence, Champion(0, champion)), "auto")
+    settings = settings_of(side, seed)
+    found, _ = tune(setups, settings, n_trials)
+    evidence = {full(setup.base): evidence_of(setup, settings, found) for setup in setups}
+    champion = Champion(0, default_parameters())
+    decisions = decide(evidence, dict.fromkeys(evidence, champion), "auto")
     outcomes = [one.outcome for one in decisions.values() if one.gain is not None]
     skills = [one.sets[DEFAULTS].metrics["skill"] for one in evidence.values()]
     return {
@@ -102,22 +96,6 @@ def retune(setups: list[Setup], side: Side, n_trials: int, seed: int) -> dict[st
         "skill": float(np.mean(skills)),
         "beats_rule": str(any(one.beats_rule for one in decisions.values())),
     }
-
-
-def _evidence(setup: Setup, side: Side, tuned: dict[str, float], *, is_feeders: bool) -> Evidence:
-    evaluator = Evaluator(full(setup.base), settings_of(side), setup.table, setup.shared)
-    champion = default_parameters()
-    sets: dict[Contender, dict[str, float]] = {DEFAULTS: champion, RUNNING: champion, TUNED: tuned}
-    measured = {
-        name: MeasuredSet(values, record_metrics(evaluator, evaluator.walk(setup.layout, values)))
-        for name, values in sets.items()
-    }
-    return Evidence(
-        measured,
-        compare(evaluator, setup.layout, sets, ALPHA),
-        n_independent=len(evaluator.walk(setup.layout, tuned).test.q) / HORIZON,
-        is_feeders=is_feeders,
-    )
 
 
 def main() -> None:

@@ -7,7 +7,9 @@
 The search is the real one (`tune.search`), over all pairs together, each side a feeder of its own. It
 sees no candle at or after the cut. Then the sets that it gives the pairs and the defaults are fitted
 at the cut and scored on the same candles as `quality.py` scores. "gain" is tuned minus defaults, in
-points of skill over the ATR rule. Its standard error is over the pairs and sides of a cut, and over
+points of skill over the ATR rule. "written" is what bots run on: tuned where promotion, which asks
+the 15 days before the cut that the search leaves untouched, writes it to an empty store, else the
+defaults. A gain's standard error is over the pairs and sides of a cut, and over
 cuts for all of them: pairs share their days, so the former is too small rather than too large.
 """
 
@@ -29,6 +31,8 @@ from feeder_mixin.model.quantile import fit_shared, pooled_weights, shared_conte
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
+from feeder_mixin.tune.judge.contenders import DEFAULTS
+from feeder_mixin.tune.judge.promotion import decide
 from feeder_mixin.tune.search.study import SearchResult
 
 
@@ -104,10 +108,26 @@ def _short(values: Mapping[str, float]) -> str:
     return " ".join(f"{name}={value:.4g}" for name, value in values.items())
 
 
+def choose_written(
+    task: Task, setups: Sequence[common.Setup], side: Side, found: SearchResult
+) -> dict[str, dict[str, float]]:
+    """Return pair -> the set that promotion writes to an empty store, and say why."""
+    settings = common.settings_of(task.label(side), task.seed, {"quantile_alpha": task.alpha})
+    evidence = {common.full(one.base): common.evidence_of(one, settings, found) for one in setups}
+    decisions = decide(evidence, {}, "auto")
+    for reason in sorted({one.reason for one in decisions.values()}):
+        print(f"  {task.cut} {side}: {reason}", file=sys.stderr)
+    return {
+        pair: dict(evidence[pair].sets[decision.written or DEFAULTS].parameters)
+        for pair, decision in decisions.items()
+    }
+
+
 def predict_cut(task: Task) -> pd.DataFrame:
-    """Return what both sets predict after the cut, as `quality.serve` does, with their names."""
+    """Return what the sets predict after the cut, as `quality.serve` does, with their names."""
     setups = prepare(task)
     found = {side: search(task, setups, side) for side in SIDES}
+    written = {side: choose_written(task, setups, side, found[side]) for side in SIDES}
     del setups
     tables, context = quality.build_tables(task)
     label, cut_s = task.label(), int(pd.Timestamp(task.cut, tz="UTC").timestamp())
@@ -118,7 +138,11 @@ def predict_cut(task: Task) -> pd.DataFrame:
     for pair in task.pairs:
         table, models = tables[pair], shared.with_pair(pair, tables[pair], label)
         for side in SIDES:
-            sets = {"defaults": task.defaults, "tuned": found[side].choices[pair].winner.parameters}
+            sets = {
+                "defaults": task.defaults,
+                "tuned": found[side].choices[pair].winner.parameters,
+                "written": written[side][pair],
+            }
             for name, parameters in sets.items():
                 raw = quality.predict_days(task, table, pair, side, models, end_s, parameters)
                 part = None if raw is None else quality.serve(task, table, pair, side, raw, cut_s)
@@ -128,7 +152,7 @@ def predict_cut(task: Task) -> pd.DataFrame:
 
 
 def score(predictions: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Return one row a cell (window, pair, side) with the skill of both sets, in percent."""
+    """Return one row a cell (window, pair, side) with the skill of each set, in percent."""
     columns = {
         str(name): quality.score(part, task.alpha, task.horizon).set_index(
             ["window", "pair", "side"]
@@ -153,6 +177,11 @@ def print_scores(cells: pd.DataFrame) -> None:
     print(
         f"  all: defaults {cells['defaults'].mean():.2f} %, gain {gain.mean():+.3f} +- {error:.3f} points "
         f"over {len(by_cut)} cuts, lowest cut {by_cut.min():+.3f}"
+    )
+    written = (cells["written"] - cells["defaults"]).groupby("window").mean()
+    print(
+        f"  written by promotion to an empty store: gain {written.mean():+.3f} points, "
+        f"by cut {', '.join(f'{one:+.3f}' for one in written)}"
     )
 
 
