@@ -25,6 +25,7 @@ from feeder_mixin.errors import SettingsError
 from feeder_mixin.reports.records import (
     FEW_PAIRS,
     SIDE_BY_SIDE,
+    describe_decision,
     record_lines,
     record_table,
     record_tolerance,
@@ -47,7 +48,9 @@ _LIMIT: Final = 20
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this group's sub-commands."""
     show = commands.add_parser(
-        "show", parents=[feeder_options()], help="print the latest record of every pair"
+        "show",
+        parents=[feeder_options()],
+        help="print the latest record of every pair, and why it was written",
     )
     show.add_argument("--pairs", nargs="+", action="extend", metavar="P", help="only these pairs")
     _add_candidates_option(show)
@@ -120,6 +123,9 @@ def _show_one(settings: BotSettings, arguments: argparse.Namespace) -> list[dict
             _print_lines(console, settings, records, len(wanted))
         else:
             console.print(record_table(records, settings))
+        told = {record.pair: why for record in records if (why := describe_decision(record))}
+        for pairs, why in group_pairs(told):
+            console.print(f"{some(pairs)}: {why}", markup=False)
     return [_document_of(settings, record) for record in records]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -60,6 +60,17 @@ def tolerance_text(tolerance: Tolerance | None) -> str:
         return "-"
     is_fallback = tolerance.origin == "fallback"
     return f"{percent(tolerance.ratio, 2)} %{' (fallback)' if is_fallback else ''}"
+
+
+def describe_decision(record: ParameterRecord) -> str:
+    """Return why a record was written, in the words of who decided it; empty where it does not say."""
+    told = record.provenance
+    parts = [f"rolled back from {told['rolled_back_from']}"] if "rolled_back_from" in told else []
+    promotion = told.get("promotion")
+    if isinstance(promotion, Mapping) and {"outcome", "reason"} <= promotion.keys():
+        outcome = str(promotion["outcome"]).replace("_", " ")
+        parts.append(f"{outcome}: {promotion['reason']}")
+    return "; ".join(parts)
 
 
 def record_lines(records: Sequence[ParameterRecord], settings: BotSettings) -> Table:

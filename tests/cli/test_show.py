@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,30 @@ def test_show_table_names_every_parameter_and_the_store(project, stored, feeder)
     assert all(name in out for name in default_parameters())
     assert PAIR in out
     assert "from default" in out
+
+
+def test_show_says_why_each_record_was_written(project, feeder):
+    """What a bot runs on, and why: once for the pairs that share it."""
+    why = {"outcome": "expired_replaced", "reason": "the defaults won the search"}
+    back = {"rolled_back_from": "2026-11-24T03:43:45Z", "promotion": why}
+    now = time.time_ns()
+    records = [
+        replace(make_record(pair, now - 1), provenance=provenance)
+        for pair, provenance in {
+            PAIR: {"promotion": why},
+            "DOGE/USDT:USDT": {"promotion": why},
+            "BCH/USDT:USDT": back,
+            "ZEC/USDT:USDT": {"promotion": "of a foreign writer"},
+        }.items()
+    ]
+    with SqlStore(project / "user_data" / "feeder_params.sqlite") as store:
+        store.write(records)
+    _, out, _ = feeder("show", "--feeder", "feeder120b")
+    said = "expired replaced: the defaults won the search"
+    assert out.splitlines()[-2:] == [
+        f"{PAIR}, DOGE/USDT:USDT: {said}",
+        f"BCH/USDT:USDT: rolled back from 2026-11-24T03:43:45Z; {said}",
+    ]
 
 
 def test_show_empty_store_prints_an_empty_list_and_how_to_fill_it(project, feeder):
