@@ -9,8 +9,8 @@ sees no candle at or after the cut. Then the sets that it gives the pairs and th
 at the cut and scored on the same candles as `quality.py` scores. "gain" is tuned minus defaults, in
 points of skill over the ATR rule. "written" is what bots run on: tuned where promotion, which asks
 the 15 days before the cut that the search leaves untouched, writes it to an empty store, else the
-defaults. A gain's standard error is over the pairs and sides of a cut, and over
-cuts for all of them: pairs share their days, so the former is too small rather than too large.
+defaults. A gain's standard error is over the pairs and sides of a cut, and over cuts for all of them:
+pairs share their days, so the former is too small rather than too large.
 """
 
 from __future__ import annotations

@@ -123,9 +123,7 @@ def _show_one(settings: BotSettings, arguments: argparse.Namespace) -> list[dict
             _print_lines(console, settings, records, len(wanted))
         else:
             console.print(record_table(records, settings))
-        told = {record.pair: why for record in records if (why := describe_decision(record))}
-        for pairs, why in group_pairs(told):
-            console.print(f"{some(pairs)}: {why}", markup=False)
+        _say_decisions(console, records)
     return [_document_of(settings, record) for record in records]
 
 
@@ -169,6 +167,17 @@ def _print_lines(
     console.print(record_lines(records, settings))
     one = feeder_command(settings, "show", "--pairs", records[0].pair)
     console.print(f"All fields of one: {one}", markup=False)
+
+
+def _say_decisions(console: Console, records: Sequence[ParameterRecord]) -> None:
+    """Print why the records were written, once for those that share it, the most common first."""
+    told = {record.pair: why for record in records if (why := describe_decision(record))}
+    groups = sorted(group_pairs(told), key=lambda one: -len(one[0]))
+    for pairs, why in groups[:SIDE_BY_SIDE]:
+        console.print(f"{some(pairs)}: {why}", markup=False)
+    left = [pair for pairs, _ in groups[SIDE_BY_SIDE:] for pair in pairs]
+    if left:
+        console.print(f"{some(left)}: for other reasons each; --pairs P has one", markup=False)
 
 
 def run_history(arguments: argparse.Namespace) -> int:

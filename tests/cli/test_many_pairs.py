@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -71,6 +72,25 @@ def test_show_of_many_pairs_is_a_line_each_behind_the_summary(big, feeder, scree
     rows = [line.split() for line in lines if line.strip().startswith(MANY_PAIRS)]
     assert [row[0] for row in rows] == list(MANY_PAIRS[1:])
     assert "--pairs" in " ".join(lines[-2:])
+
+
+def test_show_of_many_reasons_says_the_most_common_and_counts_the_rest(big, feeder, store):
+    """A hundred pairs judged each by itself do not push the table off the screen."""
+    reasons = ["won over 62 pairs together"] * 62 + [f"own reason {n}" for n in range(100)]
+    store.write(
+        [
+            replace(
+                make_record(pair, NOW_NS + 1000 + number, feeder_id="big"),
+                provenance={"promotion": {"outcome": "kept", "reason": reason}},
+            )
+            for number, (pair, reason) in enumerate(zip(MANY_PAIRS[1:], reasons, strict=True))
+        ]
+    )
+    _, out, _ = feeder("show", *BIG)
+    said = [line for line in out.splitlines() if ": kept: " in line or "for other" in line]
+    assert said[0].endswith("and 58 more: kept: won over 62 pairs together")
+    assert len(said) == 7
+    assert said[-1].endswith("and 91 more: for other reasons each; --pairs P has one")
 
 
 def test_status_of_many_pairs_counts_them_and_shows_what_is_notable_first(big, feeder, screen):
