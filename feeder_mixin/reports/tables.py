@@ -212,10 +212,18 @@ def study_lines(results: Mapping[str, PairResult]) -> list[str]:
     return lines
 
 
+_FEW_CHANGES: Final = 3
+"""What a sentence can hold of a set that did not win."""
+
+
 def finalist_text(one: Redrawn, start: Mapping[str, float]) -> str:
-    """Return a trial's number, and where its set differs from the start set."""
-    changed = "" if one.parameters is None else f" ({_changes(one.parameters, start)})"
-    return f"trial {one.trial}{changed}"
+    """Return a trial's number, and where its set differs from the start set, if in few parameters."""
+    if one.parameters is None:
+        return f"trial {one.trial}"
+    n_changed = sum(value != start[name] for name, value in one.parameters.items())
+    is_short = n_changed <= _FEW_CHANGES
+    changed = _changes(one.parameters, start) if is_short else f"{n_changed} parameters changed"
+    return f"trial {one.trial} ({changed})"
 
 
 def level_lines(results: Mapping[str, PairResult]) -> list[str]:

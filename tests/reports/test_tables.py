@@ -209,6 +209,9 @@ def test_study_lines_of_a_study_without_a_winner_say_how_near_it_came():
         "100 -> 200), saves 0.04 % (SE 0.05) of loss, which is not beyond noise: to tell such a gain from "
         "noise takes 32 windows of 15 days"
     )
+    tried |= {"num_leaves": 20.0, "max_depth": 5.0, "reg_alpha": 0.5}
+    (line,) = study_lines({"A": studied(0, redrawn=(replace(redrawn[0], parameters=tried),))})
+    assert "trial 9 (4 parameters changed), saves 0.04 %" in line
     of_earlier_version = (Redrawn(9, 0.0004, 0.0005),)
     (line,) = study_lines({"A": studied(0, redrawn=of_earlier_version)})
     assert line.endswith("trial 9, saves 0.04 % (SE 0.05) of loss, which is not beyond noise")
