@@ -31,6 +31,7 @@ from feeder_mixin.tune.search.study import (
     BATCH,
     MOST_PAIRS,
     RUNGS,
+    RUNGS_ALONE,
     Study,
     choose_sets,
     shuffled_cells,
@@ -248,6 +249,16 @@ def test_race_ends_most_trials_after_few_cells():
     assert n_whole <= 2 + 80 / BATCH
     assert sum(n == RUNGS[0] for n in cells.values()) > 0.7 * 80
     assert cells[key_of(default_parameters())] == study.n_cells
+
+
+def test_race_of_a_pair_alone_ends_most_trials_after_one_cell():
+    """Five cells in all: a first rung of two would be 40 % of them."""
+    market = Market(wants_boost, noise=0.02)
+    study = Study(settings(), {"P0": 5}, start_sets(settings(), []), market)
+    study.run(40, lambda: False, lambda _trials: None)
+    cells = Counter(cell.key for cell in market.asked)
+    assert set(cells.values()) <= {*RUNGS_ALONE, 5}
+    assert sum(n == 1 for n in cells.values()) >= 0.7 * 40
 
 
 def test_study_finds_what_all_pairs_gain_from():
