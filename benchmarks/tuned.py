@@ -31,8 +31,9 @@ from feeder_mixin.model.quantile import fit_shared, pooled_weights, shared_conte
 from feeder_mixin.model.rows import DAY_S, open_seconds
 from feeder_mixin.schema import default_parameters
 from feeder_mixin.settings import SIDES, Side
-from feeder_mixin.tune.judge.contenders import DEFAULTS
+from feeder_mixin.tune.judge.contenders import DEFAULTS, TUNED
 from feeder_mixin.tune.judge.promotion import decide
+from feeder_mixin.tune.search.space import StudySettings
 from feeder_mixin.tune.search.study import SearchResult
 
 
@@ -42,6 +43,10 @@ class Task(quality.Task):
 
     n_trials: int = 100
     seed: int = 0
+
+    def study(self, side: Side) -> StudySettings:
+        """Return the settings of a side's study."""
+        return common.settings_of(self.label(side), self.seed, {"quantile_alpha": self.alpha})
 
 
 def prepare(task: Task) -> list[common.Setup]:
@@ -85,9 +90,7 @@ def prepare(task: Task) -> list[common.Setup]:
 
 def search(task: Task, setups: Sequence[common.Setup], side: Side) -> SearchResult:
     """Return what the search gives the feeder of one side, and say it."""
-    fixes = {"quantile_alpha": task.alpha}
-    settings = common.settings_of(task.label(side), task.seed, fixes)
-    found, cpu_s = common.tune(setups, settings, task.n_trials)
+    found, cpu_s = common.tune(setups, task.study(side), task.n_trials)
     changed = {
         name: value
         for name, value in found.winner.parameters.items()
@@ -110,17 +113,14 @@ def _short(values: Mapping[str, float]) -> str:
 
 def choose_written(
     task: Task, setups: Sequence[common.Setup], side: Side, found: SearchResult
-) -> dict[str, dict[str, float]]:
-    """Return pair -> the set that promotion writes to an empty store, and say why."""
-    settings = common.settings_of(task.label(side), task.seed, {"quantile_alpha": task.alpha})
+) -> dict[str, str]:
+    """Return pair -> which set promotion writes to an empty store, and say why."""
+    settings = task.study(side)
     evidence = {common.full(one.base): common.evidence_of(one, settings, found) for one in setups}
     decisions = decide(evidence, {}, "auto")
     for reason in sorted({one.reason for one in decisions.values()}):
         print(f"  {task.cut} {side}: {reason}", file=sys.stderr)
-    return {
-        pair: dict(evidence[pair].sets[decision.written or DEFAULTS].parameters)
-        for pair, decision in decisions.items()
-    }
+    return {pair: decision.written or DEFAULTS for pair, decision in decisions.items()}
 
 
 def predict_cut(task: Task) -> pd.DataFrame:
@@ -139,15 +139,16 @@ def predict_cut(task: Task) -> pd.DataFrame:
         table, models = tables[pair], shared.with_pair(pair, tables[pair], label)
         for side in SIDES:
             sets = {
-                "defaults": task.defaults,
-                "tuned": found[side].choices[pair].winner.parameters,
-                "written": written[side][pair],
+                DEFAULTS: task.defaults,
+                TUNED: found[side].choices[pair].winner.parameters,
             }
             for name, parameters in sets.items():
                 raw = quality.predict_days(task, table, pair, side, models, end_s, parameters)
                 part = None if raw is None else quality.serve(task, table, pair, side, raw, cut_s)
                 if part is not None:
                     parts.append(part.assign(set=name))
+                    if name == written[side][pair]:
+                        parts.append(part.assign(set="written"))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -111,9 +111,8 @@ class Estimate:
         return float(stats.t.ppf(1 - LEVEL, self.n_days - 1)) if self.n_days > 1 else math.inf
 
     def _is_beyond(self, value: float) -> bool:
-        if self.n_days < 2 or not np.isfinite(self.error):
-            return False
-        return value > self.errors_needed * self.error
+        bound = self.errors_needed * self.error
+        return bool(np.isfinite(bound) and value > bound)
 
 
 _MOST_WINDOWS: Final = 1000

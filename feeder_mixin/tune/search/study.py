@@ -7,8 +7,8 @@ the level falls (8.4 % at 0.05, 6.8 at 0.10, 4.9 at 0.20, with the same model).
 
 Cells are measured in a fixed shuffled order, one fold of each pair, then another of each, in rungs of
 `RUNGS` cells and last all of them: behind each the best few of a batch go on, where they are
-better than the start set. So most trials end after two cells, and one in eight at most sees every
-fold. Trials are proposed `BATCH` at a time, whatever the number of workers: what is proposed and
+better than the start set. So most trials end after two cells (`RUNGS_ALONE`: one), and one in eight at
+most sees every fold. Trials are proposed `BATCH` at a time, whatever the number of workers: what is proposed and
 who goes on depends on nothing but settings, candles and start sets.
 
 What holds back: the best of the race are compared with the start set on redraws, over all pairs
@@ -35,13 +35,7 @@ from feeder_mixin.tune.search.finalists import (
     promise,
     saved_by_day,
 )
-from feeder_mixin.tune.search.kept import (
-    SEARCHED_DRAW,
-    Cell,
-    KeptTrial,
-    Measure,
-    Measured,
-)
+from feeder_mixin.tune.search.kept import SEARCHED_DRAW, Cell, KeptTrial, Measure, Measured
 from feeder_mixin.tune.search.space import (
     ParameterSet,
     SearchSettings,
